@@ -1,0 +1,1 @@
+//! Benchmarks of the sft crates, as criterion targets beside this file.

@@ -1,0 +1,73 @@
+//! Curves of accuracy as SVG.
+
+use plotters::coord::combinators::IntoLogRange;
+use plotters::prelude::*;
+
+/// A scheme's accuracy after each round.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// What the legend says.
+    pub name: &'static str,
+    /// Position on the axis, and accuracy in percent.
+    pub points: Vec<(f64, f64)>,
+}
+
+const COLORS: [RGBColor; 4] = [
+    RGBColor(0, 114, 178),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+];
+
+/// A picture of accuracy over a logarithmic `axis`.
+///
+/// # Errors
+/// The drawing library failed.
+pub fn accuracy(axis: &str, curves: &[Curve]) -> Result<String, Box<dyn std::error::Error>> {
+    let mut svg = String::new();
+    draw(&mut svg, axis, curves)?;
+    Ok(svg)
+}
+
+fn draw(
+    svg: &mut String,
+    axis: &str,
+    curves: &[Curve],
+) -> Result<(), Box<dyn std::error::Error>> {
+    let xs = || curves.iter().flat_map(|c| &c.points).map(|p| p.0).filter(|x| *x > 0.0);
+    let low = xs().fold(f64::INFINITY, f64::min);
+    let high = xs().fold(0.0, f64::max);
+    let (low, high) = if low < high { (low / 1.3, high * 1.3) } else { (0.1, 10.0) };
+    let area = SVGBackend::with_string(svg, (760, 440)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .margin(16)
+        .x_label_area_size(44)
+        .y_label_area_size(52)
+        .build_cartesian_2d((low..high).log_scale(), 0.0..100.0)?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_desc(axis)
+        .y_desc("test accuracy, %")
+        .label_style(("sans-serif", 14))
+        .draw()?;
+    for (curve, color) in curves.iter().zip(COLORS.into_iter().cycle()) {
+        let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2));
+        chart
+            .draw_series(line)?
+            .label(curve.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+        let dots = curve.points.iter().map(|&p| Circle::new(p, 3, color.filled()));
+        chart.draw_series(dots)?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE.mix(0.85))
+        .border_style(BLACK.mix(0.4))
+        .label_font(("sans-serif", 14))
+        .draw()?;
+    area.present()?;
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! What a run leaves: the table, `run.json` and the pictures.
+
+use std::path::Path;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use sft_core::{Error, Result, RoundRecord, Scheme, write_whole};
+
+use crate::plot;
+
+/// One scheme's part of `run.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct SchemeRun {
+    /// The scheme's name.
+    pub name: &'static str,
+    /// Modelled memory of a device, bytes.
+    pub device_memory_bytes: f64,
+    /// One record per round.
+    pub rounds: Vec<RoundRecord>,
+}
+
+/// The contents of `run.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// The flags that decide the result.
+    pub settings: serde_json::Value,
+    /// The schemes in the order they ran.
+    pub schemes: Vec<SchemeRun>,
+}
+
+impl SchemeRun {
+    /// The sum of a field over the rounds.
+    pub fn total(&self, field: impl Fn(&RoundRecord) -> f64) -> f64 {
+        self.rounds.iter().map(field).sum()
+    }
+
+    /// Test accuracy after the last round.
+    pub fn accuracy(&self) -> f64 {
+        self.rounds.last().map_or(0.0, |round| round.accuracy)
+    }
+
+    /// Accuracy against the running total of a field.
+    fn curve(&self, field: impl Fn(&RoundRecord) -> f64) -> plot::Curve {
+        let mut total = 0.0;
+        let point = |round: &RoundRecord| {
+            total += field(round);
+            (total, 100.0 * round.accuracy)
+        };
+        plot::Curve { name: title(self.name), points: self.rounds.iter().map(point).collect() }
+    }
+}
+
+/// The schemes side by side; with a target, rounds and delay are those to reach it.
+pub fn table(run: &Run, target: Option<f64>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    let mut header = vec![
+        "scheme",
+        "test accuracy",
+        "cut MB up",
+        "cut MB down",
+        "adapter MB",
+        "modelled delay",
+        "device memory (model)",
+    ];
+    if target.is_some() {
+        header.push("rounds to target");
+    }
+    table.set_header(header);
+    for scheme in &run.schemes {
+        let megabytes = |field: fn(&RoundRecord) -> u64| {
+            format!("{:.2}", scheme.total(|round| field(round) as f64) / 1e6)
+        };
+        let mut row = vec![
+            title(scheme.name).to_string(),
+            format!("{:.1} %", 100.0 * scheme.accuracy()),
+            megabytes(|round| round.bytes_up),
+            megabytes(|round| round.bytes_down),
+            megabytes(|round| round.adapter_bytes_up + round.adapter_bytes_down),
+            seconds(scheme.total(|round| round.delay_s)),
+            format!("{:.2} MB", scheme.device_memory_bytes / 1e6),
+        ];
+        if let Some(target) = target {
+            let rounds = scheme.rounds.len();
+            let reached = scheme.accuracy() >= target;
+            row.push(if reached { rounds.to_string() } else { format!("not in {rounds}") });
+        }
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+/// Writes `run.json` and the two pictures into `out`.
+///
+/// # Errors
+/// A folder that cannot be written.
+pub fn write(out: &Path, run: &Run) -> Result<()> {
+    let path = out.join("run.json");
+    let json = serde_json::to_string_pretty(run).map_err(|e| Error::file(&path, e))?;
+    write_whole(&path, json.as_bytes())?;
+    let traffic = |round: &RoundRecord| {
+        let cut = round.bytes_up + round.bytes_down;
+        (cut + round.adapter_bytes_up + round.adapter_bytes_down) as f64 / 1e6
+    };
+    let curves = |field: &dyn Fn(&RoundRecord) -> f64| -> Vec<_> {
+        run.schemes.iter().map(|scheme| scheme.curve(field)).collect()
+    };
+    let pictures = [
+        ("accuracy_over_time.svg", "modelled time, s", curves(&|round| round.delay_s)),
+        ("accuracy_over_traffic.svg", "traffic of all devices, MB", curves(&traffic)),
+    ];
+    for (file, axis, curves) in pictures {
+        let path = out.join(file);
+        let svg = plot::accuracy(axis, &curves).map_err(|e| Error::file(&path, e))?;
+        write_whole(&path, svg.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The scheme's name for people.
+pub fn title(name: &str) -> &'static str {
+    match name.parse() {
+        Ok(Scheme::Sft) => "SFT",
+        Ok(Scheme::SftRaw) => "SFT without compression",
+        Ok(Scheme::Sl) => "sequential split learning (SL)",
+        Ok(Scheme::FlLora) => "FL with LoRA",
+        Err(_) => "unknown",
+    }
+}
+
+fn seconds(value: f64) -> String {
+    if value < 600.0 { format!("{value:.3} s") } else { format!("{:.1} min", value / 60.0) }
+}

@@ -1,0 +1,179 @@
+use crate::quantize::Noise;
+
+/// The positions, ascending, of the `k` elements of largest magnitude; of
+/// equals those with the lowest index. Elements of magnitude zero are left out.
+///
+/// Exact, in linear time: a random sample brackets the `k`-th largest
+/// magnitude, so that one pass finds few more candidates than wanted and the
+/// selection among them sees only the magnitudes inside the bracket. Where the
+/// bracket misses, it is dropped.
+///
+/// The elements must be finite.
+pub(crate) fn largest(data: &[f32], k: usize) -> Vec<u32> {
+    let bracket = likely_bracket(data, k);
+    let mut candidates = at_least(data, bracket.lo.max(1));
+    if candidates.len() < k && bracket.lo > 1 {
+        candidates = at_least(data, 1);
+    }
+    if candidates.len() > k {
+        drop_smallest(data, &mut candidates, k, bracket.hi);
+    }
+    candidates
+}
+
+/// The bits of an element's magnitude; their order is the order of magnitudes.
+fn magnitude_bits(x: f32) -> u32 {
+    x.to_bits() & 0x7fff_ffff
+}
+
+/// Magnitude bits around those of the `k`-th largest element.
+struct Bracket {
+    lo: u32,
+    hi: u32,
+}
+
+/// A bracket four standard deviations of the sample to either side.
+fn likely_bracket(data: &[f32], k: usize) -> Bracket {
+    const MAX_SAMPLE: usize = 4096;
+    let sample_len = (data.len() / 16).min(MAX_SAMPLE);
+    if sample_len == 0 {
+        return Bracket {
+            lo: 0,
+            hi: u32::MAX,
+        };
+    }
+    let noise = Noise::new(0);
+    let mut sample: Vec<u32> = (0..sample_len as u32)
+        .map(|i| noise.uniform(i) * data.len() as f64)
+        .map(|position| magnitude_bits(data[position as usize]))
+        .collect();
+    let share = k as f64 / data.len() as f64;
+    let rank = share * sample.len() as f64;
+    let margin = 4.0 * (rank * (1.0 - share)).sqrt() + 1.0;
+    let (above, below) = ((rank - margin).max(0.0) as usize, (rank + margin) as usize);
+    let mut nth_largest = |n: usize| *sample.select_nth_unstable_by(n, |a, b| b.cmp(a)).1;
+    Bracket {
+        lo: if below < sample_len {
+            nth_largest(below)
+        } else {
+            0
+        },
+        hi: if above > 0 {
+            nth_largest(above)
+        } else {
+            u32::MAX
+        },
+    }
+}
+
+/// The positions of the elements whose magnitude bits are at least `lo`.
+fn at_least(data: &[f32], lo: u32) -> Vec<u32> {
+    compact(data, |index, x| (index, magnitude_bits(x) >= lo))
+}
+
+/// Keeps the `k` positions of largest magnitude, fewer than there are; `hi`
+/// are magnitude bits probably above the `k`-th largest.
+fn drop_smallest(data: &[f32], positions: &mut Vec<u32>, k: usize, hi: u32) {
+    let magnitudes: Vec<u32> = positions
+        .iter()
+        .map(|&position| magnitude_bits(data[position as usize]))
+        .collect();
+    let threshold = kth_largest(&magnitudes, k, hi);
+    let mut ties = k - magnitudes.iter().filter(|&&bits| bits > threshold).count();
+    *positions = compact(&magnitudes, |index, bits| {
+        let tie = bits == threshold && ties > 0;
+        ties -= usize::from(tie);
+        (positions[index as usize], bits > threshold || tie)
+    });
+}
+
+fn kth_largest(magnitudes: &[u32], k: usize, hi: u32) -> u32 {
+    let mut below = compact(magnitudes, |_, bits| (bits, bits < hi));
+    let above = magnitudes.len() - below.len();
+    if above >= k {
+        below = magnitudes.to_vec();
+    }
+    *below.select_nth_unstable(magnitudes.len() - k).1
+}
+
+/// The numbers that `choose` makes of indices and values and marks with `true`.
+///
+/// Free of branches, as the marks come at random.
+fn compact<T: Copy>(values: &[T], mut choose: impl FnMut(u32, T) -> (u32, bool)) -> Vec<u32> {
+    const BLOCK: usize = 1024;
+    let mut chosen = Vec::new();
+    let mut buffer = [0; BLOCK];
+    let mut index = 0;
+    for block in values.chunks(BLOCK) {
+        let mut len = 0;
+        for &value in block {
+            let (number, wanted) = choose(index, value);
+            buffer[len % BLOCK] = number;
+            len += usize::from(wanted);
+            index += 1;
+        }
+        chosen.extend_from_slice(&buffer[..len]);
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn by_sorting(data: &[f32], k: usize) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..data.len() as u32).collect();
+        // A stable sort keeps equals in order of position.
+        order.sort_by(|&a, &b| data[b as usize].abs().total_cmp(&data[a as usize].abs()));
+        order.truncate(k);
+        order.retain(|&position| data[position as usize] != 0.0);
+        order.sort_unstable();
+        order
+    }
+
+    fn any_finite() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO,
+            (-4_i8..4).prop_map(f32::from),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn small_tensors_equal_the_sort(data in prop::collection::vec(any_finite(), 1..200), k in 1_usize..200) {
+            let k = k.min(data.len());
+            prop_assert_eq!(largest(&data, k), by_sorting(&data, k));
+        }
+
+        #[test]
+        fn large_tensors_equal_the_sort(seed in any::<u64>(), share in 0.0_f64..=1.0, values in 1_u32..100_000) {
+            let noise = Noise::new(seed);
+            let data: Vec<f32> = (0..20_000)
+                .map(|i| (noise.uniform(i) * f64::from(values)) as i64)
+                .map(|x| (x * x - 7) as f32)
+                .collect();
+            let k = ((share * data.len() as f64) as usize).max(1);
+            prop_assert_eq!(largest(&data, k), by_sorting(&data, k));
+        }
+    }
+
+    #[test]
+    fn a_bracket_that_misses_changes_nothing() {
+        let data: Vec<f32> = (1..1000_i16).rev().map(f32::from).collect();
+        let expected = by_sorting(&data, 100);
+        for hi in [0, 1, 900.0_f32.to_bits(), 901.0_f32.to_bits(), u32::MAX] {
+            let mut positions = at_least(&data, 1);
+            drop_smallest(&data, &mut positions, 100, hi);
+            assert_eq!(positions, expected, "hi {hi}");
+        }
+    }
+
+    #[test]
+    fn equals_are_kept_in_order_and_zeros_never() {
+        assert_eq!(largest(&[1.0, -1.0, 1.0, 2.0], 3), [0, 1, 3]);
+        assert_eq!(largest(&[0.0, -0.0, 0.0], 2), []);
+        assert_eq!(largest(&vec![-3.0; 5000], 70), (0..70).collect::<Vec<_>>());
+        assert_eq!(largest(&[], 0), []);
+    }
+}

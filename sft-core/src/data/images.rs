@@ -1,0 +1,131 @@
+//! Small images in memory, resized and normalised batch by batch.
+
+use candle_core::{Device, Tensor};
+
+use super::Data;
+use crate::{Error, Result};
+
+/// The images that a model wants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ImageInput {
+    /// Side of the square image, pixels.
+    pub side: usize,
+    /// What is subtracted from a channel's values in [0, 1].
+    pub mean: Vec<f32>,
+    /// What the difference is divided by.
+    pub std: Vec<f32>,
+}
+
+/// Square images of equal size with their classes.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// `[N, C, H, H]`, one byte a value.
+    pixels: Vec<u8>,
+    labels: Vec<u32>,
+    classes: usize,
+    side: usize,
+    /// The value that means full intensity.
+    full: u8,
+    input: ImageInput,
+}
+
+impl Images {
+    /// Images `[N, C, side, side]` of values 0 to `full`, to be given to a model as `input`.
+    ///
+    /// # Errors
+    /// Sizes that do not fit together, a value above `full`, or a label not below `classes`.
+    pub fn new(
+        pixels: Vec<u8>,
+        labels: Vec<u32>,
+        classes: usize,
+        side: usize,
+        full: u8,
+        input: ImageInput,
+    ) -> Result<Self> {
+        let size = input.mean.len() * side * side;
+        if pixels.len() != labels.len() * size {
+            let (got, want) = (pixels.len(), labels.len() * size);
+            return Err(Error::argument("pixels", format!("must be {want} bytes, got {got}")));
+        }
+        if let Some(i) = labels.iter().position(|&label| label as usize >= classes) {
+            let label = labels[i];
+            let reason = format!("must be in 0..{classes}, got {label} for image {i}");
+            return Err(Error::argument("label", reason));
+        }
+        if let Some(i) = pixels.iter().position(|&p| p > full) {
+            let (value, image) = (pixels[i], i / size.max(1));
+            let reason = format!("must be in 0..={full}, got {value} in image {image}");
+            return Err(Error::argument("pixel", reason));
+        }
+        Ok(Self { pixels, labels, classes, side, full, input })
+    }
+
+    /// The pixels of one image, `[C, H, H]`.
+    pub fn pixels(&self, index: usize) -> &[u8] {
+        &self.pixels[index * self.image_size()..][..self.image_size()]
+    }
+
+    fn image_size(&self) -> usize {
+        self.input.mean.len() * self.side * self.side
+    }
+}
+
+impl Data for Images {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        self.labels[index]
+    }
+
+    fn inputs(&self, indices: &[usize]) -> candle_core::Result<Tensor> {
+        let (from, to, channels) = (self.side, self.input.side, self.input.mean.len());
+        let taps = taps(from, to);
+        let mut values = Vec::with_capacity(indices.len() * channels * to * to);
+        for &index in indices {
+            for (channel, plane) in self.pixels(index).chunks_exact(from * from).enumerate() {
+                let scale = 1.0 / (f32::from(self.full) * self.input.std[channel]);
+                let shift = self.input.mean[channel] / self.input.std[channel];
+                resize(plane, from, &taps, |value| values.push(value * scale - shift));
+            }
+        }
+        Tensor::from_vec(values, (indices.len(), channels, to, to), &Device::Cpu)
+    }
+}
+
+/// Where an output pixel reads: two neighbours and the weight of the second.
+struct Tap {
+    low: usize,
+    high: usize,
+    weight: f32,
+}
+
+/// Bilinear sampling with pixel centres aligned, as PyTorch's `align_corners=False`.
+fn taps(from: usize, to: usize) -> Vec<Tap> {
+    let ratio = from as f32 / to as f32;
+    let tap = |i: usize| {
+        let position = ((i as f32 + 0.5) * ratio - 0.5).max(0.0);
+        let low = (position as usize).min(from - 1);
+        Tap { low, high: (low + 1).min(from - 1), weight: position - low as f32 }
+    };
+    (0..to).map(tap).collect()
+}
+
+/// Calls `put` with each value of the resized plane, row after row.
+fn resize(plane: &[u8], from: usize, taps: &[Tap], mut put: impl FnMut(f32)) {
+    for y in taps {
+        let (top, bottom) = (&plane[y.low * from..], &plane[y.high * from..]);
+        for x in taps {
+            let row = |row: &[u8]| {
+                let (a, b) = (f32::from(row[x.low]), f32::from(row[x.high]));
+                a * (1.0 - x.weight) + b * x.weight
+            };
+            put(row(top) * (1.0 - y.weight) + row(bottom) * y.weight);
+        }
+    }
+}

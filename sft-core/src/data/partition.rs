@@ -1,0 +1,109 @@
+//! How the training examples are spread over the devices.
+
+use std::str::FromStr;
+
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Gamma};
+
+use super::Data;
+use crate::{Error, Result, seed};
+
+/// A rule that gives every device its examples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Partition {
+    /// Shuffled and dealt out evenly.
+    Iid,
+    /// Each class spread by proportions from a symmetric Dirichlet distribution
+    /// with this concentration; every device gets at least one example.
+    Dirichlet(f64),
+}
+
+impl FromStr for Partition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "iid" {
+            return Ok(Self::Iid);
+        }
+        let concentration = text.strip_prefix("dirichlet:").and_then(|rest| rest.parse().ok());
+        match concentration {
+            Some(alpha) if alpha > 0.0 && f64::is_finite(alpha) => Ok(Self::Dirichlet(alpha)),
+            _ => Err("expected iid or dirichlet:CONCENTRATION with a positive number".into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Iid => f.write_str("iid"),
+            Self::Dirichlet(alpha) => write!(f, "dirichlet:{alpha}"),
+        }
+    }
+}
+
+impl Partition {
+    /// The indices of each device's examples.
+    ///
+    /// # Errors
+    /// No device, more devices than examples, or a concentration that is not positive.
+    pub fn split(self, data: &dyn Data, devices: usize, seed: u64) -> Result<Vec<Vec<usize>>> {
+        if devices == 0 {
+            return Err(Error::argument("devices", "must be at least 1, got 0"));
+        }
+        if devices > data.len() {
+            let samples = data.len();
+            let reason = format!("must be at most the {samples} training samples, got {devices}");
+            return Err(Error::argument("devices", reason));
+        }
+        let mut rng = seed::rng(seed, &[seed::PARTITION]);
+        match self {
+            Self::Iid => Ok(iid(data.len(), devices, &mut rng)),
+            Self::Dirichlet(alpha) => {
+                let gamma = Gamma::new(alpha, 1.0).map_err(|_| {
+                    Error::argument("partition", format!("needs a positive number, got {alpha}"))
+                })?;
+                Ok(dirichlet(data, devices, gamma, &mut rng))
+            }
+        }
+    }
+}
+
+fn iid(len: usize, devices: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..len).collect();
+    order.shuffle(rng);
+    (0..devices).map(|n| order[n * len / devices..(n + 1) * len / devices].to_vec()).collect()
+}
+
+fn dirichlet(
+    data: &dyn Data,
+    devices: usize,
+    gamma: Gamma<f64>,
+    rng: &mut ChaCha8Rng,
+) -> Vec<Vec<usize>> {
+    let mut parts = vec![Vec::new(); devices];
+    for class in 0..data.classes() {
+        let mut members: Vec<usize> =
+            (0..data.len()).filter(|&i| data.label(i) as usize == class).collect();
+        members.shuffle(rng);
+        let shares: Vec<f64> = (0..devices).map(|_| gamma.sample(rng)).collect();
+        let total: f64 = shares.iter().sum();
+        let (mut start, mut sum) = (0, 0.0);
+        for (part, share) in parts.iter_mut().zip(&shares) {
+            sum += share;
+            let end = (sum / total * members.len() as f64).round() as usize;
+            let end = end.clamp(start, members.len());
+            part.extend_from_slice(&members[start..end]);
+            start = end;
+        }
+        // Rounding, or shares that all underflowed, may leave some over.
+        parts[class % devices].extend_from_slice(&members[start..]);
+    }
+    while let Some(empty) = parts.iter().position(Vec::is_empty) {
+        let largest = (0..devices).max_by_key(|&n| (parts[n].len(), devices - n)).unwrap_or(0);
+        let moved = parts[largest].pop();
+        parts[empty].extend(moved);
+    }
+    parts
+}

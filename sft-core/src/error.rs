@@ -1,0 +1,60 @@
+//! The crate's error.
+
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong while loading, training or saving.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An argument is outside its range or does not fit the others.
+    #[error("{argument} {reason}")]
+    Argument {
+        /// The argument's name.
+        argument: &'static str,
+        /// What is accepted, and the value that was given.
+        reason: String,
+    },
+    /// A file is missing, unreadable, or not what it should be.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file as it was named by the caller.
+        path: String,
+        /// What was wrong and what is accepted.
+        reason: String,
+    },
+    /// A value stopped being finite during training.
+    #[error("training diverged in round {round} on device {device}: {tensor} is not finite")]
+    Diverged {
+        /// The round, counted from 1.
+        round: usize,
+        /// The device, counted from 0.
+        device: usize,
+        /// Which tensor: the activation, its gradient, the loss or the adapter.
+        tensor: &'static str,
+    },
+    /// A trainable tensor took no part in the loss.
+    #[error("no gradient reached trainable tensor {0}")]
+    NoGradient(usize),
+    /// A frame could not be encoded or decoded.
+    #[error(transparent)]
+    Codec(#[from] sft_compress::Error),
+    /// The cost model refused its input.
+    #[error(transparent)]
+    Cost(#[from] sft_opt::Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// An error about an argument.
+    pub fn argument(argument: &'static str, reason: impl Into<String>) -> Self {
+        Self::Argument { argument, reason: reason.into() }
+    }
+
+    /// An error about the file at `path`.
+    pub fn file(path: impl AsRef<std::path::Path>, reason: impl std::fmt::Display) -> Self {
+        Self::File { path: path.as_ref().display().to_string(), reason: reason.to_string() }
+    }
+}

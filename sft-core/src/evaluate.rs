@@ -1,0 +1,51 @@
+//! Accuracy of adapters on a data set.
+
+use candle_core::{D, Device, Tensor};
+
+use crate::parallel::parallel;
+use crate::split::{blocks, classify};
+use crate::{Adapters, Data, Lora, Model, Result};
+
+/// Examples per forward pass.
+const BATCH: usize = 32;
+
+/// The logits `[B, K]` of the whole adapted model, without a graph.
+///
+/// # Errors
+/// Shapes that do not fit the model.
+pub fn logits(
+    model: &dyn Model,
+    lora: Lora,
+    adapters: &Adapters,
+    input: &Tensor,
+) -> Result<Tensor> {
+    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu);
+    let block = |block: &Vec<f32>| tensor(block, &[block.len()]);
+    let vectors = adapters.blocks.iter().map(block).collect::<Result<Vec<_>, _>>()?;
+    let weight = tensor(&adapters.head.weight, &[adapters.head.classes(), model.width()])?;
+    let bias = tensor(&adapters.head.bias, &[adapters.head.classes()])?;
+    let hidden = blocks(model, lora, 0, vectors.iter(), model.embed(input)?)?;
+    classify(model, &weight, &bias, &hidden)
+}
+
+/// The fraction of `data` that the adapted model classifies correctly.
+///
+/// # Errors
+/// Shapes that do not fit the model.
+pub fn accuracy(
+    model: &dyn Model,
+    lora: Lora,
+    adapters: &Adapters,
+    data: &dyn Data,
+    threads: usize,
+) -> Result<f64> {
+    let correct = parallel(threads, data.len().div_ceil(BATCH), |batch| {
+        let indices: Vec<usize> =
+            (batch * BATCH..data.len().min((batch + 1) * BATCH)).collect();
+        let logits = logits(model, lora, adapters, &data.inputs(&indices)?)?;
+        let classes = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
+        let right = |(i, class): &(&usize, &u32)| data.label(**i) == **class;
+        Ok(indices.iter().zip(&classes).filter(right).count())
+    })?;
+    Ok(correct.iter().sum::<usize>() as f64 / data.len() as f64)
+}

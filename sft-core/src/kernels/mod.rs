@@ -1,0 +1,28 @@
+//! The arithmetic under the block engine, over `f32` slices: the one door to
+//! `gemm`, and elementwise kernels that the compiler vectorises for the
+//! processor found at run time.
+
+mod activation;
+mod matmul;
+mod norm;
+
+pub(crate) use activation::{gelu, gelu_backward, softmax_rows};
+pub(crate) use matmul::{Mat, MatMut, matmul};
+pub(crate) use norm::{layer_norm, layer_norm_backward};
+
+/// Runs `body` compiled for the widest vector instructions of this processor.
+///
+/// Each lane computes what the scalar code would (no contraction, no
+/// reassociation), so the result does not depend on the processor.
+#[inline(always)]
+pub(crate) fn vectorized<R>(body: impl FnOnce() -> R) -> R {
+    struct Body<F>(F);
+    impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Body<F> {
+        type Output = R;
+        #[inline(always)]
+        fn call(self) -> R {
+            (self.0)()
+        }
+    }
+    pulp::Arch::new().dispatch(Body(body))
+}

@@ -1,0 +1,120 @@
+//! The vision transformer of Dosovitskiy et al. with Hugging Face's parameter names.
+
+mod config;
+mod features;
+mod plain;
+mod pretrained;
+mod stem;
+mod timm;
+mod weights;
+
+use candle_core::{Result, Tensor};
+
+pub use config::VitConfig;
+pub use plain::PlainVit;
+pub use pretrained::Pretrained;
+pub use weights::VitWeights;
+
+use self::config::block_path;
+use self::features::FeatureNorm;
+use self::stem::Stem;
+use crate::block::{BlockWeights, FrozenBlock, Linear, Norm};
+use crate::{LinearSpec, Lora, Model};
+
+/// A frozen vision transformer on the CPU, its blocks run by the block engine.
+///
+/// Cloning shares the weights.
+#[derive(Clone, Debug)]
+pub struct Vit {
+    stem: Stem,
+    blocks: Vec<FrozenBlock>,
+    norm: FeatureNorm,
+    linears: Vec<LinearSpec>,
+}
+
+impl Vit {
+    /// The model with a copy of these weights.
+    ///
+    /// # Errors
+    /// A tensor operation failed.
+    pub fn new(config: &VitConfig, weights: &VitWeights) -> Result<Self> {
+        let block = |i| Ok(FrozenBlock::new(block_weights(config, weights, i)?));
+        Ok(Self {
+            stem: Stem::new(config, weights)?,
+            blocks: (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?,
+            norm: FeatureNorm::new(norm(weights, "vit.layernorm", config)?),
+            linears: config.linears(),
+        })
+    }
+}
+
+impl Model for Vit {
+    fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn width(&self) -> usize {
+        self.linears[0].inputs
+    }
+
+    fn linears(&self) -> &[LinearSpec] {
+        &self.linears
+    }
+
+    fn block_path(&self, index: usize) -> String {
+        block_path(index)
+    }
+
+    fn head_path(&self) -> &'static str {
+        "classifier"
+    }
+
+    fn embed(&self, input: &Tensor) -> Result<Tensor> {
+        self.stem.embed(input)
+    }
+
+    fn block(&self, index: usize, hidden: &Tensor, adapter: &Tensor, lora: Lora) -> Result<Tensor> {
+        self.blocks[index].apply(hidden, adapter, lora)
+    }
+
+    fn features(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.norm.forward(&hidden.narrow(1, 0, 1)?.squeeze(1)?)
+    }
+}
+
+fn block_weights(config: &VitConfig, weights: &VitWeights, index: usize) -> Result<BlockWeights> {
+    let path = block_path(index);
+    let [q, k, v, o, fc1, fc2] = [0, 1, 2, 3, 4, 5].map(|i| {
+        let spec = &config.linears()[i];
+        linear(weights, &format!("{path}.{}", spec.name), spec.outputs)
+    });
+    Ok(BlockWeights {
+        heads: config.num_attention_heads,
+        norm1: norm(weights, &format!("{path}.layernorm_before"), config)?,
+        qkv: [q?, k?, v?],
+        out: o?,
+        norm2: norm(weights, &format!("{path}.layernorm_after"), config)?,
+        fc1: fc1?,
+        fc2: fc2?,
+    })
+}
+
+fn linear(weights: &VitWeights, path: &str, outputs: usize) -> Result<Linear> {
+    let bias = weights.find(&format!("{path}.bias")).map(values).transpose()?;
+    Ok(Linear {
+        weight: values(weights.get(&format!("{path}.weight")))?,
+        bias: bias.unwrap_or_else(|| vec![0.0; outputs]),
+    })
+}
+
+fn norm(weights: &VitWeights, path: &str, config: &VitConfig) -> Result<Norm> {
+    Ok(Norm {
+        gain: values(weights.get(&format!("{path}.weight")))?,
+        bias: values(weights.get(&format!("{path}.bias")))?,
+        eps: config.layer_norm_eps as f32,
+    })
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.flatten_all()?.to_vec1()
+}

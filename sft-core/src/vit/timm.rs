@@ -1,0 +1,98 @@
+//! timm's names for the same parameters.
+
+use std::collections::HashMap;
+
+use candle_core::Tensor;
+
+use super::VitConfig;
+
+/// Renames timm's parameters to Hugging Face's and splits the fused qkv; others pass unchanged.
+pub(super) fn with_hugging_face_names(
+    tensors: HashMap<String, Tensor>,
+) -> Result<HashMap<String, Tensor>, String> {
+    if !tensors.contains_key("patch_embed.proj.weight") {
+        return Ok(tensors);
+    }
+    let mut renamed = HashMap::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        match name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) {
+            Some((block, rest)) if rest.starts_with("attn.qkv.") => {
+                let path = format!("vit.encoder.layer.{block}.attention.attention");
+                let part = rest.trim_start_matches("attn.qkv.");
+                for (i, third) in thirds(&name, &tensor)?.into_iter().enumerate() {
+                    let linear = ["query", "key", "value"][i];
+                    renamed.insert(format!("{path}.{linear}.{part}"), third);
+                }
+            }
+            Some((block, rest)) => {
+                renamed.insert(format!("vit.encoder.layer.{block}.{}", in_block(rest)), tensor);
+            }
+            None => {
+                renamed.insert(outside(&name), tensor);
+            }
+        }
+    }
+    Ok(renamed)
+}
+
+/// The sizes inferred from a timm model, with timm's epsilon.
+///
+/// timm's `config.json` names the architecture but neither heads nor epsilon:
+/// its vision transformers use 1e-6.
+pub(super) fn config(
+    json: &serde_json::Value,
+    inferred: VitConfig,
+) -> Result<VitConfig, String> {
+    match json["architecture"].as_str() {
+        Some(name) if name.starts_with("vit_") => {
+            Ok(VitConfig { layer_norm_eps: 1e-6, ..inferred })
+        }
+        _ => Err(format!(
+            "config.json: architecture must be a vit, got {}",
+            json["architecture"]
+        )),
+    }
+}
+
+fn thirds(name: &str, tensor: &Tensor) -> Result<Vec<Tensor>, String> {
+    let rows = tensor.dims().first().copied().unwrap_or(0);
+    if rows == 0 || !rows.is_multiple_of(3) {
+        let shape = tensor.dims();
+        return Err(format!("tensor {name} has shape {shape:?}, expected three stacked parts"));
+    }
+    tensor.chunk(3, 0).map_err(|e| format!("tensor {name}: {e}"))
+}
+
+fn in_block(name: &str) -> String {
+    let pairs = [
+        ("norm1", "layernorm_before"),
+        ("norm2", "layernorm_after"),
+        ("attn.proj", "attention.output.dense"),
+        ("mlp.fc1", "intermediate.dense"),
+        ("mlp.fc2", "output.dense"),
+    ];
+    rename(name, &pairs)
+}
+
+fn outside(name: &str) -> String {
+    let pairs = [
+        ("cls_token", "vit.embeddings.cls_token"),
+        ("pos_embed", "vit.embeddings.position_embeddings"),
+        ("patch_embed.proj", "vit.embeddings.patch_embeddings.projection"),
+        ("norm", "vit.layernorm"),
+        ("head", "classifier"),
+    ];
+    rename(name, &pairs)
+}
+
+/// Replaces the first of the prefixes that ends where a path component ends.
+fn rename(name: &str, pairs: &[(&str, &str)]) -> String {
+    for (from, to) in pairs {
+        if let Some(rest) = name.strip_prefix(from)
+            && (rest.is_empty() || rest.starts_with('.'))
+        {
+            return format!("{to}{rest}");
+        }
+    }
+    name.to_string()
+}

@@ -1,0 +1,97 @@
+//! Allocations the exact one is compared with: given, even, random.
+
+use crate::channel::{Purpose, exponential, stream};
+use crate::error::{Result, check_entries, check_len};
+use crate::problem::Problem;
+use crate::solution::{Regime, Solution};
+
+/// Evaluates a given allocation: its delay and the bandwidth it uses; `O(N)`.
+///
+/// The regime is [`Regime::Given`], or [`Regime::Infeasible`] where a device with demand has no
+/// bandwidth. Limits are not enforced: compare `used_hz` with the band.
+///
+/// # Errors
+/// As [`allocate_bandwidth`](crate::allocate_bandwidth); bandwidths that are not one per
+/// device, finite and at least 0.
+pub fn evaluate_allocation(problem: &Problem<'_>, b_hz: Vec<f64>) -> Result<Solution> {
+    problem.validate()?;
+    check_len("b_hz", b_hz.len(), problem.a_s.len())?;
+    check_entries("b_hz", &b_hz, f64::MAX, "finite and at least 0")?;
+    let demanding = |n: &usize| problem.c_bits_per_bps_hz[*n] > 0.0;
+    let all = 0..b_hz.len();
+    let largest = |a: f64, n: usize| a.max(problem.a_s[n]);
+    let mut a_max = all
+        .clone()
+        .filter(demanding)
+        .fold(f64::NEG_INFINITY, largest);
+    if a_max == f64::NEG_INFINITY {
+        a_max = all.clone().fold(a_max, largest);
+    }
+    let u = all
+        .map(|n| problem.finish(n, b_hz[n], a_max))
+        .fold(f64::NEG_INFINITY, f64::max);
+    Ok(Solution {
+        tau_s: a_max + u,
+        tau_minus_amax_s: u,
+        used_hz: b_hz.iter().sum(),
+        shadow_price_s_per_hz: 0.0,
+        equality_feasible: u.is_finite() && problem.band_fits_caps(),
+        regime: if u.is_finite() {
+            Regime::Given
+        } else {
+            Regime::Infeasible
+        },
+        iterations: 0,
+        b_hz,
+    })
+}
+
+/// The even baseline: the same bandwidth `W/N` for every device, with or without demand;
+/// `O(N log N)`.
+///
+/// What a capped device cannot take is shared evenly among the others.
+///
+/// # Errors
+/// As [`allocate_bandwidth`](crate::allocate_bandwidth).
+pub fn allocate_even(problem: &Problem<'_>) -> Result<Solution> {
+    problem.validate()?;
+    let weights = vec![1.0; problem.a_s.len()];
+    evaluate_allocation(problem, share(problem, &weights))
+}
+
+/// The random baseline: bandwidths uniform on the simplex `Σ b_n = W`, fixed by `seed`;
+/// `O(N log N)`.
+///
+/// What a capped device cannot take is shared among the others in proportion to their draws.
+///
+/// # Errors
+/// As [`allocate_bandwidth`](crate::allocate_bandwidth).
+pub fn allocate_random(problem: &Problem<'_>, seed: u64) -> Result<Solution> {
+    problem.validate()?;
+    let mut rng = stream(seed, Purpose::Allocation, 0);
+    let weights: Vec<f64> = (problem.a_s.iter())
+        .map(|_| exponential(&mut rng))
+        .collect();
+    evaluate_allocation(problem, share(problem, &weights))
+}
+
+/// `b_n = min(cap_n, t·w_n)` with the level `t` at which the band, or every cap, is used up.
+fn share(problem: &Problem<'_>, weights: &[f64]) -> Vec<f64> {
+    let level = |n: usize| problem.cap(n) / weights[n];
+    let mut order: Vec<usize> = (0..weights.len()).collect();
+    // Devices that reach their cap first come first.
+    order.sort_by(|&m, &n| level(m).total_cmp(&level(n)));
+    let mut weight_left = vec![0.0; weights.len()];
+    let mut sum = 0.0;
+    for (place, &n) in order.iter().enumerate().rev() {
+        sum += weights[n];
+        weight_left[place] = sum;
+    }
+    let mut left_hz = problem.total_hz;
+    let mut b_hz = vec![0.0; weights.len()];
+    for (&n, weight_left) in order.iter().zip(weight_left) {
+        b_hz[n] = problem.cap(n).min(left_hz * (weights[n] / weight_left));
+        left_hz -= b_hz[n];
+    }
+    b_hz
+}

@@ -1,0 +1,114 @@
+//! The wireless channel: Shannon efficiency, Rayleigh block fading, random device clocks.
+//!
+//! Every draw is a pure function of a seed and its own coordinates (device, round, direction):
+//! the order of calls and the number of threads do not matter.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+/// Direction of a transfer, seen from the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// Device to server.
+    Uplink,
+    /// Server to device.
+    Downlink,
+}
+
+/// Spectral efficiencies of one device's link in one round, in bit/s/Hz, both positive.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// `η^UL = log₂(1 + SNR)` of the uplink.
+    pub uplink_bps_hz: f64,
+    /// `η^DL = log₂(1 + SNR)` of the downlink.
+    pub downlink_bps_hz: f64,
+}
+
+/// Shannon's spectral efficiency `log₂(1 + gain·10^(snr_db/10))` in bit/s/Hz; (13), (15).
+///
+/// `gain` is the power gain of the fading channel, 1 without fading.
+///
+/// ```
+/// assert_eq!(sft_opt::spectral_efficiency(0.0, 1.0), 1.0);
+/// assert_eq!((sft_opt::spectral_efficiency(17.0, 1.0) * 1e3).round(), 5676.0);
+/// ```
+pub fn spectral_efficiency(snr_db: f64, gain: f64) -> f64 {
+    (gain * 10f64.powf(snr_db / 10.0)).ln_1p() / std::f64::consts::LN_2
+}
+
+/// Rayleigh block fading: the power gain is an `Exp(1)` draw, constant for one device,
+/// round and direction and independent between them.
+///
+/// ```
+/// use sft_opt::{Direction, Fading};
+///
+/// let fading = Fading::new(7);
+/// let gain = fading.gain(3, 20, Direction::Uplink);
+/// assert_eq!(gain, Fading::new(7).gain(3, 20, Direction::Uplink));
+/// assert_ne!(gain, fading.gain(3, 20, Direction::Downlink));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fading {
+    seed: u64,
+}
+
+impl Fading {
+    /// Fading with all draws fixed by `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// Power gain of a device's channel in a round: positive, mean 1.
+    pub fn gain(self, device: usize, round: u64, direction: Direction) -> f64 {
+        let purpose = match direction {
+            Direction::Uplink => Purpose::UplinkGain,
+            Direction::Downlink => Purpose::DownlinkGain,
+        };
+        let mut rng = stream(self.seed, purpose, device as u64);
+        rng.set_word_pos(2 * u128::from(round));
+        exponential(&mut rng)
+    }
+}
+
+/// Clocks of `devices` devices, uniform on `range` in Hz (the paper: 0.5e9 to 1.5e9).
+///
+/// Clock `n` depends only on `seed` and `n`.
+///
+/// ```
+/// let clocks = sft_opt::random_clocks_hz(8, 0.5e9..1.5e9, 1);
+/// assert!(clocks.iter().all(|f| (0.5e9..1.5e9).contains(f)));
+/// ```
+pub fn random_clocks_hz(devices: usize, range: std::ops::Range<f64>, seed: u64) -> Vec<f64> {
+    let width = range.end - range.start;
+    (0..devices as u64)
+        .map(|n| range.start + width * uniform(&mut stream(seed, Purpose::Clock, n)))
+        .collect()
+}
+
+/// What a random stream is for: streams of different purposes never overlap.
+#[derive(Clone, Copy)]
+pub(crate) enum Purpose {
+    UplinkGain,
+    DownlinkGain,
+    Clock,
+    Allocation,
+}
+
+/// The random stream number `index` of a seed and purpose.
+pub(crate) fn stream(seed: u64, purpose: Purpose, index: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(index << 2 | purpose as u64);
+    rng
+}
+
+/// Uniform on the open interval (0, 1): 52 bits and a half, so neither end occurs.
+fn uniform(rng: &mut ChaCha8Rng) -> f64 {
+    ((rng.next_u64() >> 12) as f64 + 0.5) / (1u64 << 52) as f64
+}
+
+/// A draw of `Exp(1)`, positive.
+pub(crate) fn exponential(rng: &mut ChaCha8Rng) -> f64 {
+    -uniform(rng).ln()
+}

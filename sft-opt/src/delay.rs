@@ -1,0 +1,253 @@
+//! Delay of a round, phase by phase and device by device: (11) to (19) as (18').
+
+use serde::{Deserialize, Serialize};
+
+use crate::channel::Link;
+use crate::error::{Error, Result, check_entries, check_len};
+use crate::flops::BatchFlops;
+use crate::payload::Payload;
+use crate::problem::Problem;
+use crate::system::{ServerModel, System};
+use crate::training::Scheme;
+
+/// A round to be timed: what is computed, over which links, and the bits that are moved.
+#[derive(Clone, Copy, Debug)]
+pub struct Round<'a> {
+    /// The training scheme.
+    pub scheme: Scheme,
+    /// One link per device: [`System::links`], [`System::faded_links`] or measured.
+    pub links: &'a [Link],
+    /// One payload per device: [`System::payloads`] or measured.
+    pub payloads: &'a [Payload],
+}
+
+/// Delay of one device in one round, in seconds, over all of the round's mini-batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Phases {
+    /// Broadcast of the model or the adapters, `τ_ED` (11).
+    pub broadcast_s: f64,
+    /// Forward pass on the device, `I_n·τ_CC` (12).
+    pub device_forward_s: f64,
+    /// Activations up, `I_n·τ_IT` (13).
+    pub uplink_s: f64,
+    /// Forward and backward pass on the server, `I_n·τ_SC` (14), with the wait for it.
+    pub server_s: f64,
+    /// Gradients of activations down, `I_n·τ_GT` (15).
+    pub downlink_s: f64,
+    /// Backward pass on the device, `I_n·τ_DU` (16).
+    pub device_backward_s: f64,
+    /// Trained parameters up, `τ_LT` (17).
+    pub adapter_upload_s: f64,
+}
+
+impl Phases {
+    /// Sum of all phases, `τ_n` (18').
+    pub fn total_s(&self) -> f64 {
+        self.fixed_s() + self.uplink_s + self.downlink_s + self.adapter_upload_s
+    }
+
+    /// Phases that do not depend on the device's bandwidth: `a_n`.
+    fn fixed_s(&self) -> f64 {
+        self.broadcast_s + self.device_forward_s + self.server_s + self.device_backward_s
+    }
+}
+
+/// Delay of one round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundDelay {
+    /// Phases of every device.
+    pub devices: Vec<Phases>,
+    /// Delay of the round in seconds: the slowest device's when devices work in parallel (19),
+    /// the sum when they work one after the other.
+    pub total_s: f64,
+}
+
+/// What every device asks of the band in one round: `τ_n = a_n + c_n/b_n`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Demands {
+    /// Delay that bandwidth does not change, `a_n = τ_ED + I_n(τ_CC + τ_SC + τ_DU)`, seconds.
+    pub a_s: Vec<f64>,
+    /// Bits over spectral efficiency,
+    /// `c_n = (uplink + adapter bits)/η_n^UL + downlink bits/η_n^DL`.
+    pub c_bits_per_bps_hz: Vec<f64>,
+    /// Caps in Hz, infinite without one.
+    pub cap_hz: Vec<f64>,
+    /// The whole band in Hz.
+    pub total_hz: f64,
+}
+
+impl Demands {
+    /// The bandwidth problem P2 of this round, for [`allocate_bandwidth`](crate::allocate_bandwidth).
+    pub fn problem(&self) -> Problem<'_> {
+        Problem {
+            a_s: &self.a_s,
+            c_bits_per_bps_hz: &self.c_bits_per_bps_hz,
+            total_hz: self.total_hz,
+            cap_hz: Some(&self.cap_hz),
+        }
+    }
+}
+
+impl System {
+    /// Demands of a round in which devices work in parallel; `O(N)`.
+    ///
+    /// # Errors
+    /// A list without one entry per device, a cut outside 1 to `L - 1`, a link that is not
+    /// finite and positive, a payload that is not finite and at least 0.
+    pub fn demands(&self, round: &Round<'_>) -> Result<Demands> {
+        let clock = RoundClock::new(self, round)?;
+        let n = self.devices().len();
+        let c = |(link, payload): (&Link, &Payload)| {
+            (payload.uplink_bits + payload.adapter_bits) / link.uplink_bps_hz
+                + payload.downlink_bits / link.downlink_bps_hz
+        };
+        Ok(Demands {
+            a_s: (0..n).map(|n| clock.fixed(n).fixed_s()).collect(),
+            c_bits_per_bps_hz: round.links.iter().zip(round.payloads).map(c).collect(),
+            cap_hz: (self.devices().iter())
+                .map(|d| d.cap_hz.unwrap_or(f64::INFINITY))
+                .collect(),
+            total_hz: self.total_hz(),
+        })
+    }
+
+    /// Delay of a round in which devices work in parallel with bandwidths `b_hz`; (18'), (19), `O(N)`.
+    ///
+    /// A device with payload and no bandwidth has an infinite delay.
+    ///
+    /// # Errors
+    /// As [`System::demands`]; bandwidths that are not finite and at least 0.
+    pub fn parallel_delay(&self, round: &Round<'_>, b_hz: &[f64]) -> Result<RoundDelay> {
+        let clock = RoundClock::new(self, round)?;
+        check_len("b_hz", b_hz.len(), self.devices().len())?;
+        check_entries("b_hz", b_hz, f64::MAX, "finite and at least 0")?;
+        let devices: Vec<_> = (b_hz.iter().enumerate())
+            .map(|(n, &b)| clock.phases(n, b))
+            .collect();
+        let total_s = devices.iter().map(Phases::total_s).fold(0.0, f64::max);
+        Ok(RoundDelay { devices, total_s })
+    }
+
+    /// Delay of a round in which devices work one after the other, each with the whole band
+    /// and the whole server: sequential split learning (SL); `O(N)`.
+    ///
+    /// Payloads: [`System::sequential_payloads`].
+    ///
+    /// # Errors
+    /// As [`System::demands`].
+    pub fn sequential_delay(&self, round: &Round<'_>) -> Result<RoundDelay> {
+        let mut clock = RoundClock::new(self, round)?;
+        clock.server_model = ServerModel::PerDevice;
+        let devices: Vec<_> = (0..self.devices().len())
+            .map(|n| clock.phases(n, self.total_hz()))
+            .collect();
+        let total_s = devices.iter().map(Phases::total_s).sum();
+        Ok(RoundDelay { devices, total_s })
+    }
+}
+
+/// A checked round with everything its devices have in common.
+struct RoundClock<'a> {
+    system: &'a System,
+    round: &'a Round<'a>,
+    server_model: ServerModel,
+    flops: BatchFlops,
+    /// Rate of the broadcast: whole band, worst receiver.
+    broadcast_bps: f64,
+    /// Mini-batches of all devices together.
+    all_batches: f64,
+}
+
+impl<'a> RoundClock<'a> {
+    fn new(system: &'a System, round: &'a Round<'a>) -> Result<Self> {
+        round.scheme.validate(system.model())?;
+        check_round(round, system.devices().len())?;
+        let worst = (round.links.iter())
+            .map(|link| link.downlink_bps_hz)
+            .fold(f64::INFINITY, f64::min);
+        let training = system.training();
+        Ok(Self {
+            system,
+            round,
+            server_model: system.server().model,
+            flops: (training.flops).mini_batch(system.model(), round.scheme, training.batch),
+            broadcast_bps: system.total_hz() * worst,
+            all_batches: (0..system.devices().len())
+                .map(|n| batches(system, n))
+                .sum(),
+        })
+    }
+
+    /// Phases that do not depend on bandwidth.
+    fn fixed(&self, n: usize) -> Phases {
+        let (system, flops) = (self.system, &self.flops);
+        let batches = batches(system, n);
+        let on_device = batches / system.devices()[n].flop_per_s();
+        let waited = match self.server_model {
+            ServerModel::PerDevice => batches,
+            ServerModel::Sequential => self.all_batches,
+            ServerModel::Even => batches * system.devices().len() as f64,
+        };
+        Phases {
+            broadcast_s: self.round.payloads[n].broadcast_bits / self.broadcast_bps,
+            device_forward_s: on_device * flops.device.forward,
+            server_s: waited * flops.server.total() / system.server().flop_per_s(),
+            device_backward_s: on_device * flops.device.backward,
+            ..Phases::default()
+        }
+    }
+
+    fn phases(&self, n: usize, b_hz: f64) -> Phases {
+        let (link, payload) = (&self.round.links[n], &self.round.payloads[n]);
+        Phases {
+            uplink_s: transfer_s(payload.uplink_bits, b_hz * link.uplink_bps_hz),
+            downlink_s: transfer_s(payload.downlink_bits, b_hz * link.downlink_bps_hz),
+            adapter_upload_s: transfer_s(payload.adapter_bits, b_hz * link.uplink_bps_hz),
+            ..self.fixed(n)
+        }
+    }
+}
+
+fn batches(system: &System, n: usize) -> f64 {
+    let samples = system.devices()[n].samples;
+    system.training().batches_per_round(samples)
+}
+
+/// Time to move `bits` at a rate; nothing takes no time, even without a rate.
+fn transfer_s(bits: f64, rate_bps: f64) -> f64 {
+    if bits == 0.0 { 0.0 } else { bits / rate_bps }
+}
+
+fn check_round(round: &Round<'_>, devices: usize) -> Result<()> {
+    check_len("links", round.links.len(), devices)?;
+    check_len("payloads", round.payloads.len(), devices)?;
+    for (n, (link, payload)) in round.links.iter().zip(round.payloads).enumerate() {
+        let check = |name, value: f64, ok: bool, accepted| {
+            if ok && value.is_finite() {
+                Ok(())
+            } else {
+                Err(Error::Entry {
+                    name,
+                    index: n,
+                    value,
+                    accepted,
+                })
+            }
+        };
+        for (name, x) in [
+            ("links.uplink_bps_hz", link.uplink_bps_hz),
+            ("links.downlink_bps_hz", link.downlink_bps_hz),
+        ] {
+            check(name, x, x > 0.0, "finite and positive")?;
+        }
+        for (name, x) in [
+            ("payloads.broadcast_bits", payload.broadcast_bits),
+            ("payloads.uplink_bits", payload.uplink_bits),
+            ("payloads.downlink_bits", payload.downlink_bits),
+            ("payloads.adapter_bits", payload.adapter_bits),
+        ] {
+            check(name, x, x >= 0.0, "finite and at least 0")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! The crate's error: mistakes in the input, never the outcome of a run.
+
+/// A mistake in the input, naming the argument, the value and what is accepted.
+///
+/// How a solver ended (for example, that no allocation is feasible) is data and
+/// stands in the solution, see [`Regime`](crate::Regime).
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The list of devices is empty.
+    #[error("no devices: at least one is needed")]
+    NoDevices,
+    /// A list does not have one entry per device.
+    #[error("{name} has {found} entries, expected {expected}: one per device")]
+    Length {
+        /// The argument.
+        name: &'static str,
+        /// Its number of entries.
+        found: usize,
+        /// The number of devices.
+        expected: usize,
+    },
+    /// A number is outside its range.
+    #[error("{name} is {value}, expected {accepted}")]
+    Value {
+        /// The argument.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// The range it must lie in.
+        accepted: &'static str,
+    },
+    /// One entry of a list is outside its range.
+    #[error("{name}[{index}] is {value}, expected {accepted}")]
+    Entry {
+        /// The argument.
+        name: &'static str,
+        /// The entry's position.
+        index: usize,
+        /// Its value.
+        value: f64,
+        /// The range it must lie in.
+        accepted: &'static str,
+    },
+    /// Every input is legal on its own, but a result over- or underflows a double.
+    #[error(
+        "{name} cannot be represented: the magnitudes of the inputs are too far apart for doubles"
+    )]
+    Range {
+        /// The quantity that left the range of a double.
+        name: &'static str,
+    },
+}
+
+/// Result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Accepts `value` if `ok`, otherwise names it.
+pub(crate) fn check(
+    ok: bool,
+    name: &'static str,
+    value: f64,
+    accepted: &'static str,
+) -> Result<()> {
+    if ok {
+        return Ok(());
+    }
+    Err(Error::Value {
+        name,
+        value,
+        accepted,
+    })
+}
+
+/// Accepts `found == expected`, otherwise names the list.
+pub(crate) fn check_len(name: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Error::Length {
+        name,
+        found,
+        expected,
+    })
+}
+
+/// Accepts a list whose entries all lie in `0..=max`, otherwise names the first that does not.
+pub(crate) fn check_entries(
+    name: &'static str,
+    values: &[f64],
+    max: f64,
+    accepted: &'static str,
+) -> Result<()> {
+    let legal = |x: f64| (0.0..=max).contains(&x);
+    // Without an early exit the loop compiles to vector compares.
+    if values.iter().fold(true, |ok, &x| ok & legal(x)) {
+        return Ok(());
+    }
+    let index = values.iter().position(|&x| !legal(x)).unwrap_or(0);
+    Err(Error::Entry {
+        name,
+        index,
+        value: values[index],
+        accepted,
+    })
+}

@@ -1,0 +1,116 @@
+//! Memory that training takes on a device: (26') and the paper's Table III.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::model::Transformer;
+use crate::payload::fl_adapters;
+use crate::system::System;
+use crate::training::{FlHead, Scheme, Training};
+
+/// Device memory in bytes, row by row as in the paper's Table III.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// One mini-batch of images, `αBC·H²`.
+    pub input_bytes: f64,
+    /// Weights and adapters.
+    pub model_bytes: f64,
+    /// Optimizer state of the trained parameters.
+    pub optimizer_bytes: f64,
+    /// Gradients of the trained parameters; 0 unless [`Training::count_gradients`].
+    pub gradient_bytes: f64,
+    /// Activations kept for the backward pass.
+    pub activation_bytes: f64,
+}
+
+impl Memory {
+    /// Sum of all rows `M^c` in bytes.
+    pub fn total_bytes(&self) -> f64 {
+        self.input_bytes
+            + self.model_bytes
+            + self.optimizer_bytes
+            + self.gradient_bytes
+            + self.activation_bytes
+    }
+
+    /// Whether it is strictly less than `limit_bytes`, as (27c) asks.
+    pub fn fits(&self, limit_bytes: u64) -> bool {
+        self.total_bytes() < limit_bytes as f64
+    }
+}
+
+/// Memory that a scheme takes on every device.
+///
+/// Split at `l`, (26'): weights `α(l(block + p_L) + P²CD + D)`, trained `l·p_L`, activations
+/// `l(α₁BSD + α₂BS²A) + αBSD`. Federated: the whole model, for LoRA with its adapters,
+/// activations of all blocks.
+///
+/// # Errors
+/// `cut` outside 1 to `L - 1`.
+pub fn device_memory(model: &Transformer, training: &Training, scheme: Scheme) -> Result<Memory> {
+    scheme.validate(model)?;
+    let alpha = training.bytes_per_number;
+    let trained = trained_on_device(model, training, scheme);
+    let gradients = if training.count_gradients { alpha } else { 0.0 };
+    Ok(Memory {
+        input_bytes: alpha * image_numbers(model, training),
+        model_bytes: alpha * held_on_device(model, training, scheme),
+        optimizer_bytes: training.optimizer_bytes_per_parameter * trained,
+        gradient_bytes: gradients * trained,
+        activation_bytes: activation_bytes(model, training, scheme),
+    })
+}
+
+impl System {
+    /// Memory that a scheme takes on every device, see [`device_memory`].
+    ///
+    /// # Errors
+    /// `cut` outside 1 to `L - 1`.
+    pub fn memory(&self, scheme: Scheme) -> Result<Memory> {
+        device_memory(self.model(), self.training(), scheme)
+    }
+}
+
+fn image_numbers(model: &Transformer, training: &Training) -> f64 {
+    let side = model.image as f64;
+    training.batch as f64 * model.channels as f64 * side * side
+}
+
+/// Parameters a device holds. Positions and class token are left out of the split model, as
+/// the paper's Table III does.
+fn held_on_device(model: &Transformer, training: &Training, scheme: Scheme) -> f64 {
+    match scheme {
+        Scheme::Split { cut } => {
+            let block = model.block_parameters() + model.lora_parameters_per_block();
+            cut as f64 * block + model.patch_parameters()
+        }
+        Scheme::FlFull => model.parameters(),
+        Scheme::FlLora => model.parameters() + fl_adapters(model, training),
+    }
+}
+
+/// Parameters a device keeps optimizer state for.
+fn trained_on_device(model: &Transformer, training: &Training, scheme: Scheme) -> f64 {
+    let lora = model.lora_parameters_per_block();
+    let all_blocks = model.blocks as f64 * lora;
+    match (scheme, training.fl_head) {
+        (Scheme::Split { cut }, _) => cut as f64 * lora,
+        (Scheme::FlFull, _) => model.parameters(),
+        (Scheme::FlLora, FlHead::Full) => all_blocks + model.head_parameters(),
+        (Scheme::FlLora, FlHead::Adapters) => {
+            all_blocks + 2.0 * model.width as f64 * model.lora_rank as f64
+        }
+    }
+}
+
+fn activation_bytes(model: &Transformer, training: &Training, scheme: Scheme) -> f64 {
+    let blocks = match scheme {
+        Scheme::Split { cut } => cut,
+        Scheme::FlFull | Scheme::FlLora => model.blocks,
+    };
+    let (s, rows) = (model.tokens as f64, (training.batch * model.tokens) as f64);
+    let stream = rows * model.width as f64;
+    let attention = rows * s * model.heads as f64;
+    blocks as f64 * (training.activation_bytes * stream + training.attention_bytes * attention)
+        + training.bytes_per_number * stream
+}

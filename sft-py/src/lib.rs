@@ -1,0 +1,1 @@
+//! Python bindings of the sft crates: conversion only.
