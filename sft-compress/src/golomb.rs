@@ -230,7 +230,7 @@ mod tests {
     /// The code as a string, by the format's definition.
     fn oracle(m: u32, value: u32) -> String {
         let m = u64::from(m);
-        let b = (0..).take_while(|&b| 1 << b <= m).count() - 1;
+        let b = (0..32).take_while(|&b| 1 << b <= m).count() - 1;
         let c = (2 << b) - m;
         let lsb_first = |number: u64, bits: usize| -> String {
             let digit = |i| if number >> i & 1 == 1 { '1' } else { '0' };
@@ -240,7 +240,7 @@ mod tests {
         let remainder = if r < c {
             lsb_first(r, b)
         } else {
-            lsb_first((r + c) / 2, b) + &lsb_first((r + c) % 2, 1)
+            lsb_first((r + c) >> 1, b) + &lsb_first((r + c) & 1, 1)
         };
         "0".repeat(quotient as usize) + "1" + &remainder
     }

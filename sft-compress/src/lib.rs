@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-/// Bit-level reader and writer: the only place with variable shifts.
+/// Bit-level reader and writer, least significant bit first.
 mod bits;
 /// Byte-level reader and writer: fixed-width numbers and varints.
 mod bytes;
@@ -11,13 +11,13 @@ mod codec;
 mod entropy;
 /// The crate's error.
 mod error;
-/// The frame: envelope, header, and every check of a length.
+/// The frame: its envelope, verified before anything else, and its header.
 mod format;
 /// Golomb code of non-negative integers.
 mod golomb;
 /// The set of kept positions as Golomb-coded gaps.
 mod mask;
-/// The paper's method: the stages above and below in their order.
+/// The paper's method: Top-K, quantization and coding in their order.
 mod paper;
 /// Stochastic rounding of magnitudes to levels.
 mod quantize;

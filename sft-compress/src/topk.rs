@@ -140,6 +140,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn small_tensors_equal_the_sort(data in prop::collection::vec(any_finite(), 1..200), k in 1_usize..200) {
             let k = k.min(data.len());

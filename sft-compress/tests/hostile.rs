@@ -5,7 +5,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use sft_compress::{ErrorKind, decode, decode_limited};
+use sft_compress::{Codec, ErrorKind, Range, TensorView, decode, decode_limited};
 
 /// Counts what the present thread holds, and the most it held.
 struct Counting;
@@ -165,6 +165,26 @@ fn mutated_bodies_with_a_valid_checksum_do_no_harm() {
         accepted > ROUNDS / 100 && rejected > ROUNDS / 4,
         "{accepted} {rejected}"
     );
+}
+
+#[test]
+fn dense_frames_of_many_rows_keep_to_the_bound() {
+    let data: Vec<f32> = (0..100_000_u32)
+        .map(|i| f32::from(i % 7 == 0) + 1.0)
+        .collect();
+    let shape = [data.len(), 1];
+    for keep in [1.0, 0.6, 0.4] {
+        let codec = Codec::paper(keep, 2).unwrap().with_range(Range::Row);
+        let view = TensorView::new(&data, &shape).unwrap();
+        let frame = codec.encode(view, 1).unwrap();
+        let held = most_held(|| drop(decode(&frame).unwrap()));
+        let bound = 4 * data.len() + 160 * frame.len() + (64 << 10);
+        assert!(
+            held <= bound.cast_signed(),
+            "{held} bytes for a frame of {}",
+            frame.len()
+        );
+    }
 }
 
 /// The body of a paper frame up to the number of kept elements.

@@ -134,16 +134,13 @@ fn positions(fields: &mut Fields, kept: u64, elements: u64) -> Vec<usize> {
 }
 
 fn row_ends(fields: &mut Fields, rows: usize, lo: f32, hi: f32) -> Vec<f32> {
-    let grid = |x: f32| u64::from(x.to_bits()).div_ceil(1 << 20) as i64;
+    let grid = |x: f32| i64::from(x.to_bits().div_ceil(1 << 20));
     let mut index = 0;
     let coded = fields.golomb_section(rows as u64).into_iter();
     coded
         .map(|z| {
-            index += if z % 2 == 0 {
-                z as i64 / 2
-            } else {
-                -(z as i64 + 1) / 2
-            };
+            let half = i64::try_from(z.div_ceil(2)).unwrap();
+            index += if z % 2 == 0 { half } else { -half };
             f32::from_bits(((grid(lo) + index) << 20) as u32).min(hi)
         })
         .collect()

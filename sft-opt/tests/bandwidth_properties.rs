@@ -5,6 +5,7 @@ mod common;
 
 use common::{bisect, condition, kkt_residual};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use sft_opt::{
     Problem, Regime, Solution, allocate_bandwidth, allocate_bandwidth_into, allocate_even,
     allocate_random,
@@ -75,8 +76,18 @@ fn instances() -> impl Strategy<Value = Instance> {
     })
 }
 
+/// The same cases on every run.
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: 500,
+        rng_seed: RngSeed::Fixed(27),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn optimality_conditions_hold(instance in instances()) {
@@ -107,7 +118,8 @@ proptest! {
     }
 
     #[test]
-    fn price_is_the_slope(instance in instances()) {
+    fn price_is_the_slope(capped in instances()) {
+        let instance = Instance { cap_hz: None, ..capped };
         let solution = instance.solve();
         prop_assume!(solution.regime == Regime::Bandwidth);
         // The delay is convex in the band: its slope lies between the two difference quotients.
@@ -152,6 +164,25 @@ proptest! {
         let into = allocate_bandwidth_into(&instance.problem(), &mut b_hz).unwrap();
         prop_assert_eq!(into.tau_s.to_bits(), solution.tau_s.to_bits());
         prop_assert_eq!(&*into.b_hz, &solution.b_hz[..]);
+    }
+}
+
+#[test]
+fn ties_of_band_and_caps_are_caps() {
+    for n in [1, 2, 5, 40] {
+        for total_hz in sft_opt::random_clocks_hz(200, 1e6..1e8, n) {
+            let count = n as usize;
+            let c = vec![total_hz * 37.0; count];
+            let problem = Problem {
+                a_s: &vec![11.0; count],
+                c_bits_per_bps_hz: &c,
+                total_hz,
+                cap_hz: Some(&vec![total_hz / count as f64; count]),
+            };
+            let solution = allocate_bandwidth(&problem).unwrap();
+            assert_eq!(solution.regime, Regime::CapOrFloor, "{problem:?}");
+            assert!(solution.equality_feasible, "{problem:?}");
+        }
     }
 }
 

@@ -36,8 +36,8 @@ pub(crate) fn latest_start(problem: &Problem<'_>) -> f64 {
 }
 
 /// Bandwidth of device `n` that finishes at `a_max + u`, infinite if that is impossible.
-fn need_hz(problem: &Problem<'_>, n: usize, u: f64) -> f64 {
-    let time = u + (latest_start(problem) - problem.a_s[n]);
+fn need_hz(problem: &Problem<'_>, a_max: f64, n: usize, u: f64) -> f64 {
+    let time = u + (a_max - problem.a_s[n]);
     let c = problem.c_bits_per_bps_hz[n];
     let hz = match (c > 0.0, time > 0.0) {
         (false, _) => return if time >= 0.0 { 0.0 } else { f64::INFINITY },
@@ -55,7 +55,10 @@ fn need_hz(problem: &Problem<'_>, n: usize, u: f64) -> f64 {
 /// have demand.
 pub(crate) fn bisect(problem: &Problem<'_>) -> f64 {
     let all = 0..problem.a_s.len();
-    let met = |u: f64| careful_sum(all.clone().map(|n| need_hz(problem, n, u))) <= problem.total_hz;
+    let a_max = latest_start(problem);
+    let met = |u: f64| {
+        careful_sum(all.clone().map(|n| need_hz(problem, a_max, n, u))) <= problem.total_hz
+    };
     let (mut low, mut high) = (1e-200_f64, 1e200_f64);
     assert!(met(high) && !met(low));
     while high / low > 1.0 + 4.0 * f64::EPSILON {
@@ -84,94 +87,106 @@ pub(crate) fn condition(problem: &Problem<'_>, u: f64) -> f64 {
 ///
 /// The problem is convex, so 0 proves that the solution is optimal.
 pub(crate) fn kkt_residual(problem: &Problem<'_>, solution: &Solution) -> f64 {
-    let worst = |x: f64, y: f64| if y > x || y.is_nan() { y } else { x };
+    let answer = Answer {
+        problem,
+        solution,
+        a_max: latest_start(problem),
+    };
     match solution.regime {
-        Regime::Infeasible => infeasible_residual(problem, solution),
-        Regime::NoDemand => {
-            let last = problem.a_s.iter().copied().fold(0.0, f64::max);
-            let nothing = demanding(problem).next().is_none() && solution.used_hz == 0.0;
-            if nothing && solution.tau_s.to_bits() == last.to_bits() {
-                0.0
-            } else {
-                f64::INFINITY
-            }
-        }
-        Regime::Bandwidth => worst(
-            primal_residual(problem, solution),
-            bandwidth_residual(problem, solution),
-        ),
+        Regime::Infeasible => unless(answer.is_infeasible()),
+        Regime::NoDemand => unless(answer.has_no_demand()),
+        Regime::Bandwidth => worse(answer.primal(), answer.band_binds()),
         Regime::CapOrFloor => {
-            let tight = (0..problem.a_s.len())
-                .map(|n| distance_to_tight(problem, solution, n))
-                .fold(f64::INFINITY, f64::min);
-            let free = if solution.shadow_price_s_per_hz == 0.0 {
-                0.0
-            } else {
-                f64::INFINITY
-            };
-            worst(worst(primal_residual(problem, solution), tight), free)
+            let free = unless(solution.shadow_price_s_per_hz == 0.0);
+            worse(worse(answer.primal(), answer.something_binds()), free)
         }
         _ => f64::NAN,
     }
 }
 
-fn infeasible_residual(problem: &Problem<'_>, solution: &Solution) -> f64 {
-    let starved = problem.total_hz == 0.0 || demanding(problem).any(|n| cap(problem, n) == 0.0);
-    let reported = solution.tau_s == f64::INFINITY && solution.used_hz == 0.0;
-    let demand = demanding(problem).next().is_some();
-    if starved && reported && demand {
-        0.0
-    } else {
-        f64::INFINITY
+fn unless(ok: bool) -> f64 {
+    if ok { 0.0 } else { f64::INFINITY }
+}
+
+/// The larger one; a NaN is worst.
+fn worse(x: f64, y: f64) -> f64 {
+    if y > x || y.is_nan() { y } else { x }
+}
+
+struct Answer<'a> {
+    problem: &'a Problem<'a>,
+    solution: &'a Solution,
+    a_max: f64,
+}
+
+impl Answer<'_> {
+    fn is_infeasible(&self) -> bool {
+        let starved = self.problem.total_hz == 0.0
+            || demanding(self.problem).any(|n| cap(self.problem, n) == 0.0);
+        let reported = self.solution.tau_s == f64::INFINITY && self.solution.used_hz == 0.0;
+        starved && reported && self.a_max > f64::NEG_INFINITY
     }
-}
 
-/// `τ − a_n`.
-fn time_left(problem: &Problem<'_>, solution: &Solution, n: usize) -> f64 {
-    solution.tau_minus_amax_s + (latest_start(problem) - problem.a_s[n])
-}
-
-/// Relative gap between the time device `n` takes and the time it has.
-fn lateness(problem: &Problem<'_>, solution: &Solution, n: usize) -> f64 {
-    problem.c_bits_per_bps_hz[n] / solution.b_hz[n] / time_left(problem, solution, n) - 1.0
-}
-
-fn primal_residual(problem: &Problem<'_>, solution: &Solution) -> f64 {
-    let sum = careful_sum(solution.b_hz.iter().copied());
-    let devices = (0..problem.a_s.len()).map(|n| {
-        let over_cap = solution.b_hz[n] / cap(problem, n) - 1.0;
-        if problem.c_bits_per_bps_hz[n] > 0.0 {
-            lateness(problem, solution, n).max(over_cap)
-        } else if solution.b_hz[n] == 0.0 {
-            -time_left(problem, solution, n) / solution.tau_minus_amax_s
-        } else {
-            f64::INFINITY
-        }
-    });
-    let used = (solution.used_hz / sum - 1.0).abs();
-    devices.fold(used.max(sum / problem.total_hz - 1.0), f64::max)
-}
-
-fn bandwidth_residual(problem: &Problem<'_>, solution: &Solution) -> f64 {
-    let price = solution.shadow_price_s_per_hz;
-    let lambda = careful_sum(
-        demanding(problem).map(|n| price * solution.b_hz[n].powi(2) / problem.c_bits_per_bps_hz[n]),
-    );
-    let sum = careful_sum(solution.b_hz.iter().copied());
-    demanding(problem)
-        .map(|n| lateness(problem, solution, n).abs())
-        .fold(
-            (lambda - 1.0)
-                .abs()
-                .max((sum / problem.total_hz - 1.0).abs()),
-            f64::max,
-        )
-}
-
-fn distance_to_tight(problem: &Problem<'_>, solution: &Solution, n: usize) -> f64 {
-    if problem.c_bits_per_bps_hz[n] == 0.0 {
-        return (time_left(problem, solution, n) / solution.tau_minus_amax_s).abs();
+    fn has_no_demand(&self) -> bool {
+        let last = self.problem.a_s.iter().copied().fold(0.0, f64::max);
+        let nothing = self.a_max == f64::NEG_INFINITY && self.solution.used_hz == 0.0;
+        nothing && self.solution.tau_s.to_bits() == last.to_bits()
     }
-    let at_cap = (solution.b_hz[n] / cap(problem, n) - 1.0).abs();
-    at_cap.max(lateness(problem, solution, n).abs())
+
+    /// `τ − a_n`.
+    fn time(&self, n: usize) -> f64 {
+        self.solution.tau_minus_amax_s + (self.a_max - self.problem.a_s[n])
+    }
+
+    /// Relative gap between the time device `n` takes and the time it has.
+    fn lateness(&self, n: usize) -> f64 {
+        self.problem.c_bits_per_bps_hz[n] / self.solution.b_hz[n] / self.time(n) - 1.0
+    }
+
+    fn sum_hz(&self) -> f64 {
+        careful_sum(self.solution.b_hz.iter().copied())
+    }
+
+    /// Nobody late, nobody above a cap, the band not exceeded, the sum as reported.
+    fn primal(&self) -> f64 {
+        let sum = self.sum_hz();
+        let used = (self.solution.used_hz / sum - 1.0).abs();
+        let device = |n: usize| {
+            let over_cap = self.solution.b_hz[n] / cap(self.problem, n) - 1.0;
+            if self.problem.c_bits_per_bps_hz[n] > 0.0 {
+                worse(self.lateness(n), over_cap)
+            } else {
+                let late = -self.time(n) / self.solution.tau_minus_amax_s;
+                worse(late, unless(self.solution.b_hz[n] == 0.0))
+            }
+        };
+        let band = worse(used, sum / self.problem.total_hz - 1.0);
+        (0..self.problem.a_s.len()).map(device).fold(band, worse)
+    }
+
+    /// All of the band is used, all demanding devices finish together, multipliers sum to 1.
+    fn band_binds(&self) -> f64 {
+        let b = &self.solution.b_hz;
+        let share = |n: usize| b[n].powi(2) / self.problem.c_bits_per_bps_hz[n];
+        let lambda =
+            self.solution.shadow_price_s_per_hz * careful_sum(demanding(self.problem).map(share));
+        let band = (self.sum_hz() / self.problem.total_hz - 1.0).abs();
+        demanding(self.problem)
+            .map(|n| self.lateness(n).abs())
+            .fold(worse((lambda - 1.0).abs(), band), worse)
+    }
+
+    /// Some device cannot finish earlier at any band: at its cap, or without demand.
+    fn something_binds(&self) -> f64 {
+        let distance = |n: usize| {
+            if self.problem.c_bits_per_bps_hz[n] == 0.0 {
+                return (self.time(n) / self.solution.tau_minus_amax_s).abs();
+            }
+            let at_cap = (self.solution.b_hz[n] / cap(self.problem, n) - 1.0).abs();
+            worse(at_cap, self.lateness(n).abs())
+        };
+        (0..self.problem.a_s.len())
+            .map(distance)
+            .fold(f64::INFINITY, f64::min)
+    }
 }

@@ -86,10 +86,13 @@ def rows():
     yield vector("tau hides u", [1e6, 1e6 - 1e-3], [1e-9, 1e3], 2e6)
     yield vector("residual of ten digits cancels", [1000.0, 0.0], [1e-3, 1e10], 1e7)
     yield vector("u of eighteen digits less", [1000.0, 0.0], [1e-13, 1e10], 1e7)
-    cap = 1e9 / (1000.0 - 1e-7)
+    cap = 1e9 / (1000.0 + 1e-7)
     yield vector("cap bound cancels", [1000.0, 0.0], [1e-6, 1e9], 1e9, [None, cap])
     yield vector("two cap bounds that differ in the last digits", [1000.0, 1000.0 / 3, 0.0],
                  [1e-6, 2e9 / 3, 1e9], 1e9, [None, 1e6, cap])
+    for c, total in ((65507704299.553535, 65507704.299553536), (31332275412.99135, 31332275.41299135)):
+        # c/total - 1000 rounds to 1e-13, but is negative.
+        yield vector("start right of the root by rounding", [1000.0, 0.0], [1e-30, c], total)
     for n in (2, 8, 9, 17):
         a = [decades(rng, -5, 5) for _ in range(n)]
         c = [decades(rng, 0, 10) for _ in range(n)]

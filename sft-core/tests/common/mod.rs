@@ -1,0 +1,168 @@
+//! A tiny random model and data that it can learn.
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Result, Tensor};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use sft_compress::Codec;
+use sft_core::{
+    Channel, Data, Head, Job, Lora, Optimizer, Scheme, Settings, Vit, VitConfig, VitWeights,
+    Wireless,
+};
+
+pub fn config() -> VitConfig {
+    VitConfig {
+        hidden_size: 12,
+        num_hidden_layers: 4,
+        num_attention_heads: 3,
+        intermediate_size: 20,
+        image_size: 6,
+        patch_size: 2,
+        num_channels: 2,
+        ..VitConfig::default()
+    }
+}
+
+/// Values from N(0, `deviation`^2).
+pub fn random(shape: &[usize], deviation: f32, seed: u64) -> Tensor {
+    let normal = Normal::new(0.0, deviation).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let values: Vec<f32> =
+        (0..shape.iter().product()).map(|_| normal.sample(&mut rng)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// Every weight and bias random, gains around 1.
+pub fn tensors(config: &VitConfig, seed: u64) -> HashMap<String, Tensor> {
+    let tensor = |(i, (name, shape)): (usize, (String, Vec<usize>))| {
+        let values = random(&shape, 0.3, seed + i as u64);
+        let gain = name.contains("norm") && name.ends_with("weight");
+        (name, if gain { (values + 1.0).unwrap() } else { values })
+    };
+    config.parameters().into_iter().enumerate().map(tensor).collect()
+}
+
+pub fn weights(config: &VitConfig, seed: u64) -> VitWeights {
+    VitWeights::new(config, &tensors(config, seed)).unwrap()
+}
+
+pub fn vit(config: &VitConfig) -> Vit {
+    Vit::new(config, &weights(config, 7)).unwrap()
+}
+
+/// Inputs of a model as they are.
+pub struct InMemory {
+    pub inputs: Tensor,
+    pub labels: Vec<u32>,
+    pub classes: usize,
+}
+
+impl InMemory {
+    /// Noise around one random image per class.
+    pub fn new(count: usize, classes: usize, seed: u64) -> Self {
+        let config = config();
+        let shape = [config.num_channels, config.image_size, config.image_size];
+        let label = |i: usize| (i * 7 % classes) as u32;
+        let image = |i: usize| {
+            let class = random(&shape, 1.0, 1000 + u64::from(label(i)));
+            (class + random(&shape, 0.3, seed + i as u64)).unwrap()
+        };
+        let images: Vec<_> = (0..count).map(image).collect();
+        Self {
+            inputs: Tensor::stack(&images, 0).unwrap(),
+            labels: (0..count).map(label).collect(),
+            classes,
+        }
+    }
+}
+
+impl Data for InMemory {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        self.labels[index]
+    }
+
+    fn inputs(&self, indices: &[usize]) -> Result<Tensor> {
+        let indices: Vec<u32> = indices.iter().map(|&i| i as u32).collect();
+        self.inputs.index_select(&Tensor::new(indices, &Device::Cpu)?, 0)
+    }
+}
+
+pub fn settings(scheme: Scheme) -> Settings {
+    Settings {
+        scheme,
+        cut: 2,
+        lora: Lora::new(3, 6.0).unwrap(),
+        activation: Codec::paper(0.4, 8).unwrap(),
+        gradient: Codec::paper(0.2, 4).unwrap(),
+        rounds: 2,
+        local_epochs: 2,
+        batch: 4,
+        optimizer: Optimizer::Sgd { momentum: 0.9 },
+        lr: 0.02,
+        lr_server: 0.03,
+        lr_decay: 0.9,
+        target_accuracy: None,
+        seed: 3,
+        threads: 2,
+    }
+}
+
+/// Everything a job borrows.
+pub struct Bench {
+    pub vit: Vit,
+    pub head: Head,
+    pub train: InMemory,
+    pub test: InMemory,
+    pub partition: Vec<Vec<usize>>,
+    pub wireless: Wireless,
+    pub settings: Settings,
+}
+
+impl Bench {
+    /// `devices` devices with different numbers of samples, and batches that do not divide them.
+    pub fn new(settings: Settings, devices: usize) -> Self {
+        let (config, classes) = (config(), 3);
+        let (train, test) = (InMemory::new(30, classes, 1), InMemory::new(20, classes, 500));
+        let mut partition = vec![Vec::new(); devices];
+        for i in 0..30 {
+            partition[(i * i) % devices].push(i);
+        }
+        partition.retain(|part| !part.is_empty());
+        let samples: Vec<usize> = partition.iter().map(Vec::len).collect();
+        let channel = Channel { bandwidth_hz: 30e6, snr_db: 17.0, rayleigh: true };
+        let model = config.transformer(classes, settings.lora.rank());
+        Self {
+            vit: vit(&config),
+            head: Head::new(classes, config.hidden_size, 5),
+            train,
+            test,
+            partition,
+            wireless: Wireless::new(model, channel, &samples, &settings).unwrap(),
+            settings,
+        }
+    }
+
+    pub fn job(&self) -> Job<'_> {
+        Job {
+            model: &self.vit,
+            head: &self.head,
+            train: &self.train,
+            partition: &self.partition,
+            test: &self.test,
+            settings: self.settings,
+            wireless: &self.wireless,
+            on_batch: &|| (),
+        }
+    }
+}

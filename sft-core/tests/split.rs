@@ -1,0 +1,91 @@
+//! Training split between device and server is training unsplit.
+
+mod common;
+
+use common::{Bench, InMemory, config, settings, vit};
+use sft_core::{
+    Adapters, Data, DeviceHalf, Head, Lora, Model, Optimizer, Scheme, ServerHalf, finetune,
+};
+
+fn assert_close(a: &[Vec<f32>], b: &[Vec<f32>], tolerance: f32) {
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.concat().iter().zip(b.concat()) {
+        assert!((a - b).abs() <= tolerance, "{a} and {b}");
+    }
+}
+
+#[test]
+fn five_split_steps_equal_five_unsplit_steps_wherever_the_cut_is() {
+    let (config, lora) = (config(), Lora::new(3, 6.0).unwrap());
+    let model = vit(&config);
+    let data = InMemory::new(20, 3, 1);
+    let start = Adapters::new(&model, lora, Head::new(3, config.hidden_size, 5), 9);
+    for optimizer in [Optimizer::Sgd { momentum: 0.9 }, Optimizer::AdamW] {
+        let whole = |blocks: &[Vec<f32>]| {
+            ServerHalf::new(&model, lora, blocks, &start.head, optimizer, 0.02).unwrap()
+        };
+        let mut unsplit = whole(&start.blocks);
+        for step in 0..5 {
+            let (input, labels) = batch(&data, step);
+            unsplit.step(&model.embed(&input).unwrap(), &labels, false).unwrap();
+        }
+        let (blocks, head) = unsplit.adapters().unwrap();
+        assert_ne!(blocks, start.blocks, "the steps change the adapters");
+
+        for cut in 1..config.num_hidden_layers {
+            let (low, high) = start.blocks.split_at(cut);
+            let mut device = DeviceHalf::new(&model, lora, low, optimizer, 0.02).unwrap();
+            let mut server = whole(high);
+            for step in 0..5 {
+                let (input, labels) = batch(&data, step);
+                let activation = device.forward(&input).unwrap();
+                let reply = server.step(&activation.detach(), &labels, true).unwrap();
+                device.backward(&activation, &reply.gradient.unwrap()).unwrap();
+            }
+            let (rest, split_head) = server.adapters().unwrap();
+            assert_close(&[device.adapters().unwrap(), rest].concat(), &blocks, 1e-6);
+            assert_close(&[split_head.weight], std::slice::from_ref(&head.weight), 1e-6);
+            assert_close(&[split_head.bias], std::slice::from_ref(&head.bias), 1e-6);
+        }
+    }
+}
+
+fn batch(data: &InMemory, step: usize) -> (candle_core::Tensor, Vec<u32>) {
+    let indices: Vec<usize> = (step * 4..step * 4 + 4).collect();
+    let labels = indices.iter().map(|&i| data.label(i)).collect();
+    (data.inputs(&indices).unwrap(), labels)
+}
+
+/// FL on one device trains the whole model there: plain fine-tuning.
+#[test]
+fn one_device_without_codec_is_plain_fine_tuning() {
+    let outcome = |scheme| {
+        let mut settings = settings(scheme);
+        settings.lr_server = settings.lr;
+        let bench = Bench::new(settings, 1);
+        finetune(&bench.job(), &mut |_| ()).unwrap()
+    };
+    let plain = outcome(Scheme::FlLora);
+    for scheme in [Scheme::SftRaw, Scheme::Sl] {
+        let split = outcome(scheme);
+        assert_close(&split.adapters.blocks, &plain.adapters.blocks, 1e-6);
+        for (split, plain) in split.rounds.iter().zip(&plain.rounds) {
+            assert!((split.loss - plain.loss).abs() < 1e-6);
+            assert_eq!(split.accuracy.to_bits(), plain.accuracy.to_bits());
+        }
+    }
+}
+
+#[test]
+fn sequential_learning_passes_the_adapters_on() {
+    let run = |devices| {
+        let bench = Bench::new(settings(Scheme::Sl), devices);
+        finetune(&bench.job(), &mut |_| ()).unwrap()
+    };
+    let parallel = {
+        let bench = Bench::new(settings(Scheme::SftRaw), 3);
+        finetune(&bench.job(), &mut |_| ()).unwrap()
+    };
+    assert_ne!(run(3).adapters, parallel.adapters);
+    assert!(run(3).rounds[0].delay_s > parallel.rounds[0].delay_s);
+}

@@ -1,0 +1,236 @@
+//! Parameters, memory, FLOPs and payloads against the paper's tables and counts by hand.
+
+use sft_opt::{
+    BatchFlops, FlHead, Flops, Memory, Pass, Qkv, Scheme, Training, Transformer, activation_bits,
+    adapter_bits, device_memory, model_bits,
+};
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// Equal at the two decimals that the paper prints.
+fn assert_mib(bytes: f64, printed: f64) {
+    assert!(
+        (bytes / MIB - printed).abs() <= 0.005,
+        "{} is not {printed}",
+        bytes / MIB
+    );
+}
+
+fn assert_within(found: f64, expected: f64, relative: f64) {
+    let error = found / expected - 1.0;
+    assert!(
+        error.abs() <= relative,
+        "{found} is {error:+.4} from {expected}"
+    );
+}
+
+/// Table III was made for 200 classes.
+fn table_three(scheme: Scheme) -> Memory {
+    let mut training = Training::default();
+    training.fl_head = FlHead::Adapters;
+    device_memory(&Transformer::vit_base(200), &training, scheme).unwrap()
+}
+
+#[test]
+fn memory_of_table_three() {
+    let split = table_three(Scheme::Split { cut: 5 });
+    assert_mib(split.input_bytes, 36.75);
+    assert_mib(split.model_bytes, 141.19);
+    assert_mib(split.optimizer_bytes, 3.75);
+    assert_within(split.activation_bytes / MIB, 3941.0, 0.003);
+    assert_within(split.total_bytes() / MIB, 4122.9, 0.003);
+
+    let lora = table_three(Scheme::FlLora);
+    assert_mib(lora.input_bytes, 36.75);
+    assert_mib(lora.model_bytes, 337.03);
+    assert_mib(lora.optimizer_bytes, 9.09);
+    assert_within(lora.activation_bytes / MIB, 9514.0, 0.015);
+    assert_within(lora.total_bytes() / MIB, 9896.7, 0.015);
+
+    let full = table_three(Scheme::FlFull);
+    assert_mib(full.model_bytes, 327.88);
+    // The paper prints 329.76; momentum has the size of the parameters.
+    assert_mib(full.optimizer_bytes, 327.88);
+    assert_within(full.activation_bytes / MIB, 9171.0, 0.024);
+    assert_within(full.total_bytes() / MIB, 9865.5, 0.024);
+
+    let saved = 1.0 - split.total_bytes() / lora.total_bytes();
+    assert!((saved - 0.582).abs() < 0.005, "saves {saved}");
+}
+
+#[test]
+fn federated_lora_with_a_head_in_full() {
+    let (model, training) = (Transformer::vit_base(200), Training::default());
+    let memory = device_memory(&model, &training, Scheme::FlLora).unwrap();
+    let adapters = 12.0 * 16.0 * 768.0 * 16.0;
+    let head = 769.0 * 200.0;
+    assert_eq!(memory.model_bytes, 4.0 * (85_952_456.0 + adapters));
+    assert_eq!(memory.optimizer_bytes, 4.0 * (adapters + head));
+    assert_eq!(
+        adapter_bits(&model, &training, Scheme::FlLora),
+        32.0 * (adapters + head)
+    );
+}
+
+#[test]
+fn memory_is_linear_in_the_cut_and_strict_at_the_limit() {
+    let at = |cut| table_three(Scheme::Split { cut }).total_bytes();
+    for cut in 2..11 {
+        assert_within(at(cut + 1) - at(cut), at(2) - at(1), 1e-12);
+    }
+    let memory = table_three(Scheme::Split { cut: 5 });
+    let limit = memory.total_bytes() as u64;
+    assert!(!memory.fits(limit) && memory.fits(limit + 1));
+}
+
+#[test]
+fn gradients_and_optimizer_follow_the_trained_parameters() {
+    let model = Transformer::vit_base(100);
+    let mut training = Training::default();
+    training.count_gradients = true;
+    training.optimizer_bytes_per_parameter = 8.0;
+    let memory = device_memory(&model, &training, Scheme::Split { cut: 3 }).unwrap();
+    assert_eq!(memory.optimizer_bytes, 8.0 * 3.0 * 196_608.0);
+    assert_eq!(memory.gradient_bytes, 4.0 * 3.0 * 196_608.0);
+}
+
+#[test]
+fn cut_must_leave_work_on_both_sides() {
+    let at = |cut| {
+        let (model, training) = (Transformer::vit_base(100), Training::default());
+        device_memory(&model, &training, Scheme::Split { cut })
+    };
+    assert!(at(1).is_ok() && at(11).is_ok());
+    for cut in [0, 12, usize::MAX] {
+        let message = at(cut).unwrap_err().to_string();
+        assert!(message.starts_with("cut is "), "{message}");
+    }
+}
+
+#[test]
+fn parameters_of_known_models() {
+    // `timm` counts of vit_{tiny,small,base,large}_patch16_224 with 1000 classes.
+    assert_eq!(Transformer::vit_tiny(1000).parameters(), 5_717_416.0);
+    assert_eq!(Transformer::vit_small(1000).parameters(), 22_050_664.0);
+    assert_eq!(Transformer::vit_base(1000).parameters(), 86_567_656.0);
+    assert_eq!(Transformer::vit_large(1000).parameters(), 304_326_632.0);
+}
+
+#[test]
+fn adapter_parameters() {
+    let (d, r) = (768.0, 16.0);
+    let base = Transformer::vit_base(100);
+    let separate = base.with_lora(16, Qkv::Separate);
+    assert_eq!(base.lora_parameters_per_block(), 16.0 * d * r);
+    assert_eq!(separate.lora_parameters_per_block(), 18.0 * d * r);
+    assert_eq!(
+        base.with_lora(0, Qkv::Fused).lora_parameters_per_block(),
+        0.0
+    );
+    let mut narrow = separate;
+    narrow.mlp_width = 1000;
+    assert_eq!(
+        narrow.lora_parameters_per_block(),
+        8.0 * d * r + 2.0 * r * (d + 1000.0)
+    );
+}
+
+#[test]
+fn payloads_in_bits() {
+    let (model, training) = (Transformer::vit_base(100), Training::default());
+    let split = Scheme::Split { cut: 5 };
+    assert_eq!(
+        activation_bits(&model, &training),
+        32.0 * 64.0 * 197.0 * 768.0
+    );
+    assert_eq!(
+        adapter_bits(&model, &training, split),
+        32.0 * 5.0 * 196_608.0
+    );
+    // Blocks with adapters; patch projection, positions and class token once.
+    let (d, block) = (768.0, 12.0 * 768.0 * 768.0 + 13.0 * 768.0 + 196_608.0);
+    let embedding = 768.0 * d + d + 197.0 * d + d;
+    assert_eq!(
+        model_bits(&model, &training, split),
+        32.0 * (5.0 * block + embedding)
+    );
+    // Twenty rounds of one device both ways, uncompressed: the paper's 144.76 GB of SL.
+    let traffic = 20.0 * 98.0 * 2.0 * activation_bits(&model, &training) / 8.0;
+    assert_within(traffic / f64::powi(1024.0, 3), 140.9, 0.005);
+}
+
+/// Counts of the tiny model below, by hand.
+fn tiny() -> Transformer {
+    let mut model = Transformer::vit(3, 4, 2, 5)
+        .with_image(8, 4)
+        .with_lora(2, Qkv::Separate);
+    model.mlp_width = 6;
+    model
+}
+
+#[test]
+fn flops_as_printed() {
+    let model = Transformer::vit_base(100);
+    let (b, s, d, k) = (64.0, 197.0, 768.0, 100.0);
+    let g = 24.0 * b * s * d * d + 4.0 * b * s * s * d;
+    let head = 2.0 * b * s * d * k;
+    let flops = Flops::Paper.mini_batch(&model, Scheme::Split { cut: 5 }, 64);
+    let expected = BatchFlops {
+        device: Pass {
+            forward: 5.0 * g + head,
+            backward: 10.0 * g + 2.0 * head,
+        },
+        server: Pass {
+            forward: 7.0 * g,
+            backward: 14.0 * g + 2.0 * head,
+        },
+    };
+    assert_eq!(flops, expected);
+    for scheme in [Scheme::FlFull, Scheme::FlLora] {
+        let flops = Flops::Paper.mini_batch(&model, scheme, 64);
+        assert_eq!(flops.device.total(), 36.0 * g + 3.0 * head);
+        assert_eq!(flops.server, Pass::default());
+    }
+}
+
+#[test]
+fn flops_of_a_tiny_model_by_hand() {
+    // B = 2, S = 5, D = 4, D_mlp = 6, A = 2, K = 5, r = 2: 10 rows.
+    let model = tiny();
+    assert_eq!(model.tokens, 5);
+    let qkv = 2.0 * 10.0 * 4.0 * 12.0;
+    let out = 2.0 * 10.0 * 4.0 * 4.0;
+    let mlp = 2.0 * (2.0 * 10.0 * 4.0 * 6.0);
+    let linear = qkv + out + mlp;
+    // Scores and their use: 2·(2·rows·S·D).
+    let attention = 2.0 * (2.0 * 10.0 * 5.0 * 4.0);
+    // Four attention adapters 4→2→4 and two of the feed-forward layer.
+    let lora = 4.0 * 2.0 * 10.0 * (8.0 + 8.0) + 2.0 * 2.0 * 10.0 * (8.0 + 12.0);
+    let patches = 2.0 * 10.0 * (4.0 * 4.0 * 3.0) * 4.0;
+    let head = 2.0 * 2.0 * 4.0 * 5.0;
+    let forward = linear + attention + lora;
+    // Input gradients of linear layers, both factors of attention and of adapters.
+    let backward = linear + 2.0 * attention + 2.0 * lora;
+    let split = Flops::Exact.mini_batch(&model, Scheme::Split { cut: 1 }, 2);
+    assert_eq!(split.device.forward, patches + forward);
+    assert_eq!(split.device.backward, backward - qkv);
+    assert_eq!(split.server.forward, 2.0 * forward + head);
+    assert_eq!(split.server.backward, 2.0 * backward + 2.0 * head);
+
+    let lora_only = Flops::Exact.mini_batch(&model, Scheme::FlLora, 2).device;
+    assert_eq!(
+        lora_only.forward,
+        split.device.forward + split.server.forward
+    );
+    assert_eq!(
+        lora_only.backward,
+        split.device.backward + split.server.backward
+    );
+
+    let full = Flops::Exact.mini_batch(&model, Scheme::FlFull, 2).device;
+    assert_eq!(full.forward, patches + 3.0 * (linear + attention) + head);
+    assert_eq!(
+        full.backward,
+        patches + 6.0 * (linear + attention) + 2.0 * head
+    );
+}

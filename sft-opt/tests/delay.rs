@@ -1,0 +1,385 @@
+//! Delays against (18') written out, limits of every server model, and the paper's figures.
+
+use sft_opt::{
+    Device, Fading, Flops, Link, Payload, Phases, Round, Scheme, Server, ServerModel, System,
+    Training, Transformer, activation_bits, adapter_bits, allocate_bandwidth, allocate_even,
+    allocate_random, model_bits, random_clocks_hz,
+};
+
+const CUT: Scheme = Scheme::Split { cut: 5 };
+
+fn assert_close(found: f64, expected: f64) {
+    assert!(
+        (found / expected - 1.0).abs() <= 1e-13,
+        "{found} is not {expected}"
+    );
+}
+
+fn devices(clocks_hz: &[f64]) -> Vec<Device> {
+    let with_clock = |&clock_hz: &f64| {
+        let mut device = Device::default();
+        device.clock_hz = clock_hz;
+        device
+    };
+    clocks_hz.iter().map(with_clock).collect()
+}
+
+fn server(model: ServerModel) -> Server {
+    let mut server = Server::default();
+    server.model = model;
+    server
+}
+
+fn paper(clocks_hz: &[f64], total_hz: f64, server: Server) -> System {
+    let model = Transformer::vit_base(100);
+    System::new(
+        model,
+        Training::default(),
+        server,
+        devices(clocks_hz),
+        total_hz,
+    )
+    .unwrap()
+}
+
+/// Two unlike devices on 2 MHz, links and samples included.
+fn pair(server_model: ServerModel) -> System {
+    let mut devices = devices(&[0.5e9, 1.5e9]);
+    devices[0].samples = 100;
+    devices[1].samples = 129;
+    devices[1].snr_downlink_db = 3.0;
+    let mut training = Training::default();
+    training.local_epochs = 2;
+    let model = Transformer::vit_base(100);
+    System::new(model, training, server(server_model), devices, 2e6).unwrap()
+}
+
+const LINKS: [Link; 2] = [
+    Link {
+        uplink_bps_hz: 2.0,
+        downlink_bps_hz: 4.0,
+    },
+    Link {
+        uplink_bps_hz: 5.0,
+        downlink_bps_hz: 3.0,
+    },
+];
+
+#[test]
+fn every_phase_is_as_in_the_formula() {
+    let (beta, b_hz) = (0.25, [0.5e6, 1.5e6]);
+    for first in [true, false] {
+        let system = pair(ServerModel::PerDevice);
+        let (model, training) = (system.model(), system.training());
+        let payloads = system.payloads(CUT, beta, first).unwrap();
+        let round = Round {
+            scheme: CUT,
+            links: &LINKS,
+            payloads: &payloads,
+        };
+        let delay = system.parallel_delay(&round, &b_hz).unwrap();
+        let flops = Flops::Paper.mini_batch(model, CUT, 64);
+        let psi_l = adapter_bits(model, training, CUT);
+        let sent = if first {
+            model_bits(model, training, CUT)
+        } else {
+            psi_l
+        };
+        let payload = beta * activation_bits(model, training);
+        // Two epochs of ⌈100/64⌉ and ⌈129/64⌉ mini-batches.
+        for (n, (batches, clock)) in [(4.0, 0.5e9), (6.0, 1.5e9)].into_iter().enumerate() {
+            let (rate, link, phases) = (clock * 256.0 * 4.0, LINKS[n], delay.devices[n]);
+            assert_close(phases.broadcast_s, sent / (2e6 * 3.0));
+            assert_close(
+                phases.device_forward_s,
+                batches * flops.device.forward / rate,
+            );
+            assert_close(
+                phases.uplink_s,
+                batches * payload / (b_hz[n] * link.uplink_bps_hz),
+            );
+            assert_close(
+                phases.server_s,
+                batches * flops.server.total() / (3e9 * 2048.0 * 4.0),
+            );
+            assert_close(
+                phases.downlink_s,
+                batches * payload / (b_hz[n] * link.downlink_bps_hz),
+            );
+            assert_close(
+                phases.device_backward_s,
+                batches * flops.device.backward / rate,
+            );
+            assert_close(
+                phases.adapter_upload_s,
+                psi_l / (b_hz[n] * link.uplink_bps_hz),
+            );
+        }
+        let slowest = delay
+            .devices
+            .iter()
+            .map(Phases::total_s)
+            .fold(0.0, f64::max);
+        assert_close(delay.total_s, slowest);
+    }
+}
+
+#[test]
+fn server_models() {
+    let waits = |server_model| {
+        let system = pair(server_model);
+        let payloads = system.payloads(CUT, 1.0, false).unwrap();
+        let round = Round {
+            scheme: CUT,
+            links: &LINKS,
+            payloads: &payloads,
+        };
+        let delay = system.parallel_delay(&round, &[1e6, 1e6]).unwrap();
+        [delay.devices[0].server_s, delay.devices[1].server_s]
+    };
+    let alone = waits(ServerModel::PerDevice);
+    assert_close(alone[1] / alone[0], 6.0 / 4.0);
+    let sum = alone[0] + alone[1];
+    waits(ServerModel::Sequential)
+        .iter()
+        .for_each(|&wait| assert_close(wait, sum));
+    let even = waits(ServerModel::Even);
+    (0..2).for_each(|n| assert_close(even[n], 2.0 * alone[n]));
+}
+
+#[test]
+fn demands_and_delay_agree() {
+    let system = pair(ServerModel::Sequential);
+    let payloads = system.payloads(CUT, 0.1, true).unwrap();
+    let round = Round {
+        scheme: CUT,
+        links: &LINKS,
+        payloads: &payloads,
+    };
+    let demands = system.demands(&round).unwrap();
+    let b_hz = [0.7e6, 1.3e6];
+    let delay = system.parallel_delay(&round, &b_hz).unwrap();
+    for (n, phases) in delay.devices.iter().enumerate() {
+        let tau = demands.a_s[n] + demands.c_bits_per_bps_hz[n] / b_hz[n];
+        assert_close(phases.total_s(), tau);
+    }
+    let best = allocate_bandwidth(&demands.problem()).unwrap();
+    let at_best = system.parallel_delay(&round, &best.b_hz).unwrap();
+    assert_close(at_best.total_s, best.tau_s);
+}
+
+#[test]
+fn measured_payloads_are_taken_as_they_are() {
+    let system = pair(ServerModel::Sequential);
+    let payload = Payload {
+        broadcast_bits: 6e6,
+        uplink_bits: 4e6,
+        downlink_bits: 0.0,
+        adapter_bits: 2e6,
+    };
+    let round = Round {
+        scheme: CUT,
+        links: &LINKS,
+        payloads: &[payload; 2],
+    };
+    let delay = system.parallel_delay(&round, &[1e6, 0.0]).unwrap();
+    let first = delay.devices[0];
+    assert_close(first.broadcast_s, 1.0);
+    assert_close(first.uplink_s, 2.0);
+    assert_eq!(first.downlink_s.to_bits(), 0);
+    assert_close(first.adapter_upload_s, 1.0);
+    assert_eq!(delay.devices[1].uplink_s, f64::INFINITY);
+    assert_eq!(delay.devices[1].downlink_s.to_bits(), 0);
+    assert_eq!(delay.total_s, f64::INFINITY);
+}
+
+#[test]
+fn devices_one_after_the_other() {
+    let system = pair(ServerModel::Sequential);
+    let (model, training) = (system.model(), system.training());
+    let delay = |first| {
+        let payloads = system.sequential_payloads(CUT, 1.0, first).unwrap();
+        let round = Round {
+            scheme: CUT,
+            links: &LINKS,
+            payloads: &payloads,
+        };
+        system.sequential_delay(&round).unwrap()
+    };
+    let later = delay(false);
+    let sum: f64 = later.devices.iter().map(Phases::total_s).sum();
+    assert_close(later.total_s, sum);
+    let raw = 6.0 * activation_bits(model, training);
+    assert_close(later.devices[1].uplink_s, raw / (2e6 * 5.0));
+    let flops = Flops::Paper.mini_batch(model, CUT, 64);
+    let server = flops.server.total() / system.server().flop_per_s();
+    assert_close(later.devices[0].server_s, 4.0 * server);
+    // The model is broadcast once, before the first round.
+    let broadcast = model_bits(model, training, CUT) / (2e6 * 3.0);
+    assert_close(delay(true).total_s, sum + broadcast);
+}
+
+#[test]
+fn federated_learning() {
+    let system = pair(ServerModel::Sequential);
+    let (model, training) = (system.model(), system.training());
+    for scheme in [Scheme::FlFull, Scheme::FlLora] {
+        let payloads = system.payloads(scheme, 1.0, false).unwrap();
+        let round = Round {
+            scheme,
+            links: &LINKS,
+            payloads: &payloads,
+        };
+        let demands = system.demands(&round).unwrap();
+        let bits = adapter_bits(model, training, scheme);
+        let flops = Flops::Paper.mini_batch(model, scheme, 64).device.total();
+        let compute = 4.0 * flops / (0.5e9 * 256.0 * 4.0);
+        assert_close(demands.a_s[0], bits / (2e6 * 3.0) + compute);
+        assert_close(demands.c_bits_per_bps_hz[0], bits / 2.0);
+    }
+    let first = system.payloads(Scheme::FlLora, 1.0, true).unwrap()[0].broadcast_bits;
+    assert!(first > 32.0 * model.parameters());
+}
+
+#[test]
+fn literal_reading_counts_one_mini_batch() {
+    let mut training = Training::default();
+    assert_eq!(training.batches_per_round(6250).to_bits(), 98f64.to_bits());
+    training.literal_single_batch = true;
+    assert_eq!(training.batches_per_round(6250).to_bits(), 1f64.to_bits());
+}
+
+#[test]
+fn mistakes_are_named() {
+    let message = |change: &dyn Fn(&mut Transformer, &mut Training, &mut Server, &mut Device)| {
+        let (mut model, mut training) = (Transformer::vit_base(10), Training::default());
+        let (mut server, mut device) = (Server::default(), Device::default());
+        change(&mut model, &mut training, &mut server, &mut device);
+        let system = System::new(model, training, server, vec![device], 1e6);
+        system.unwrap_err().to_string()
+    };
+    let cases: [(&str, String); 8] = [
+        (
+            "heads is 5, expected a divisor of width",
+            message(&|m, _, _, _| m.heads = 5),
+        ),
+        (
+            "patch is 0, expected at least 1",
+            message(&|m, _, _, _| *m = m.with_image(8, 0)),
+        ),
+        (
+            "batch is 0, expected at least 1",
+            message(&|_, t, _, _| t.batch = 0),
+        ),
+        (
+            "bytes_per_number is NaN, expected finite and positive",
+            message(&|_, t, _, _| t.bytes_per_number = f64::NAN),
+        ),
+        (
+            "server cores is 0, expected at least 1",
+            message(&|_, _, s, _| s.cores = 0),
+        ),
+        (
+            "clock_hz is -1, expected finite and positive",
+            message(&|_, _, _, d| d.clock_hz = -1.0),
+        ),
+        (
+            "snr_uplink_db is 301, expected from -300 to 300",
+            message(&|_, _, _, d| d.snr_uplink_db = 301.0),
+        ),
+        (
+            "cap_hz is inf, expected finite and at least 0",
+            message(&|_, _, _, d| d.cap_hz = Some(f64::INFINITY)),
+        ),
+    ];
+    for (expected, found) in cases {
+        assert_eq!(found, expected);
+    }
+    let system = pair(ServerModel::Even);
+    assert!(system.payloads(CUT, 0.0, false).is_err());
+    assert!(system.payloads(CUT, f64::NAN, false).is_err());
+    let mut payloads = system.payloads(CUT, 1.0, false).unwrap();
+    payloads[1].uplink_bits = f64::NAN;
+    let round = Round {
+        scheme: CUT,
+        links: &LINKS,
+        payloads: &payloads,
+    };
+    let error = system.demands(&round).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "payloads.uplink_bits[1] is NaN, expected finite and at least 0"
+    );
+    let short = Round {
+        links: &LINKS[..1],
+        ..round
+    };
+    let error = system.demands(&short).unwrap_err().to_string();
+    assert_eq!(error, "links has 1 entries, expected 2: one per device");
+}
+
+/// Delay of the paper's system over `rounds` rounds without fading, even bandwidths.
+fn minutes(system: &System, beta: f64, rounds: u32) -> f64 {
+    let links = system.links();
+    (0..rounds)
+        .map(|t| {
+            let payloads = system.payloads(CUT, beta, t == 0).unwrap();
+            let round = Round {
+                scheme: CUT,
+                links: &links,
+                payloads: &payloads,
+            };
+            let demands = system.demands(&round).unwrap();
+            allocate_even(&demands.problem()).unwrap().tau_s / 60.0
+        })
+        .sum()
+}
+
+#[test]
+fn figure_10_with_and_without_compression() {
+    // 30 MHz, payloads in bits, sequential server, 6.78 % of the bits: one number of rounds must
+    // explain 178.8 and 906.9 minutes, in the mean over draws of the clocks.
+    let mean = |beta| {
+        let draw = |seed| {
+            let clocks = random_clocks_hz(8, 0.5e9..1.5e9, seed);
+            minutes(&paper(&clocks, 30e6, Server::default()), beta, 1)
+        };
+        (0..100).map(draw).sum::<f64>() / 100.0
+    };
+    let rounds = [178.8 / mean(0.0678), 906.9 / mean(1.0)];
+    assert!(
+        rounds.iter().all(|r| (15.5..17.5).contains(r)),
+        "{rounds:?}"
+    );
+    assert!((rounds[0] / rounds[1] - 1.0).abs() < 0.05, "{rounds:?}");
+}
+
+#[test]
+fn figure_9_gain_over_baselines() {
+    // 5 MHz, 6.8 % of the bits: what the optimum saves, in the mean over rounds.
+    let clocks = random_clocks_hz(8, 0.5e9..1.5e9, 1);
+    let system = paper(&clocks, 5e6, Server::default());
+    let payloads = system.payloads(CUT, 0.068, false).unwrap();
+    let savings = |links: &[Link], seed| {
+        let round = Round {
+            scheme: CUT,
+            links,
+            payloads: &payloads,
+        };
+        let demands = system.demands(&round).unwrap();
+        let best = allocate_bandwidth(&demands.problem()).unwrap().tau_s;
+        let even = allocate_even(&demands.problem()).unwrap().tau_s;
+        let random = allocate_random(&demands.problem(), seed).unwrap().tau_s;
+        [1.0 - best / even, 1.0 - best / random]
+    };
+    let mean = |of: &dyn Fn(u64) -> [f64; 2]| {
+        let draws: Vec<_> = (0..1_000).map(of).collect();
+        [0, 1].map(|k| draws.iter().map(|draw| draw[k]).sum::<f64>() / 1e3)
+    };
+    let still = mean(&|seed| savings(&system.links(), seed));
+    let fading = mean(&|t| savings(&system.faded_links(Fading::new(3), t), t));
+    println!("saved against even, random: without fading {still:?}, with {fading:?}");
+    assert!((0.02..0.15).contains(&still[0]), "{still:?}");
+    assert!((0.30..0.55).contains(&fading[0]), "{fading:?}");
+    assert!((0.60..0.90).contains(&fading[1]), "{fading:?}");
+}

@@ -1,0 +1,59 @@
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use sft_compress::ErrorKind;
+
+pyo3::create_exception!(
+    sft,
+    CodecError,
+    PyValueError,
+    "A tensor that cannot be encoded, or bytes that are not a valid frame.\n\
+    \n\
+    Attributes\n\
+    ----------\n\
+    kind : str\n\
+    \x20   What to act on: 'non_finite' (the tensor holds NaN or an infinity),\n\
+    \x20   'truncated' (the frame ends early), 'trailing_bytes', 'corrupt',\n\
+    \x20   'checksum' (the frame was damaged), 'unsupported_version' or\n\
+    \x20   'too_large'."
+);
+
+/// Runs `work` without the interpreter's lock and raises its error as an exception.
+pub(crate) fn detached<T: Send, E: Raise>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> PyResult<T> {
+    py.detach(work).map_err(|error| error.raise(py))
+}
+
+/// An error of a wrapped crate.
+pub(crate) trait Raise: Send {
+    /// The exception for this error.
+    fn raise(self, py: Python<'_>) -> PyErr;
+}
+
+impl Raise for sft_compress::Error {
+    fn raise(self, py: Python<'_>) -> PyErr {
+        let kind = match self.kind() {
+            ErrorKind::InvalidArgument => return PyValueError::new_err(self.to_string()),
+            ErrorKind::NonFinite => "non_finite",
+            ErrorKind::Truncated => "truncated",
+            ErrorKind::Corrupt => "corrupt",
+            ErrorKind::Checksum => "checksum",
+            ErrorKind::UnsupportedVersion => "unsupported_version",
+            ErrorKind::TrailingBytes => "trailing_bytes",
+            ErrorKind::TooLarge => "too_large",
+            _ => "other",
+        };
+        let error = CodecError::new_err(self.to_string());
+        match error.value(py).setattr("kind", kind) {
+            Ok(()) => error,
+            Err(failure) => failure,
+        }
+    }
+}
+
+impl Raise for sft_opt::Error {
+    fn raise(self, _py: Python<'_>) -> PyErr {
+        PyValueError::new_err(self.to_string())
+    }
+}
