@@ -10,3 +10,11 @@ pub mod input;
 pub mod plot;
 /// Table, `run.json` and pictures.
 pub mod report;
+
+/// Makes every matrix product of this process run on the thread that asks for it.
+///
+/// Products of this size lose more to being handed around than they gain from a
+/// second thread, and the trainer gives each thread a device of its own.
+pub fn one_thread_per_product() {
+    gemm::set_threading_threshold(usize::MAX);
+}

@@ -37,7 +37,10 @@ impl Lora {
             return Err(Error::argument("rank", "must be at least 1, got 0"));
         }
         if !(alpha.is_finite() && alpha > 0.0) {
-            return Err(Error::argument("alpha", format!("must be positive, got {alpha}")));
+            return Err(Error::argument(
+                "alpha",
+                format!("must be positive, got {alpha}"),
+            ));
         }
         Ok(Self { rank, alpha })
     }
@@ -59,7 +62,10 @@ impl Lora {
 
     /// Parameters that one block's adapter holds.
     pub fn parameters(self, linears: &[LinearSpec]) -> usize {
-        linears.iter().map(|l| self.rank * (l.inputs + l.outputs)).sum()
+        linears
+            .iter()
+            .map(|l| self.rank * (l.inputs + l.outputs))
+            .sum()
     }
 
     /// One block's initial adapter: `A` from N(0, 1/r^2), `B` zero.

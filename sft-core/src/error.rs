@@ -50,11 +50,17 @@ pub enum Error {
 impl Error {
     /// An error about an argument.
     pub fn argument(argument: &'static str, reason: impl Into<String>) -> Self {
-        Self::Argument { argument, reason: reason.into() }
+        Self::Argument {
+            argument,
+            reason: reason.into(),
+        }
     }
 
     /// An error about the file at `path`.
     pub fn file(path: impl AsRef<std::path::Path>, reason: impl std::fmt::Display) -> Self {
-        Self::File { path: path.as_ref().display().to_string(), reason: reason.to_string() }
+        Self::File {
+            path: path.as_ref().display().to_string(),
+            reason: reason.to_string(),
+        }
     }
 }

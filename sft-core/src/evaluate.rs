@@ -21,8 +21,15 @@ pub fn logits(
 ) -> Result<Tensor> {
     let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu);
     let block = |block: &Vec<f32>| tensor(block, &[block.len()]);
-    let vectors = adapters.blocks.iter().map(block).collect::<Result<Vec<_>, _>>()?;
-    let weight = tensor(&adapters.head.weight, &[adapters.head.classes(), model.width()])?;
+    let vectors = adapters
+        .blocks
+        .iter()
+        .map(block)
+        .collect::<Result<Vec<_>, _>>()?;
+    let weight = tensor(
+        &adapters.head.weight,
+        &[adapters.head.classes(), model.width()],
+    )?;
     let bias = tensor(&adapters.head.bias, &[adapters.head.classes()])?;
     let hidden = blocks(model, lora, 0, vectors.iter(), model.embed(input)?)?;
     classify(model, &weight, &bias, &hidden)
@@ -40,8 +47,7 @@ pub fn accuracy(
     threads: usize,
 ) -> Result<f64> {
     let correct = parallel(threads, data.len().div_ceil(BATCH), |batch| {
-        let indices: Vec<usize> =
-            (batch * BATCH..data.len().min((batch + 1) * BATCH)).collect();
+        let indices: Vec<usize> = (batch * BATCH..data.len().min((batch + 1) * BATCH)).collect();
         let logits = logits(model, lora, adapters, &data.inputs(&indices)?)?;
         let classes = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
         let right = |(i, class): &(&usize, &u32)| data.label(**i) == **class;

@@ -144,7 +144,10 @@ pub struct Counted<L> {
 impl<L: Link> Counted<L> {
     /// Counts on `link` from zero.
     pub fn new(link: L) -> Self {
-        Self { link, traffic: Traffic::default() }
+        Self {
+            link,
+            traffic: Traffic::default(),
+        }
     }
 
     /// The link without the counter.

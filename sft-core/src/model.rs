@@ -38,8 +38,7 @@ pub trait Model: Send + Sync {
     ///
     /// # Errors
     /// A hidden state or an adapter of the wrong shape.
-    fn block(&self, index: usize, hidden: &Tensor, adapter: &Tensor, lora: Lora)
-    -> Result<Tensor>;
+    fn block(&self, index: usize, hidden: &Tensor, adapter: &Tensor, lora: Lora) -> Result<Tensor>;
 
     /// The features `[B, D]` that the head classifies, from the last hidden state.
     ///

@@ -16,7 +16,9 @@ pub(crate) fn parallel<T: Send>(
     let next = AtomicUsize::new(0);
     let work = || {
         let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < count);
-        std::iter::from_fn(take).map(|i| (i, task(i))).collect::<Vec<_>>()
+        std::iter::from_fn(take)
+            .map(|i| (i, task(i)))
+            .collect::<Vec<_>>()
     };
     let mut results = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.min(count)).map(|_| scope.spawn(work)).collect();

@@ -31,7 +31,8 @@ pub fn save_adapters(
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("file");
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    let written =
+        std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
     written.map_err(|e| {
         // The error that is reported is the first one.
         let _ = std::fs::remove_file(&temporary);
@@ -57,12 +58,24 @@ fn named_tensors(
             let (b, tail) = tail.split_at(lora.rank() * linear.outputs);
             rest = tail;
             let path = format!("{path}.{}", linear.name);
-            put(format!("{path}.lora_A.weight"), a, &[lora.rank(), linear.inputs])?;
-            put(format!("{path}.lora_B.weight"), b, &[linear.outputs, lora.rank()])?;
+            put(
+                format!("{path}.lora_A.weight"),
+                a,
+                &[lora.rank(), linear.inputs],
+            )?;
+            put(
+                format!("{path}.lora_B.weight"),
+                b,
+                &[linear.outputs, lora.rank()],
+            )?;
         }
     }
     let (head, path) = (&adapters.head, model.head_path());
-    put(format!("{path}.weight"), &head.weight, &[head.classes(), model.width()])?;
+    put(
+        format!("{path}.weight"),
+        &head.weight,
+        &[head.classes(), model.width()],
+    )?;
     put(format!("{path}.bias"), &head.bias, &[head.classes()])?;
     Ok(tensors)
 }

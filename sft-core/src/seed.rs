@@ -13,7 +13,8 @@ pub(crate) const DOWNLINK: u64 = 6;
 
 /// The seed of the stream with this key (the SplitMix64 finaliser over its words).
 pub(crate) fn derive(seed: u64, key: &[u64]) -> u64 {
-    key.iter().fold(mix(seed), |state, &word| mix(state ^ mix(word)))
+    key.iter()
+        .fold(mix(seed), |state, &word| mix(state ^ mix(word)))
 }
 
 /// A generator for the stream with this key.

@@ -29,7 +29,11 @@ impl<'m> DeviceHalf<'m> {
         learning_rate: f64,
     ) -> Result<Self> {
         let adapter = Trainable::new(blocks, None, optimizer, learning_rate)?;
-        Ok(Self { model, lora, adapter })
+        Ok(Self {
+            model,
+            lora,
+            adapter,
+        })
     }
 
     /// The activation `[B, S, D]` at the cut; it carries the graph that [`Self::backward`] needs.
@@ -91,7 +95,12 @@ impl<'m> ServerHalf<'m> {
         learning_rate: f64,
     ) -> Result<Self> {
         let adapter = Trainable::new(blocks, Some(head), optimizer, learning_rate)?;
-        Ok(Self { model, lora, start: model.depth() - blocks.len(), adapter })
+        Ok(Self {
+            model,
+            lora,
+            start: model.depth() - blocks.len(),
+            adapter,
+        })
     }
 
     /// Forward, loss, backward and update (method.md's equation 5) for one mini-batch.
@@ -99,7 +108,11 @@ impl<'m> ServerHalf<'m> {
     /// # Errors
     /// Shapes that do not fit the model.
     pub fn step(&mut self, activation: &Tensor, labels: &[u32], cut: bool) -> Result<ServerStep> {
-        let received = if cut { Some(Var::from_tensor(activation)?) } else { None };
+        let received = if cut {
+            Some(Var::from_tensor(activation)?)
+        } else {
+            None
+        };
         let input = received.as_ref().map_or(activation, Var::as_tensor);
         let logits = self.logits(input)?;
         let labels = Tensor::new(labels, logits.device())?;
@@ -107,7 +120,10 @@ impl<'m> ServerHalf<'m> {
         let mut grads = loss.backward()?;
         let gradient = received.as_ref().and_then(|var| grads.remove(var));
         self.adapter.step(&grads)?;
-        Ok(ServerStep { loss: loss.to_scalar()?, gradient })
+        Ok(ServerStep {
+            loss: loss.to_scalar()?,
+            gradient,
+        })
     }
 
     /// The logits `[B, K]` for a hidden state before the half's first block.
@@ -131,7 +147,13 @@ impl<'m> ServerHalf<'m> {
         let mut blocks = self.adapter.values()?;
         let mut head = blocks.split_off(blocks.len() - 2).into_iter();
         let mut next = || head.next().unwrap_or_default();
-        Ok((blocks, Head { weight: next(), bias: next() }))
+        Ok((
+            blocks,
+            Head {
+                weight: next(),
+                bias: next(),
+            },
+        ))
     }
 }
 
@@ -143,9 +165,11 @@ pub(crate) fn blocks<'a>(
     adapters: impl Iterator<Item = &'a Tensor>,
     hidden: Tensor,
 ) -> Result<Tensor> {
-    adapters.zip(start..).try_fold(hidden, |hidden, (adapter, index)| {
-        Ok(model.block(index, &hidden, adapter, lora)?)
-    })
+    adapters
+        .zip(start..)
+        .try_fold(hidden, |hidden, (adapter, index)| {
+            Ok(model.block(index, &hidden, adapter, lora)?)
+        })
 }
 
 /// The logits `[B, K]` for the last hidden state.
@@ -155,7 +179,10 @@ pub(crate) fn classify(
     bias: &Tensor,
     hidden: &Tensor,
 ) -> Result<Tensor> {
-    Ok(model.features(hidden)?.matmul(&weight.t()?)?.broadcast_add(bias)?)
+    Ok(model
+        .features(hidden)?
+        .matmul(&weight.t()?)?
+        .broadcast_add(bias)?)
 }
 
 /// A scalar whose gradient with respect to its argument is a given tensor.

@@ -22,8 +22,13 @@ impl Head {
         // The deviation is a positive constant.
         let normal = Normal::new(0.0f32, 0.02).expect("a valid deviation");
         let mut rng = seed::rng(seed, &[seed::HEAD]);
-        let weight = (0..classes * width).map(|_| normal.sample(&mut rng)).collect();
-        Self { weight, bias: vec![0.0; classes] }
+        let weight = (0..classes * width)
+            .map(|_| normal.sample(&mut rng))
+            .collect();
+        Self {
+            weight,
+            bias: vec![0.0; classes],
+        }
     }
 
     /// Number of classes, K.
@@ -45,7 +50,10 @@ impl Adapters {
     /// New adapters for every block of `model`, with this head.
     pub fn new(model: &dyn Model, lora: Lora, head: Head, seed: u64) -> Self {
         let block = |i| lora.initial(model.linears(), &mut seed::rng(seed, &[seed::ADAPTER, i]));
-        Self { blocks: (0..model.depth() as u64).map(block).collect(), head }
+        Self {
+            blocks: (0..model.depth() as u64).map(block).collect(),
+            head,
+        }
     }
 }
 
@@ -70,7 +78,11 @@ pub(crate) struct Trainable {
 
 #[derive(Debug)]
 enum State {
-    Sgd { momentum: f64, learning_rate: f64, velocity: Vec<Option<Tensor>> },
+    Sgd {
+        momentum: f64,
+        learning_rate: f64,
+        velocity: Vec<Option<Tensor>>,
+    },
     AdamW(AdamW),
 }
 
@@ -92,11 +104,16 @@ impl Trainable {
             vars.push(var(bias, &[bias.len()])?);
         }
         let state = match optimizer {
-            Optimizer::Sgd { momentum } => {
-                State::Sgd { momentum, learning_rate, velocity: vec![None; vars.len()] }
-            }
+            Optimizer::Sgd { momentum } => State::Sgd {
+                momentum,
+                learning_rate,
+                velocity: vec![None; vars.len()],
+            },
             Optimizer::AdamW => {
-                let params = ParamsAdamW { lr: learning_rate, ..ParamsAdamW::default() };
+                let params = ParamsAdamW {
+                    lr: learning_rate,
+                    ..ParamsAdamW::default()
+                };
                 State::AdamW(AdamW::new(vars.clone(), params)?)
             }
         };
@@ -114,7 +131,11 @@ impl Trainable {
         }
         match &mut self.state {
             State::AdamW(adamw) => adamw.step(grads)?,
-            State::Sgd { momentum, learning_rate, velocity } => {
+            State::Sgd {
+                momentum,
+                learning_rate,
+                velocity,
+            } => {
                 for (var, velocity) in self.vars.iter().zip(velocity) {
                     let grad = grads.get(var).ok_or(Error::NoGradient(0))?;
                     let next = match velocity.take() {
@@ -131,6 +152,9 @@ impl Trainable {
 
     /// The present values, one flat vector per variable.
     pub(crate) fn values(&self) -> Result<Vec<Vec<f32>>> {
-        self.vars.iter().map(|var| Ok(var.flatten_all()?.to_vec1()?)).collect()
+        self.vars
+            .iter()
+            .map(|var| Ok(var.flatten_all()?.to_vec1()?))
+            .collect()
     }
 }

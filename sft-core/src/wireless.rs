@@ -61,9 +61,17 @@ impl Wireless {
             device
         };
         let devices = samples.iter().zip(clocks).map(device).collect();
-        let system =
-            System::new(model, training, Server::default(), devices, channel.bandwidth_hz)?;
-        Ok(Self { system, fading: channel.rayleigh.then(|| Fading::new(settings.seed)) })
+        let system = System::new(
+            model,
+            training,
+            Server::default(),
+            devices,
+            channel.bandwidth_hz,
+        )?;
+        Ok(Self {
+            system,
+            fading: channel.rayleigh.then(|| Fading::new(settings.seed)),
+        })
     }
 
     /// Modelled delay of a round, seconds, from the bytes that each device really moved.
@@ -77,7 +85,11 @@ impl Wireless {
     pub fn delay_s(&self, settings: &Settings, round: usize, traffic: &[Traffic]) -> Result<f64> {
         let links = self.links(round);
         let payloads = self.payloads(settings, round, traffic)?;
-        let round = Round { scheme: scheme(settings), links: &links, payloads: &payloads };
+        let round = Round {
+            scheme: scheme(settings),
+            links: &links,
+            payloads: &payloads,
+        };
         if settings.scheme == Scheme::Sl {
             return Ok(self.system.sequential_delay(&round)?.total_s);
         }
@@ -124,7 +136,12 @@ impl Wireless {
                 adapter_bits: bits(traffic.adapter_up),
             }
         };
-        Ok(traffic.iter().zip(&first).zip(&later).map(payload).collect())
+        Ok(traffic
+            .iter()
+            .zip(&first)
+            .zip(&later)
+            .map(payload)
+            .collect())
     }
 }
 

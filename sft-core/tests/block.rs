@@ -45,9 +45,17 @@ fn run(
     direction: &Tensor,
     lora: Lora,
 ) -> [Tensor; 3] {
-    let (hidden, adapter) = (Var::from_tensor(hidden).unwrap(), Var::from_tensor(adapter).unwrap());
+    let (hidden, adapter) = (
+        Var::from_tensor(hidden).unwrap(),
+        Var::from_tensor(adapter).unwrap(),
+    );
     let output = model.block(0, &hidden, &adapter, lora).unwrap();
-    let grads = (&output * direction).unwrap().sum_all().unwrap().backward().unwrap();
+    let grads = (&output * direction)
+        .unwrap()
+        .sum_all()
+        .unwrap()
+        .backward()
+        .unwrap();
     let grad = |var: &Var| grads.get(var).expect("a gradient").clone();
     [output.detach(), grad(&hidden), grad(&adapter)]
 }
@@ -57,12 +65,23 @@ fn difference(a: &Tensor, b: &Tensor) -> f32 {
     let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let (a, b) = (values(a), values(b));
     let top = b.iter().fold(0.0f32, |top, v| top.max(v.abs()));
-    a.iter().zip(&b).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs())) / top
+    a.iter()
+        .zip(&b)
+        .fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()))
+        / top
 }
 
 #[test]
 fn engine_equals_candle_in_output_and_gradients() {
-    for (i, Case { config, batch, rank }) in cases().into_iter().enumerate() {
+    for (
+        i,
+        Case {
+            config,
+            batch,
+            rank,
+        },
+    ) in cases().into_iter().enumerate()
+    {
         let lora = Lora::new(rank, 2.0 * rank as f64).unwrap();
         let weights = weights(&config, 40 * i as u64);
         let engine = Vit::new(&config, &weights).unwrap();
@@ -95,7 +114,10 @@ fn the_first_block_needs_no_input_gradient() {
     let grad = |hidden: &Tensor| {
         let output = engine.block(0, hidden, &adapter, lora).unwrap();
         let grads = output.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-        (grads.get_ids().count(), grads.get(&adapter).unwrap().to_vec1::<f32>().unwrap())
+        (
+            grads.get_ids().count(),
+            grads.get(&adapter).unwrap().to_vec1::<f32>().unwrap(),
+        )
     };
     let (without, with) = (grad(&hidden), grad(&tracked));
     assert_eq!((without.0, with.0), (1, 2), "variables with a gradient");
@@ -114,14 +136,26 @@ fn a_step_of_the_whole_model_gives_gradients_to_adapters_and_head_only() {
     for block in 0..engine.depth() {
         let adapter = random(&[lora.parameters(engine.linears())], 0.2, 10 + block as u64);
         vars.push(Var::from_tensor(&adapter).unwrap());
-        hidden = engine.block(block, &hidden, &vars[block + 1], lora).unwrap();
+        hidden = engine
+            .block(block, &hidden, &vars[block + 1], lora)
+            .unwrap();
     }
-    let logits = engine.features(&hidden).unwrap().matmul(&vars[0].t().unwrap()).unwrap();
+    let logits = engine
+        .features(&hidden)
+        .unwrap()
+        .matmul(&vars[0].t().unwrap())
+        .unwrap();
     let labels = Tensor::new(&[0u32, 2], &Device::Cpu).unwrap();
-    let grads = candle_nn::loss::cross_entropy(&logits, &labels).unwrap().backward().unwrap();
+    let grads = candle_nn::loss::cross_entropy(&logits, &labels)
+        .unwrap()
+        .backward()
+        .unwrap();
     let known: Vec<_> = vars.iter().map(|var| var.id()).collect();
     assert!(known.iter().all(|id| grads.get_id(*id).is_some()));
-    assert!(grads.get_ids().all(|id| known.contains(id)), "a frozen tensor has a gradient");
+    assert!(
+        grads.get_ids().all(|id| known.contains(id)),
+        "a frozen tensor has a gradient"
+    );
 }
 
 #[test]
@@ -130,10 +164,23 @@ fn shapes_that_do_not_fit_are_errors() {
     let engine = common::vit(&config);
     let lora = Lora::new(2, 2.0).unwrap();
     let right = lora.parameters(engine.linears());
-    let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+    let zeros =
+        |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
     let hidden = zeros(&[1, 10, 12]);
     assert!(engine.block(0, &hidden, &zeros(&[right]), lora).is_ok());
-    assert!(engine.block(0, &hidden, &zeros(&[right + 1]), lora).is_err());
-    assert!(engine.block(0, &zeros(&[1, 10, 13]), &zeros(&[right]), lora).is_err());
-    assert!(engine.block(0, &zeros(&[10, 12]), &zeros(&[right]), lora).is_err());
+    assert!(
+        engine
+            .block(0, &hidden, &zeros(&[right + 1]), lora)
+            .is_err()
+    );
+    assert!(
+        engine
+            .block(0, &zeros(&[1, 10, 13]), &zeros(&[right]), lora)
+            .is_err()
+    );
+    assert!(
+        engine
+            .block(0, &zeros(&[10, 12]), &zeros(&[right]), lora)
+            .is_err()
+    );
 }

@@ -27,7 +27,9 @@ fn five_split_steps_equal_five_unsplit_steps_wherever_the_cut_is() {
         let mut unsplit = whole(&start.blocks);
         for step in 0..5 {
             let (input, labels) = batch(&data, step);
-            unsplit.step(&model.embed(&input).unwrap(), &labels, false).unwrap();
+            unsplit
+                .step(&model.embed(&input).unwrap(), &labels, false)
+                .unwrap();
         }
         let (blocks, head) = unsplit.adapters().unwrap();
         assert_ne!(blocks, start.blocks, "the steps change the adapters");
@@ -40,11 +42,17 @@ fn five_split_steps_equal_five_unsplit_steps_wherever_the_cut_is() {
                 let (input, labels) = batch(&data, step);
                 let activation = device.forward(&input).unwrap();
                 let reply = server.step(&activation.detach(), &labels, true).unwrap();
-                device.backward(&activation, &reply.gradient.unwrap()).unwrap();
+                device
+                    .backward(&activation, &reply.gradient.unwrap())
+                    .unwrap();
             }
             let (rest, split_head) = server.adapters().unwrap();
             assert_close(&[device.adapters().unwrap(), rest].concat(), &blocks, 1e-6);
-            assert_close(&[split_head.weight], std::slice::from_ref(&head.weight), 1e-6);
+            assert_close(
+                &[split_head.weight],
+                std::slice::from_ref(&head.weight),
+                1e-6,
+            );
             assert_close(&[split_head.bias], std::slice::from_ref(&head.bias), 1e-6);
         }
     }

@@ -14,19 +14,46 @@ fn run(settings: Settings, devices: usize) -> sft_core::Result<sft_core::Outcome
 }
 
 fn without_wall(rounds: &[RoundRecord]) -> Vec<RoundRecord> {
-    rounds.iter().map(|round| RoundRecord { wall_s: 0.0, ..round.clone() }).collect()
+    rounds
+        .iter()
+        .map(|round| RoundRecord {
+            wall_s: 0.0,
+            ..round.clone()
+        })
+        .collect()
 }
 
 #[test]
 fn the_number_of_threads_changes_nothing() {
     for scheme in Scheme::ALL {
-        let one = run(Settings { threads: 1, ..settings(scheme) }, 3).unwrap();
+        let one = run(
+            Settings {
+                threads: 1,
+                ..settings(scheme)
+            },
+            3,
+        )
+        .unwrap();
         for threads in [2, 5] {
-            let more = run(Settings { threads, ..settings(scheme) }, 3).unwrap();
+            let more = run(
+                Settings {
+                    threads,
+                    ..settings(scheme)
+                },
+                3,
+            )
+            .unwrap();
             assert_eq!(without_wall(&one.rounds), without_wall(&more.rounds));
             assert_eq!(one.adapters, more.adapters);
         }
-        let other = run(Settings { seed: 4, ..settings(scheme) }, 3).unwrap();
+        let other = run(
+            Settings {
+                seed: 4,
+                ..settings(scheme)
+            },
+            3,
+        )
+        .unwrap();
         assert_ne!(one.adapters, other.adapters, "the seed does");
     }
 }
@@ -35,11 +62,21 @@ fn the_number_of_threads_changes_nothing() {
 fn every_scheme_learns() {
     for scheme in Scheme::ALL {
         let (optimizer, rate) = (Optimizer::AdamW, 3e-3);
-        let settings =
-            Settings { rounds: 12, optimizer, lr: rate, lr_server: rate, ..settings(scheme) };
+        let settings = Settings {
+            rounds: 12,
+            optimizer,
+            lr: rate,
+            lr_server: rate,
+            ..settings(scheme)
+        };
         let outcome = run(settings, 3).unwrap();
         let (first, last) = (&outcome.rounds[0], &outcome.rounds[11]);
-        assert!(last.loss < 0.7 * first.loss, "{scheme:?}: {} to {}", first.loss, last.loss);
+        assert!(
+            last.loss < 0.7 * first.loss,
+            "{scheme:?}: {} to {}",
+            first.loss,
+            last.loss
+        );
         assert!(last.accuracy > 0.6, "{scheme:?}: {}", last.accuracy);
     }
 }
@@ -50,7 +87,10 @@ fn bytes_are_those_of_the_frames() {
     let elements = 2 * 30 * (config().tokens() * config().hidden_size) as u64;
     let (labels, messages) = (2 * 30 * 4, 2 * 8);
     let overhead = raw.bytes_down - 4 * elements;
-    assert!(overhead < 40 * messages, "frame headers take {overhead} bytes");
+    assert!(
+        overhead < 40 * messages,
+        "frame headers take {overhead} bytes"
+    );
     assert_eq!(raw.bytes_up, raw.bytes_down + labels);
     let lora = Lora::new(3, 6.0).unwrap();
     let adapter = 4 * 2 * lora.parameters(&config().linears()) as u64;
@@ -69,7 +109,11 @@ fn bytes_are_those_of_the_frames() {
 
 #[test]
 fn the_stop_rule_ends_the_run() {
-    let settings = Settings { rounds: 30, target_accuracy: Some(0.6), ..settings(Scheme::Sft) };
+    let settings = Settings {
+        rounds: 30,
+        target_accuracy: Some(0.6),
+        ..settings(Scheme::Sft)
+    };
     let rounds = run(settings, 3).unwrap().rounds;
     let (last, before) = rounds.split_last().unwrap();
     assert!(rounds.len() < 30 && last.accuracy >= 0.6);
@@ -80,11 +124,19 @@ fn the_stop_rule_ends_the_run() {
 fn divergence_names_round_device_and_tensor() {
     for scheme in Scheme::ALL {
         let optimizer = Optimizer::Sgd { momentum: 0.9 };
-        let settings = Settings { lr: 1e20, lr_server: 1e20, optimizer, ..settings(scheme) };
+        let settings = Settings {
+            lr: 1e20,
+            lr_server: 1e20,
+            optimizer,
+            ..settings(scheme)
+        };
         match run(settings, 2) {
             Err(error @ Error::Diverged { round: 1, .. }) => {
                 let line = error.to_string();
-                assert!(line.starts_with("training diverged in round 1 on device "), "{line}");
+                assert!(
+                    line.starts_with("training diverged in round 1 on device "),
+                    "{line}"
+                );
             }
             other => panic!("{scheme:?}: {other:?}"),
         }
@@ -95,27 +147,69 @@ fn divergence_names_round_device_and_tensor() {
 fn refused_settings_name_the_setting() {
     let good = settings(Scheme::Sft);
     let cases = [
-        ("cut must be in 1..=3 for a model of 4 blocks, got 0", Settings { cut: 0, ..good }),
-        ("cut must be in 1..=3 for a model of 4 blocks, got 4", Settings { cut: 4, ..good }),
-        ("rounds must be at least 1, got 0", Settings { rounds: 0, ..good }),
-        ("batch must be at least 1, got 0", Settings { batch: 0, ..good }),
-        ("local_epochs must be at least 1, got 0", Settings { local_epochs: 0, ..good }),
-        ("threads must be at least 1, got 0", Settings { threads: 0, ..good }),
+        (
+            "cut must be in 1..=3 for a model of 4 blocks, got 0",
+            Settings { cut: 0, ..good },
+        ),
+        (
+            "cut must be in 1..=3 for a model of 4 blocks, got 4",
+            Settings { cut: 4, ..good },
+        ),
+        (
+            "rounds must be at least 1, got 0",
+            Settings { rounds: 0, ..good },
+        ),
+        (
+            "batch must be at least 1, got 0",
+            Settings { batch: 0, ..good },
+        ),
+        (
+            "local_epochs must be at least 1, got 0",
+            Settings {
+                local_epochs: 0,
+                ..good
+            },
+        ),
+        (
+            "threads must be at least 1, got 0",
+            Settings { threads: 0, ..good },
+        ),
         ("lr must be positive, got -1", Settings { lr: -1.0, ..good }),
-        ("lr_server must be positive, got NaN", Settings { lr_server: f64::NAN, ..good }),
-        ("lr_decay must be in (0, 1], got 1.5", Settings { lr_decay: 1.5, ..good }),
+        (
+            "lr_server must be positive, got NaN",
+            Settings {
+                lr_server: f64::NAN,
+                ..good
+            },
+        ),
+        (
+            "lr_decay must be in (0, 1], got 1.5",
+            Settings {
+                lr_decay: 1.5,
+                ..good
+            },
+        ),
         (
             "momentum must be in [0, 1), got 1",
-            Settings { optimizer: Optimizer::Sgd { momentum: 1.0 }, ..good },
+            Settings {
+                optimizer: Optimizer::Sgd { momentum: 1.0 },
+                ..good
+            },
         ),
         (
             "target_accuracy must be in (0, 1], got 93",
-            Settings { target_accuracy: Some(93.0), ..good },
+            Settings {
+                target_accuracy: Some(93.0),
+                ..good
+            },
         ),
     ];
     let bench = Bench::new(good, 2);
     for (message, settings) in cases {
-        let job = sft_core::Job { settings, ..bench.job() };
+        let job = sft_core::Job {
+            settings,
+            ..bench.job()
+        };
         let error = finetune(&job, &mut |_| ()).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
@@ -126,16 +220,34 @@ fn a_job_whose_parts_do_not_fit_is_refused() {
     let bench = Bench::new(settings(Scheme::Sft), 2);
     let error = |job: &sft_core::Job<'_>| finetune(job, &mut |_| ()).unwrap_err().to_string();
     let job = bench.job();
-    assert!(error(&sft_core::Job { partition: &[], ..job }).starts_with("partition must"));
+    assert!(
+        error(&sft_core::Job {
+            partition: &[],
+            ..job
+        })
+        .starts_with("partition must")
+    );
     let far = [vec![0, 30]];
-    assert!(error(&sft_core::Job { partition: &far, ..job }).starts_with("partition must"));
+    assert!(
+        error(&sft_core::Job {
+            partition: &far,
+            ..job
+        })
+        .starts_with("partition must")
+    );
     let head = Head::new(4, 12, 0);
     assert!(error(&sft_core::Job { head: &head, ..job }).starts_with("head must have 3 classes"));
 }
 
 fn adapters(values: &[f32]) -> Adapters {
-    let head = Head { weight: values.to_vec(), bias: vec![values[0]] };
-    Adapters { blocks: vec![values.to_vec(), vec![]], head }
+    let head = Head {
+        weight: values.to_vec(),
+        bias: vec![values[0]],
+    };
+    Adapters {
+        blocks: vec![values.to_vec(), vec![]],
+        head,
+    }
 }
 
 #[test]
@@ -162,7 +274,10 @@ fn new_adapters_leave_the_model_as_it_was() {
     none.blocks.iter_mut().for_each(|block| block.fill(0.0));
     let input = bench.test.inputs.narrow(0, 0, 2).unwrap();
     let logits = |adapters| {
-        logits(&bench.vit, lora, adapters, &input).unwrap().to_vec2::<f32>().unwrap()
+        logits(&bench.vit, lora, adapters, &input)
+            .unwrap()
+            .to_vec2::<f32>()
+            .unwrap()
     };
     assert_eq!(logits(&start), logits(&none));
 }

@@ -35,9 +35,10 @@ const LANES: usize = 32;
 
 /// Solves P2 exactly: the bandwidths that minimise the delay of the slowest device.
 ///
-/// `O(N)` time, 3 to 8 passes over the devices; equations (29) to (32), solved as the
-/// [crate documentation](crate) derives. Relative accuracy of `τ − a_max` and of the
-/// bandwidths: about 1e-12.
+/// Equations (29) to (32), see [`Problem`]; `O(N)` time, usually 3 to 8 passes. With
+/// `δ_n = a_max − a_n` and `u = τ − a_max` the optimum is the larger of
+/// `max{c_n/cap_n − δ_n; a_m − a_max where c_m = 0}` and the root of `Σ c_n/(u + δ_n) = W`.
+/// The relative error of `τ − a_max` and of the bandwidths is below 1e-12.
 ///
 /// # Errors
 /// Lists without one entry per device, no device, entries outside the ranges of [`Problem`],
@@ -49,13 +50,14 @@ const LANES: usize = 32;
 ///
 /// let problem = Problem {
 ///     a_s: &[10.0, 0.0],
-///     c_bits_per_bps_hz: &[2e6, 12e6],
+///     c_bits_per_bps_hz: &[2e6, 24e6],
 ///     total_hz: 3e6,
 ///     cap_hz: None,
 /// };
 /// let solution = allocate_bandwidth(&problem)?;
 /// assert_eq!(solution.regime, Regime::Bandwidth);
-/// assert!((solution.tau_s - 11.048_09).abs() < 1e-5);
+/// assert!((solution.tau_s - 12.0).abs() < 1e-12);
+/// assert!((solution.b_hz[0] - 1e6).abs() < 1e-6);
 /// # Ok::<(), sft_opt::Error>(())
 /// ```
 pub fn allocate_bandwidth(problem: &Problem<'_>) -> Result<Solution> {

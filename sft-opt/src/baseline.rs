@@ -1,7 +1,7 @@
 //! Allocations the exact one is compared with: given, even, random.
 
 use crate::channel::{Purpose, exponential, stream};
-use crate::error::{Result, check_entries, check_len};
+use crate::error::{NOT_NEGATIVE, Result, check_entries, check_len};
 use crate::problem::Problem;
 use crate::solution::{Regime, Solution};
 
@@ -16,7 +16,7 @@ use crate::solution::{Regime, Solution};
 pub fn evaluate_allocation(problem: &Problem<'_>, b_hz: Vec<f64>) -> Result<Solution> {
     problem.validate()?;
     check_len("b_hz", b_hz.len(), problem.a_s.len())?;
-    check_entries("b_hz", &b_hz, f64::MAX, "finite and at least 0")?;
+    check_entries("b_hz", &b_hz, f64::MAX, NOT_NEGATIVE)?;
     let demanding = |n: &usize| problem.c_bits_per_bps_hz[*n] > 0.0;
     let all = 0..b_hz.len();
     let largest = |a: f64, n: usize| a.max(problem.a_s[n]);

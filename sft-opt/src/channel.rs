@@ -7,6 +7,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Result, check_rate};
+
 /// Direction of a transfer, seen from the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -24,6 +26,13 @@ pub struct Link {
     pub uplink_bps_hz: f64,
     /// `η^DL = log₂(1 + SNR)` of the downlink.
     pub downlink_bps_hz: f64,
+}
+
+impl Link {
+    pub(crate) fn validate(&self) -> Result<()> {
+        check_rate("links.uplink_bps_hz", self.uplink_bps_hz)?;
+        check_rate("links.downlink_bps_hz", self.downlink_bps_hz)
+    }
 }
 
 /// Shannon's spectral efficiency `log₂(1 + gain·10^(snr_db/10))` in bit/s/Hz; (13), (15).

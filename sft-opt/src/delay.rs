@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::channel::Link;
-use crate::error::{Error, Result, check_entries, check_len};
+use crate::error::{NOT_NEGATIVE, Result, check_entries, check_len};
 use crate::flops::BatchFlops;
 use crate::payload::Payload;
 use crate::problem::Problem;
@@ -63,7 +63,7 @@ pub struct RoundDelay {
 }
 
 /// What every device asks of the band in one round: `τ_n = a_n + c_n/b_n`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Demands {
     /// Delay that bandwidth does not change, `a_n = τ_ED + I_n(τ_CC + τ_SC + τ_DU)`, seconds.
     pub a_s: Vec<f64>,
@@ -120,7 +120,7 @@ impl System {
     pub fn parallel_delay(&self, round: &Round<'_>, b_hz: &[f64]) -> Result<RoundDelay> {
         let clock = RoundClock::new(self, round)?;
         check_len("b_hz", b_hz.len(), self.devices().len())?;
-        check_entries("b_hz", b_hz, f64::MAX, "finite and at least 0")?;
+        check_entries("b_hz", b_hz, f64::MAX, NOT_NEGATIVE)?;
         let devices: Vec<_> = (b_hz.iter().enumerate())
             .map(|(n, &b)| clock.phases(n, b))
             .collect();
@@ -222,32 +222,7 @@ fn check_round(round: &Round<'_>, devices: usize) -> Result<()> {
     check_len("links", round.links.len(), devices)?;
     check_len("payloads", round.payloads.len(), devices)?;
     for (n, (link, payload)) in round.links.iter().zip(round.payloads).enumerate() {
-        let check = |name, value: f64, ok: bool, accepted| {
-            if ok && value.is_finite() {
-                Ok(())
-            } else {
-                Err(Error::Entry {
-                    name,
-                    index: n,
-                    value,
-                    accepted,
-                })
-            }
-        };
-        for (name, x) in [
-            ("links.uplink_bps_hz", link.uplink_bps_hz),
-            ("links.downlink_bps_hz", link.downlink_bps_hz),
-        ] {
-            check(name, x, x > 0.0, "finite and positive")?;
-        }
-        for (name, x) in [
-            ("payloads.broadcast_bits", payload.broadcast_bits),
-            ("payloads.uplink_bits", payload.uplink_bits),
-            ("payloads.downlink_bits", payload.downlink_bits),
-            ("payloads.adapter_bits", payload.adapter_bits),
-        ] {
-            check(name, x, x >= 0.0, "finite and at least 0")?;
-        }
+        (link.validate().and_then(|()| payload.validate())).map_err(|error| error.at(n))?;
     }
     Ok(())
 }

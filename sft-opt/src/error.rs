@@ -52,6 +52,25 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The same mistake as entry `index` of a list.
+    pub(crate) fn at(self, index: usize) -> Self {
+        match self {
+            Self::Value {
+                name,
+                value,
+                accepted,
+            } => Self::Entry {
+                name,
+                index,
+                value,
+                accepted,
+            },
+            other => other,
+        }
+    }
+}
+
 /// Result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -71,6 +90,19 @@ pub(crate) fn check(
         accepted,
     })
 }
+
+/// Accepts a rate: finite and positive.
+pub(crate) fn check_rate(name: &'static str, x: f64) -> Result<()> {
+    check(x > 0.0 && x.is_finite(), name, x, "finite and positive")
+}
+
+/// Accepts an amount: finite and at least 0.
+pub(crate) fn check_size(name: &'static str, x: f64) -> Result<()> {
+    check(x >= 0.0 && x.is_finite(), name, x, NOT_NEGATIVE)
+}
+
+/// What [`check_size`] accepts.
+pub(crate) const NOT_NEGATIVE: &str = "finite and at least 0";
 
 /// Accepts `found == expected`, otherwise names the list.
 pub(crate) fn check_len(name: &'static str, found: usize, expected: usize) -> Result<()> {

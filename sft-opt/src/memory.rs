@@ -46,8 +46,10 @@ impl Memory {
 /// activations of all blocks.
 ///
 /// # Errors
-/// `cut` outside 1 to `L - 1`.
+/// A field of `model` or `training` outside its documented range, a `cut` outside 1 to `L - 1`.
 pub fn device_memory(model: &Transformer, training: &Training, scheme: Scheme) -> Result<Memory> {
+    model.validate()?;
+    training.validate()?;
     scheme.validate(model)?;
     let alpha = training.bytes_per_number;
     let trained = trained_on_device(model, training, scheme);
@@ -108,7 +110,8 @@ fn activation_bytes(model: &Transformer, training: &Training, scheme: Scheme) ->
         Scheme::Split { cut } => cut,
         Scheme::FlFull | Scheme::FlLora => model.blocks,
     };
-    let (s, rows) = (model.tokens as f64, (training.batch * model.tokens) as f64);
+    let s = model.tokens as f64;
+    let rows = training.batch as f64 * s;
     let stream = rows * model.width as f64;
     let attention = rows * s * model.heads as f64;
     blocks as f64 * (training.activation_bytes * stream + training.attention_bytes * attention)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, check};
+use crate::error::{Result, check, check_size};
 use crate::model::Transformer;
 use crate::system::System;
 use crate::training::{FlHead, Scheme, Training};
@@ -21,6 +21,15 @@ pub struct Payload {
     pub downlink_bits: f64,
     /// Trained parameters sent up after the round.
     pub adapter_bits: f64,
+}
+
+impl Payload {
+    pub(crate) fn validate(&self) -> Result<()> {
+        check_size("payloads.broadcast_bits", self.broadcast_bits)?;
+        check_size("payloads.uplink_bits", self.uplink_bits)?;
+        check_size("payloads.downlink_bits", self.downlink_bits)?;
+        check_size("payloads.adapter_bits", self.adapter_bits)
+    }
 }
 
 /// Activation of one mini-batch at any cut, uncompressed: `Ψ^A = 8α·BSD` bits. Its gradient

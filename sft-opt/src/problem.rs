@@ -1,7 +1,7 @@
 //! The bandwidth problem P2 and its checks.
 
 use crate::compensated::{quotient, two_sum};
-use crate::error::{Error, Result, check, check_entries, check_len};
+use crate::error::{Error, NOT_NEGATIVE, Result, check_entries, check_len, check_size};
 
 /// The min–max bandwidth problem P2 of the paper, (29): over `b ≥ 0`,
 ///
@@ -24,8 +24,6 @@ pub struct Problem<'a> {
     pub cap_hz: Option<&'a [f64]>,
 }
 
-const NOT_NEGATIVE: &str = "finite and at least 0";
-
 impl Problem<'_> {
     pub(crate) fn validate(&self) -> Result<()> {
         let n = self.a_s.len();
@@ -40,13 +38,7 @@ impl Problem<'_> {
             f64::MAX,
             NOT_NEGATIVE,
         )?;
-        let total = self.total_hz;
-        check(
-            total >= 0.0 && total.is_finite(),
-            "total_hz",
-            total,
-            NOT_NEGATIVE,
-        )?;
+        check_size("total_hz", self.total_hz)?;
         let Some(caps) = self.cap_hz else {
             return Ok(());
         };

@@ -44,7 +44,7 @@ impl fmt::Display for Regime {
 ///
 /// `B` holds the bandwidths: a `Vec<f64>`, or the caller's slice after
 /// [`allocate_bandwidth_into`](crate::allocate_bandwidth_into).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Solution<B = Vec<f64>> {
     /// Bandwidth of every device in Hz. From the exact solver this is the smallest optimal
     /// allocation: what [`Regime::CapOrFloor`] leaves over may go to anybody below their cap.

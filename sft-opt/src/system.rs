@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{Direction, Fading, Link, spectral_efficiency};
-use crate::error::{Error, Result, check};
+use crate::error::{Error, Result, check, check_rate, check_size};
 use crate::model::Transformer;
 use crate::training::Training;
 
@@ -87,13 +87,7 @@ impl Device {
         ] {
             check(snr.abs() <= 300.0, name, snr, "from -300 to 300")?;
         }
-        let cap = self.cap_hz.unwrap_or(0.0);
-        check(
-            cap >= 0.0 && cap.is_finite(),
-            "cap_hz",
-            cap,
-            "finite and at least 0",
-        )
+        check_size("cap_hz", self.cap_hz.unwrap_or(0.0))
     }
 }
 
@@ -154,10 +148,6 @@ impl Server {
     }
 }
 
-fn check_rate(name: &'static str, x: f64) -> Result<()> {
-    check(x > 0.0 && x.is_finite(), name, x, "finite and positive")
-}
-
 /// A model, its training settings, a server and devices that share one band: checked once,
 /// then asked for payloads, memory and delays.
 #[derive(Clone, Debug, PartialEq)]
@@ -173,8 +163,8 @@ impl System {
     /// Checks the parts and puts them together; `total_hz` is the whole band `W` in Hz.
     ///
     /// # Errors
-    /// [`Error::NoDevices`], and [`Error::Value`] for a field outside its documented range or
-    /// a band that is not finite and positive.
+    /// [`Error::NoDevices`]; [`Error::Value`] for a field outside its documented range and for a
+    /// band that is not finite and positive; [`Error::Entry`] for a field of a device.
     pub fn new(
         model: Transformer,
         training: Training,
@@ -188,7 +178,9 @@ impl System {
         if devices.is_empty() {
             return Err(Error::NoDevices);
         }
-        devices.iter().try_for_each(Device::validate)?;
+        for (n, device) in devices.iter().enumerate() {
+            device.validate().map_err(|error| error.at(n))?;
+        }
         check_rate("total_hz", total_hz)?;
         Ok(Self {
             model,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, check};
+use crate::error::{Result, check, check_rate, check_size};
 use crate::flops::Flops;
 use crate::model::Transformer;
 
@@ -113,23 +113,12 @@ impl Training {
             self.local_epochs as f64,
             "at least 1",
         )?;
-        let positive = [
-            ("bytes_per_number", self.bytes_per_number),
-            ("activation_bytes", self.activation_bytes),
-        ];
-        for (name, x) in positive {
-            check(x > 0.0 && x.is_finite(), name, x, "finite and positive")?;
-        }
-        let not_negative = [
-            (
-                "optimizer_bytes_per_parameter",
-                self.optimizer_bytes_per_parameter,
-            ),
-            ("attention_bytes", self.attention_bytes),
-        ];
-        for (name, x) in not_negative {
-            check(x >= 0.0 && x.is_finite(), name, x, "finite and at least 0")?;
-        }
-        Ok(())
+        check_rate("bytes_per_number", self.bytes_per_number)?;
+        check_rate("activation_bytes", self.activation_bytes)?;
+        check_size("attention_bytes", self.attention_bytes)?;
+        check_size(
+            "optimizer_bytes_per_parameter",
+            self.optimizer_bytes_per_parameter,
+        )
     }
 }

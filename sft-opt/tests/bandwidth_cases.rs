@@ -1,5 +1,7 @@
 //! Small instances of P2 solved by hand, one of every kind, and mistakes in the input.
 
+#![allow(clippy::float_cmp, reason = "counts and limits are exact")]
+
 mod common;
 
 use sft_opt::{

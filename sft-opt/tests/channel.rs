@@ -58,12 +58,11 @@ fn draws_do_not_depend_on_threads() {
 fn draws_stay_the_same_forever() {
     // Written down once: a change would change every recorded experiment.
     let gain = Fading::new(1).gain(2, 3, Direction::Downlink);
-    let clock = random_clocks_hz(3, 0.5e9..1.5e9, 1)[2];
-    assert_eq!((gain, clock), (GAIN, CLOCK_HZ));
+    let clock_hz = random_clocks_hz(3, 0.5e9..1.5e9, 1)[2];
+    // The logarithm may differ in its last digit between platforms.
+    assert!((gain / 2.454_044_575_940_703 - 1.0).abs() < 1e-15);
+    assert!((clock_hz / 1_165_918_362.991_237_9 - 1.0).abs() < 1e-15);
 }
-
-const GAIN: f64 = 0.0;
-const CLOCK_HZ: f64 = 0.0;
 
 #[test]
 fn clocks_are_uniform_and_do_not_depend_on_their_number() {

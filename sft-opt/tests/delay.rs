@@ -1,5 +1,7 @@
 //! Delays against (18') written out, limits of every server model, and the paper's figures.
 
+#![allow(clippy::float_cmp, reason = "counts and limits are exact")]
+
 use sft_opt::{
     Device, Fading, Flops, Link, Payload, Phases, Round, Scheme, Server, ServerModel, System,
     Training, Transformer, activation_bits, adapter_bits, allocate_bandwidth, allocate_even,
@@ -28,18 +30,6 @@ fn server(model: ServerModel) -> Server {
     let mut server = Server::default();
     server.model = model;
     server
-}
-
-fn paper(clocks_hz: &[f64], total_hz: f64, server: Server) -> System {
-    let model = Transformer::vit_base(100);
-    System::new(
-        model,
-        Training::default(),
-        server,
-        devices(clocks_hz),
-        total_hz,
-    )
-    .unwrap()
 }
 
 /// Two unlike devices on 2 MHz, links and samples included.
@@ -140,11 +130,13 @@ fn server_models() {
     let alone = waits(ServerModel::PerDevice);
     assert_close(alone[1] / alone[0], 6.0 / 4.0);
     let sum = alone[0] + alone[1];
-    waits(ServerModel::Sequential)
-        .iter()
-        .for_each(|&wait| assert_close(wait, sum));
+    for wait in waits(ServerModel::Sequential) {
+        assert_close(wait, sum);
+    }
     let even = waits(ServerModel::Even);
-    (0..2).for_each(|n| assert_close(even[n], 2.0 * alone[n]));
+    for n in 0..2 {
+        assert_close(even[n], 2.0 * alone[n]);
+    }
 }
 
 #[test]
@@ -280,15 +272,15 @@ fn mistakes_are_named() {
             message(&|_, _, s, _| s.cores = 0),
         ),
         (
-            "clock_hz is -1, expected finite and positive",
+            "clock_hz[0] is -1, expected finite and positive",
             message(&|_, _, _, d| d.clock_hz = -1.0),
         ),
         (
-            "snr_uplink_db is 301, expected from -300 to 300",
+            "snr_uplink_db[0] is 301, expected from -300 to 300",
             message(&|_, _, _, d| d.snr_uplink_db = 301.0),
         ),
         (
-            "cap_hz is inf, expected finite and at least 0",
+            "cap_hz[0] is inf, expected finite and at least 0",
             message(&|_, _, _, d| d.cap_hz = Some(f64::INFINITY)),
         ),
     ];
@@ -318,35 +310,56 @@ fn mistakes_are_named() {
     assert_eq!(error, "links has 1 entries, expected 2: one per device");
 }
 
-/// Delay of the paper's system over `rounds` rounds without fading, even bandwidths.
-fn minutes(system: &System, beta: f64, rounds: u32) -> f64 {
-    let links = system.links();
-    (0..rounds)
-        .map(|t| {
-            let payloads = system.payloads(CUT, beta, t == 0).unwrap();
-            let round = Round {
-                scheme: CUT,
-                links: &links,
-                payloads: &payloads,
-            };
-            let demands = system.demands(&round).unwrap();
-            allocate_even(&demands.problem()).unwrap().tau_s / 60.0
-        })
-        .sum()
+/// Savings of the optimum against the even and the random split.
+struct Savings {
+    tau_s: f64,
+    against: [f64; 2],
+}
+
+fn savings(system: &System, beta: f64, links: &[Link], seed: u64) -> Savings {
+    let payloads = system.payloads(CUT, beta, false).unwrap();
+    let round = Round {
+        scheme: CUT,
+        links,
+        payloads: &payloads,
+    };
+    let demands = system.demands(&round).unwrap();
+    let problem = demands.problem();
+    let tau_s = allocate_bandwidth(&problem).unwrap().tau_s;
+    let others = [allocate_even(&problem), allocate_random(&problem, seed)];
+    Savings {
+        tau_s,
+        against: others.map(|other| 1.0 - tau_s / other.unwrap().tau_s),
+    }
+}
+
+/// Systems of the paper with clocks drawn anew.
+fn draws(count: u64, total_hz: f64) -> impl Iterator<Item = (u64, System)> {
+    (0..count).map(move |seed| {
+        let clocks_hz = random_clocks_hz(8, 0.5e9..1.5e9, seed);
+        let model = Transformer::vit_base(100);
+        let devices = devices(&clocks_hz);
+        let system = System::new(
+            model,
+            Training::default(),
+            Server::default(),
+            devices,
+            total_hz,
+        );
+        (seed, system.unwrap())
+    })
 }
 
 #[test]
 fn figure_10_with_and_without_compression() {
     // 30 MHz, payloads in bits, sequential server, 6.78 % of the bits: one number of rounds must
     // explain 178.8 and 906.9 minutes, in the mean over draws of the clocks.
-    let mean = |beta| {
-        let draw = |seed| {
-            let clocks = random_clocks_hz(8, 0.5e9..1.5e9, seed);
-            minutes(&paper(&clocks, 30e6, Server::default()), beta, 1)
-        };
-        (0..100).map(draw).sum::<f64>() / 100.0
+    let round_min = |beta| {
+        let round = |(_, system): (u64, System)| savings(&system, beta, &system.links(), 0).tau_s;
+        draws(100, 30e6).map(round).sum::<f64>() / 100.0 / 60.0
     };
-    let rounds = [178.8 / mean(0.0678), 906.9 / mean(1.0)];
+    let rounds = [178.8 / round_min(0.0678), 906.9 / round_min(1.0)];
+    println!("rounds: {rounds:?}");
     assert!(
         rounds.iter().all(|r| (15.5..17.5).contains(r)),
         "{rounds:?}"
@@ -356,30 +369,54 @@ fn figure_10_with_and_without_compression() {
 
 #[test]
 fn figure_9_gain_over_baselines() {
-    // 5 MHz, 6.8 % of the bits: what the optimum saves, in the mean over rounds.
-    let clocks = random_clocks_hz(8, 0.5e9..1.5e9, 1);
-    let system = paper(&clocks, 5e6, Server::default());
-    let payloads = system.payloads(CUT, 0.068, false).unwrap();
-    let savings = |links: &[Link], seed| {
-        let round = Round {
-            scheme: CUT,
-            links,
-            payloads: &payloads,
-        };
-        let demands = system.demands(&round).unwrap();
-        let best = allocate_bandwidth(&demands.problem()).unwrap().tau_s;
-        let even = allocate_even(&demands.problem()).unwrap().tau_s;
-        let random = allocate_random(&demands.problem(), seed).unwrap().tau_s;
-        [1.0 - best / even, 1.0 - best / random]
+    // 5 MHz, 6.8 % of the bits: what the optimum saves, in the mean over draws of the clocks.
+    let mean = |links: &dyn Fn(u64, &System) -> Vec<Link>| {
+        let all: Vec<_> = draws(400, 5e6)
+            .map(|(seed, system)| savings(&system, 0.068, &links(seed, &system), seed).against)
+            .collect();
+        [0, 1].map(|k| all.iter().map(|saved| saved[k]).sum::<f64>() / all.len() as f64)
     };
-    let mean = |of: &dyn Fn(u64) -> [f64; 2]| {
-        let draws: Vec<_> = (0..1_000).map(of).collect();
-        [0, 1].map(|k| draws.iter().map(|draw| draw[k]).sum::<f64>() / 1e3)
-    };
-    let still = mean(&|seed| savings(&system.links(), seed));
-    let fading = mean(&|t| savings(&system.faded_links(Fading::new(3), t), t));
+    let still = mean(&|_, system| system.links());
+    let fading = mean(&|seed, system| system.faded_links(Fading::new(seed), 1));
     println!("saved against even, random: without fading {still:?}, with {fading:?}");
-    assert!((0.02..0.15).contains(&still[0]), "{still:?}");
-    assert!((0.30..0.55).contains(&fading[0]), "{fading:?}");
-    assert!((0.60..0.90).contains(&fading[1]), "{fading:?}");
+    assert!((0.06..0.10).contains(&still[0]), "{still:?}");
+    assert!((0.37..0.47).contains(&fading[0]), "{fading:?}");
+    assert!(still[1] > 0.7 && fading[1] > 0.7, "{still:?}, {fading:?}");
+}
+
+#[test]
+fn best_cut_moves_with_the_speed_of_the_server() {
+    let best_cut = |server_hz: f64| {
+        let mut server = server(ServerModel::Sequential);
+        server.clock_hz = server_hz;
+        let clocks_hz = random_clocks_hz(8, 0.5e9..1.5e9, 1);
+        let model = Transformer::vit_base(100);
+        let system = System::new(
+            model,
+            Training::default(),
+            server,
+            devices(&clocks_hz),
+            30e6,
+        );
+        let system = system.unwrap();
+        let delay_s = |cut| {
+            let scheme = Scheme::Split { cut };
+            let payloads = system.payloads(scheme, 0.068, false).unwrap();
+            let links = system.links();
+            let round = Round {
+                scheme,
+                links: &links,
+                payloads: &payloads,
+            };
+            let demands = system.demands(&round).unwrap();
+            allocate_bandwidth(&demands.problem()).unwrap().tau_s
+        };
+        (1..12)
+            .min_by(|&l, &m| delay_s(l).total_cmp(&delay_s(m)))
+            .unwrap()
+    };
+    // Under the paper's own numbers the server is the faster one: as little as possible on the
+    // devices. In between, slow and fast devices want different cuts.
+    assert_eq!([3e9, 0.5e9].map(best_cut), [1, 11]);
+    assert!((2..11).contains(&best_cut(1.16e9)));
 }

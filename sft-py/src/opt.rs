@@ -114,11 +114,11 @@ impl Solution {
 /// Examples
 /// --------
 /// >>> import sft
-/// >>> solution = sft.allocate_bandwidth([10.0, 0.0], [2e6, 12e6], 3e6)
-/// >>> solution.regime, round(solution.tau_s, 5)
-/// ('bandwidth', 11.04809)
+/// >>> solution = sft.allocate_bandwidth([10.0, 0.0], [2e6, 24e6], 3e6)
+/// >>> solution.regime, round(solution.tau_s, 9)
+/// ('bandwidth', 12.0)
 /// >>> solution.b_hz.round()
-/// array([1908227., 1091773.])
+/// array([1000000., 2000000.])
 #[pyfunction]
 #[pyo3(signature = (a_s, c_bits_per_bps_hz, total_hz, cap_hz=None))]
 pub(crate) fn allocate_bandwidth(
@@ -159,7 +159,7 @@ pub(crate) fn allocate_bandwidth(
 /// Examples
 /// --------
 /// >>> import sft
-/// >>> sft.allocate_even([10.0, 0.0], [2e6, 12e6], 3e6).b_hz
+/// >>> sft.allocate_even([10.0, 0.0], [2e6, 24e6], 3e6).b_hz
 /// array([1500000., 1500000.])
 #[pyfunction]
 #[pyo3(signature = (a_s, c_bits_per_bps_hz, total_hz, cap_hz=None))]
@@ -204,8 +204,8 @@ pub(crate) fn allocate_even(
 /// Examples
 /// --------
 /// >>> import sft
-/// >>> even = sft.allocate_even([10.0, 0.0], [2e6, 12e6], 3e6)
-/// >>> drawn = sft.allocate_random([10.0, 0.0], [2e6, 12e6], 3e6, seed=1)
+/// >>> even = sft.allocate_even([10.0, 0.0], [2e6, 24e6], 3e6)
+/// >>> drawn = sft.allocate_random([10.0, 0.0], [2e6, 24e6], 3e6, seed=1)
 /// >>> abs(drawn.used_hz - even.used_hz) < 1e-6
 /// True
 #[pyfunction]

@@ -46,7 +46,11 @@ impl Attention {
             let data = &qkv[start + i * self.width..];
             Mat::strided(data, self.tokens, self.head_width(), stride)
         };
-        Head { q: part(0), k: part(1), v: part(2) }
+        Head {
+            q: part(0),
+            k: part(1),
+            v: part(2),
+        }
     }
 
     fn probabilities(&self, head: &Head<'_>, out: &mut [f32]) {
@@ -64,7 +68,13 @@ impl Attention {
             let head = self.head(qkv, sample, index);
             self.probabilities(&head, &mut p);
             let out = &mut context[self.start(sample, index, self.width)..];
-            matmul(MatMut::strided(out, s, d, self.width), Mat::new(&p, s, s), head.v, 0.0, 1.0);
+            matmul(
+                MatMut::strided(out, s, d, self.width),
+                Mat::new(&p, s, s),
+                head.v,
+                0.0,
+                1.0,
+            );
         }
         context
     }

@@ -25,21 +25,32 @@ impl BlockWeights {
         gelu(&saved.mlp, &mut hidden);
         let mut dmlp = vec![0.0; saved.mlp.len()];
         let dy_rows = Mat::new(dy, tokens, width);
-        self.fc2.backward(&hidden, udown, down, dy_rows, gdown, Some(&mut dmlp));
+        self.fc2
+            .backward(&hidden, udown, down, dy_rows, gdown, Some(&mut dmlp));
         gelu_backward(&saved.mlp, &mut dmlp);
 
         let normed = self.norm2.apply(&saved.middle);
         let mut dnormed = vec![0.0; normed.len()];
         let dmlp = Mat::new(&dmlp, tokens, self.fc1.bias.len());
-        self.fc1.backward(&normed, uup, up, dmlp, gup, Some(&mut dnormed));
+        self.fc1
+            .backward(&normed, uup, up, dmlp, gup, Some(&mut dnormed));
         let mut dmiddle = dy.to_vec();
         let norm2 = &self.norm2;
-        layer_norm_backward(&saved.middle, &norm2.gain, norm2.eps, &dnormed, &mut dmiddle);
+        layer_norm_backward(
+            &saved.middle,
+            &norm2.gain,
+            norm2.eps,
+            &dnormed,
+            &mut dmiddle,
+        );
 
         let mut dcontext = vec![0.0; saved.context.len()];
         let dout = Mat::new(&dmiddle, tokens, width);
-        self.out.backward(&saved.context, uo, o, dout, go, Some(&mut dcontext));
-        let dqkv = self.attention(saved.samples, tokens).backward(&saved.qkv, &dcontext);
+        self.out
+            .backward(&saved.context, uo, o, dout, go, Some(&mut dcontext));
+        let dqkv = self
+            .attention(saved.samples, tokens)
+            .backward(&saved.qkv, &dcontext);
 
         let normed = self.norm1.apply(x);
         let mut dnormed = input_gradient.then(|| vec![0.0; normed.len()]);

@@ -19,9 +19,8 @@ impl BlockWeights {
 
         let normed = self.norm1.apply(x);
         let mut qkv = vec![0.0; tokens * 3 * width];
-        let mut project = |i: usize, lora| {
-            self.qkv[i].forward(&normed, lora, &mut qkv[i * width..], 3 * width)
-        };
+        let mut project =
+            |i: usize, lora| self.qkv[i].forward(&normed, lora, &mut qkv[i * width..], 3 * width);
         let low_rank_qkv = [project(0, q), project(1, k), project(2, v)];
         let context = self.attention(samples, tokens).forward(&qkv);
         let mut middle = vec![0.0; x.len()];
@@ -39,11 +38,26 @@ impl BlockWeights {
 
         let [uq, uk, uv] = low_rank_qkv;
         let low_rank = [uq, uk, uv, low_rank_out, low_rank_up, low_rank_down];
-        (y, Saved { samples, qkv, context, middle, mlp, low_rank })
+        (
+            y,
+            Saved {
+                samples,
+                qkv,
+                context,
+                middle,
+                mlp,
+                low_rank,
+            },
+        )
     }
 
     pub(super) fn attention(&self, samples: usize, tokens: usize) -> Attention {
-        Attention { samples, tokens: tokens / samples, width: self.width(), heads: self.heads }
+        Attention {
+            samples,
+            tokens: tokens / samples,
+            width: self.width(),
+            heads: self.heads,
+        }
     }
 }
 

@@ -45,9 +45,21 @@ impl Linear {
             row[..outputs].copy_from_slice(&self.bias);
         }
         let x = Mat::new(x, tokens, inputs);
-        matmul(MatMut::strided(y, tokens, outputs, stride), x, self.weight().t(), 1.0, 1.0);
+        matmul(
+            MatMut::strided(y, tokens, outputs, stride),
+            x,
+            self.weight().t(),
+            1.0,
+            1.0,
+        );
         let mut u = vec![0.0; tokens * rank];
-        matmul(MatMut::new(&mut u, tokens, rank), x, Mat::new(lora.a, rank, inputs).t(), 0.0, 1.0);
+        matmul(
+            MatMut::new(&mut u, tokens, rank),
+            x,
+            Mat::new(lora.a, rank, inputs).t(),
+            0.0,
+            1.0,
+        );
         let b = Mat::new(lora.b, outputs, rank).t();
         let y = MatMut::strided(y, tokens, outputs, stride);
         matmul(y, Mat::new(&u, tokens, rank), b, 1.0, lora.scale);
@@ -71,8 +83,20 @@ impl Linear {
         matmul(MatMut::new(&mut du, tokens, rank), dy, b, 0.0, lora.scale);
         let du = Mat::new(&du, tokens, rank);
         let u = Mat::new(u, tokens, rank);
-        matmul(MatMut::new(grad.b, outputs, rank), dy.t(), u, 0.0, lora.scale);
-        matmul(MatMut::new(grad.a, rank, inputs), du.t(), Mat::new(x, tokens, inputs), 0.0, 1.0);
+        matmul(
+            MatMut::new(grad.b, outputs, rank),
+            dy.t(),
+            u,
+            0.0,
+            lora.scale,
+        );
+        matmul(
+            MatMut::new(grad.a, rank, inputs),
+            du.t(),
+            Mat::new(x, tokens, inputs),
+            0.0,
+            1.0,
+        );
         if let Some(dx) = dx {
             matmul(MatMut::new(dx, tokens, inputs), dy, self.weight(), 1.0, 1.0);
             let a = Mat::new(lora.a, rank, inputs);

@@ -28,7 +28,11 @@ impl FrozenBlock {
             input_gradient,
             saved: tracked.then(Mutex::default),
         };
-        if tracked { hidden.apply_op2(&adapter, op) } else { hidden.apply_op2_no_bwd(&adapter, &op) }
+        if tracked {
+            hidden.apply_op2(&adapter, op)
+        } else {
+            hidden.apply_op2_no_bwd(&adapter, &op)
+        }
     }
 }
 
@@ -69,7 +73,11 @@ impl BlockOp {
     /// The number of samples, once the shapes of both arguments are right.
     fn check(&self, hidden: &Shape, adapter: &Shape) -> Result<usize> {
         let (samples, _, width) = hidden.dims3()?;
-        let needed: usize = self.sizes().iter().map(|(i, o)| self.lora.rank() * (i + o)).sum();
+        let needed: usize = self
+            .sizes()
+            .iter()
+            .map(|(i, o)| self.lora.rank() * (i + o))
+            .sum();
         if width != self.weights.width() || adapter.dims() != [needed] {
             let want = self.weights.width();
             bail!("a block of width {want} with an adapter of {needed} got {hidden:?}, {adapter:?}")
@@ -95,7 +103,9 @@ impl CustomOp2 for BlockOp {
         let adapter = contiguous(adapter, adapter_layout)?;
         let (y, state) = self.weights.forward(x, samples, self.pairs(adapter));
         if let Some(saved) = &self.saved {
-            *saved.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(state);
+            *saved
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(state);
         }
         Ok((CpuStorage::F32(y), hidden_layout.shape().clone()))
     }
@@ -107,15 +117,29 @@ impl CustomOp2 for BlockOp {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let Some(saved) = &self.saved else { bail!("backward of an untracked block") };
-        let saved = saved.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        let Some(saved) = saved else { bail!("a block's backward can run once only") };
+        let Some(saved) = &self.saved else {
+            bail!("backward of an untracked block")
+        };
+        let saved = saved
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        let Some(saved) = saved else {
+            bail!("a block's backward can run once only")
+        };
         let (mut dadapter, mut dx) = (vec![0.0; adapter.elem_count()], None);
-        with_slices([hidden, adapter, &grad.contiguous()?], |[x, adapter, dy]| {
-            let (pairs, grads) = (self.pairs(adapter), self.pair_grads(&mut dadapter));
-            dx = self.weights.backward(x, &saved, pairs, dy, grads, self.input_gradient);
-        })?;
-        let dx = dx.map(|dx| Tensor::from_vec(dx, hidden.shape(), hidden.device())).transpose()?;
+        with_slices(
+            [hidden, adapter, &grad.contiguous()?],
+            |[x, adapter, dy]| {
+                let (pairs, grads) = (self.pairs(adapter), self.pair_grads(&mut dadapter));
+                dx = self
+                    .weights
+                    .backward(x, &saved, pairs, dy, grads, self.input_gradient);
+            },
+        )?;
+        let dx = dx
+            .map(|dx| Tensor::from_vec(dx, hidden.shape(), hidden.device()))
+            .transpose()?;
         let dadapter = Tensor::from_vec(dadapter, adapter.shape(), adapter.device())?;
         Ok((dx, adapter.track_op().then_some(dadapter)))
     }

@@ -22,9 +22,15 @@ const RECORD: usize = 2 + PIXELS;
 pub fn cifar100(dir: &Path, input: &ImageInput) -> Result<(Images, Images)> {
     if input.mean.len() != 3 {
         let channels = input.mean.len();
-        return Err(Error::file(dir, format!("cifar100 has 3 channels, the model {channels}")));
+        return Err(Error::file(
+            dir,
+            format!("cifar100 has 3 channels, the model {channels}"),
+        ));
     }
-    Ok((read(&find(dir, "train")?, input)?, read(&find(dir, "test")?, input)?))
+    Ok((
+        read(&find(dir, "train")?, input)?,
+        read(&find(dir, "test")?, input)?,
+    ))
 }
 
 fn find(dir: &Path, stem: &str) -> Result<PathBuf> {
@@ -32,14 +38,20 @@ fn find(dir: &Path, stem: &str) -> Result<PathBuf> {
     let mut found = Vec::new();
     for entry in entries {
         let path = entry.map_err(|e| Error::file(dir, e))?.path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default();
         if name.starts_with(stem) && path.extension().is_some_and(|e| e == "bin") {
             found.push(path);
         }
     }
     match found.len() {
         1 => Ok(found.remove(0)),
-        n => Err(Error::file(dir, format!("expected one {stem}*.bin, found {n}"))),
+        n => Err(Error::file(
+            dir,
+            format!("expected one {stem}*.bin, found {n}"),
+        )),
     }
 }
 
@@ -68,6 +80,13 @@ fn read(path: &Path, input: &ImageInput) -> Result<Images> {
         labels.push(u32::from(fine));
         pixels.extend_from_slice(&record[2..]);
     }
-    Images::new(pixels, labels, CIFAR100_CLASSES, SIDE, u8::MAX, input.clone())
-        .map_err(|e| Error::file(path, e))
+    Images::new(
+        pixels,
+        labels,
+        CIFAR100_CLASSES,
+        SIDE,
+        u8::MAX,
+        input.clone(),
+    )
+    .map_err(|e| Error::file(path, e))
 }

@@ -45,7 +45,10 @@ impl Images {
         let size = input.mean.len() * side * side;
         if pixels.len() != labels.len() * size {
             let (got, want) = (pixels.len(), labels.len() * size);
-            return Err(Error::argument("pixels", format!("must be {want} bytes, got {got}")));
+            return Err(Error::argument(
+                "pixels",
+                format!("must be {want} bytes, got {got}"),
+            ));
         }
         if let Some(i) = labels.iter().position(|&label| label as usize >= classes) {
             let label = labels[i];
@@ -57,7 +60,14 @@ impl Images {
             let reason = format!("must be in 0..={full}, got {value} in image {image}");
             return Err(Error::argument("pixel", reason));
         }
-        Ok(Self { pixels, labels, classes, side, full, input })
+        Ok(Self {
+            pixels,
+            labels,
+            classes,
+            side,
+            full,
+            input,
+        })
     }
 
     /// The pixels of one image, `[C, H, H]`.
@@ -91,7 +101,9 @@ impl Data for Images {
             for (channel, plane) in self.pixels(index).chunks_exact(from * from).enumerate() {
                 let scale = 1.0 / (f32::from(self.full) * self.input.std[channel]);
                 let shift = self.input.mean[channel] / self.input.std[channel];
-                resize(plane, from, &taps, |value| values.push(value * scale - shift));
+                resize(plane, from, &taps, |value| {
+                    values.push(value * scale - shift)
+                });
             }
         }
         Tensor::from_vec(values, (indices.len(), channels, to, to), &Device::Cpu)
@@ -111,7 +123,11 @@ fn taps(from: usize, to: usize) -> Vec<Tap> {
     let tap = |i: usize| {
         let position = ((i as f32 + 0.5) * ratio - 0.5).max(0.0);
         let low = (position as usize).min(from - 1);
-        Tap { low, high: (low + 1).min(from - 1), weight: position - low as f32 }
+        Tap {
+            low,
+            high: (low + 1).min(from - 1),
+            weight: position - low as f32,
+        }
     };
     (0..to).map(tap).collect()
 }

@@ -26,7 +26,9 @@ impl FromStr for Partition {
         if text == "iid" {
             return Ok(Self::Iid);
         }
-        let concentration = text.strip_prefix("dirichlet:").and_then(|rest| rest.parse().ok());
+        let concentration = text
+            .strip_prefix("dirichlet:")
+            .and_then(|rest| rest.parse().ok());
         match concentration {
             Some(alpha) if alpha > 0.0 && f64::is_finite(alpha) => Ok(Self::Dirichlet(alpha)),
             _ => Err("expected iid or dirichlet:CONCENTRATION with a positive number".into()),
@@ -73,7 +75,9 @@ impl Partition {
 fn iid(len: usize, devices: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..len).collect();
     order.shuffle(rng);
-    (0..devices).map(|n| order[n * len / devices..(n + 1) * len / devices].to_vec()).collect()
+    (0..devices)
+        .map(|n| order[n * len / devices..(n + 1) * len / devices].to_vec())
+        .collect()
 }
 
 fn dirichlet(
@@ -84,8 +88,9 @@ fn dirichlet(
 ) -> Vec<Vec<usize>> {
     let mut parts = vec![Vec::new(); devices];
     for class in 0..data.classes() {
-        let mut members: Vec<usize> =
-            (0..data.len()).filter(|&i| data.label(i) as usize == class).collect();
+        let mut members: Vec<usize> = (0..data.len())
+            .filter(|&i| data.label(i) as usize == class)
+            .collect();
         members.shuffle(rng);
         let shares: Vec<f64> = (0..devices).map(|_| gamma.sample(rng)).collect();
         let total: f64 = shares.iter().sum();
@@ -101,7 +106,9 @@ fn dirichlet(
         parts[class % devices].extend_from_slice(&members[start..]);
     }
     while let Some(empty) = parts.iter().position(Vec::is_empty) {
-        let largest = (0..devices).max_by_key(|&n| (parts[n].len(), devices - n)).unwrap_or(0);
+        let largest = (0..devices)
+            .max_by_key(|&n| (parts[n].len(), devices - n))
+            .unwrap_or(0);
         let moved = parts[largest].pop();
         parts[empty].extend(moved);
     }

@@ -64,8 +64,13 @@ fn erf(x: f32) -> f32 {
         -2.954_598e-3,
         -1.609_603_3e-2,
     ];
-    const Q: [f32; 5] =
-        [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_474e-2];
+    const Q: [f32; 5] = [
+        -1.456_607_2e-5,
+        -2.133_740_6e-4,
+        -1.682_827e-3,
+        -7.373_329e-3,
+        -1.426_474e-2,
+    ];
     const ONE: f32 = 3.925;
     let s = (x * x).min(ONE * ONE);
     let p = P.iter().fold(0.0, |sum, &c| sum * s + c);
@@ -95,7 +100,11 @@ fn exp(x: f32) -> f32 {
     let k = shifted - ROUND;
     let r = (x - k * LN2_HIGH) - k * LN2_LOW;
     let power = f32::from_bits(
-        shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127).wrapping_shl(23),
+        shifted
+            .to_bits()
+            .wrapping_sub(ROUND.to_bits())
+            .wrapping_add(127)
+            .wrapping_shl(23),
     );
     power * TAYLOR.iter().fold(0.0, |sum, &c| sum * r + c)
 }
@@ -125,7 +134,10 @@ mod tests {
         let want = candle_core::Tensor::new(x.as_slice(), &candle_core::Device::Cpu)?;
         let want = want.gelu_erf()?.to_vec1::<f32>()?;
         for ((&x, &out), &want) in x.iter().zip(&out).zip(&want) {
-            assert!((out - want).abs() <= 1e-6 * (1.0 + want.abs()), "gelu({x}): {out} {want}");
+            assert!(
+                (out - want).abs() <= 1e-6 * (1.0 + want.abs()),
+                "gelu({x}): {out} {want}"
+            );
         }
         Ok(())
     }

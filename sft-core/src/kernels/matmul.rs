@@ -20,7 +20,13 @@ impl<'a> Mat<'a> {
     /// `rows` x `cols`, one row every `row_stride` elements.
     pub(crate) fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         check(data.len(), rows, cols, row_stride);
-        Self { data, rows, cols, row_stride, col_stride: 1 }
+        Self {
+            data,
+            rows,
+            cols,
+            row_stride,
+            col_stride: 1,
+        }
     }
 
     /// The transpose, without moving anything.
@@ -57,21 +63,40 @@ impl<'a> MatMut<'a> {
         row_stride: usize,
     ) -> Self {
         check(data.len(), rows, cols, row_stride);
-        Self { data, rows, cols, row_stride }
+        Self {
+            data,
+            rows,
+            cols,
+            row_stride,
+        }
     }
 }
 
 /// Every index `(rows - 1) * row_stride + (cols - 1)` of a view is in its slice.
 fn check(len: usize, rows: usize, cols: usize, row_stride: usize) {
-    assert!(row_stride >= cols, "row stride {row_stride} below {cols} columns");
-    let needed = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + cols };
-    assert!(needed <= len, "a {rows}x{cols} view needs {needed} elements, the slice has {len}");
+    assert!(
+        row_stride >= cols,
+        "row stride {row_stride} below {cols} columns"
+    );
+    let needed = if rows == 0 || cols == 0 {
+        0
+    } else {
+        (rows - 1) * row_stride + cols
+    };
+    assert!(
+        needed <= len,
+        "a {rows}x{cols} view needs {needed} elements, the slice has {len}"
+    );
 }
 
 /// `dst = keep * dst + scale * lhs * rhs` on one thread; with `keep` 0, `dst` is not read.
 pub(crate) fn matmul(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, keep: f32, scale: f32) {
     assert_eq!(lhs.cols, rhs.rows, "inner sizes of a matrix product");
-    assert_eq!((dst.rows, dst.cols), (lhs.rows, rhs.cols), "output size of a matrix product");
+    assert_eq!(
+        (dst.rows, dst.cols),
+        (lhs.rows, rhs.cols),
+        "output size of a matrix product"
+    );
     if dst.rows == 0 || dst.cols == 0 {
         return;
     }
@@ -121,7 +146,13 @@ mod tests {
             let mut out = ramp(m * wide, 0.1);
             let before = out.clone();
             let lhs = Mat::new(&at, k, m).t();
-            matmul(MatMut::strided(&mut out, m, n, wide), lhs, Mat::new(&b, k, n), 1.0, 2.0);
+            matmul(
+                MatMut::strided(&mut out, m, n, wide),
+                lhs,
+                Mat::new(&b, k, n),
+                1.0,
+                2.0,
+            );
             for i in 0..m {
                 for j in 0..wide {
                     let dot: f32 = if j < n {

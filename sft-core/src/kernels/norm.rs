@@ -21,7 +21,10 @@ pub(crate) fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &
 /// `dx = scale * (g - mean(g) - xhat * mean(g * xhat))`.
 pub(crate) fn layer_norm_backward(x: &[f32], gain: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
     let width = gain.len();
-    let rows = x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width));
+    let rows = x
+        .chunks_exact(width)
+        .zip(dy.chunks_exact(width))
+        .zip(dx.chunks_exact_mut(width));
     vectorized(|| {
         for ((x, dy), dx) in rows {
             let (mean, scale) = moments(x, eps);

@@ -65,7 +65,12 @@ impl<'a> Turn<'a> {
             adapter_down: down.bytes(),
             ..Traffic::default()
         };
-        Ok(Part { adapters, loss, samples, traffic })
+        Ok(Part {
+            adapters,
+            loss,
+            samples,
+            traffic,
+        })
     }
 
     /// The device's side of Algorithm 1.
@@ -80,7 +85,10 @@ impl<'a> Turn<'a> {
         for (step, batch) in self.batches() {
             let activation = half.forward(&self.job.train.inputs(&batch)?)?;
             let frame = self.encode(codec, &activation, seed::UPLINK, step, "the activation")?;
-            let up = ActivationMessage { frame, labels: self.labels(&batch) };
+            let up = ActivationMessage {
+                frame,
+                labels: self.labels(&batch),
+            };
             let gradient = tensor(&link.exchange(&up)?.frame)?;
             half.backward(&activation, &gradient)?;
             self.job.batch_done();
@@ -113,7 +121,10 @@ impl<'a> Turn<'a> {
     }
 
     fn seed(self) -> u64 {
-        seed::derive(self.job.settings.seed, &[self.round as u64, self.device as u64])
+        seed::derive(
+            self.job.settings.seed,
+            &[self.round as u64, self.device as u64],
+        )
     }
 
     fn encode(
@@ -133,12 +144,18 @@ impl<'a> Turn<'a> {
     fn finite(self, values: &[f32], tensor: &'static str) -> Result<()> {
         match values.iter().all(|v| v.is_finite()) {
             true => Ok(()),
-            false => Err(Error::Diverged { round: self.round, device: self.device, tensor }),
+            false => Err(Error::Diverged {
+                round: self.round,
+                device: self.device,
+                tensor,
+            }),
         }
     }
 
     fn all_finite(self, adapters: &Adapters) -> Result<()> {
-        adapters.vectors().try_for_each(|values| self.finite(values, "an adapter"))
+        adapters
+            .vectors()
+            .try_for_each(|values| self.finite(values, "an adapter"))
     }
 }
 
@@ -177,7 +194,12 @@ impl<'a> Session<'a> {
         let blocks = [self.uploaded, blocks].concat();
         let adapters = Adapters { blocks, head };
         self.turn.all_finite(&adapters)?;
-        Ok(Part { adapters, loss: self.loss, samples: self.samples, traffic })
+        Ok(Part {
+            adapters,
+            loss: self.loss,
+            samples: self.samples,
+            traffic,
+        })
     }
 }
 
@@ -194,7 +216,9 @@ impl Link for Session<'_> {
         let gradient = step.gradient.ok_or(Error::NoGradient(0))?;
         let (_, codec) = self.turn.job.settings.codecs();
         let direction = seed::DOWNLINK;
-        let frame = self.turn.encode(codec, &gradient, direction, self.step, "the gradient")?;
+        let frame = self
+            .turn
+            .encode(codec, &gradient, direction, self.step, "the gradient")?;
         self.loss += f64::from(step.loss) * up.labels.len() as f64;
         self.samples += up.labels.len();
         self.step += 1;
@@ -228,6 +252,9 @@ impl Adapters {
     fn from_vectors(&self, mut blocks: Vec<Vec<f32>>) -> Self {
         let bias = blocks.pop().unwrap_or_default();
         let weight = blocks.pop().unwrap_or_default();
-        Self { blocks, head: Head { weight, bias } }
+        Self {
+            blocks,
+            head: Head { weight, bias },
+        }
     }
 }

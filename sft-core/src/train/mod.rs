@@ -70,8 +70,15 @@ pub struct Outcome {
 impl Job<'_> {
     /// Mini-batches of one round on all devices.
     pub fn batches_per_round(&self) -> usize {
-        let Settings { local_epochs, batch, .. } = self.settings;
-        self.partition.iter().map(|part| local_epochs * part.len().div_ceil(batch)).sum()
+        let Settings {
+            local_epochs,
+            batch,
+            ..
+        } = self.settings;
+        self.partition
+            .iter()
+            .map(|part| local_epochs * part.len().div_ceil(batch))
+            .sum()
     }
 
     fn batch_done(&self) {
@@ -94,7 +101,10 @@ impl Job<'_> {
         if head.classes() != classes || head.weight.len() != classes * width {
             let (got, values) = (head.classes(), head.weight.len());
             let want = format!("must have {classes} classes of width {width}");
-            return Err(Error::argument("head", format!("{want}, got {got} and {values} weights")));
+            return Err(Error::argument(
+                "head",
+                format!("{want}, got {got} and {values} weights"),
+            ));
         }
         Ok(())
     }
@@ -106,7 +116,13 @@ impl Job<'_> {
 /// A setting outside its range, or a run that diverges.
 pub fn finetune(job: &Job<'_>, on_round: &mut dyn FnMut(&RoundRecord)) -> Result<Outcome> {
     job.validate()?;
-    let Settings { lora, seed, rounds, threads, .. } = job.settings;
+    let Settings {
+        lora,
+        seed,
+        rounds,
+        threads,
+        ..
+    } = job.settings;
     let mut adapters = Adapters::new(job.model, lora, job.head.clone(), seed);
     let mut records = Vec::new();
     for round in 1..=rounds {
@@ -117,11 +133,18 @@ pub fn finetune(job: &Job<'_>, on_round: &mut dyn FnMut(&RoundRecord)) -> Result
         let record = record(job, round, accuracy, &parts, start)?;
         on_round(&record);
         records.push(record);
-        if job.settings.target_accuracy.is_some_and(|target| accuracy >= target) {
+        if job
+            .settings
+            .target_accuracy
+            .is_some_and(|target| accuracy >= target)
+        {
             break;
         }
     }
-    Ok(Outcome { adapters, rounds: records })
+    Ok(Outcome {
+        adapters,
+        rounds: records,
+    })
 }
 
 /// Every device's part of a round, in the order of the devices.
@@ -171,12 +194,17 @@ pub fn fed_avg<'a>(all: impl Iterator<Item = (&'a Adapters, usize)>) -> Adapters
                 *sum += samples as f64 * f64::from(value);
             }
         }
-        sum.into_iter().map(|sum| (sum / total as f64) as f32).collect::<Vec<f32>>()
+        sum.into_iter()
+            .map(|sum| (sum / total as f64) as f32)
+            .collect::<Vec<f32>>()
     };
     let blocks = 0..all[0].0.blocks.len();
     Adapters {
         blocks: blocks.map(|i| mean(&|a| &a.blocks[i])).collect(),
-        head: Head { weight: mean(&|a| &a.head.weight), bias: mean(&|a| &a.head.bias) },
+        head: Head {
+            weight: mean(&|a| &a.head.weight),
+            bias: mean(&|a| &a.head.bias),
+        },
     }
 }
 

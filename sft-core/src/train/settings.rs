@@ -91,22 +91,37 @@ impl Settings {
             require(count >= 1, name, count, "at least 1")?;
         }
         let split = self.scheme != Scheme::FlLora;
-        let cuts = format!("in 1..={} for a model of {depth} blocks", depth.saturating_sub(1));
-        require(!split || (1..depth).contains(&self.cut), "cut", self.cut, &cuts)?;
-        let rates = [
-            ("lr", self.lr),
-            ("lr_server", self.lr_server),
-        ];
+        let cuts = format!(
+            "in 1..={} for a model of {depth} blocks",
+            depth.saturating_sub(1)
+        );
+        require(
+            !split || (1..depth).contains(&self.cut),
+            "cut",
+            self.cut,
+            &cuts,
+        )?;
+        let rates = [("lr", self.lr), ("lr_server", self.lr_server)];
         for (name, rate) in rates {
             require(rate.is_finite() && rate > 0.0, name, rate, "positive")?;
         }
         let decay = self.lr_decay;
         require(decay > 0.0 && decay <= 1.0, "lr_decay", decay, "in (0, 1]")?;
         if let Optimizer::Sgd { momentum } = self.optimizer {
-            require((0.0..1.0).contains(&momentum), "momentum", momentum, "in [0, 1)")?;
+            require(
+                (0.0..1.0).contains(&momentum),
+                "momentum",
+                momentum,
+                "in [0, 1)",
+            )?;
         }
         if let Some(target) = self.target_accuracy {
-            require(target > 0.0 && target <= 1.0, "target_accuracy", target, "in (0, 1]")?;
+            require(
+                target > 0.0 && target <= 1.0,
+                "target_accuracy",
+                target,
+                "in (0, 1]",
+            )?;
         }
         Ok(())
     }
@@ -133,6 +148,9 @@ fn require(
 ) -> Result<()> {
     match holds {
         true => Ok(()),
-        false => Err(Error::argument(argument, format!("must be {accepted}, got {value}"))),
+        false => Err(Error::argument(
+            argument,
+            format!("must be {accepted}, got {value}"),
+        )),
     }
 }

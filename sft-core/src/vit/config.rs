@@ -59,8 +59,11 @@ impl VitConfig {
 
     /// The same sizes for the cost model, with adapters of `rank` and a head of `classes`.
     pub fn transformer(&self, classes: usize, rank: usize) -> Transformer {
-        let (blocks, width, heads) =
-            (self.num_hidden_layers, self.hidden_size, self.num_attention_heads);
+        let (blocks, width, heads) = (
+            self.num_hidden_layers,
+            self.hidden_size,
+            self.num_attention_heads,
+        );
         let mut model = Transformer::vit(blocks, width, heads, classes)
             .with_image(self.image_size, self.patch_size)
             .with_lora(rank, Qkv::Separate);
@@ -72,7 +75,11 @@ impl VitConfig {
     /// The six adapted linears of a block: q, k, v, o, fc1, fc2.
     pub fn linears(&self) -> Vec<LinearSpec> {
         let (d, m) = (self.hidden_size, self.intermediate_size);
-        let spec = |name, inputs, outputs| LinearSpec { name, inputs, outputs };
+        let spec = |name, inputs, outputs| LinearSpec {
+            name,
+            inputs,
+            outputs,
+        };
         vec![
             spec("attention.attention.query", d, d),
             spec("attention.attention.key", d, d),
@@ -107,7 +114,9 @@ impl VitConfig {
         }
         if !self.image_size.is_multiple_of(self.patch_size) {
             let (patch, image) = (self.patch_size, self.image_size);
-            return Err(format!("patch_size must divide image_size {image}, got {patch}"));
+            return Err(format!(
+                "patch_size must divide image_size {image}, got {patch}"
+            ));
         }
         if self.hidden_act != "gelu" {
             return Err(format!("hidden_act must be gelu, got {}", self.hidden_act));
@@ -124,9 +133,18 @@ impl VitConfig {
         let (d, p, c) = (self.hidden_size, self.patch_size, self.num_channels);
         let mut list = vec![
             ("vit.embeddings.cls_token".into(), vec![1, 1, d]),
-            ("vit.embeddings.position_embeddings".into(), vec![1, self.tokens(), d]),
-            ("vit.embeddings.patch_embeddings.projection.weight".into(), vec![d, c, p, p]),
-            ("vit.embeddings.patch_embeddings.projection.bias".into(), vec![d]),
+            (
+                "vit.embeddings.position_embeddings".into(),
+                vec![1, self.tokens(), d],
+            ),
+            (
+                "vit.embeddings.patch_embeddings.projection.weight".into(),
+                vec![d, c, p, p],
+            ),
+            (
+                "vit.embeddings.patch_embeddings.projection.bias".into(),
+                vec![d],
+            ),
         ];
         for block in 0..self.num_hidden_layers {
             let path = block_path(block);
@@ -157,5 +175,8 @@ pub(crate) fn block_path(index: usize) -> String {
 /// A weight of the given shape, and the bias beside it.
 fn affine(path: &str, weight: Vec<usize>) -> [(String, Vec<usize>); 2] {
     let bias = vec![weight[0]];
-    [(format!("{path}.weight"), weight), (format!("{path}.bias"), bias)]
+    [
+        (format!("{path}.weight"), weight),
+        (format!("{path}.bias"), bias),
+    ]
 }

@@ -2,10 +2,10 @@
 
 mod config;
 mod features;
+mod names;
 mod plain;
 mod pretrained;
 mod stem;
-mod timm;
 mod weights;
 
 use candle_core::{Result, Tensor};
@@ -41,7 +41,9 @@ impl Vit {
         let block = |i| Ok(FrozenBlock::new(block_weights(config, weights, i)?));
         Ok(Self {
             stem: Stem::new(config, weights)?,
-            blocks: (0..config.num_hidden_layers).map(block).collect::<Result<_>>()?,
+            blocks: (0..config.num_hidden_layers)
+                .map(block)
+                .collect::<Result<_>>()?,
             norm: FeatureNorm::new(norm(weights, "vit.layernorm", config)?),
             linears: config.linears(),
         })
@@ -100,7 +102,10 @@ fn block_weights(config: &VitConfig, weights: &VitWeights, index: usize) -> Resu
 }
 
 fn linear(weights: &VitWeights, path: &str, outputs: usize) -> Result<Linear> {
-    let bias = weights.find(&format!("{path}.bias")).map(values).transpose()?;
+    let bias = weights
+        .find(&format!("{path}.bias"))
+        .map(values)
+        .transpose()?;
     Ok(Linear {
         weight: values(weights.get(&format!("{path}.weight")))?,
         bias: bias.unwrap_or_else(|| vec![0.0; outputs]),

@@ -25,7 +25,9 @@ impl PlainVit {
     pub fn new(config: &VitConfig, weights: &VitWeights) -> Result<Self> {
         Ok(Self {
             stem: Stem::new(config, weights)?,
-            blocks: (0..config.num_hidden_layers).map(|i| Block::new(config, weights, i)).collect(),
+            blocks: (0..config.num_hidden_layers)
+                .map(|i| Block::new(config, weights, i))
+                .collect(),
             norm: Norm::new(weights, "vit.layernorm", config.layer_norm_eps),
             linears: config.linears(),
         })
@@ -37,7 +39,10 @@ impl PlainVit {
     /// Images of another size.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
         let embedded = self.stem.embed(images)?;
-        let hidden = self.blocks.iter().try_fold(embedded, |x, block| block.forward(&x, None))?;
+        let hidden = self
+            .blocks
+            .iter()
+            .try_fold(embedded, |x, block| block.forward(&x, None))?;
         self.features(&hidden)
     }
 }
@@ -86,7 +91,11 @@ struct Norm {
 impl Norm {
     fn new(weights: &VitWeights, path: &str, eps: f64) -> Self {
         let get = |part| weights.get(&format!("{path}.{part}")).clone();
-        Self { gain: get("weight"), bias: get("bias"), eps }
+        Self {
+            gain: get("weight"),
+            bias: get("bias"),
+            eps,
+        }
     }
 
     /// Composed of differentiable operations: candle's own layer norm passes no gradient on.
@@ -147,8 +156,11 @@ impl Block {
         let pairs = self.pairs(adapter)?;
         let linear = |i: usize, x: &Tensor| self.linears[i].1.forward(x, pairs[i].clone());
         let normed = self.norms[0].forward(x)?;
-        let context =
-            self.attention(&linear(0, &normed)?, &linear(1, &normed)?, &linear(2, &normed)?)?;
+        let context = self.attention(
+            &linear(0, &normed)?,
+            &linear(1, &normed)?,
+            &linear(2, &normed)?,
+        )?;
         let x = (x + linear(3, &context)?)?;
         let normed = self.norms[1].forward(&x)?;
         &x + linear(5, &linear(4, &normed)?.gelu_erf()?)?
@@ -181,7 +193,9 @@ impl Block {
     fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         let (batch, tokens, width) = q.dims3()?;
         let split = |x: &Tensor| {
-            x.reshape((batch, tokens, self.heads, ()))?.transpose(1, 2)?.contiguous()
+            x.reshape((batch, tokens, self.heads, ()))?
+                .transpose(1, 2)?
+                .contiguous()
         };
         let scale = 1.0 / ((width / self.heads) as f64).sqrt();
         let scores = (split(q)?.matmul(&split(k)?.t()?.contiguous()?)? * scale)?;
@@ -189,6 +203,9 @@ impl Block {
         let shifted = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?;
         let weights = shifted.exp()?;
         let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
-        weights.matmul(&split(v)?)?.transpose(1, 2)?.reshape((batch, tokens, width))
+        weights
+            .matmul(&split(v)?)?
+            .transpose(1, 2)?
+            .reshape((batch, tokens, width))
     }
 }

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
 use super::weights::take;
-use super::{VitConfig, VitWeights, timm};
+use super::{VitConfig, VitWeights, names};
 use crate::{Error, Head, ImageInput, Result};
 
 /// A pre-trained vision transformer as its files describe it.
@@ -64,7 +64,7 @@ impl Pretrained {
     ) -> Result<Self, String> {
         let tensors = candle_core::safetensors::load_buffer(safetensors, &Device::Cpu)
             .map_err(|e| format!("not a complete safetensors file: {e}"))?;
-        let mut tensors = timm::with_hugging_face_names(tensors)?;
+        let mut tensors = names::as_checkpoint(tensors)?;
         let mut config = match config {
             Some(text) => parse_config(text, &tensors)?,
             None => infer_config(&tensors)?,
@@ -76,14 +76,25 @@ impl Pretrained {
         let weights = VitWeights::new(&config, &tensors)?;
         let head = take_head(&mut tensors, config.hidden_size)?;
         let input = image_input(&config, preprocessor)?;
-        Ok(Self { config, weights, head, input })
+        Ok(Self {
+            config,
+            weights,
+            head,
+            input,
+        })
     }
 }
 
 fn image_input(config: &VitConfig, preprocessor: Option<&str>) -> Result<ImageInput, String> {
     let channels = config.num_channels;
-    let half = || Preprocessor { image_mean: vec![0.5; channels], image_std: vec![0.5; channels] };
-    let Preprocessor { image_mean: mean, image_std: std } = match preprocessor {
+    let half = || Preprocessor {
+        image_mean: vec![0.5; channels],
+        image_std: vec![0.5; channels],
+    };
+    let Preprocessor {
+        image_mean: mean,
+        image_std: std,
+    } = match preprocessor {
         Some(text) => {
             serde_json::from_str(text).map_err(|e| format!("preprocessor_config.json: {e}"))?
         }
@@ -98,14 +109,18 @@ fn image_input(config: &VitConfig, preprocessor: Option<&str>) -> Result<ImageIn
     if let Some(bad) = std.iter().find(|&&s| !(s.is_finite() && s > 0.0)) {
         return Err(format!("image_std must be positive, got {bad}"));
     }
-    Ok(ImageInput { side: config.image_size, mean, std })
+    Ok(ImageInput {
+        side: config.image_size,
+        mean,
+        std,
+    })
 }
 
 fn parse_config(text: &str, tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> {
     let json: serde_json::Value =
         serde_json::from_str(text).map_err(|e| format!("config.json: {e}"))?;
     if json.get("architecture").is_some() {
-        return timm::config(&json, infer_config(tensors)?);
+        return names::timm_config(&json, infer_config(tensors)?);
     }
     match json.get("model_type").and_then(serde_json::Value::as_str) {
         Some("vit") => serde_json::from_value(json).map_err(|e| format!("config.json: {e}")),
@@ -118,17 +133,21 @@ fn parse_config(text: &str, tensors: &HashMap<String, Tensor>) -> Result<VitConf
 fn infer_config(tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> {
     let dims = |name: &str, rank: usize| match tensors.get(name) {
         Some(tensor) if tensor.rank() == rank => Ok(tensor.dims().to_vec()),
-        Some(tensor) => {
-            Err(format!("tensor {name} has shape {:?}, expected {rank} dimensions", tensor.dims()))
-        }
-        None => Err(format!("missing tensor {name}: neither a Hugging Face nor a timm ViT")),
+        Some(tensor) => Err(format!(
+            "tensor {name} has shape {:?}, expected {rank} dimensions",
+            tensor.dims()
+        )),
+        None => Err(format!(
+            "missing tensor {name}: neither a Hugging Face nor a timm ViT"
+        )),
     };
     let patch = dims("vit.embeddings.patch_embeddings.projection.weight", 4)?;
     let tokens = dims("vit.embeddings.position_embeddings", 3)?[1];
     let side = (tokens.saturating_sub(1) as f64).sqrt().round() as usize;
     let mlp = dims("vit.encoder.layer.0.intermediate.dense.weight", 2)?[0];
-    let layers =
-        (0..).take_while(|i| tensors.keys().any(|k| k.starts_with(&layer_prefix(*i)))).count();
+    let layers = (0..)
+        .take_while(|i| tensors.keys().any(|k| k.starts_with(&layer_prefix(*i))))
+        .count();
     Ok(VitConfig {
         hidden_size: patch[0],
         num_hidden_layers: layers,
@@ -149,16 +168,17 @@ fn layer_prefix(index: usize) -> String {
 /// One head for every 64 features, at least one.
 fn default_heads(width: usize) -> Result<usize, String> {
     if width > 64 && !width.is_multiple_of(64) {
-        return Err(format!("width {width} is no multiple of 64: give the number of heads"));
+        return Err(format!(
+            "width {width} is no multiple of 64: give the number of heads"
+        ));
     }
     Ok((width / 64).max(1))
 }
 
-fn take_head(
-    tensors: &mut HashMap<String, Tensor>,
-    width: usize,
-) -> Result<Option<Head>, String> {
-    let Some(weight) = tensors.get("classifier.weight") else { return Ok(None) };
+fn take_head(tensors: &mut HashMap<String, Tensor>, width: usize) -> Result<Option<Head>, String> {
+    let Some(weight) = tensors.get("classifier.weight") else {
+        return Ok(None);
+    };
     let classes = weight.dims().first().copied().unwrap_or(0);
     let weight = take(tensors, "classifier.weight", &[classes, width])?;
     let bias = take(tensors, "classifier.bias", &[classes])?;

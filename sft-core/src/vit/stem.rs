@@ -21,7 +21,9 @@ impl Stem {
         let patch_weight = weights.get("vit.embeddings.patch_embeddings.projection.weight");
         Ok(Self {
             patch_weight: patch_weight.flatten_from(1)?,
-            patch_bias: weights.get("vit.embeddings.patch_embeddings.projection.bias").clone(),
+            patch_bias: weights
+                .get("vit.embeddings.patch_embeddings.projection.bias")
+                .clone(),
             class_token: weights.get("vit.embeddings.cls_token").clone(),
             positions: weights.get("vit.embeddings.position_embeddings").clone(),
             image: config.image_size,
@@ -33,7 +35,10 @@ impl Stem {
     pub(super) fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
         let (batch, channels, height, width) = pixels.dims4()?;
         if (height, width) != (self.image, self.image) {
-            candle_core::bail!("the model takes {0}x{0} images, got {height}x{width}", self.image)
+            candle_core::bail!(
+                "the model takes {0}x{0} images, got {height}x{width}",
+                self.image
+            )
         }
         let (side, p) = (self.image / self.patch, self.patch);
         let patches = pixels

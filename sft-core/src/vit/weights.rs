@@ -20,7 +20,12 @@ impl VitWeights {
             let tensor = take(tensors, &name, &shape)?;
             Ok((name, tensor))
         };
-        config.parameters().into_iter().map(take).collect::<Result<_, _>>().map(Self)
+        config
+            .parameters()
+            .into_iter()
+            .map(take)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// A parameter that the configuration lists.
@@ -40,12 +45,22 @@ pub(super) fn take(
     name: &str,
     shape: &[usize],
 ) -> Result<Tensor, String> {
-    let tensor = tensors.get(name).ok_or_else(|| format!("missing tensor {name}"))?;
+    let tensor = tensors
+        .get(name)
+        .ok_or_else(|| format!("missing tensor {name}"))?;
     if tensor.dims() != shape {
-        return Err(format!("tensor {name} has shape {:?}, expected {shape:?}", tensor.dims()));
+        return Err(format!(
+            "tensor {name} has shape {:?}, expected {shape:?}",
+            tensor.dims()
+        ));
     }
     if !tensor.dtype().is_float() {
-        return Err(format!("tensor {name} is {:?}, expected floats", tensor.dtype()));
+        return Err(format!(
+            "tensor {name} is {:?}, expected floats",
+            tensor.dtype()
+        ));
     }
-    tensor.to_dtype(DType::F32).map_err(|e| format!("tensor {name}: {e}"))
+    tensor
+        .to_dtype(DType::F32)
+        .map_err(|e| format!("tensor {name}: {e}"))
 }

@@ -30,8 +30,9 @@ pub fn config() -> VitConfig {
 pub fn random(shape: &[usize], deviation: f32, seed: u64) -> Tensor {
     let normal = Normal::new(0.0, deviation).unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let values: Vec<f32> =
-        (0..shape.iter().product()).map(|_| normal.sample(&mut rng)).collect();
+    let values: Vec<f32> = (0..shape.iter().product())
+        .map(|_| normal.sample(&mut rng))
+        .collect();
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
@@ -40,9 +41,21 @@ pub fn tensors(config: &VitConfig, seed: u64) -> HashMap<String, Tensor> {
     let tensor = |(i, (name, shape)): (usize, (String, Vec<usize>))| {
         let values = random(&shape, 0.3, seed + i as u64);
         let gain = name.contains("norm") && name.ends_with("weight");
-        (name, if gain { (values + 1.0).unwrap() } else { values })
+        (
+            name,
+            if gain {
+                (values + 1.0).unwrap()
+            } else {
+                values
+            },
+        )
     };
-    config.parameters().into_iter().enumerate().map(tensor).collect()
+    config
+        .parameters()
+        .into_iter()
+        .enumerate()
+        .map(tensor)
+        .collect()
 }
 
 pub fn weights(config: &VitConfig, seed: u64) -> VitWeights {
@@ -94,7 +107,8 @@ impl Data for InMemory {
 
     fn inputs(&self, indices: &[usize]) -> Result<Tensor> {
         let indices: Vec<u32> = indices.iter().map(|&i| i as u32).collect();
-        self.inputs.index_select(&Tensor::new(indices, &Device::Cpu)?, 0)
+        self.inputs
+            .index_select(&Tensor::new(indices, &Device::Cpu)?, 0)
     }
 }
 
@@ -133,14 +147,21 @@ impl Bench {
     /// `devices` devices with different numbers of samples, and batches that do not divide them.
     pub fn new(settings: Settings, devices: usize) -> Self {
         let (config, classes) = (config(), 3);
-        let (train, test) = (InMemory::new(30, classes, 1), InMemory::new(20, classes, 500));
+        let (train, test) = (
+            InMemory::new(30, classes, 1),
+            InMemory::new(20, classes, 500),
+        );
         let mut partition = vec![Vec::new(); devices];
         for i in 0..30 {
             partition[(i * i) % devices].push(i);
         }
         partition.retain(|part| !part.is_empty());
         let samples: Vec<usize> = partition.iter().map(Vec::len).collect();
-        let channel = Channel { bandwidth_hz: 30e6, snr_db: 17.0, rayleigh: true };
+        let channel = Channel {
+            bandwidth_hz: 30e6,
+            snr_db: 17.0,
+            rayleigh: true,
+        };
         let model = config.transformer(classes, settings.lora.rank());
         Self {
             vit: vit(&config),

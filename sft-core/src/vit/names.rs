@@ -1,4 +1,4 @@
-//! timm's names for the same parameters.
+//! Other names of the same parameters: timm's, and those of modules in transformers 5.
 
 use std::collections::HashMap;
 
@@ -6,16 +6,20 @@ use candle_core::Tensor;
 
 use super::VitConfig;
 
-/// Renames timm's parameters to Hugging Face's and splits the fused qkv; others pass unchanged.
-pub(super) fn with_hugging_face_names(
+/// Renames parameters to those of Hugging Face's checkpoints and splits timm's fused qkv;
+/// what has another name passes unchanged.
+pub(super) fn as_checkpoint(
     tensors: HashMap<String, Tensor>,
 ) -> Result<HashMap<String, Tensor>, String> {
-    if !tensors.contains_key("patch_embed.proj.weight") {
-        return Ok(tensors);
-    }
     let mut renamed = HashMap::with_capacity(tensors.len());
     for (name, tensor) in tensors {
-        match name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) {
+        let timm = name
+            .strip_prefix("blocks.")
+            .and_then(|rest| rest.split_once('.'));
+        let modules = name
+            .strip_prefix("vit.layers.")
+            .and_then(|rest| rest.split_once('.'));
+        match timm.or(modules) {
             Some((block, rest)) if rest.starts_with("attn.qkv.") => {
                 let path = format!("vit.encoder.layer.{block}.attention.attention");
                 let part = rest.trim_start_matches("attn.qkv.");
@@ -25,7 +29,10 @@ pub(super) fn with_hugging_face_names(
                 }
             }
             Some((block, rest)) => {
-                renamed.insert(format!("vit.encoder.layer.{block}.{}", in_block(rest)), tensor);
+                renamed.insert(
+                    format!("vit.encoder.layer.{block}.{}", in_block(rest)),
+                    tensor,
+                );
             }
             None => {
                 renamed.insert(outside(&name), tensor);
@@ -39,14 +46,15 @@ pub(super) fn with_hugging_face_names(
 ///
 /// timm's `config.json` names the architecture but neither heads nor epsilon:
 /// its vision transformers use 1e-6.
-pub(super) fn config(
+pub(super) fn timm_config(
     json: &serde_json::Value,
     inferred: VitConfig,
 ) -> Result<VitConfig, String> {
     match json["architecture"].as_str() {
-        Some(name) if name.starts_with("vit_") => {
-            Ok(VitConfig { layer_norm_eps: 1e-6, ..inferred })
-        }
+        Some(name) if name.starts_with("vit_") => Ok(VitConfig {
+            layer_norm_eps: 1e-6,
+            ..inferred
+        }),
         _ => Err(format!(
             "config.json: architecture must be a vit, got {}",
             json["architecture"]
@@ -58,13 +66,21 @@ fn thirds(name: &str, tensor: &Tensor) -> Result<Vec<Tensor>, String> {
     let rows = tensor.dims().first().copied().unwrap_or(0);
     if rows == 0 || !rows.is_multiple_of(3) {
         let shape = tensor.dims();
-        return Err(format!("tensor {name} has shape {shape:?}, expected three stacked parts"));
+        return Err(format!(
+            "tensor {name} has shape {shape:?}, expected three stacked parts"
+        ));
     }
-    tensor.chunk(3, 0).map_err(|e| format!("tensor {name}: {e}"))
+    tensor
+        .chunk(3, 0)
+        .map_err(|e| format!("tensor {name}: {e}"))
 }
 
 fn in_block(name: &str) -> String {
     let pairs = [
+        ("attention.q_proj", "attention.attention.query"),
+        ("attention.k_proj", "attention.attention.key"),
+        ("attention.v_proj", "attention.attention.value"),
+        ("attention.o_proj", "attention.output.dense"),
         ("norm1", "layernorm_before"),
         ("norm2", "layernorm_after"),
         ("attn.proj", "attention.output.dense"),
@@ -78,7 +94,10 @@ fn outside(name: &str) -> String {
     let pairs = [
         ("cls_token", "vit.embeddings.cls_token"),
         ("pos_embed", "vit.embeddings.position_embeddings"),
-        ("patch_embed.proj", "vit.embeddings.patch_embeddings.projection"),
+        (
+            "patch_embed.proj",
+            "vit.embeddings.patch_embeddings.projection",
+        ),
         ("norm", "vit.layernorm"),
         ("head", "classifier"),
     ];

@@ -1,0 +1,102 @@
+# The commands of the project. `make test` is the one list of checks; CI runs the same.
+
+# What `make test` runs, in this order. Each step is a target of its own.
+STEPS := fmt ruff clippy rust-test rust-docs examples benches package install pytest stubs types
+# The steps that only read sources.
+CHECKS := fmt ruff clippy
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# All of Rust is built once, as released; sft-py for the Python of the virtual environment.
+RELEASE := --release --locked
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+export CARGO_TERM_COLOR := never
+export CARGO_TERM_PROGRESS_WHEN := never
+export NO_COLOR := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_PROGRESS_BAR := off
+
+.PHONY: help test check bench docs wheel clean $(STEPS)
+.NOTPARALLEL:
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+test: ## run every check, as CI does
+	@$(call run_steps,$(STEPS))
+
+check: ## run the format checks and lints only
+	@$(call run_steps,$(CHECKS))
+
+# Runs the steps $(1) until one fails; the last line tells how it went.
+define run_steps
+set -e; for step in $(1); do \
+	echo "== $$step"; start=$$(date +%s); \
+	$(MAKE) --no-print-directory $$step || { echo "$@: FAILED in $$step"; exit 1; }; \
+	echo "== $$step took $$(($$(date +%s) - start)) s"; \
+done; echo "$@: all steps passed: $(1)"
+endef
+
+# Development tools in a virtual environment, made again when pyproject.toml changes.
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed, set PYTHON")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+fmt:
+	cargo fmt --all --check
+
+ruff: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clippy: $(VENV)/.ready
+	cargo clippy $(RELEASE) --workspace --all-targets -- -D warnings
+
+rust-test:
+	cargo test $(RELEASE)
+
+rust-docs:
+	RUSTDOCFLAGS="-D warnings" cargo doc $(RELEASE) --no-deps
+
+examples:
+	cargo run $(RELEASE) --example vit_finetune -- --rounds 1 --devices 2 --out $(TARGET)/examples/vit_finetune
+	cargo run $(RELEASE) --example pretrain_digits -- --epochs 1 --out $(TARGET)/examples/pretrain_digits
+
+benches:
+	cargo test $(RELEASE) -p sft-benches --benches
+
+package:
+	cargo package --locked --allow-dirty --no-verify -p sft-compress -p sft-opt -p sft-core
+
+# The wheel under test is built from the source distribution.
+install: $(VENV)/.ready
+	rm -rf $(TARGET)/wheels
+	$(BIN)/maturin build $(RELEASE) --sdist --interpreter $(BIN)/python --out $(TARGET)/wheels
+	$(BIN)/python -m pip uninstall --quiet --yes sft
+	$(BIN)/python -m pip install --quiet $(TARGET)/wheels/*.whl
+
+pytest: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+stubs: $(VENV)/.ready
+	$(BIN)/python -m mypy.stubtest sft._sft
+
+types: $(VENV)/.ready
+	$(BIN)/python -m mypy python/sft python/tests
+
+bench: ## measure: run all benchmarks
+	cargo bench --locked -p sft-benches
+
+docs: rust-docs ## build the documentation of the crates in target/doc
+
+wheel: $(VENV)/.ready ## build the Python wheel and source distribution in dist
+	$(BIN)/maturin build $(RELEASE) --sdist --interpreter $(BIN)/python --out dist
+
+clean: ## remove everything that was built, the virtual environment too
+	cargo clean
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache

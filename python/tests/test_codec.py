@@ -1,0 +1,231 @@
+"""The codec's conversions and errors; what it computes is tested in Rust."""
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import sft
+
+
+def tensor(*shape: int, seed: int = 0) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize("range_", ["tensor", "row"])
+def test_paper_round_trip_keeps_the_largest(range_: Any) -> None:
+    x = tensor(4, 8, 16)
+    frame = sft.Codec.paper(keep=0.25, levels=256, range=range_).encode(x, seed=1)
+    y = sft.decode(frame)
+    assert type(frame) is bytes
+    assert y.shape == x.shape
+    assert y.dtype == np.float32
+    assert y.flags.c_contiguous
+    assert y.flags.writeable
+    kept = y != 0
+    assert kept.sum() == x.size // 4
+    assert np.abs(x[kept]).min() >= np.abs(x[~kept]).max()
+    # A kept element is off by less than one of the 255 steps of the range.
+    assert np.abs(x - y)[kept].max() < np.abs(x).max() / 255
+
+
+@pytest.mark.parametrize("shape", [(1,), (0,), (3, 0, 5), (2, 3), (1, 2, 1, 2, 1, 2, 1, 3)])
+def test_raw_round_trip_is_exact(shape: tuple[int, ...]) -> None:
+    x = tensor(*shape)
+    x.ravel()[:1] = np.nan
+    y = sft.decode(sft.Codec.raw().encode(x))
+    assert y.shape == shape
+    assert x.tobytes() == y.tobytes()
+
+
+def test_seed_decides_the_bytes() -> None:
+    x, codec = tensor(64, 64), sft.Codec.paper()
+    assert codec.encode(x, 5) == codec.encode(x, seed=np.int64(5))
+    assert codec.encode(x, 5) != codec.encode(x, 6)
+    assert codec.encode(x) == codec.encode(x, seed=0)
+    codec.encode(x, seed=2**64 - 1)
+
+
+def test_default_codec_is_the_papers() -> None:
+    codec = sft.Codec.paper()
+    assert (codec.keep, codec.levels, codec.range) == (0.2, 8, "tensor")
+    raw = sft.Codec.raw()
+    assert (raw.keep, raw.levels, raw.range) == (1.0, None, None)
+
+
+@pytest.mark.parametrize(
+    "codec", [sft.Codec.paper(keep=0.125, levels=3, range="row"), sft.Codec.raw()]
+)
+def test_repr_makes_an_equal_codec(codec: sft.Codec) -> None:
+    again = eval(repr(codec), {"Codec": sft.Codec})
+    assert again == codec
+    assert hash(again) == hash(codec)
+
+
+def test_codecs_differ_by_every_setting() -> None:
+    codecs = {
+        sft.Codec.raw(),
+        sft.Codec.paper(keep=1.0),
+        sft.Codec.paper(),
+        sft.Codec.paper(keep=0.3),
+        sft.Codec.paper(levels=9),
+        sft.Codec.paper(range="row"),
+    }
+    assert len(codecs) == 6
+    assert sft.Codec.raw() != "Codec.raw()"
+
+
+def test_codec_is_frozen() -> None:
+    codec: Any = sft.Codec.paper()
+    with pytest.raises(AttributeError):
+        codec.keep = 0.5
+    with pytest.raises(AttributeError):
+        codec.other = 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"keep": 0.0}, r"keep must be in \(0, 1\], got 0"),
+        ({"keep": float("nan")}, r"keep must be in \(0, 1\], got NaN"),
+        ({"levels": 1}, r"levels must be in 2\.\.=256, got 1"),
+        ({"levels": -1}, r"levels must be in 2\.\.=256, got -1"),
+        ({"levels": 2**70}, r"levels must be in 2\.\.=256, got 1180591620717411303424"),
+        ({"range": "column"}, "range must be 'tensor' or 'row', got 'column'"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        sft.Codec.paper(**settings)
+    assert not isinstance(raised.value, sft.CodecError)
+
+
+def test_settings_are_keyword_only() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        sft.Codec.paper(0.2, 8)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="integer"):
+        sft.Codec.paper(levels=8.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seed_out_of_range_is_named(seed: int) -> None:
+    with pytest.raises(ValueError, match=rf"seed must be in 0\.\.2\*\*64, got {seed}"):
+        sft.Codec.raw().encode(tensor(3), seed=seed)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32", ">f4", "complex64"])
+def test_other_dtypes_are_type_errors_with_a_remedy(dtype: str) -> None:
+    x: Any = np.ones(3, dtype=dtype)
+    with pytest.raises(TypeError, match=r"dtype float32, got .*x\.astype\(numpy\.float32\)"):
+        sft.Codec.raw().encode(x)
+    sft.Codec.raw().encode(x.real.astype(np.float32))
+
+
+@pytest.mark.parametrize("x", [[1.0, 2.0], 1.0, None, "x", b"abcd"])
+def test_other_objects_are_type_errors_with_a_remedy(x: Any) -> None:
+    message = r"NumPy array of float32, got \w+: convert it with numpy\.asarray"
+    with pytest.raises(TypeError, match=message):
+        sft.Codec.raw().encode(x)
+
+
+def unaligned() -> npt.NDArray[np.float32]:
+    return np.frombuffer(bytes(13), dtype=np.uint8)[1:].view(np.float32)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        tensor(4, 6).T,
+        np.asfortranarray(tensor(4, 6)),
+        tensor(12)[::2],
+        tensor(12)[::-1],
+        tensor(4, 6)[:, :3],
+        unaligned(),
+    ],
+)
+def test_arrays_out_of_order_are_value_errors_with_a_remedy(x: npt.NDArray[np.float32]) -> None:
+    with pytest.raises(ValueError, match=r"x must be C-contiguous .*numpy\.require"):
+        sft.Codec.raw().encode(x)
+    y = sft.decode(sft.Codec.raw().encode(np.require(x, requirements=["C", "A"])))
+    np.testing.assert_array_equal(x, y)
+
+
+def test_contiguous_views_are_read_in_place() -> None:
+    x = tensor(6, 4)
+    x.flags.writeable = False
+    y = sft.decode(sft.Codec.raw().encode(x[2:4]))
+    np.testing.assert_array_equal(x[2:4], y)
+
+
+@pytest.mark.parametrize("dims", [0, 9])
+def test_number_of_dimensions_is_checked(dims: int) -> None:
+    with pytest.raises(ValueError, match=f"dimensions.*{dims}") as raised:
+        sft.Codec.raw().encode(np.ones((1,) * dims, dtype=np.float32))
+    assert not isinstance(raised.value, sft.CodecError)
+
+
+def test_non_finite_elements_have_a_kind() -> None:
+    x = np.array([[1.0, 2.0], [np.inf, 3.0]], dtype=np.float32)
+    with pytest.raises(sft.CodecError, match="element 2 is inf") as raised:
+        sft.Codec.paper().encode(x)
+    assert raised.value.kind == "non_finite"
+
+
+FRAME = sft.Codec.paper().encode(tensor(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("frame", "kind"),
+    [
+        (b"", "truncated"),
+        (FRAME[:-1], "truncated"),
+        (FRAME + b"\0", "trailing_bytes"),
+        (b"PNG!" + FRAME[4:], "corrupt"),
+        (FRAME[:4] + b"\xff" + FRAME[5:], "unsupported_version"),
+        (FRAME[:-1] + bytes([FRAME[-1] ^ 1]), "checksum"),
+    ],
+)
+def test_bad_frames_have_a_kind(frame: bytes, kind: str) -> None:
+    with pytest.raises(sft.CodecError) as raised:
+        sft.decode(frame)
+    assert raised.value.kind == kind
+    assert str(raised.value)
+
+
+def test_codec_error_survives_pickling_and_copying() -> None:
+    with pytest.raises(sft.CodecError) as raised:
+        sft.decode(b"")
+    for again in (pickle.loads(pickle.dumps(raised.value)), copy.copy(raised.value)):
+        assert type(again) is sft.CodecError
+        assert (again.kind, str(again)) == ("truncated", str(raised.value))
+
+
+def test_max_elements_bounds_the_result() -> None:
+    assert sft.decode(FRAME, max_elements=64).size == 64
+    with pytest.raises(sft.CodecError, match="limit of 63") as raised:
+        sft.decode(FRAME, max_elements=63)
+    assert raised.value.kind == "too_large"
+    with pytest.raises(ValueError, match=r"max_elements must be in .*, got -1"):
+        sft.decode(FRAME, max_elements=-1)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        bytearray(FRAME),
+        memoryview(FRAME),
+        memoryview(b"".join(bytes([byte, 0]) for byte in FRAME))[::2],
+        np.frombuffer(FRAME, dtype=np.uint8),
+    ],
+)
+def test_every_buffer_of_bytes_is_a_frame(frame: Any) -> None:
+    np.testing.assert_array_equal(sft.decode(frame), sft.decode(FRAME))
+
+
+@pytest.mark.parametrize("frame", ["SFTZ", 5, None, [1, 2], np.ones(3, dtype=np.float32)])
+def test_other_frames_are_type_errors(frame: Any) -> None:
+    with pytest.raises(TypeError, match="frame must be bytes, bytearray, memoryview"):
+        sft.decode(frame)
