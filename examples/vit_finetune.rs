@@ -1,11 +1,12 @@
 //! Split LoRA fine-tuning of a vision transformer over many devices, scheme beside scheme.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use sft_core::{
-    Data, Error, Images, Job, Pretrained, Result, Scheme, Vit, Wireless, finetune, save_adapters,
+    Data, Error, Head, Images, Job, Outcome, Pretrained, Result, Scheme, Settings, Vit, Wireless,
+    finetune, save_adapters,
 };
 use sft_examples::flags::{Flags, message};
 use sft_examples::input;
@@ -23,38 +24,36 @@ fn main() {
 
 fn run(flags: &Flags) -> Result<()> {
     let bench = Bench::load(flags)?;
-    prepare(&flags.out)?;
-    let mut schemes = Vec::with_capacity(flags.scheme.len());
-    for &scheme in &flags.scheme {
-        schemes.push(bench.run(flags, scheme)?);
+    let setups = flags
+        .scheme
+        .iter()
+        .map(|&scheme| bench.setup(flags, scheme));
+    let setups = setups.collect::<Result<Vec<_>>>()?;
+    let made = make_folder(&flags.out)?;
+    let done = bench.run_all(flags, &setups);
+    if done.is_err() {
+        // Only folders that this run made and left empty go.
+        for folder in &made {
+            let _ = std::fs::remove_dir(folder);
+        }
     }
-    let settings = serde_json::to_value(flags).map_err(|e| Error::file(&flags.out, e))?;
-    let (runs, adapters): (Vec<_>, Vec<_>) = schemes.into_iter().unzip();
-    for (run, adapters) in runs.iter().zip(&adapters) {
-        let path = flags.out.join(format!("adapters-{}.safetensors", run.name));
-        let lora = flags.settings(Scheme::Sft)?.lora;
-        save_adapters(&path, &bench.vit, lora, adapters)?;
-    }
-    let run = Run {
-        settings,
-        schemes: runs,
-    };
-    write(&flags.out, &run)?;
-    println!("{}", table(&run, flags.target_accuracy));
-    println!(
-        "run.json, adapters and pictures are in {}",
-        flags.out.display()
-    );
-    Ok(())
+    done
 }
 
-/// Makes the folder and sees that files can be written in it.
-fn prepare(out: &Path) -> Result<()> {
+/// Makes the folder, sees that files can be written in it, and names those that were new.
+fn make_folder(out: &Path) -> Result<Vec<PathBuf>> {
+    let new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let made = out
+        .ancestors()
+        .take_while(new)
+        .map(Path::to_path_buf)
+        .collect();
     std::fs::create_dir_all(out).map_err(|e| Error::file(out, e))?;
     let probe = out.join(format!(".probe.{}", std::process::id()));
     std::fs::write(&probe, b"")
         .and_then(|()| std::fs::remove_file(&probe))
-        .map_err(|e| Error::file(out, e))
+        .map_err(|e| Error::file(out, e))?;
+    Ok(made)
 }
 
 /// Everything that the schemes have in common.
@@ -64,6 +63,13 @@ struct Bench {
     train: Images,
     test: Images,
     partition: Vec<Vec<usize>>,
+}
+
+/// What one scheme is asked to do.
+struct Setup {
+    settings: Settings,
+    wireless: Wireless,
+    head: Head,
 }
 
 impl Bench {
@@ -81,8 +87,8 @@ impl Bench {
         })
     }
 
-    /// Fine-tunes by one scheme, with a progress bar.
-    fn run(&self, flags: &Flags, scheme: Scheme) -> Result<(SchemeRun, sft_core::Adapters)> {
+    /// What one scheme is asked to do, checked.
+    fn setup(&self, flags: &Flags, scheme: Scheme) -> Result<Setup> {
         let settings = flags.settings(scheme)?;
         let classes = self.train.classes();
         let model = self
@@ -92,35 +98,80 @@ impl Bench {
         let samples: Vec<usize> = self.partition.iter().map(Vec::len).collect();
         let wireless = Wireless::new(model, flags.channel()?, &samples, &settings)?;
         let head = input::head(&self.pretrained, classes, flags.seed);
-        let bar = ProgressBar::no_length();
-        let job = Job {
+        let setup = Setup {
+            settings,
+            wireless,
+            head,
+        };
+        self.job(&setup, &|| ()).validate()?;
+        Ok(setup)
+    }
+
+    fn job<'a>(&'a self, setup: &'a Setup, on_batch: &'a (dyn Fn() + Sync)) -> Job<'a> {
+        Job {
             model: &self.vit,
-            head: &head,
+            head: &setup.head,
             train: &self.train,
             partition: &self.partition,
             test: &self.test,
-            settings,
-            wireless: &wireless,
-            on_batch: &|| bar.inc(1),
-        };
-        bar.set_length((settings.rounds * job.batches_per_round()) as u64);
+            settings: setup.settings,
+            wireless: &setup.wireless,
+            on_batch,
+        }
+    }
+
+    /// Runs every scheme, then writes the files and prints the table.
+    fn run_all(&self, flags: &Flags, setups: &[Setup]) -> Result<()> {
+        let outcomes = setups
+            .iter()
+            .map(|setup| self.run(setup))
+            .collect::<Result<Vec<_>>>()?;
+        let mut schemes = Vec::with_capacity(setups.len());
+        for (
+            Setup {
+                settings, wireless, ..
+            },
+            outcome,
+        ) in setups.iter().zip(outcomes)
+        {
+            let name = settings.scheme.name();
+            let path = flags.out.join(format!("adapters-{name}.safetensors"));
+            save_adapters(&path, &self.vit, settings.lora, &outcome.adapters)?;
+            let device_memory_bytes = wireless.device_memory_bytes(settings)?;
+            schemes.push(SchemeRun {
+                name,
+                device_memory_bytes,
+                rounds: outcome.rounds,
+            });
+        }
+        let settings = serde_json::to_value(flags).map_err(|e| Error::file(&flags.out, e))?;
+        let run = Run { settings, schemes };
+        write(&flags.out, &run)?;
+        println!("{}", table(&run, flags.target_accuracy));
+        println!(
+            "run.json, adapters and pictures are in {}",
+            flags.out.display()
+        );
+        Ok(())
+    }
+
+    /// Fine-tunes by one scheme, with a progress bar.
+    fn run(&self, setup: &Setup) -> Result<Outcome> {
+        let bar = ProgressBar::no_length();
+        let on_batch = || bar.inc(1);
+        let job = self.job(setup, &on_batch);
+        bar.set_length((setup.settings.rounds * job.batches_per_round()) as u64);
         bar.set_style(style());
-        bar.set_prefix(title(scheme.name()));
+        bar.set_prefix(title(setup.settings.scheme.name()));
         let outcome = finetune(&job, &mut |round| {
             bar.set_message(format!(
                 "round {}: {:.1} %",
                 round.round,
                 100.0 * round.accuracy
             ));
-        })?;
+        });
         bar.finish_and_clear();
-        let device_memory_bytes = wireless.device_memory_bytes(&settings)?;
-        let run = SchemeRun {
-            name: scheme.name(),
-            device_memory_bytes,
-            rounds: outcome.rounds,
-        };
-        Ok((run, outcome.adapters))
+        outcome
     }
 }
 

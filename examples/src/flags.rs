@@ -1,4 +1,6 @@
 //! The flags of `vit_finetune`.
+// clap prints the documentation of a flag as it stands.
+#![allow(clippy::doc_markdown)]
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -55,7 +57,7 @@ pub struct Flags {
     /// Scale of the adapters is alpha / rank; by default alpha = rank.
     #[arg(long)]
     pub alpha: Option<f64>,
-    /// Kept fraction of an activation's elements, in (0, 1] [rho].
+    /// Kept fraction of an activation's elements, in (0, 1] [ρ].
     #[arg(long, default_value_t = 0.2)]
     pub keep: f64,
     /// Quantization points of an activation's magnitudes, 2 to 256 [E + 1].
@@ -73,10 +75,10 @@ pub struct Flags {
     /// Update rule of the adapters and the head.
     #[arg(long, value_enum, default_value_t = OptimizerFlag::Adamw)]
     pub optimizer: OptimizerFlag,
-    /// Learning rate of the devices in round 1 [epsilon_u].
+    /// Learning rate of the devices in round 1 [ε_u].
     #[arg(long, default_value_t = 3e-3)]
     pub lr: f64,
-    /// Learning rate of the server in round 1 [epsilon_s]; by default that of the devices.
+    /// Learning rate of the server in round 1 [ε_s]; by default that of the devices.
     #[arg(long)]
     pub lr_server: Option<f64>,
     /// Momentum of SGD, in [0, 1).
@@ -127,7 +129,7 @@ pub enum RangeFlag {
 pub enum OptimizerFlag {
     /// Stochastic gradient descent with momentum.
     Sgd,
-    /// `AdamW` with weight decay 0.01.
+    /// AdamW with weight decay 0.01.
     Adamw,
 }
 

@@ -5,7 +5,7 @@
 //! block is one vector: `A` then `B` of each adapted linear, in the model's order.
 
 use rand::Rng;
-use rand_distr::{Distribution, Normal};
+use rand_distr::{Distribution, StandardNormal};
 
 use crate::{Error, Result};
 
@@ -70,14 +70,18 @@ impl Lora {
 
     /// One block's initial adapter: `A` from N(0, 1/r^2), `B` zero.
     pub fn initial(self, linears: &[LinearSpec], rng: &mut impl Rng) -> Vec<f32> {
-        // A standard deviation of 1 / r is positive and finite for every rank.
-        let normal = Normal::new(0.0, 1.0 / self.rank as f64).expect("a valid deviation");
+        let deviation = 1.0 / self.rank as f64;
         let mut values = Vec::with_capacity(self.parameters(linears));
         for linear in linears {
-            let a = (0..self.rank * linear.inputs).map(|_| normal.sample(rng) as f32);
+            let a = (0..self.rank * linear.inputs).map(|_| (deviation * normal(rng)) as f32);
             values.extend(a);
             values.resize(values.len() + self.rank * linear.outputs, 0.0);
         }
         values
     }
+}
+
+/// A draw from the standard normal distribution.
+pub(crate) fn normal(rng: &mut impl Rng) -> f64 {
+    StandardNormal.sample(rng)
 }

@@ -7,7 +7,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, Var};
 
 use crate::trainable::Trainable;
-use crate::{Head, Lora, Model, Optimizer, Result};
+use crate::{Adapters, Head, Lora, Model, Optimizer, Result};
 
 /// The device's half: embedding and the first blocks, with their adapters.
 pub struct DeviceHalf<'m> {
@@ -143,17 +143,8 @@ impl<'m> ServerHalf<'m> {
     ///
     /// # Errors
     /// A tensor operation failed.
-    pub fn adapters(&self) -> Result<(Vec<Vec<f32>>, Head)> {
-        let mut blocks = self.adapter.values()?;
-        let mut head = blocks.split_off(blocks.len() - 2).into_iter();
-        let mut next = || head.next().unwrap_or_default();
-        Ok((
-            blocks,
-            Head {
-                weight: next(),
-                bias: next(),
-            },
-        ))
+    pub fn adapters(&self) -> Result<Adapters> {
+        Ok(Adapters::from_vectors(self.adapter.values()?))
     }
 }
 

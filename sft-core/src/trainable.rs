@@ -3,8 +3,8 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use candle_nn::optim::{AdamW, Optimizer as _, ParamsAdamW};
-use rand_distr::{Distribution, Normal};
 
+use crate::adapter::normal;
 use crate::{Error, Lora, Model, Result, seed};
 
 /// The classification head, trained in full.
@@ -19,11 +19,9 @@ pub struct Head {
 impl Head {
     /// A new head for `classes` classes: weights from N(0, 0.02^2), bias 0.
     pub fn new(classes: usize, width: usize, seed: u64) -> Self {
-        // The deviation is a positive constant.
-        let normal = Normal::new(0.0f32, 0.02).expect("a valid deviation");
         let mut rng = seed::rng(seed, &[seed::HEAD]);
         let weight = (0..classes * width)
-            .map(|_| normal.sample(&mut rng))
+            .map(|_| (0.02 * normal(&mut rng)) as f32)
             .collect();
         Self {
             weight,
@@ -53,6 +51,27 @@ impl Adapters {
         Self {
             blocks: (0..model.depth() as u64).map(block).collect(),
             head,
+        }
+    }
+
+    /// Every vector, in the order of messages: the blocks, the head's weight, its bias.
+    pub(crate) fn vectors(&self) -> impl Iterator<Item = &[f32]> {
+        let head = [self.head.weight.as_slice(), self.head.bias.as_slice()];
+        self.blocks.iter().map(Vec::as_slice).chain(head)
+    }
+
+    /// The length of every vector.
+    pub(crate) fn lengths(&self) -> Vec<usize> {
+        self.vectors().map(<[f32]>::len).collect()
+    }
+
+    /// Adapters and head from their vectors.
+    pub(crate) fn from_vectors(mut blocks: Vec<Vec<f32>>) -> Self {
+        let bias = blocks.pop().unwrap_or_default();
+        let weight = blocks.pop().unwrap_or_default();
+        Self {
+            blocks,
+            head: Head { weight, bias },
         }
     }
 }

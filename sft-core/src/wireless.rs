@@ -35,13 +35,14 @@ impl Wireless {
     /// everything else is Table II of the paper, FLOPs are counted exactly.
     ///
     /// # Errors
-    /// A channel, a model or settings outside the ranges of the cost model.
+    /// Settings outside their ranges, or a channel or a model outside those of the cost model.
     pub fn new(
         model: Transformer,
         channel: Channel,
         samples: &[usize],
         settings: &Settings,
     ) -> Result<Self> {
+        settings.validate(model.blocks)?;
         let mut training = Training::default();
         training.batch = settings.batch;
         training.local_epochs = settings.local_epochs;

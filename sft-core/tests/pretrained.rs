@@ -103,7 +103,7 @@ fn a_missing_or_misshapen_tensor_is_named() {
     assert_eq!(missing, format!("missing tensor {query}"));
     let wrong = common::random(&[12, 11], 1.0, 1);
     let misshapen = refusal(None, |tensors| {
-        drop(tensors.insert(query.into(), wrong.clone()))
+        drop(tensors.insert(query.into(), wrong.clone()));
     });
     assert_eq!(
         misshapen,
@@ -112,7 +112,7 @@ fn a_missing_or_misshapen_tensor_is_named() {
     let cls = "vit.embeddings.cls_token";
     let integers = Tensor::zeros((1, 1, 12), candle_core::DType::U32, &Device::Cpu).unwrap();
     let integers = refusal(None, |tensors| {
-        drop(tensors.insert(cls.into(), integers.clone()))
+        drop(tensors.insert(cls.into(), integers.clone()));
     });
     assert_eq!(integers, format!("tensor {cls} is U32, expected floats"));
 }

@@ -31,7 +31,7 @@ fn five_split_steps_equal_five_unsplit_steps_wherever_the_cut_is() {
                 .step(&model.embed(&input).unwrap(), &labels, false)
                 .unwrap();
         }
-        let (blocks, head) = unsplit.adapters().unwrap();
+        let Adapters { blocks, head } = unsplit.adapters().unwrap();
         assert_ne!(blocks, start.blocks, "the steps change the adapters");
 
         for cut in 1..config.num_hidden_layers {
@@ -46,7 +46,10 @@ fn five_split_steps_equal_five_unsplit_steps_wherever_the_cut_is() {
                     .backward(&activation, &reply.gradient.unwrap())
                     .unwrap();
             }
-            let (rest, split_head) = server.adapters().unwrap();
+            let Adapters {
+                blocks: rest,
+                head: split_head,
+            } = server.adapters().unwrap();
             assert_close(&[device.adapters().unwrap(), rest].concat(), &blocks, 1e-6);
             assert_close(
                 &[split_head.weight],

@@ -10,14 +10,14 @@ impl BlockWeights {
         &self,
         x: &[f32],
         saved: &Saved,
-        lora: [LoraPair<'_>; 6],
+        lora: &[LoraPair<'_>; 6],
         dy: &[f32],
         grads: [LoraPairGrad<'_>; 6],
         input_gradient: bool,
     ) -> Option<Vec<f32>> {
         let width = self.width();
         let tokens = x.len() / width;
-        let [q, k, v, o, up, down] = lora;
+        let [q, k, v, o, up, down] = *lora;
         let [gq, gk, gv, go, gup, gdown] = grads;
         let [uq, uk, uv, uo, uup, udown] = &saved.low_rank;
 

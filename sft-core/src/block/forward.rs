@@ -11,11 +11,11 @@ impl BlockWeights {
         &self,
         x: &[f32],
         samples: usize,
-        lora: [LoraPair<'_>; 6],
+        lora: &[LoraPair<'_>; 6],
     ) -> (Vec<f32>, Saved) {
         let width = self.width();
         let tokens = x.len() / width;
-        let [q, k, v, o, up, down] = lora;
+        let [q, k, v, o, up, down] = *lora;
 
         let normed = self.norm1.apply(x);
         let mut qkv = vec![0.0; tokens * 3 * width];

@@ -77,21 +77,16 @@ impl Linear {
         dx: Option<&mut [f32]>,
     ) {
         let (inputs, outputs, rank) = (self.inputs(), self.outputs(), lora.rank);
+        let LoraPairGrad { a: da, b: db } = grad;
         let tokens = x.len() / inputs;
         let mut du = vec![0.0; tokens * rank];
         let b = Mat::new(lora.b, outputs, rank);
         matmul(MatMut::new(&mut du, tokens, rank), dy, b, 0.0, lora.scale);
         let du = Mat::new(&du, tokens, rank);
         let u = Mat::new(u, tokens, rank);
+        matmul(MatMut::new(db, outputs, rank), dy.t(), u, 0.0, lora.scale);
         matmul(
-            MatMut::new(grad.b, outputs, rank),
-            dy.t(),
-            u,
-            0.0,
-            lora.scale,
-        );
-        matmul(
-            MatMut::new(grad.a, rank, inputs),
+            MatMut::new(da, rank, inputs),
             du.t(),
             Mat::new(x, tokens, inputs),
             0.0,

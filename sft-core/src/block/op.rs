@@ -101,7 +101,7 @@ impl CustomOp2 for BlockOp {
         let samples = self.check(hidden_layout.shape(), adapter_layout.shape())?;
         let x = contiguous(hidden, hidden_layout)?;
         let adapter = contiguous(adapter, adapter_layout)?;
-        let (y, state) = self.weights.forward(x, samples, self.pairs(adapter));
+        let (y, state) = self.weights.forward(x, samples, &self.pairs(adapter));
         if let Some(saved) = &self.saved {
             *saved
                 .lock()
@@ -134,7 +134,7 @@ impl CustomOp2 for BlockOp {
                 let (pairs, grads) = (self.pairs(adapter), self.pair_grads(&mut dadapter));
                 dx = self
                     .weights
-                    .backward(x, &saved, pairs, dy, grads, self.input_gradient);
+                    .backward(x, &saved, &pairs, dy, grads, self.input_gradient);
             },
         )?;
         let dx = dx

@@ -102,7 +102,7 @@ impl Data for Images {
                 let scale = 1.0 / (f32::from(self.full) * self.input.std[channel]);
                 let shift = self.input.mean[channel] / self.input.std[channel];
                 resize(plane, from, &taps, |value| {
-                    values.push(value * scale - shift)
+                    values.push(value * scale - shift);
                 });
             }
         }

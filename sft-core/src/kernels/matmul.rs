@@ -91,34 +91,41 @@ fn check(len: usize, rows: usize, cols: usize, row_stride: usize) {
 
 /// `dst = keep * dst + scale * lhs * rhs` on one thread; with `keep` 0, `dst` is not read.
 pub(crate) fn matmul(dst: MatMut<'_>, lhs: Mat<'_>, rhs: Mat<'_>, keep: f32, scale: f32) {
+    let MatMut {
+        data,
+        rows,
+        cols,
+        row_stride,
+    } = dst;
     assert_eq!(lhs.cols, rhs.rows, "inner sizes of a matrix product");
     assert_eq!(
-        (dst.rows, dst.cols),
+        (rows, cols),
         (lhs.rows, rhs.cols),
         "output size of a matrix product"
     );
-    if dst.rows == 0 || dst.cols == 0 {
+    if rows == 0 || cols == 0 {
         return;
     }
     // SAFETY: the constructors checked that every element that the views name
     // lies in their slices, and transposing names the same elements; the sizes
-    // agree by the assertions above; `dst` is borrowed exclusively, so it does
-    // not overlap the inputs, and its rows do not overlap each other.
+    // agree by the assertions above; `data` is borrowed exclusively, so it does
+    // not overlap the inputs, and its rows do not overlap each other. Strides
+    // are at most the length of a slice, so they fit an isize.
     unsafe {
         gemm::gemm(
-            dst.rows,
-            dst.cols,
+            rows,
+            cols,
             lhs.cols,
-            dst.data.as_mut_ptr(),
+            data.as_mut_ptr(),
             1,
-            dst.row_stride as isize,
+            row_stride.cast_signed(),
             keep != 0.0,
             lhs.data.as_ptr(),
-            lhs.col_stride as isize,
-            lhs.row_stride as isize,
+            lhs.col_stride.cast_signed(),
+            lhs.row_stride.cast_signed(),
             rhs.data.as_ptr(),
-            rhs.col_stride as isize,
-            rhs.row_stride as isize,
+            rhs.col_stride.cast_signed(),
+            rhs.row_stride.cast_signed(),
             keep,
             scale,
             false,

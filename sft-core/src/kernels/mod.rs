@@ -1,6 +1,8 @@
 //! The arithmetic under the block engine, over `f32` slices: the one door to
 //! `gemm`, and elementwise kernels that the compiler vectorises for the
 //! processor found at run time.
+// A kernel must be inlined into the function that enables its instructions.
+#![allow(clippy::inline_always)]
 
 mod activation;
 mod matmul;

@@ -7,7 +7,7 @@ use sft_compress::{Codec, TensorView, decode};
 use super::Job;
 use crate::link::{ActivationMessage, AdapterMessage, Counted, GradientMessage, Link, Traffic};
 use crate::split::{DeviceHalf, ServerHalf};
-use crate::{Adapters, Error, Head, Result, seed};
+use crate::{Adapters, Error, Result, seed};
 
 /// What a device's part of a round leaves behind.
 pub(super) struct Part {
@@ -40,7 +40,7 @@ impl<'a> Turn<'a> {
     pub(super) fn whole(self, start: &Adapters) -> Result<Part> {
         let settings = &self.job.settings;
         let down = AdapterMessage::encode(start.vectors())?;
-        let start = start.from_vectors(down.decode(&start.lengths())?);
+        let start = Adapters::from_vectors(down.decode(&start.lengths())?);
         let rate = settings.lr * settings.decay(self.round);
         let model = self.job.model;
         let (lora, optimizer) = (settings.lora, settings.optimizer);
@@ -55,11 +55,10 @@ impl<'a> Turn<'a> {
             samples += batch.len();
             self.job.batch_done();
         }
-        let (blocks, head) = half.adapters()?;
-        let trained = Adapters { blocks, head };
+        let trained = half.adapters()?;
         self.all_finite(&trained)?;
         let up = AdapterMessage::encode(trained.vectors())?;
-        let adapters = trained.from_vectors(up.decode(&trained.lengths())?);
+        let adapters = Adapters::from_vectors(up.decode(&trained.lengths())?);
         let traffic = Traffic {
             adapter_up: up.bytes(),
             adapter_down: down.bytes(),
@@ -142,14 +141,15 @@ impl<'a> Turn<'a> {
     }
 
     fn finite(self, values: &[f32], tensor: &'static str) -> Result<()> {
-        match values.iter().all(|v| v.is_finite()) {
-            true => Ok(()),
-            false => Err(Error::Diverged {
-                round: self.round,
-                device: self.device,
-                tensor,
-            }),
+        if values.iter().all(|v| v.is_finite()) {
+            return Ok(());
         }
+        let Self { round, device, .. } = self;
+        Err(Error::Diverged {
+            round,
+            device,
+            tensor,
+        })
     }
 
     fn all_finite(self, adapters: &Adapters) -> Result<()> {
@@ -190,7 +190,7 @@ impl<'a> Session<'a> {
     }
 
     fn finish(self, traffic: Traffic) -> Result<Part> {
-        let (blocks, head) = self.half.adapters()?;
+        let Adapters { blocks, head } = self.half.adapters()?;
         let blocks = [self.uploaded, blocks].concat();
         let adapters = Adapters { blocks, head };
         self.turn.all_finite(&adapters)?;
@@ -235,26 +235,4 @@ fn tensor(frame: &[u8]) -> Result<Tensor> {
     let decoded = decode(frame)?;
     let shape = decoded.shape().to_vec();
     Ok(Tensor::from_vec(decoded.into_data(), shape, &Device::Cpu)?)
-}
-
-impl Adapters {
-    /// Every vector, in the order of the messages: the blocks, the head's weight, its bias.
-    fn vectors(&self) -> impl Iterator<Item = &[f32]> {
-        let head = [self.head.weight.as_slice(), self.head.bias.as_slice()];
-        self.blocks.iter().map(Vec::as_slice).chain(head)
-    }
-
-    fn lengths(&self) -> Vec<usize> {
-        self.vectors().map(<[f32]>::len).collect()
-    }
-
-    /// Adapters of the same sizes from their vectors.
-    fn from_vectors(&self, mut blocks: Vec<Vec<f32>>) -> Self {
-        let bias = blocks.pop().unwrap_or_default();
-        let weight = blocks.pop().unwrap_or_default();
-        Self {
-            blocks,
-            head: Head { weight, bias },
-        }
-    }
 }

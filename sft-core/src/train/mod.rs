@@ -85,7 +85,11 @@ impl Job<'_> {
         (self.on_batch)();
     }
 
-    fn validate(&self) -> Result<()> {
+    /// Checks that the parts fit together; [`finetune`] does so first.
+    ///
+    /// # Errors
+    /// The first part that does not fit, named.
+    pub fn validate(&self) -> Result<()> {
         self.settings.validate(self.model.depth())?;
         let samples = self.train.len();
         let known = |part: &Vec<usize>| !part.is_empty() && part.iter().all(|&i| i < samples);

@@ -64,9 +64,9 @@ pub struct Settings {
     pub batch: usize,
     /// The rule of (5) and (6).
     pub optimizer: Optimizer,
-    /// The device's rate in round 1 [epsilon_u].
+    /// The device's rate in round 1 [`ε_u`].
     pub lr: f64,
-    /// The server's rate in round 1 [epsilon_s].
+    /// The server's rate in round 1 [`ε_s`].
     pub lr_server: f64,
     /// The factor on both rates from round to round.
     pub lr_decay: f64,
@@ -146,11 +146,11 @@ fn require(
     value: impl std::fmt::Display,
     accepted: &str,
 ) -> Result<()> {
-    match holds {
-        true => Ok(()),
-        false => Err(Error::argument(
-            argument,
-            format!("must be {accepted}, got {value}"),
-        )),
+    if holds {
+        return Ok(());
     }
+    Err(Error::argument(
+        argument,
+        format!("must be {accepted}, got {value}"),
+    ))
 }

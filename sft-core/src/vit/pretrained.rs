@@ -145,9 +145,8 @@ fn infer_config(tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> 
     let tokens = dims("vit.embeddings.position_embeddings", 3)?[1];
     let side = (tokens.saturating_sub(1) as f64).sqrt().round() as usize;
     let mlp = dims("vit.encoder.layer.0.intermediate.dense.weight", 2)?[0];
-    let layers = (0..)
-        .take_while(|i| tensors.keys().any(|k| k.starts_with(&layer_prefix(*i))))
-        .count();
+    let has_layer = |i: &usize| tensors.keys().any(|k| k.starts_with(&layer_prefix(*i)));
+    let layers = (0..tensors.len()).take_while(has_layer).count();
     Ok(VitConfig {
         hidden_size: patch[0],
         num_hidden_layers: layers,

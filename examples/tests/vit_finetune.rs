@@ -1,0 +1,268 @@
+//! `vit_finetune` as its users run it: results, files, and what bad input says.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The example that cargo built beside this test.
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors()
+        .nth(2)
+        .unwrap()
+        .join("examples")
+        .join("vit_finetune")
+}
+
+/// A folder of its own that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("sft-cli-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn join(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn run(out: &str, flags: &[&str]) -> Output {
+    Command::new(program())
+        .args(["--out", out])
+        .args(flags)
+        .output()
+        .unwrap()
+}
+
+fn json(out: &str) -> Value {
+    let text = std::fs::read_to_string(Path::new(out).join("run.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// One line on standard error, exit code 1, no output folder.
+fn refused(flags: &[&str], message: &str) {
+    let folder = Folder::new("refused");
+    let out = folder.join("out");
+    let output = run(&out, flags);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{flags:?}: {error}");
+    assert!(error.contains(message), "{flags:?} said {error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(output.stdout.is_empty());
+    assert!(!Path::new(&out).exists(), "{flags:?} left a folder");
+}
+
+#[test]
+fn a_run_leaves_the_documented_files() {
+    let folder = Folder::new("files");
+    let out = folder.join("a/b");
+    let output = run(&out, &["--rounds", "2", "--devices", "3", "--seed", "5"]);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let run = json(&out);
+    assert_eq!(run["settings"]["devices"], 3);
+    let names: Vec<_> = run["schemes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| &s["name"])
+        .collect();
+    assert_eq!(names, ["sft", "sft-raw", "sl", "fl-lora"]);
+    for scheme in run["schemes"].as_array().unwrap() {
+        assert!(scheme["device_memory_bytes"].as_f64().unwrap() > 0.0);
+        let rounds = scheme["rounds"].as_array().unwrap();
+        assert_eq!(rounds.len(), 2);
+        for (i, round) in rounds.iter().enumerate() {
+            assert_eq!(round["round"], i as u64 + 1);
+            assert!((0.0..=1.0).contains(&round["accuracy"].as_f64().unwrap()));
+            for field in [
+                "bytes_up",
+                "bytes_down",
+                "adapter_bytes_up",
+                "adapter_bytes_down",
+            ] {
+                assert!(round[field].is_u64(), "{field}");
+            }
+            for field in ["loss", "delay_s", "wall_s"] {
+                assert!(round[field].as_f64().unwrap() > 0.0, "{field}");
+            }
+        }
+        let file = format!("adapters-{}.safetensors", scheme["name"].as_str().unwrap());
+        let bytes = std::fs::read(Path::new(&out).join(file)).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let name = "base_model.model.vit.encoder.layer.0.attention.attention.query.lora_B.weight";
+        let b = tensors.tensor(name).unwrap();
+        assert!(b.data().iter().any(|&byte| byte != 0), "B was trained");
+    }
+    for picture in ["accuracy_over_time.svg", "accuracy_over_traffic.svg"] {
+        let svg = std::fs::read_to_string(Path::new(&out).join(picture)).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("SFT without compression"));
+    }
+    let files = std::fs::read_dir(&out).unwrap().count();
+    assert_eq!(
+        files, 7,
+        "run.json, four adapters, two pictures and nothing else"
+    );
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        table.contains("| SFT ") && table.contains("| FL with LoRA"),
+        "{table}"
+    );
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_on_any_number_of_threads() {
+    let folder = Folder::new("threads");
+    let results = ["1", "3"].map(|threads| {
+        let out = folder.join(threads);
+        let flags = [
+            "--rounds",
+            "1",
+            "--partition",
+            "dirichlet:0.5",
+            "--threads",
+            threads,
+        ];
+        assert!(run(&out, &flags).status.success());
+        let mut run = json(&out);
+        for scheme in run["schemes"].as_array_mut().unwrap() {
+            for round in scheme["rounds"].as_array_mut().unwrap() {
+                round.as_object_mut().unwrap().remove("wall_s");
+            }
+        }
+        run
+    });
+    assert_eq!(results[0], results[1]);
+}
+
+#[test]
+fn the_target_ends_a_scheme_and_the_table_says_when() {
+    let folder = Folder::new("target");
+    let out = folder.join("out");
+    let flags = [
+        "--scheme",
+        "sft",
+        "--rounds",
+        "8",
+        "--target-accuracy",
+        "0.5",
+    ];
+    let output = run(&out, &flags);
+    let rounds = json(&out)["schemes"][0]["rounds"]
+        .as_array()
+        .unwrap()
+        .clone();
+    assert!(rounds.len() < 8);
+    assert!(rounds.last().unwrap()["accuracy"].as_f64().unwrap() >= 0.5);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains("rounds to target"), "{table}");
+}
+
+#[test]
+fn flags_out_of_range_are_refused_in_one_line() {
+    for (flags, message) in [
+        (
+            ["--cut", "0"],
+            "--cut must be in 1..=5 for a model of 6 blocks, got 0",
+        ),
+        (
+            ["--cut", "6"],
+            "--cut must be in 1..=5 for a model of 6 blocks, got 6",
+        ),
+        (["--keep", "0"], "--keep must be in (0, 1], got 0"),
+        (["--keep", "1.5"], "--keep must be in (0, 1], got 1.5"),
+        (["--levels", "0"], "--levels must be in 2..=256, got 0"),
+        (["--levels", "1"], "--levels must be in 2..=256, got 1"),
+        (["--devices", "0"], "--devices must be at least 1, got 0"),
+        (
+            ["--devices", "1439"],
+            "--devices must be at most the 1438 training samples, got 1439",
+        ),
+        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--batch", "0"], "--batch must be at least 1, got 0"),
+        (["--rank", "0"], "--rank must be at least 1, got 0"),
+        (["--lr", "nan"], "--lr must be positive, got NaN"),
+        (
+            ["--bandwidth-mhz", "0"],
+            "--bandwidth-mhz must be positive, got 0",
+        ),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--heads", "5"], "heads must divide the width 64, got 5"),
+        (
+            ["--data", "mnist"],
+            "--data must be digits, digits:FILE or cifar100:DIR, got mnist",
+        ),
+        (
+            ["--data", "cifar100:."],
+            "cifar100 has 3 channels, the model 1",
+        ),
+        (["--data", "digits:no/such.bin"], "no/such.bin: "),
+        (["--model", "no/such.safetensors"], "no/such.safetensors: "),
+        (["--lr", "1e30"], "training diverged in round 1 on device "),
+    ] {
+        refused(&flags, message);
+    }
+}
+
+#[test]
+fn what_cannot_be_parsed_is_a_usage_error() {
+    let folder = Folder::new("usage");
+    for flags in [
+        ["--cut", "two"],
+        ["--scheme", "sgd"],
+        ["--partition", "dirichlet:0"],
+    ] {
+        let output = run(&folder.join("out"), &flags);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8(output.stderr).unwrap().contains(flags[0]));
+    }
+}
+
+#[test]
+fn damaged_files_are_named() {
+    let folder = Folder::new("damaged");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data");
+    let mut digits = std::fs::read(data.join("digits.bin")).unwrap();
+    std::fs::write(folder.0.join("short.bin"), &digits[..1000]).unwrap();
+    digits[65] = 10;
+    std::fs::write(folder.0.join("label.bin"), &digits).unwrap();
+    let model = std::fs::read(data.join("digits_vit/model.safetensors")).unwrap();
+    std::fs::write(folder.0.join("short.safetensors"), &model[..1000]).unwrap();
+    let flag = |name: &str| format!("digits:{}", folder.join(name));
+    refused(&["--data", &flag("short.bin")], "short.bin: ");
+    refused(
+        &["--data", &flag("label.bin")],
+        "label must be in 0..10, got 10 for image 1",
+    );
+    refused(
+        &["--model", &folder.join("short.safetensors")],
+        "short.safetensors: ",
+    );
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_made_is_named() {
+    let folder = Folder::new("unwritable");
+    std::fs::write(folder.0.join("file"), b"").unwrap();
+    let out = folder.join("file/out");
+    let output = run(&out, &["--rounds", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains(&out) && error.lines().count() == 1,
+        "{error}"
+    );
+}
