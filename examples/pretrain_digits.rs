@@ -14,6 +14,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use sft_core::{Data, Error, ImageInput, Images, PlainVit, VitConfig, VitWeights, write_whole};
+use sft_examples::flags::message;
 use sft_examples::{digits, one_thread_per_product};
 
 /// Pre-trains a small vision transformer, kept in half precision, on digits rotated by 90, 180 and 270 degrees.
@@ -39,16 +40,37 @@ struct Flags {
     out: PathBuf,
 }
 
+impl Flags {
+    fn validate(&self) -> Result<(), Error> {
+        for (argument, count) in [("epochs", self.epochs), ("batch", self.batch)] {
+            if count == 0 {
+                return Err(Error::argument(argument, "must be at least 1, got 0"));
+            }
+        }
+        let lr = self.lr;
+        if !(lr > 0.0 && lr.is_finite()) {
+            return Err(Error::argument("lr", format!("must be positive, got {lr}")));
+        }
+        let decay = self.weight_decay;
+        if !(decay >= 0.0 && decay.is_finite()) {
+            let reason = format!("must be at least 0, got {decay}");
+            return Err(Error::argument("weight_decay", reason));
+        }
+        Ok(())
+    }
+}
+
 fn main() {
     let flags = Flags::parse();
     one_thread_per_product();
     if let Err(error) = run(&flags) {
-        eprintln!("error: {error}");
+        eprintln!("error: {}", message(&error));
         std::process::exit(1);
     }
 }
 
 fn run(flags: &Flags) -> Result<(), Error> {
+    flags.validate()?;
     std::fs::create_dir_all(&flags.out).map_err(|e| Error::file(&flags.out, e))?;
     let input = ImageInput {
         side: 8,

@@ -155,10 +155,7 @@ impl Flags {
             cut: self.cut,
             lora: Lora::new(self.rank, self.alpha.unwrap_or(self.rank as f64))?,
             activation: self.codec(self.keep, self.levels)?,
-            gradient: self.codec(
-                self.gradient_keep.unwrap_or(self.keep),
-                self.gradient_levels.unwrap_or(self.levels),
-            )?,
+            gradient: self.gradient_codec()?,
             rounds: self.rounds,
             local_epochs: self.local_epochs,
             batch: self.batch,
@@ -197,6 +194,17 @@ impl Flags {
             snr_db,
             rayleigh,
         })
+    }
+
+    fn gradient_codec(&self) -> Result<Codec> {
+        let keep = self.gradient_keep.unwrap_or(self.keep);
+        let levels = self.gradient_levels.unwrap_or(self.levels);
+        self.codec(keep, levels)
+            .map_err(|error| match error.to_string().split_once(' ') {
+                Some(("keep", reason)) => Error::argument("gradient_keep", reason),
+                Some(("levels", reason)) => Error::argument("gradient_levels", reason),
+                _ => error,
+            })
     }
 
     fn codec(&self, keep: f64, levels: u32) -> Result<Codec> {

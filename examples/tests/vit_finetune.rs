@@ -1,43 +1,15 @@
 //! `vit_finetune` as its users run it: results, files, and what bad input says.
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::process::{Command, Output};
 
+use common::{Folder, program};
 use serde_json::Value;
 
-/// The example that cargo built beside this test.
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors()
-        .nth(2)
-        .unwrap()
-        .join("examples")
-        .join("vit_finetune")
-}
-
-/// A folder of its own that goes away with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("sft-cli-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn join(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn run(out: &str, flags: &[&str]) -> Output {
-    Command::new(program())
+    Command::new(program("vit_finetune"))
         .args(["--out", out])
         .args(flags)
         .output()
@@ -186,6 +158,14 @@ fn flags_out_of_range_are_refused_in_one_line() {
         (["--keep", "1.5"], "--keep must be in (0, 1], got 1.5"),
         (["--levels", "0"], "--levels must be in 2..=256, got 0"),
         (["--levels", "1"], "--levels must be in 2..=256, got 1"),
+        (
+            ["--gradient-keep", "2"],
+            "--gradient-keep must be in (0, 1], got 2",
+        ),
+        (
+            ["--gradient-levels", "1"],
+            "--gradient-levels must be in 2..=256, got 1",
+        ),
         (["--devices", "0"], "--devices must be at least 1, got 0"),
         (
             ["--devices", "1439"],

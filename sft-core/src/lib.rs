@@ -1,5 +1,4 @@
-//! Split LoRA fine-tuning of transformers between many devices and one edge server.
-
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
 /// LoRA adapters and where they attach.
