@@ -1,7 +1,7 @@
 # The commands of the project. `make test` is the one list of checks; CI runs the same.
 
 # What `make test` runs, in this order. Each step is a target of its own.
-STEPS := fmt ruff clippy rust-test rust-docs examples benches package install pytest stubs types
+STEPS := fmt ruff clippy rust-test rust-docs examples benches package install sdist pytest stubs types
 # The steps that only read sources.
 CHECKS := fmt ruff clippy
 
@@ -9,7 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-# All of Rust is built once, as released; sft-py for the Python of the virtual environment.
+# One profile for all steps. Cargo chooses features for the packages of a command together:
+# naming no package (the default members), or sft-py alone, lets the steps share what is built.
 RELEASE := --release --locked
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export CARGO_TERM_COLOR := never
@@ -55,7 +56,8 @@ ruff: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 
 clippy: $(VENV)/.ready
-	cargo clippy $(RELEASE) --workspace --all-targets -- -D warnings
+	cargo clippy $(RELEASE) --all-targets -- -D warnings
+	cargo clippy $(RELEASE) -p sft-py -- -D warnings
 
 rust-test:
 	cargo test $(RELEASE)
@@ -68,17 +70,19 @@ examples:
 	cargo run $(RELEASE) --example pretrain_digits -- --epochs 1 --out $(TARGET)/examples/pretrain_digits
 
 benches:
-	cargo test $(RELEASE) -p sft-benches --benches
+	cargo test $(RELEASE) --bench '*'
 
 package:
 	cargo package --locked --allow-dirty --no-verify -p sft-compress -p sft-opt -p sft-core
 
-# The wheel under test is built from the source distribution.
 install: $(VENV)/.ready
 	rm -rf $(TARGET)/wheels
-	$(BIN)/maturin build $(RELEASE) --sdist --interpreter $(BIN)/python --out $(TARGET)/wheels
+	$(BIN)/maturin build $(RELEASE) --interpreter $(BIN)/python --out $(TARGET)/wheels
 	$(BIN)/python -m pip uninstall --quiet --yes sft
 	$(BIN)/python -m pip install --quiet $(TARGET)/wheels/*.whl
+
+sdist: $(VENV)/.ready
+	$(BIN)/maturin sdist --out $(TARGET)/sdist
 
 pytest: $(VENV)/.ready
 	$(BIN)/python -m pytest
@@ -94,8 +98,9 @@ bench: ## measure: run all benchmarks
 
 docs: rust-docs ## build the documentation of the crates in target/doc
 
-wheel: $(VENV)/.ready ## build the Python wheel and source distribution in dist
-	$(BIN)/maturin build $(RELEASE) --sdist --interpreter $(BIN)/python --out dist
+wheel: $(VENV)/.ready ## build the Python source distribution, and the wheel from it, in dist
+	rm -rf dist
+	$(BIN)/maturin build --release --sdist --interpreter $(BIN)/python --out dist
 
 clean: ## remove everything that was built, the virtual environment too
 	cargo clean

@@ -58,17 +58,17 @@ pub struct Flags {
     #[arg(long)]
     pub alpha: Option<f64>,
     /// Kept fraction of an activation's elements, in (0, 1] [ρ].
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, default_value_t = 0.5)]
     pub keep: f64,
     /// Quantization points of an activation's magnitudes, 2 to 256 [E + 1].
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 4)]
     pub levels: u32,
-    /// Kept fraction of a gradient's elements, in (0, 1]; by default that of activations.
-    #[arg(long)]
-    pub gradient_keep: Option<f64>,
-    /// Quantization points of a gradient's magnitudes; by default those of activations.
-    #[arg(long)]
-    pub gradient_levels: Option<u32>,
+    /// Kept fraction of a gradient's elements, in (0, 1] [ρ].
+    #[arg(long, default_value_t = 0.05)]
+    pub gradient_keep: f64,
+    /// Quantization points of a gradient's magnitudes, 2 to 256 [E + 1].
+    #[arg(long, default_value_t = 4)]
+    pub gradient_levels: u32,
     /// Quantization range: one per tensor as in the paper, or one per row (token).
     #[arg(long, value_enum, default_value_t = RangeFlag::Row)]
     pub range: RangeFlag,
@@ -197,9 +197,7 @@ impl Flags {
     }
 
     fn gradient_codec(&self) -> Result<Codec> {
-        let keep = self.gradient_keep.unwrap_or(self.keep);
-        let levels = self.gradient_levels.unwrap_or(self.levels);
-        self.codec(keep, levels)
+        self.codec(self.gradient_keep, self.gradient_levels)
             .map_err(|error| match error.to_string().split_once(' ') {
                 Some(("keep", reason)) => Error::argument("gradient_keep", reason),
                 Some(("levels", reason)) => Error::argument("gradient_levels", reason),

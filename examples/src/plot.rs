@@ -44,18 +44,27 @@ fn draw(svg: &mut String, axis: &str, curves: &[Curve]) -> Result<(), Box<dyn st
     } else {
         (0.1, 10.0)
     };
+    let worst = curves
+        .iter()
+        .flat_map(|c| &c.points)
+        .map(|p| p.1)
+        .fold(100.0, f64::min);
+    let floor = ((worst / 10.0).floor() * 10.0).min(90.0);
     let area = SVGBackend::with_string(svg, (760, 440)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(52)
-        .build_cartesian_2d((low..high).log_scale(), 0.0..100.0)?;
+        .build_cartesian_2d((low..high).log_scale(), floor..100.0)?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
         .x_desc(axis)
         .y_desc("test accuracy, %")
+        .x_labels(6)
+        .x_label_formatter(&|x| format!("{x}"))
+        .y_label_formatter(&|y| format!("{y:.0}"))
         .label_style(("sans-serif", 14))
         .draw()?;
     for (curve, color) in curves.iter().zip(COLORS.into_iter().cycle()) {
