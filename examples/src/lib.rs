@@ -18,3 +18,8 @@ pub mod report;
 pub fn one_thread_per_product() {
     gemm::set_threading_threshold(usize::MAX);
 }
+
+/// The repository's front page: its Rust code is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

@@ -3,7 +3,7 @@
 use candle_core::{D, Device, Tensor};
 
 use crate::parallel::parallel;
-use crate::split::{blocks, classify};
+use crate::split::{blocks, check_adapters, check_head, classify};
 use crate::{Adapters, Data, Lora, Model, Result};
 
 /// Examples per forward pass.
@@ -12,13 +12,15 @@ const BATCH: usize = 32;
 /// The logits `[B, K]` of the whole adapted model, without a graph.
 ///
 /// # Errors
-/// Shapes that do not fit the model.
+/// Adapters, a head or an input that do not fit the model.
 pub fn logits(
     model: &dyn Model,
     lora: Lora,
     adapters: &Adapters,
     input: &Tensor,
 ) -> Result<Tensor> {
+    check_adapters(model, lora, &adapters.blocks)?;
+    check_head(model, &adapters.head)?;
     let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu);
     let block = |block: &Vec<f32>| tensor(block, &[block.len()]);
     let vectors = adapters

@@ -7,7 +7,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, Var};
 
 use crate::trainable::Trainable;
-use crate::{Adapters, Head, Lora, Model, Optimizer, Result};
+use crate::{Adapters, Error, Head, Lora, Model, Optimizer, Result};
 
 /// The device's half: embedding and the first blocks, with their adapters.
 pub struct DeviceHalf<'m> {
@@ -20,7 +20,7 @@ impl<'m> DeviceHalf<'m> {
     /// The half with the first `blocks.len()` blocks of `model`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Adapters that do not fit the model.
     pub fn new(
         model: &'m dyn Model,
         lora: Lora,
@@ -28,6 +28,7 @@ impl<'m> DeviceHalf<'m> {
         optimizer: Optimizer,
         learning_rate: f64,
     ) -> Result<Self> {
+        check_adapters(model, lora, blocks)?;
         let adapter = Trainable::new(blocks, None, optimizer, learning_rate)?;
         Ok(Self {
             model,
@@ -85,7 +86,7 @@ impl<'m> ServerHalf<'m> {
     /// The half with the last `blocks.len()` blocks of `model`.
     ///
     /// # Errors
-    /// A tensor operation failed.
+    /// Adapters or a head that do not fit the model.
     pub fn new(
         model: &'m dyn Model,
         lora: Lora,
@@ -94,6 +95,8 @@ impl<'m> ServerHalf<'m> {
         optimizer: Optimizer,
         learning_rate: f64,
     ) -> Result<Self> {
+        check_adapters(model, lora, blocks)?;
+        check_head(model, head)?;
         let adapter = Trainable::new(blocks, Some(head), optimizer, learning_rate)?;
         Ok(Self {
             model,
@@ -174,6 +177,32 @@ pub(crate) fn classify(
         .features(hidden)?
         .matmul(&weight.t()?)?
         .broadcast_add(bias)?)
+}
+
+/// Adapters for at most all blocks, each of the right length.
+pub(crate) fn check_adapters(model: &dyn Model, lora: Lora, blocks: &[Vec<f32>]) -> Result<()> {
+    let (depth, length) = (model.depth(), lora.parameters(model.linears()));
+    if blocks.len() > depth || blocks.iter().any(|block| block.len() != length) {
+        let got: Vec<_> = blocks.iter().map(Vec::len).collect();
+        let want = format!("must be at most {depth} vectors of {length} values");
+        return Err(Error::argument(
+            "adapters",
+            format!("{want}, got lengths {got:?}"),
+        ));
+    }
+    Ok(())
+}
+
+/// A head of at least one class and the model's width.
+pub(crate) fn check_head(model: &dyn Model, head: &Head) -> Result<()> {
+    let (classes, width) = (head.classes(), model.width());
+    if classes == 0 || head.weight.len() != classes * width {
+        let weights = head.weight.len();
+        let want = format!("must have at least one class and width {width}");
+        let reason = format!("{want}, got {classes} classes and {weights} weights");
+        return Err(Error::argument("head", reason));
+    }
+    Ok(())
 }
 
 /// A scalar whose gradient with respect to its argument is a given tensor.

@@ -123,6 +123,9 @@ fn another_architecture_is_refused() {
     assert_eq!(bert, "config.json: model_type must be vit, got bert");
     let none = refusal(Some("{}"), |_| ());
     assert_eq!(none, "config.json: no model_type, expected vit");
+    let huge = r#"{"model_type": "vit", "num_hidden_layers": 1000000000000}"#;
+    let message = "num_hidden_layers must be in 1..=65536, got 1000000000000";
+    assert_eq!(refusal(Some(huge), |_| ()), message);
     let relu = refusal(
         Some(r#"{"model_type": "vit", "hidden_act": "relu"}"#),
         |_| (),

@@ -100,3 +100,36 @@ fn sequential_learning_passes_the_adapters_on() {
     assert_ne!(run(3).adapters, parallel.adapters);
     assert!(run(3).rounds[0].delay_s > parallel.rounds[0].delay_s);
 }
+
+#[test]
+fn adapters_and_heads_that_do_not_fit_are_refused() {
+    let model = vit(&config());
+    let lora = Lora::new(3, 6.0).unwrap();
+    let head = Head::new(3, config().hidden_size, 5);
+    let start = Adapters::new(&model, lora, head.clone(), 9);
+    let device = |blocks: &[Vec<f32>]| {
+        DeviceHalf::new(&model, lora, blocks, Optimizer::AdamW, 0.1).map(|_| ())
+    };
+    let server = |blocks: &[Vec<f32>], head: &Head| {
+        ServerHalf::new(&model, lora, blocks, head, Optimizer::AdamW, 0.1).map(|_| ())
+    };
+    assert!(device(&start.blocks).is_ok() && server(&start.blocks, &head).is_ok());
+    let five = [start.blocks.clone(), start.blocks[..1].to_vec()].concat();
+    let short = vec![start.blocks[0][1..].to_vec()];
+    for blocks in [&five, &short] {
+        for error in [device(blocks), server(blocks, &head)] {
+            let error = error.unwrap_err().to_string();
+            assert!(
+                error.starts_with("adapters must be at most 4 vectors of "),
+                "{error}"
+            );
+        }
+    }
+    for head in [Head::new(0, 12, 5), Head::new(3, 11, 5)] {
+        let error = server(&start.blocks, &head).unwrap_err().to_string();
+        assert!(
+            error.starts_with("head must have at least one class and width 12"),
+            "{error}"
+        );
+    }
+}

@@ -11,6 +11,7 @@ pub use settings::{Scheme, Settings};
 
 use self::local::{Part, Turn};
 use crate::parallel::parallel;
+use crate::split::check_head;
 use crate::{Adapters, Data, Error, Head, Model, Result, Traffic, Wireless, accuracy};
 
 /// Everything that a fine-tuning run needs.
@@ -100,14 +101,15 @@ impl Job<'_> {
         if self.test.is_empty() {
             return Err(Error::argument("test", "must hold at least one sample"));
         }
-        let (head, width) = (self.head, self.model.width());
-        let classes = self.train.classes().max(self.test.classes());
-        if head.classes() != classes || head.weight.len() != classes * width {
-            let (got, values) = (head.classes(), head.weight.len());
-            let want = format!("must have {classes} classes of width {width}");
+        check_head(self.model, self.head)?;
+        let (got, classes) = (
+            self.head.classes(),
+            self.train.classes().max(self.test.classes()),
+        );
+        if got != classes {
             return Err(Error::argument(
                 "head",
-                format!("{want}, got {got} and {values} weights"),
+                format!("must have {classes} classes, got {got}"),
             ));
         }
         Ok(())

@@ -6,6 +6,9 @@ use sft_opt::{Qkv, Transformer};
 
 use crate::LinearSpec;
 
+/// The largest size that is believed: products of two stay far from overflow.
+const MAX_SIZE: usize = 1 << 16;
+
 /// Sizes and constants of a `ViTForImageClassification`.
 ///
 /// The fields and their defaults are those of Hugging Face's `config.json`.
@@ -93,7 +96,7 @@ impl VitConfig {
     /// Checks that the sizes fit together; the message names what does not.
     ///
     /// # Errors
-    /// A size of 0, heads that do not divide the width, a patch that does not
+    /// A size that is not in 1 to 65,536, heads that do not divide the width, a patch that does not
     /// divide the image, or an activation other than `gelu`.
     pub fn validate(&self) -> Result<(), String> {
         let sizes = [
@@ -105,8 +108,11 @@ impl VitConfig {
             ("patch_size", self.patch_size),
             ("num_channels", self.num_channels),
         ];
-        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(format!("{name} must be at least 1, got 0"));
+        if let Some((name, size)) = sizes
+            .iter()
+            .find(|(_, size)| !(1..=MAX_SIZE).contains(size))
+        {
+            return Err(format!("{name} must be in 1..={MAX_SIZE}, got {size}"));
         }
         if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
             let (heads, width) = (self.num_attention_heads, self.hidden_size);
