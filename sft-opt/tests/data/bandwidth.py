@@ -20,7 +20,9 @@ def answer(a, c, total, caps):
     room = sum(cap if cap is not None else total for cap in caps)
     fits = room >= total * (1 - TIE)
     if not demand:
-        return dict(tau=max(a), u=D(0), b=[D(0)] * len(a), price=D(0), regime="no_demand", fits=fits)
+        return dict(
+            tau=max(a), u=D(0), b=[D(0)] * len(a), price=D(0), regime="no_demand", fits=fits
+        )
     if total == 0 or any(caps[n] == 0 for n in demand):
         return dict(regime="infeasible", fits=False)
     a_max = max(a[n] for n in demand)
@@ -74,7 +76,9 @@ def rows():
     yield vector("one device, capped", [3.0], [7e6], 3e6, [1e6])
     yield vector("equal devices", [5.0] * 7, [3e9] * 7, 1e7)
     yield vector("equal devices, caps share out the band", [5.0] * 5, [3e9] * 5, 1e7, [2e6] * 5)
-    yield vector("all capped below the band", [5.0, 6.0, 9.0], [3e9, 1e9, 2e9], 1e7, [1e6, 2e6, 3e6])
+    yield vector(
+        "all capped below the band", [5.0, 6.0, 9.0], [3e9, 1e9, 2e9], 1e7, [1e6, 2e6, 3e6]
+    )
     yield vector("device without demand is last", [500.0, 6.0], [0.0, 1e9], 1e7)
     yield vector("device without demand is first", [0.0, 6.0], [0.0, 1e9], 1e7)
     yield vector("no demand", [5.0, 6.0], [0.0, 0.0], 1e7)
@@ -88,9 +92,17 @@ def rows():
     yield vector("u of eighteen digits less", [1000.0, 0.0], [1e-13, 1e10], 1e7)
     cap = 1e9 / (1000.0 + 1e-7)
     yield vector("cap bound cancels", [1000.0, 0.0], [1e-6, 1e9], 1e9, [None, cap])
-    yield vector("two cap bounds that differ in the last digits", [1000.0, 1000.0 / 3, 0.0],
-                 [1e-6, 2e9 / 3, 1e9], 1e9, [None, 1e6, cap])
-    for c, total in ((65507704299.553535, 65507704.299553536), (31332275412.99135, 31332275.41299135)):
+    yield vector(
+        "two cap bounds that differ in the last digits",
+        [1000.0, 1000.0 / 3, 0.0],
+        [1e-6, 2e9 / 3, 1e9],
+        1e9,
+        [None, 1e6, cap],
+    )
+    for c, total in (
+        (65507704299.553535, 65507704.299553536),
+        (31332275412.99135, 31332275.41299135),
+    ):
         # c/total - 1000 rounds to 1e-13, but is negative.
         yield vector("start right of the root by rounding", [1000.0, 0.0], [1e-30, c], total)
     for n in (2, 8, 9, 17):
@@ -113,8 +125,12 @@ def rows():
         c[last] *= 1e-10
         others = sum(c[i] / (a[last] - a[i]) for i in range(n) if i != last)
         yield vector(f"latest device asks for almost nothing, {n}", a, c, others)
-        yield vector(f"latest device asks for almost nothing, more band, {n}", a, c, others * (1 + 1e-9))
-        yield vector(f"latest device asks for almost nothing, less band, {n}", a, c, others * (1 - 1e-9))
+        yield vector(
+            f"latest device asks for almost nothing, more band, {n}", a, c, others * (1 + 1e-9)
+        )
+        yield vector(
+            f"latest device asks for almost nothing, less band, {n}", a, c, others * (1 - 1e-9)
+        )
 
 
 print('{"p2": [')
