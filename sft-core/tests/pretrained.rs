@@ -83,6 +83,20 @@ fn the_preprocessor_decides_the_normalisation() {
         (input.mean, input.std),
         (vec![0.1, 0.2, 0.3], vec![0.4, 0.5, 0.6])
     );
+    let timm = r#"{"architecture": "vit_tiny", "pretrained_cfg":
+        {"mean": [0.7, 0.8, 0.9], "std": [0.1, 0.2, 0.3]}}"#;
+    let input = Pretrained::from_bytes(&bytes, Some(timm), None, Some(4))
+        .unwrap()
+        .input;
+    assert_eq!(
+        (input.mean, input.std),
+        (vec![0.7, 0.8, 0.9], vec![0.1, 0.2, 0.3])
+    );
+    let error = Pretrained::from_bytes(&bytes, None, Some("{}"), Some(4)).unwrap_err();
+    assert!(
+        error.contains("mean and std must be lists of numbers, got null"),
+        "{error}"
+    );
     let json = r#"{"image_mean": [0.1], "image_std": [0.4]}"#;
     let error = Pretrained::from_bytes(&bytes, None, Some(json), Some(4)).unwrap_err();
     assert!(error.contains("need 3 values, got 1 and 1"), "{error}");
@@ -115,6 +129,33 @@ fn a_missing_or_misshapen_tensor_is_named() {
         drop(tensors.insert(cls.into(), integers.clone()));
     });
     assert_eq!(integers, format!("tensor {cls} is U32, expected floats"));
+}
+
+#[test]
+fn a_head_of_another_number_of_classes_is_refused() {
+    let head = |tensors: &mut HashMap<String, Tensor>, rows: usize, biases: usize| {
+        tensors.insert(
+            "classifier.weight".into(),
+            common::random(&[rows, 12], 1.0, 1),
+        );
+        tensors.insert("classifier.bias".into(), common::random(&[biases], 1.0, 1));
+    };
+    let uneven = refusal(None, |tensors| head(tensors, 7, 6));
+    assert_eq!(uneven, "tensor classifier.bias has shape [6], expected [7]");
+    let config = |extra: &str| {
+        format!(
+            r#"{{"model_type": "vit", "hidden_size": 12, "num_hidden_layers": 4,
+                "num_attention_heads": 3, "intermediate_size": 20, "image_size": 6,
+                "patch_size": 2, "num_channels": 2, {extra}}}"#
+        )
+    };
+    for extra in [r#""id2label": {"0": "a", "1": "b"}"#, r#""num_labels": 2"#] {
+        let other = refusal(Some(&config(extra)), |tensors| head(tensors, 7, 7));
+        assert_eq!(
+            other,
+            "config.json names 2 classes, classifier.weight has 7"
+        );
+    }
 }
 
 #[test]

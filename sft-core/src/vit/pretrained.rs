@@ -5,6 +5,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::weights::take;
 use super::{VitConfig, VitWeights, names};
@@ -23,19 +24,13 @@ pub struct Pretrained {
     pub input: ImageInput,
 }
 
-/// Per-channel mean and standard deviation, as `preprocessor_config.json` has them.
-#[derive(Deserialize)]
-struct Preprocessor {
-    image_mean: Vec<f32>,
-    image_std: Vec<f32>,
-}
-
 impl Pretrained {
     /// Reads `path` and, where they exist beside it, `config.json` and `preprocessor_config.json`.
     ///
     /// Without `config.json` the sizes come from the tensors' shapes with `heads`
     /// (default: width / 64) and a layer-norm epsilon of 1e-12; without the
-    /// preprocessor's file mean and standard deviation are 0.5.
+    /// preprocessor's file mean and standard deviation are those of a timm configuration,
+    /// or 0.5.
     ///
     /// # Errors
     /// A file that cannot be read, is not safetensors, or does not hold a vision
@@ -64,9 +59,10 @@ impl Pretrained {
     ) -> Result<Self, String> {
         let tensors = candle_core::safetensors::load_buffer(safetensors, &Device::Cpu)
             .map_err(|e| format!("not a complete safetensors file: {e}"))?;
-        let mut tensors = names::as_checkpoint(tensors)?;
-        let mut config = match config {
-            Some(text) => parse_config(text, &tensors)?,
+        let tensors = names::as_checkpoint(tensors)?;
+        let json = config.map(|text| parse("config.json", text)).transpose()?;
+        let mut config = match &json {
+            Some(json) => read_config(json, &tensors)?,
             None => infer_config(&tensors)?,
         };
         if let Some(heads) = heads {
@@ -74,8 +70,9 @@ impl Pretrained {
         }
         config.validate()?;
         let weights = VitWeights::new(&config, &tensors)?;
-        let head = take_head(&mut tensors, config.hidden_size)?;
-        let input = image_input(&config, preprocessor)?;
+        let head = take_head(&tensors, config.hidden_size)?;
+        check_classes(json.as_ref(), head.as_ref())?;
+        let input = image_input(&config, json.as_ref(), preprocessor)?;
         Ok(Self {
             config,
             weights,
@@ -85,20 +82,25 @@ impl Pretrained {
     }
 }
 
-fn image_input(config: &VitConfig, preprocessor: Option<&str>) -> Result<ImageInput, String> {
+fn parse(name: &str, text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|e| format!("{name}: {e}"))
+}
+
+/// The preprocessor's normalisation, else that of a timm configuration, else 0.5.
+fn image_input(
+    config: &VitConfig,
+    json: Option<&Value>,
+    preprocessor: Option<&str>,
+) -> Result<ImageInput, String> {
     let channels = config.num_channels;
-    let half = || Preprocessor {
-        image_mean: vec![0.5; channels],
-        image_std: vec![0.5; channels],
-    };
-    let Preprocessor {
-        image_mean: mean,
-        image_std: std,
-    } = match preprocessor {
-        Some(text) => {
-            serde_json::from_str(text).map_err(|e| format!("preprocessor_config.json: {e}"))?
+    let timm = json.and_then(|json| json.get("pretrained_cfg"));
+    let (mean, std) = match (preprocessor, timm) {
+        (Some(text), _) => {
+            let json = parse("preprocessor_config.json", text)?;
+            (numbers(&json["image_mean"])?, numbers(&json["image_std"])?)
         }
-        None => half(),
+        (None, Some(json)) => (numbers(&json["mean"])?, numbers(&json["std"])?),
+        (None, None) => (vec![0.5; channels], vec![0.5; channels]),
     };
     if mean.len() != channels || std.len() != channels {
         let (mean, std) = (mean.len(), std.len());
@@ -116,14 +118,17 @@ fn image_input(config: &VitConfig, preprocessor: Option<&str>) -> Result<ImageIn
     })
 }
 
-fn parse_config(text: &str, tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> {
-    let json: serde_json::Value =
-        serde_json::from_str(text).map_err(|e| format!("config.json: {e}"))?;
+fn numbers(json: &Value) -> Result<Vec<f32>, String> {
+    let list = Vec::deserialize(json);
+    list.map_err(|e| format!("mean and std must be lists of numbers, got {json}: {e}"))
+}
+
+fn read_config(json: &Value, tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> {
     if json.get("architecture").is_some() {
-        return names::timm_config(&json, infer_config(tensors)?);
+        return names::timm_config(json, infer_config(tensors)?);
     }
-    match json.get("model_type").and_then(serde_json::Value::as_str) {
-        Some("vit") => serde_json::from_value(json).map_err(|e| format!("config.json: {e}")),
+    match json.get("model_type").and_then(Value::as_str) {
+        Some("vit") => VitConfig::deserialize(json).map_err(|e| format!("config.json: {e}")),
         Some(other) => Err(format!("config.json: model_type must be vit, got {other}")),
         None => Err("config.json: no model_type, expected vit".into()),
     }
@@ -174,7 +179,31 @@ fn default_heads(width: usize) -> Result<usize, String> {
     Ok((width / 64).max(1))
 }
 
-fn take_head(tensors: &mut HashMap<String, Tensor>, width: usize) -> Result<Option<Head>, String> {
+/// The classes that the configuration names must be those of the head.
+fn check_classes(json: Option<&Value>, head: Option<&Head>) -> Result<(), String> {
+    let (Some(json), Some(head)) = (json, head) else {
+        return Ok(());
+    };
+    let labels = json
+        .get("id2label")
+        .and_then(Value::as_object)
+        .map(|labels| labels.len() as u64);
+    let number = |name| json.get(name).and_then(Value::as_u64);
+    let named = labels
+        .or_else(|| number("num_labels"))
+        .or_else(|| number("num_classes"));
+    match named {
+        Some(named) if named != head.classes() as u64 => {
+            let classes = head.classes();
+            Err(format!(
+                "config.json names {named} classes, classifier.weight has {classes}"
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn take_head(tensors: &HashMap<String, Tensor>, width: usize) -> Result<Option<Head>, String> {
     let Some(weight) = tensors.get("classifier.weight") else {
         return Ok(None);
     };
