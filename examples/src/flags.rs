@@ -1,6 +1,6 @@
 //! The flags of `vit_finetune`.
 // clap prints the documentation of a flag as it stands.
-#![allow(clippy::doc_markdown)]
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -46,7 +46,7 @@ impl<'m> DeviceHalf<'m> {
         blocks(self.model, self.lora, 0, adapters, self.model.embed(input)?)
     }
 
-    /// Updates the adapter (method.md's equation 6) from the gradient of the activation.
+    /// Updates the adapter, (6) of the paper, from the gradient of the activation.
     ///
     /// # Errors
     /// A gradient of another shape than the activation's.
@@ -106,7 +106,7 @@ impl<'m> ServerHalf<'m> {
         })
     }
 
-    /// Forward, loss, backward and update (method.md's equation 5) for one mini-batch.
+    /// Forward, loss, backward and update, (5) of the paper, for one mini-batch.
     ///
     /// # Errors
     /// Shapes that do not fit the model.

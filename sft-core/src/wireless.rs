@@ -99,7 +99,7 @@ impl Wireless {
         Ok(self.system.parallel_delay(&round, &bandwidth.b_hz)?.total_s)
     }
 
-    /// Modelled memory of a device, bytes: method.md's (26').
+    /// Modelled memory of a device, bytes: the corrected form of (26), see [`sft_opt::device_memory`].
     ///
     /// # Errors
     /// A cut outside 1 to L - 1.

@@ -43,30 +43,30 @@ impl FromStr for Scheme {
     }
 }
 
-/// The settings of Algorithm 1; the paper's symbols in brackets.
+/// The settings of Algorithm 1; the paper's symbols in parentheses.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// Who does what.
     pub scheme: Scheme,
-    /// Blocks on the device [l], 1..L; ignored by FL.
+    /// Blocks on the device (`l`), 1..L; ignored by FL.
     pub cut: usize,
-    /// Rank and scale of the adapters [r].
+    /// Rank and scale of the adapters (`r`).
     pub lora: Lora,
     /// How activations go up; used by [`Scheme::Sft`].
     pub activation: Codec,
     /// How gradients go down; used by [`Scheme::Sft`].
     pub gradient: Codec,
-    /// Rounds at most [T].
+    /// Rounds at most (`T`).
     pub rounds: usize,
-    /// Passes over the local data in a round [K].
+    /// Passes over the local data in a round (`K`).
     pub local_epochs: usize,
-    /// Samples of a mini-batch [B].
+    /// Samples of a mini-batch (`B`).
     pub batch: usize,
     /// The rule of (5) and (6).
     pub optimizer: Optimizer,
-    /// The device's rate in round 1 [`ε_u`].
+    /// The device's rate in round 1 (`ε_u`).
     pub lr: f64,
-    /// The server's rate in round 1 [`ε_s`].
+    /// The server's rate in round 1 (`ε_s`).
     pub lr_server: f64,
     /// The factor on both rates from round to round.
     pub lr_decay: f64,
