@@ -54,14 +54,24 @@ fn main() {
 
 fn run(flags: &Flags) -> Result<(), Error> {
     std::fs::create_dir_all(&flags.out).map_err(|e| Error::file(&flags.out, e))?;
-    let input = ImageInput { side: 8, mean: vec![0.5], std: vec![0.5] };
+    let input = ImageInput {
+        side: 8,
+        mean: vec![0.5],
+        std: vec![0.5],
+    };
     let (train, test) = digits::load(None, &input)?;
-    let (train, test) = (digits::rotated(&train, &input)?, digits::rotated(&test, &input)?);
+    let (train, test) = (
+        digits::rotated(&train, &input)?,
+        digits::rotated(&test, &input)?,
+    );
     let config = config();
     let vars = initial(&config, flags.seed)?;
     let model = model(&config, &vars)?;
     fit(&model, &vars, &train, flags)?;
-    println!("accuracy on the rotated test images: {:.2} %", 100.0 * accuracy(&model, &test)?);
+    println!(
+        "accuracy on the rotated test images: {:.2} %",
+        100.0 * accuracy(&model, &test)?
+    );
     save(&flags.out, &config, &vars)
 }
 
@@ -87,14 +97,20 @@ struct Classifier {
 
 impl Classifier {
     fn logits(&self, images: &Tensor) -> CandleResult<Tensor> {
-        self.vit.forward(images)?.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+        self.vit
+            .forward(images)?
+            .matmul(&self.weight.t()?)?
+            .broadcast_add(&self.bias)
     }
 }
 
 /// Weights from N(0, 0.02^2), gains 1 and biases 0, in the checkpoint's order.
 fn initial(config: &VitConfig, seed: u64) -> CandleResult<Vec<(String, Var)>> {
     let mut shapes = config.parameters();
-    shapes.push(("classifier.weight".into(), vec![digits::ROTATED, config.hidden_size]));
+    shapes.push((
+        "classifier.weight".into(),
+        vec![digits::ROTATED, config.hidden_size],
+    ));
     shapes.push(("classifier.bias".into(), vec![digits::ROTATED]));
     let normal = Normal::new(0.0f32, 0.02).expect("a valid deviation");
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -111,12 +127,21 @@ fn initial(config: &VitConfig, seed: u64) -> CandleResult<Vec<(String, Var)>> {
 }
 
 fn model(config: &VitConfig, vars: &[(String, Var)]) -> Result<Classifier, Error> {
-    let tensors: HashMap<_, _> =
-        vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-    let weights = VitWeights::new(config, &tensors).map_err(|reason| Error::argument("weights", reason))?;
-    let [.., (_, weight), (_, bias)] = vars else { unreachable!("the head comes last") };
+    let tensors: HashMap<_, _> = vars
+        .iter()
+        .map(|(name, var)| (name.clone(), var.as_tensor().clone()))
+        .collect();
+    let weights =
+        VitWeights::new(config, &tensors).map_err(|reason| Error::argument("weights", reason))?;
+    let [.., (_, weight), (_, bias)] = vars else {
+        unreachable!("the head comes last")
+    };
     let vit = PlainVit::new(config, &weights)?;
-    Ok(Classifier { vit, weight: weight.clone(), bias: bias.clone() })
+    Ok(Classifier {
+        vit,
+        weight: weight.clone(),
+        bias: bias.clone(),
+    })
 }
 
 fn fit(
@@ -125,7 +150,10 @@ fn fit(
     train: &Images,
     flags: &Flags,
 ) -> Result<(), Error> {
-    let params = ParamsAdamW { weight_decay: flags.weight_decay, ..ParamsAdamW::default() };
+    let params = ParamsAdamW {
+        weight_decay: flags.weight_decay,
+        ..ParamsAdamW::default()
+    };
     let mut adamw = AdamW::new(vars.iter().map(|(_, var)| var.clone()).collect(), params)?;
     let mut order: Vec<usize> = (0..train.len()).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(flags.seed);
@@ -159,9 +187,15 @@ fn accuracy(model: &Classifier, data: &Images) -> Result<f64, Error> {
     let indices: Vec<usize> = (0..data.len()).collect();
     let mut right = 0;
     for batch in indices.chunks(64) {
-        let classes =
-            model.logits(&data.inputs(batch)?)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
-        right += batch.iter().zip(&classes).filter(|(i, class)| data.label(**i) == **class).count();
+        let classes = model
+            .logits(&data.inputs(batch)?)?
+            .argmax(D::Minus1)?
+            .to_vec1::<u32>()?;
+        right += batch
+            .iter()
+            .zip(&classes)
+            .filter(|(i, class)| data.label(**i) == **class)
+            .count();
     }
     Ok(right as f64 / data.len() as f64)
 }
@@ -176,6 +210,9 @@ fn save(out: &Path, config: &VitConfig, vars: &[(String, Var)]) -> Result<(), Er
     json["model_type"] = "vit".into();
     let path = out.join("config.json");
     write_whole(&path, format!("{json:#}\n").as_bytes())?;
-    println!("wrote {} and config.json beside it", out.join("model.safetensors").display());
+    println!(
+        "wrote {} and config.json beside it",
+        out.join("model.safetensors").display()
+    );
     Ok(())
 }

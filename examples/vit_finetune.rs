@@ -5,12 +5,11 @@ use std::path::Path;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use sft_core::{
-    Data, Error, Images, Job, Pretrained, Result, Scheme, Vit, Wireless, finetune,
-    save_adapters,
+    Data, Error, Images, Job, Pretrained, Result, Scheme, Vit, Wireless, finetune, save_adapters,
 };
 use sft_examples::flags::{Flags, message};
-use sft_examples::report::{Run, SchemeRun, table, title, write};
 use sft_examples::input;
+use sft_examples::report::{Run, SchemeRun, table, title, write};
 
 fn main() {
     let flags = Flags::parse();
@@ -34,10 +33,16 @@ fn run(flags: &Flags) -> Result<()> {
         let lora = flags.settings(Scheme::Sft)?.lora;
         save_adapters(&path, &bench.vit, lora, adapters)?;
     }
-    let run = Run { settings, schemes: runs };
+    let run = Run {
+        settings,
+        schemes: runs,
+    };
     write(&flags.out, &run)?;
     println!("{}", table(&run, flags.target_accuracy));
-    println!("run.json, adapters and pictures are in {}", flags.out.display());
+    println!(
+        "run.json, adapters and pictures are in {}",
+        flags.out.display()
+    );
     Ok(())
 }
 
@@ -45,7 +50,8 @@ fn run(flags: &Flags) -> Result<()> {
 fn prepare(out: &Path) -> Result<()> {
     std::fs::create_dir_all(out).map_err(|e| Error::file(out, e))?;
     let probe = out.join(format!(".probe.{}", std::process::id()));
-    std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe))
+    std::fs::write(&probe, b"")
+        .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|e| Error::file(out, e))
 }
 
@@ -64,14 +70,23 @@ impl Bench {
         let (train, test) = input::data(&flags.data, &pretrained)?;
         let vit = Vit::new(&pretrained.config, &pretrained.weights)?;
         let partition = flags.partition.split(&train, flags.devices, flags.seed)?;
-        Ok(Self { pretrained, vit, train, test, partition })
+        Ok(Self {
+            pretrained,
+            vit,
+            train,
+            test,
+            partition,
+        })
     }
 
     /// Fine-tunes by one scheme, with a progress bar.
     fn run(&self, flags: &Flags, scheme: Scheme) -> Result<(SchemeRun, sft_core::Adapters)> {
         let settings = flags.settings(scheme)?;
         let classes = self.train.classes();
-        let model = self.pretrained.config.transformer(classes, settings.lora.rank());
+        let model = self
+            .pretrained
+            .config
+            .transformer(classes, settings.lora.rank());
         let samples: Vec<usize> = self.partition.iter().map(Vec::len).collect();
         let wireless = Wireless::new(model, flags.channel()?, &samples, &settings)?;
         let head = input::head(&self.pretrained, classes, flags.seed);
@@ -90,11 +105,19 @@ impl Bench {
         bar.set_style(style());
         bar.set_prefix(title(scheme.name()));
         let outcome = finetune(&job, &mut |round| {
-            bar.set_message(format!("round {}: {:.1} %", round.round, 100.0 * round.accuracy));
+            bar.set_message(format!(
+                "round {}: {:.1} %",
+                round.round,
+                100.0 * round.accuracy
+            ));
         })?;
         bar.finish_and_clear();
         let device_memory_bytes = wireless.device_memory_bytes(&settings)?;
-        let run = SchemeRun { name: scheme.name(), device_memory_bytes, rounds: outcome.rounds };
+        let run = SchemeRun {
+            name: scheme.name(),
+            device_memory_bytes,
+            rounds: outcome.rounds,
+        };
         Ok((run, outcome.adapters))
     }
 }

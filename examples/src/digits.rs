@@ -35,7 +35,10 @@ pub fn load(path: Option<&Path>, input: &ImageInput) -> Result<(Images, Images)>
 fn parse(bytes: &[u8], input: &ImageInput) -> Result<(Images, Images)> {
     if input.mean.len() != 1 {
         let channels = input.mean.len();
-        return Err(Error::argument("digits", format!("have 1 channel, the model takes {channels}")));
+        return Err(Error::argument(
+            "digits",
+            format!("have 1 channel, the model takes {channels}"),
+        ));
     }
     if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
         let size = bytes.len();
@@ -43,13 +46,20 @@ fn parse(bytes: &[u8], input: &ImageInput) -> Result<(Images, Images)> {
         return Err(Error::argument("digits file", reason));
     }
     let test = |i: usize| i % TEST_EVERY == TEST_EVERY - 1;
-    Ok((select(bytes, |i| !test(i), input)?, select(bytes, test, input)?))
+    Ok((
+        select(bytes, |i| !test(i), input)?,
+        select(bytes, test, input)?,
+    ))
 }
 
 fn select(bytes: &[u8], wanted: impl Fn(usize) -> bool, input: &ImageInput) -> Result<Images> {
-    let records = bytes.chunks_exact(RECORD).enumerate().filter(|(i, _)| wanted(*i));
-    let (labels, pixels): (Vec<_>, Vec<_>) =
-        records.map(|(_, record)| (u32::from(record[0]), &record[1..])).unzip();
+    let records = bytes
+        .chunks_exact(RECORD)
+        .enumerate()
+        .filter(|(i, _)| wanted(*i));
+    let (labels, pixels): (Vec<_>, Vec<_>) = records
+        .map(|(_, record)| (u32::from(record[0]), &record[1..]))
+        .unzip();
     Images::new(pixels.concat(), labels, DIGITS, SIDE, FULL, input.clone())
 }
 
@@ -73,7 +83,9 @@ pub fn rotated(images: &Images, input: &ImageInput) -> Result<Images> {
 }
 
 fn quarter_turn(image: &[u8]) -> Vec<u8> {
-    (0..SIDE * SIDE).map(|i| image[(SIDE - 1 - i % SIDE) * SIDE + i / SIDE]).collect()
+    (0..SIDE * SIDE)
+        .map(|i| image[(SIDE - 1 - i % SIDE) * SIDE + i / SIDE])
+        .collect()
 }
 
 #[cfg(test)]
@@ -82,7 +94,11 @@ mod tests {
     use sft_core::Data;
 
     fn input() -> ImageInput {
-        ImageInput { side: SIDE, mean: vec![0.5], std: vec![0.5] }
+        ImageInput {
+            side: SIDE,
+            mean: vec![0.5],
+            std: vec![0.5],
+        }
     }
 
     #[test]

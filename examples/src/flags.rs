@@ -161,7 +161,9 @@ impl Flags {
             local_epochs: self.local_epochs,
             batch: self.batch,
             optimizer: match self.optimizer {
-                OptimizerFlag::Sgd => Optimizer::Sgd { momentum: self.momentum },
+                OptimizerFlag::Sgd => Optimizer::Sgd {
+                    momentum: self.momentum,
+                },
                 OptimizerFlag::Adamw => Optimizer::AdamW,
             },
             lr: self.lr,
@@ -188,7 +190,11 @@ impl Flags {
             return Err(Error::argument("snr_db", reason));
         }
         let rayleigh = matches!(self.fading, FadingFlag::Rayleigh);
-        Ok(Channel { bandwidth_hz: bandwidth * 1e6, snr_db, rayleigh })
+        Ok(Channel {
+            bandwidth_hz: bandwidth * 1e6,
+            snr_db,
+            rayleigh,
+        })
     }
 
     fn codec(&self, keep: f64, levels: u32) -> Result<Codec> {

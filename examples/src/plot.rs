@@ -29,15 +29,21 @@ pub fn accuracy(axis: &str, curves: &[Curve]) -> Result<String, Box<dyn std::err
     Ok(svg)
 }
 
-fn draw(
-    svg: &mut String,
-    axis: &str,
-    curves: &[Curve],
-) -> Result<(), Box<dyn std::error::Error>> {
-    let xs = || curves.iter().flat_map(|c| &c.points).map(|p| p.0).filter(|x| *x > 0.0);
+fn draw(svg: &mut String, axis: &str, curves: &[Curve]) -> Result<(), Box<dyn std::error::Error>> {
+    let xs = || {
+        curves
+            .iter()
+            .flat_map(|c| &c.points)
+            .map(|p| p.0)
+            .filter(|x| *x > 0.0)
+    };
     let low = xs().fold(f64::INFINITY, f64::min);
     let high = xs().fold(0.0, f64::max);
-    let (low, high) = if low < high { (low / 1.3, high * 1.3) } else { (0.1, 10.0) };
+    let (low, high) = if low < high {
+        (low / 1.3, high * 1.3)
+    } else {
+        (0.1, 10.0)
+    };
     let area = SVGBackend::with_string(svg, (760, 440)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -58,7 +64,10 @@ fn draw(
             .draw_series(line)?
             .label(curve.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
-        let dots = curve.points.iter().map(|&p| Circle::new(p, 3, color.filled()));
+        let dots = curve
+            .points
+            .iter()
+            .map(|&p| Circle::new(p, 3, color.filled()));
         chart.draw_series(dots)?;
     }
     chart

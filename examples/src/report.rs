@@ -46,7 +46,10 @@ impl SchemeRun {
             total += field(round);
             (total, 100.0 * round.accuracy)
         };
-        plot::Curve { name: title(self.name), points: self.rounds.iter().map(point).collect() }
+        plot::Curve {
+            name: title(self.name),
+            points: self.rounds.iter().map(point).collect(),
+        }
     }
 }
 
@@ -83,7 +86,11 @@ pub fn table(run: &Run, target: Option<f64>) -> String {
         if let Some(target) = target {
             let rounds = scheme.rounds.len();
             let reached = scheme.accuracy() >= target;
-            row.push(if reached { rounds.to_string() } else { format!("not in {rounds}") });
+            row.push(if reached {
+                rounds.to_string()
+            } else {
+                format!("not in {rounds}")
+            });
         }
         table.add_row(row);
     }
@@ -106,11 +113,22 @@ pub fn write(out: &Path, run: &Run) -> Result<()> {
         (cut + round.adapter_bytes_up + round.adapter_bytes_down) as f64 / 1e6
     };
     let curves = |field: &dyn Fn(&RoundRecord) -> f64| -> Vec<_> {
-        run.schemes.iter().map(|scheme| scheme.curve(field)).collect()
+        run.schemes
+            .iter()
+            .map(|scheme| scheme.curve(field))
+            .collect()
     };
     let pictures = [
-        ("accuracy_over_time.svg", "modelled time, s", curves(&|round| round.delay_s)),
-        ("accuracy_over_traffic.svg", "traffic of all devices, MB", curves(&traffic)),
+        (
+            "accuracy_over_time.svg",
+            "modelled time, s",
+            curves(&|round| round.delay_s),
+        ),
+        (
+            "accuracy_over_traffic.svg",
+            "traffic of all devices, MB",
+            curves(&traffic),
+        ),
     ];
     for (file, axis, curves) in pictures {
         let path = out.join(file);
@@ -132,5 +150,9 @@ pub fn title(name: &str) -> &'static str {
 }
 
 fn seconds(value: f64) -> String {
-    if value < 600.0 { format!("{value:.3} s") } else { format!("{:.1} min", value / 60.0) }
+    if value < 600.0 {
+        format!("{value:.3} s")
+    } else {
+        format!("{:.1} min", value / 60.0)
+    }
 }

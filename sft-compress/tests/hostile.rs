@@ -275,10 +275,12 @@ fn magnitudes_must_be_positive_finite_and_in_order() {
 #[test]
 fn codes_of_later_versions_are_unsupported() {
     for body in [
-        [2, 0, 0, 1, 0].as_slice(),
+        [3, 0, 0, 1, 0].as_slice(),
         &[0, 1, 0, 1, 0],
         &[1, 2, 0, 1, 0, 7, 0],
-        &[0, 0, 1, 1, 0],
+        &[0, 0, 3, 1, 0],
+        &[2, 2, 0, 1, 0],
+        &[2, 0, 0, 1, 1, 5],
     ] {
         assert_eq!(
             kind(&common::seal(body)),
