@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 /// Bit-level reader and writer, least significant bit first.
 mod bits;
@@ -43,6 +43,8 @@ mod rate;
 mod search;
 /// The elements to keep, as finite numbers.
 mod select;
+/// Vector instructions: the only unsafe code.
+mod simd;
 /// Shapes, borrowed and owned tensors.
 mod tensor;
 /// Exact selection of the largest magnitudes.

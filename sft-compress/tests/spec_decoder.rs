@@ -374,7 +374,7 @@ fn symbols(fields: &mut Fields, count: usize, first_row: usize, shared: &Shared)
         if *x < 1 << 16 {
             *x = (*x << 16) + fields.number(2);
         }
-        let magnitude = e.div_ceil(2) as i32;
+        let magnitude = i32::try_from(e.div_ceil(2)).unwrap();
         symbols.push(if e % 2 == 1 { magnitude } else { -magnitude });
     }
     assert!(lanes.iter().all(|&x| x == 1 << 16));
@@ -407,7 +407,7 @@ fn magnitudes(
             while side.number(1) == 0 {
                 quotient += 1;
             }
-            let v = ((quotient << k) + side.number(k)) as i64;
+            let v = ((quotient << k) + side.number(k)).cast_signed();
             index += if v % 2 == 0 { v / 2 } else { -(v + 1) / 2 };
             assert!((0..=grid(hi) - grid(lo)).contains(&index));
             ends.insert(

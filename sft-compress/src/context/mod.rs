@@ -28,7 +28,7 @@ pub(crate) use geometry::row_len;
 use model::{Kept, Model};
 pub(crate) use points::dead_zone_step;
 use points::{Kind, Points, Scheme};
-use rans::{DecodeTables, MAX_LANES, Slots};
+use rans::{ContextMemory, DecodeTables, EncodeTables, MAX_LANES};
 use token::DIRECT;
 
 /// What [`write`] works in, kept from one message to the next.
@@ -45,7 +45,8 @@ pub(crate) struct EncodeMemory {
     lengths: Vec<usize>,
     bits: Vec<u8>,
     words: Vec<u16>,
-    slots: Vec<Slots>,
+    tables: EncodeTables,
+    contexts: ContextMemory,
     model: Model,
 }
 
@@ -207,7 +208,7 @@ fn write_chunks(
     positions: &[u32],
     memory: &mut EncodeMemory,
 ) {
-    rans::encode_slots(&memory.model, &mut memory.slots);
+    memory.tables.fill(&memory.model);
     memory.chunks.clear();
     memory.lengths.clear();
     let mut next = 0;
@@ -216,18 +217,18 @@ fn write_chunks(
         let kept = positions[next..].partition_point(|&p| (p as usize) < chunk.end);
         let start = memory.chunks.len();
         write_side(geometry, by_row.then_some(index), next..next + kept, memory);
-        let states = rans::encode(
+        let (states, first) = rans::encode(
             &memory.plane[chunk.clone()],
             chunk.start / geometry.width,
             geometry,
             &memory.model,
-            &memory.slots,
-            &mut memory.words,
+            &memory.tables,
+            (&mut memory.contexts, &mut memory.words),
         );
         for state in &states[..geometry.lanes] {
             memory.chunks.extend(state.to_le_bytes());
         }
-        let words = memory.words.iter().rev();
+        let words = memory.words[first..].iter();
         memory
             .chunks
             .extend(words.flat_map(|word| word.to_le_bytes()));
@@ -284,9 +285,17 @@ pub(crate) fn inspect(
 /// What [`Frame::decode`] works in, kept from one message to the next.
 #[derive(Debug, Default)]
 pub(crate) struct DecodeMemory {
+    shared: Shared,
+    plane: Vec<i8>,
+    contexts: ContextMemory,
+}
+
+/// What all chunks need.
+#[derive(Debug, Default)]
+struct Shared {
     model: Model,
     tables: DecodeTables,
-    plane: Vec<i8>,
+    /// Where the bytes of each chunk are.
     chunks: Vec<std::ops::Range<usize>>,
 }
 
@@ -314,10 +323,11 @@ impl<'a> Frame<'a> {
         range: Range,
         memory: &mut DecodeMemory,
     ) -> Result<Self> {
+        let shared = &mut memory.shared;
         let kind = Kind::read(body, range)?;
         let kept = body.varint_up_to(elements, "the number of kept elements")?;
         if kept == 0 {
-            memory.chunks.clear();
+            shared.chunks.clear();
             return Ok(Self {
                 kept,
                 elements,
@@ -326,28 +336,28 @@ impl<'a> Frame<'a> {
         }
         let scheme = kind.read_values(body)?;
         let geometry = Geometry::read(body, shape, elements)?;
-        memory.model.read(body, &geometry)?;
-        if memory.model.max_token > scheme.points().max_token() {
+        shared.model.read(body, &geometry)?;
+        if shared.model.max_token > scheme.points().max_token() {
             return Err(Error::corrupt(format!(
                 "a token {}",
-                memory.model.max_token
+                shared.model.max_token
             )));
         }
         if geometry.chunks() > body.remaining() {
             return Err(Error::corrupt(format!("{} chunks", geometry.chunks())));
         }
-        memory.chunks.clear();
+        shared.chunks.clear();
         let mut end = 0;
         for _ in 0..geometry.chunks() {
             let start = end;
             end += body.varint_up_to(body.remaining(), "the length of a chunk")?;
-            memory.chunks.push(start..end);
+            shared.chunks.push(start..end);
         }
         if end != body.remaining() {
             return Err(Error::corrupt("the chunks do not end with the body"));
         }
         let bytes = body.take_rest();
-        memory.tables.fill(&memory.model);
+        shared.tables.fill(&shared.model);
         let coded = Some(Coded {
             scheme,
             geometry,
@@ -382,17 +392,7 @@ impl<'a> Frame<'a> {
             return Ok(());
         };
         memory.plane.resize(out.len(), 0);
-        let chunk_len = coded.geometry.chunk_len;
-        let planes = memory.plane.chunks_mut(chunk_len);
-        let chunks = out.chunks_mut(chunk_len).zip(planes).enumerate();
-        let (model, tables, ranges) = (&memory.model, &memory.tables, &memory.chunks);
-        let decode = |(index, (out, plane)): (usize, (&mut [f32], &mut [i8]))| {
-            coded.decode_chunk(index, ranges, model, tables, plane, out)
-        };
-        let mut kept = 0;
-        for chunk in chunks {
-            kept += decode(chunk)?;
-        }
+        let kept = coded.decode_chunks(out, memory)?;
         if kept != self.kept {
             return Err(Error::corrupt(format!(
                 "{kept} elements are kept instead of {}",
@@ -414,24 +414,61 @@ impl<'a> Frame<'a> {
             return Ok(());
         };
         memory.plane.resize(out.len(), 0);
-        let (model, tables, ranges) = (&memory.model, &memory.tables, &memory.chunks);
-        coded.decode_chunk(index, ranges, model, tables, &mut memory.plane, out)?;
+        let DecodeMemory {
+            shared,
+            plane,
+            contexts,
+        } = memory;
+        coded.decode_chunk(index, shared, contexts, plane, out)?;
         Ok(())
     }
 }
 
 impl Coded<'_> {
+    /// Decodes all chunks, one after the other, and counts the kept elements.
+    #[cfg(not(feature = "rayon"))]
+    fn decode_chunks(&self, out: &mut [f32], memory: &mut DecodeMemory) -> Result<usize> {
+        let DecodeMemory {
+            shared,
+            plane,
+            contexts,
+        } = memory;
+        let planes = plane.chunks_mut(self.geometry.chunk_len);
+        let chunks = out.chunks_mut(self.geometry.chunk_len).zip(planes);
+        let counts = chunks
+            .enumerate()
+            .map(|(index, (out, plane))| self.decode_chunk(index, shared, contexts, plane, out));
+        counts.sum()
+    }
+
+    /// Decodes all chunks in parallel and counts the kept elements.
+    #[cfg(feature = "rayon")]
+    fn decode_chunks(&self, out: &mut [f32], memory: &mut DecodeMemory) -> Result<usize> {
+        use rayon::prelude::*;
+        let DecodeMemory { shared, plane, .. } = memory;
+        let planes = plane.par_chunks_mut(self.geometry.chunk_len);
+        let chunks = out.par_chunks_mut(self.geometry.chunk_len).zip(planes);
+        let counts = chunks.enumerate().map_init(
+            ContextMemory::default,
+            |contexts, (index, (out, plane))| {
+                self.decode_chunk(index, shared, contexts, plane, out)
+            },
+        );
+        // The first chunk that fails decides the error, whichever is first done.
+        let counts: Vec<Result<usize>> = counts.collect();
+        counts.into_iter().sum()
+    }
+
     /// Decodes a chunk and counts its kept elements.
     fn decode_chunk(
         &self,
         index: usize,
-        ranges: &[std::ops::Range<usize>],
-        model: &Model,
-        tables: &DecodeTables,
+        shared: &Shared,
+        contexts: &mut ContextMemory,
         plane: &mut [i8],
         out: &mut [f32],
     ) -> Result<usize> {
-        let mut chunk = ByteReader::new(&self.bytes[ranges[index].clone()]);
+        let mut chunk = ByteReader::new(&self.bytes[shared.chunks[index].clone()]);
         let len = chunk.varint_up_to(chunk.remaining(), "the length of a chunk's bits")?;
         let bits = BitReader::new(chunk.take(len)?);
         let mut states = [0; MAX_LANES];
@@ -440,15 +477,16 @@ impl Coded<'_> {
         }
         let elements = self.geometry.chunk(index);
         let first_row = elements.start / self.geometry.width;
-        let words = chunk.take_rest();
+        let coded = (states, chunk.take_rest());
+        let tables = &shared.tables;
         rans::decode(
             plane,
             first_row,
             &self.geometry,
-            model,
+            &shared.model,
             tables,
-            states,
-            words,
+            coded,
+            contexts,
         )?;
         self.dequantize(elements.start, plane, bits, out)?;
         Ok(plane.iter().filter(|&&symbol| symbol != 0).count())
