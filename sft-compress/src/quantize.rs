@@ -89,6 +89,8 @@ impl Scale {
 #[derive(Clone, Debug)]
 pub(crate) struct LogScale {
     points: [f32; 256],
+    /// The points between the ends, if they are no more, then infinity.
+    inner: [f32; 16],
     last: u8,
 }
 
@@ -104,21 +106,24 @@ impl LogScale {
             let square = root * root;
             *point = ((1.0 / (square * square)) as f32).clamp(lo, hi);
         }
+        let mut inner = [f32::INFINITY; 16];
+        if levels <= 18 {
+            inner[..levels as usize - 2].copy_from_slice(&points[1..levels as usize - 1]);
+        }
         Self {
             points,
+            inner,
             last: (levels - 1) as u8,
         }
     }
 
     /// As [`Scale::quantize`].
     pub(crate) fn quantize(&self, magnitude: f32, uniform: f64) -> u8 {
-        let inner = &self.points[1..usize::from(self.last)];
-        let below = if inner.len() <= 16 {
-            inner
-                .iter()
-                .map(|&point| usize::from(point <= magnitude))
-                .sum()
+        let below = if self.last <= 17 {
+            let below = self.inner.map(|point| u32::from(point <= magnitude));
+            below.iter().sum::<u32>() as usize
         } else {
+            let inner = &self.points[1..usize::from(self.last)];
             inner.partition_point(|&point| point <= magnitude)
         };
         let [a, b] = [below, below + 1].map(|e| f64::from(self.points[e]));
@@ -190,6 +195,48 @@ mod tests {
                 let tolerance = 4.0 * scale.step / 2.0 / f64::from(DRAWS).sqrt();
                 let error = (mean - f64::from(magnitude)).abs();
                 assert!(error <= tolerance, "{magnitude} in {lo}..{hi}: {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn log_levels_are_unbiased_and_surround_the_magnitude() {
+        const DRAWS: u32 = 4096;
+        for (lo, hi, levels) in [
+            (0.25, 3.0, 8),
+            (1e-3, 1e3, 19),
+            (1e-40, 3e-40, 256),
+            (1.0, 1.0, 2),
+        ] {
+            let scale = LogScale::new(lo, hi, levels);
+            assert!(scale.points[..levels as usize].is_sorted());
+            assert_eq!(
+                [scale.point(0), scale.point(levels - 1)],
+                [Some(lo), Some(hi)]
+            );
+            assert_eq!(scale.point(levels), None);
+            for part in [0.0_f32, 0.01, 0.3, 0.5, 0.77, 1.0] {
+                let magnitude = (lo * (1.0 - part) + hi * part).clamp(lo, hi);
+                let draws = (0..DRAWS)
+                    .map(|i| scale.quantize(magnitude, Noise::new(i.into()).uniform(9)))
+                    .map(|level| scale.point(level.into()).unwrap());
+                let draws: Vec<f64> = draws.map(f64::from).collect();
+                let gap = draws
+                    .iter()
+                    .fold(0.0_f64, |gap, y| gap.max((y - f64::from(magnitude)).abs()));
+                let above = scale.points.iter().find(|p| **p >= magnitude).unwrap();
+                let below = scale.points.iter().rfind(|p| **p <= magnitude).unwrap();
+                assert!(
+                    draws
+                        .iter()
+                        .all(|y| (f64::from(*below)..=f64::from(*above)).contains(y))
+                );
+                let mean = draws.iter().sum::<f64>() / f64::from(DRAWS);
+                let tolerance = 4.0 * gap / f64::from(DRAWS).sqrt();
+                assert!(
+                    (mean - f64::from(magnitude)).abs() <= tolerance,
+                    "{magnitude}: {mean}"
+                );
             }
         }
     }

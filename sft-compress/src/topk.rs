@@ -1,4 +1,5 @@
 use crate::quantize::Noise;
+use crate::simd;
 
 /// The positions, ascending, of the `k` elements of largest magnitude; of
 /// equals those with the lowest index. Elements of magnitude zero are left out.
@@ -79,7 +80,9 @@ fn likely_bracket(data: &[f32], k: usize, sample: &mut Vec<u32>) -> Bracket {
 /// The positions of the elements whose magnitude bits are at least `lo`, and not zero.
 pub(crate) fn at_least(data: &[f32], lo: u32, out: &mut Vec<u32>) {
     let lo = lo.max(1);
-    compact(data, out, |index, x| (index, magnitude_bits(x) >= lo));
+    if !simd::positions_at_least(simd::level(), data, lo, out) {
+        compact(data, out, |index, x| (index, magnitude_bits(x) >= lo));
+    }
 }
 
 /// Keeps the `k` positions of largest magnitude, fewer than there are; `hi`
@@ -146,6 +149,21 @@ mod tests {
         let mut out = vec![7; 3];
         super::largest(data, k, &mut out, &mut Memory::default());
         out
+    }
+
+    #[test]
+    fn vector_and_scalar_code_agree() {
+        let noise = Noise::new(4);
+        let data: Vec<f32> = (0..3001).map(|i| noise.uniform(i) as f32 - 0.5).collect();
+        for len in [0, 1, 15, 16, 17, 100, 3001] {
+            for least in [0.0_f32, 1e-9, 0.2, 0.49, 0.6] {
+                let lo = least.to_bits().max(1);
+                let (mut fast, mut slow) = (vec![9; 5], Vec::new());
+                at_least(&data[..len], lo, &mut fast);
+                compact(&data[..len], &mut slow, |i, x| (i, magnitude_bits(x) >= lo));
+                assert_eq!(fast, slow);
+            }
+        }
     }
 
     fn by_sorting(data: &[f32], k: usize) -> Vec<u32> {

@@ -165,14 +165,22 @@ impl Model {
 
     /// Adds every element to the total of its classes, as if all neighbours were zero.
     fn count_elements(&mut self, geometry: &Geometry) {
-        for r in 0..geometry.rows() {
-            let present = (geometry.elements - r * geometry.width).min(geometry.width);
-            let mut channels = [0; 16];
-            for &class in &self.channels[..present] {
-                channels[usize::from(class)] += 1;
+        let count = |channels: &[u8]| {
+            let mut counts = [0; 16];
+            for &class in channels {
+                counts[usize::from(class)] += 1;
             }
-            for (class, &count) in (0..self.channel_classes as u8).zip(&channels) {
-                let table = self.table(self.rows[r], class);
+            counts
+        };
+        let (whole, rest) = (
+            geometry.elements / geometry.width,
+            geometry.elements % geometry.width,
+        );
+        let (all, last) = (count(&self.channels), count(&self.channels[..rest]));
+        for (r, &row_class) in self.rows.iter().enumerate() {
+            let counts = if r < whole { &all } else { &last };
+            for (class, &count) in (0..self.channel_classes as u8).zip(counts) {
+                let table = self.table(row_class, class);
                 self.totals[table] += count;
             }
         }

@@ -1,3 +1,9 @@
+#![allow(
+    clippy::wildcard_imports,
+    reason = "the instructions are the vocabulary here"
+)]
+#![allow(clippy::cast_possible_wrap, reason = "vectors have no unsigned types")]
+
 use std::arch::x86_64::*;
 
 use super::{Contexts, LANES};
@@ -9,6 +15,43 @@ pub(super) fn available() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
+}
+
+/// As [`super::positions_at_least`].
+///
+/// # Safety
+/// The processor must have the instructions of [`available`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn positions_at_least(data: &[f32], least: u32, out: &mut Vec<u32>) {
+    /// Elements between two looks at the capacity.
+    const BLOCK: usize = 1024;
+    out.clear();
+    let (magnitude, least) = (
+        _mm512_set1_epi32(i32::MAX),
+        _mm512_set1_epi32(least.cast_signed()),
+    );
+    let mut positions = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let step = _mm512_set1_epi32(N as i32);
+    let mut buffer = [0_u32; BLOCK];
+    for block in data.chunks(BLOCK) {
+        let mut len = 0;
+        for part in block.chunks(N) {
+            let present = (u32::from(u16::MAX) >> (N - part.len())) as u16;
+            // SAFETY: the mask selects the elements of the slice.
+            let bits = unsafe { _mm512_maskz_loadu_epi32(present, part.as_ptr().cast()) };
+            let bits = _mm512_and_si512(bits, magnitude);
+            let wanted = _mm512_mask_cmpge_epu32_mask(present, bits, least);
+            let count = wanted.count_ones() as usize;
+            let found = _mm512_maskz_compress_epi32(wanted, positions);
+            let target = buffer[len..len + count].as_mut_ptr();
+            let stored = ((1_u32 << count) - 1) as u16;
+            // SAFETY: the mask selects the `count` numbers of the slice.
+            unsafe { _mm512_mask_storeu_epi32(target.cast(), stored, found) };
+            positions = _mm512_add_epi32(positions, step);
+            len += count;
+        }
+        out.extend_from_slice(&buffer[..len]);
+    }
 }
 
 /// The table of each of 16 elements: of their row and channel classes and the

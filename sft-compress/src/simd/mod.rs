@@ -40,6 +40,24 @@ fn detect() -> Level {
     Level::Scalar
 }
 
+/// Collects in `out` the positions of the elements whose magnitude has at least
+/// the bits `least`; false if this processor cannot.
+pub(crate) fn positions_at_least(
+    level: Level,
+    data: &[f32],
+    least: u32,
+    out: &mut Vec<u32>,
+) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx512 && avx512::available() {
+        // SAFETY: the processor has the instructions.
+        unsafe { avx512::positions_at_least(data, least, out) };
+        return true;
+    }
+    let _ = (level, data, least, out);
+    false
+}
+
 /// Lanes the kernels work with.
 pub(crate) const LANES: usize = 32;
 
@@ -68,7 +86,7 @@ pub(crate) fn decode_symbols(
     words: &[u8],
 ) -> (usize, usize) {
     #[cfg(target_arch = "x86_64")]
-    if level == Level::Avx512 && avx512::available() {
+    if level == Level::Avx512 && avx512::available() && !slots.is_empty() {
         // SAFETY: the processor has the instructions.
         return unsafe { avx512::decode_symbols(plane, contexts, slots, states, words) };
     }
@@ -91,7 +109,7 @@ pub(crate) fn encode_symbols(
     words: &mut [u16],
 ) -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
-    if level == Level::Avx512 && avx512::available() {
+    if level == Level::Avx512 && avx512::available() && !slots.is_empty() {
         // SAFETY: the processor has the instructions.
         return Some(unsafe {
             avx512::encode_symbols(plane, contexts, (slots, alphabet), states, words)
