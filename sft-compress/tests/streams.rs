@@ -85,22 +85,12 @@ fn messages_after_the_first_allocate_nothing() {
         let mut counts = [0; 4];
         for count in &mut counts {
             let before = COUNT.get();
-            decoder_and_encoder(&mut encoder, &mut decoder, view, &mut frame, &mut tensor);
+            encoder.encode_into(view, 1, &mut frame).unwrap();
+            decoder.decode_into(&frame, &mut tensor).unwrap();
             *count = COUNT.get() - before;
         }
         assert_eq!(counts[2..], [0, 0], "{codec}: {counts:?}");
     }
-}
-
-fn decoder_and_encoder(
-    encoder: &mut Encoder,
-    decoder: &mut Decoder,
-    view: TensorView<'_>,
-    frame: &mut Vec<u8>,
-    tensor: &mut Tensor,
-) {
-    encoder.encode_into(view, 1, frame).unwrap();
-    decoder.decode_into(frame, tensor).unwrap();
 }
 
 #[test]
