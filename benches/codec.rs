@@ -1,10 +1,10 @@
-//! Encoding and decoding of activation-like tensors, the paper's codec and raw.
+//! Encoding and decoding of activation-like tensors, every named codec.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sft_compress::{Codec, Range, TensorView, decode};
+use sft_compress::{Codec, Range, Result, TensorView, decode};
 
 /// Two message sizes: a mini-batch of ViT-Tiny, and one of a toy model.
 const SHAPES: [[usize; 3]; 2] = [[32, 197, 192], [16, 17, 64]];
@@ -29,9 +29,16 @@ fn activation(shape: [usize; 3]) -> Vec<f32> {
     data
 }
 
-fn codecs() -> [Codec; 3] {
-    let paper = Codec::paper(0.2, 8).expect("the settings are in range");
-    [paper, paper.with_range(Range::Row), Codec::raw()]
+fn codecs() -> Result<Vec<Codec>> {
+    let paper = Codec::paper(0.2, 8)?;
+    Ok(vec![
+        paper,
+        paper.with_range(Range::Row),
+        Codec::activation(0.2, 8)?,
+        Codec::gradient(0.2, 8)?,
+        Codec::dead_zone(1.5)?,
+        Codec::raw(),
+    ])
 }
 
 fn codec(c: &mut Criterion) {
@@ -40,7 +47,7 @@ fn codec(c: &mut Criterion) {
         let view = TensorView::new(&data, &shape).expect("the shape fits the data");
         let mut group = c.benchmark_group(format!("codec/{}x{}x{}", shape[0], shape[1], shape[2]));
         group.throughput(Throughput::Bytes(size_of_val(&data[..]) as u64));
-        for codec in codecs() {
+        for codec in codecs().expect("the settings are in range") {
             let frame = codec.encode(view, 1).expect("the data is finite");
             let decoded = decode(&frame).expect("the frame is intact");
             assert_eq!(decoded.shape(), shape, "{codec}");

@@ -9,8 +9,14 @@ pub(crate) struct BitWriter {
 
 impl BitWriter {
     pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self::reusing(Vec::with_capacity(bytes))
+    }
+
+    /// Writes into the memory of `bytes`, whose content is dropped.
+    pub(crate) fn reusing(mut bytes: Vec<u8>) -> Self {
+        bytes.clear();
         Self {
-            bytes: Vec::with_capacity(bytes),
+            bytes,
             pending: 0,
             pending_bits: 0,
         }
@@ -48,6 +54,7 @@ impl BitWriter {
 }
 
 /// Reads bits, least significant first.
+#[derive(Clone)]
 pub(crate) struct BitReader<'a> {
     bytes: &'a [u8],
     /// The next bits; those above `pending_bits` are either zero or equal to
@@ -109,6 +116,15 @@ impl<'a> BitReader<'a> {
         let value = self.pending & ((1 << bits) - 1);
         self.consume(bits);
         Ok(value as u32)
+    }
+
+    /// Checks that `count` numbers of `bits` bits are left.
+    pub(crate) fn expect(&self, count: usize, bits: u32) -> Result<()> {
+        let left = 8 * self.bytes.len() + self.pending_bits as usize;
+        if count.saturating_mul(bits as usize) > left {
+            return Err(end_of_bits());
+        }
+        Ok(())
     }
 
     /// The number of zeros before the next one, which is consumed too.

@@ -51,6 +51,10 @@ impl<'a> ByteReader<'a> {
         self.array().map(|[byte]| byte)
     }
 
+    pub(crate) fn u16(&mut self) -> Result<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
     pub(crate) fn u32(&mut self) -> Result<u32> {
         self.array().map(u32::from_le_bytes)
     }

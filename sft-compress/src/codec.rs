@@ -1,12 +1,12 @@
 use std::fmt;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::{self, Header, Method};
-use crate::paper;
-use crate::quantize::{Levels, Range};
-use crate::tensor::{Tensor, TensorView, element_count};
+use crate::config::{Code, Config, NonFinite, Quantize, Rounding, Spacing, Sparsify};
+use crate::encoder::Encoder;
+use crate::error::Result;
+use crate::quantize::Range;
+use crate::tensor::TensorView;
 
-/// How tensors are encoded: the paper's codec (section IV-B) or no compression.
+/// How tensors are encoded: an immutable set of settings.
 ///
 /// ```
 /// # fn main() -> sft_compress::Result<()> {
@@ -19,17 +19,22 @@ use crate::tensor::{Tensor, TensorView, element_count};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Codec {
-    settings: Settings,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Settings {
-    Raw,
-    Paper { keep: f64, levels: Levels },
+    config: Config,
 }
 
 impl Codec {
-    /// The paper's codec: Top-K, stochastic quantization, lossless coding.
+    /// A codec of explicit choices.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if a field or the combination is not allowed.
+    pub fn new(config: Config) -> Result<Self> {
+        config.check()?;
+        Ok(Self { config })
+    }
+
+    /// The paper's codec (section IV-B): Top-K of the whole tensor, stochastic
+    /// quantization to evenly spaced levels, Golomb-coded positions,
+    /// entropy-coded levels.
     ///
     /// `keep` in (0, 1] is the paper's ρ: of n elements the
     /// max(1, round(ρ·n)) of largest magnitude are kept. `levels` in 2..=256 is
@@ -39,63 +44,122 @@ impl Codec {
     /// # Errors
     /// `InvalidArgument` if `keep` or `levels` is not in its range.
     pub fn paper(keep: f64, levels: u32) -> Result<Self> {
-        if !(keep > 0.0 && keep <= 1.0) {
-            return Err(Error::invalid(format!(
-                "keep must be in (0, 1], got {keep}"
-            )));
-        }
-        if !(2..=256).contains(&levels) {
-            return Err(Error::invalid(format!(
-                "levels must be in 2..=256, got {levels}"
-            )));
-        }
-        let levels = Levels {
-            count: levels,
-            range: Range::Tensor,
-        };
-        Ok(Self {
-            settings: Settings::Paper { keep, levels },
+        Self::top_k(keep, levels, Spacing::Linear, Range::Tensor, Code::Golomb)
+    }
+
+    /// For activations: Top-K of the whole tensor, stochastic quantization to
+    /// [log-spaced](Spacing::Log) levels, everything coded by context.
+    ///
+    /// Unbiased given the kept set. `keep` and `levels` as for
+    /// [`paper`](Self::paper).
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `keep` or `levels` is not in its range.
+    pub fn activation(keep: f64, levels: u32) -> Result<Self> {
+        Self::top_k(keep, levels, Spacing::Log, Range::Tensor, Code::Context)
+    }
+
+    /// For gradients: Top-K of the whole tensor, stochastic quantization to
+    /// evenly spaced levels in a range for each row, everything coded by
+    /// context.
+    ///
+    /// Unbiased given the kept set. `keep` and `levels` as for
+    /// [`paper`](Self::paper).
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `keep` or `levels` is not in its range.
+    pub fn gradient(keep: f64, levels: u32) -> Result<Self> {
+        Self::top_k(keep, levels, Spacing::Linear, Range::Row, Code::Context)
+    }
+
+    /// The fewest bits at a mean squared error: a uniform quantizer with a
+    /// [dead zone](Quantize::DeadZone), coded by context. Not random, and not
+    /// unbiased.
+    ///
+    /// `step` in 0.001..=1000 is relative to the root mean square of the tensor.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `step` is not in its range.
+    pub fn dead_zone(step: f64) -> Result<Self> {
+        Self::new(Config {
+            sparsify: Sparsify::None,
+            quantize: Quantize::DeadZone { step },
+            ..Config::default()
         })
     }
 
-    /// No compression: every element as an `f32`, bit for bit, NaN included.
+    /// No compression: every element as it is, bit for bit, NaN included.
     pub fn raw() -> Self {
         Self {
-            settings: Settings::Raw,
+            config: Config {
+                sparsify: Sparsify::None,
+                quantize: Quantize::None,
+                code: Code::None,
+                non_finite: NonFinite::Refuse,
+            },
         }
     }
 
+    fn top_k(keep: f64, count: u32, spacing: Spacing, range: Range, code: Code) -> Result<Self> {
+        Self::new(Config {
+            sparsify: Sparsify::TopK(keep),
+            quantize: Quantize::Levels {
+                count,
+                spacing,
+                rounding: Rounding::Stochastic,
+                range,
+            },
+            code,
+            non_finite: NonFinite::Refuse,
+        })
+    }
+
     /// The same codec with another choice of which magnitudes share a range;
-    /// no effect on [`raw`](Self::raw), which does not quantize.
+    /// no effect on codecs without levels.
     #[must_use]
-    pub fn with_range(mut self, range: Range) -> Self {
-        if let Settings::Paper { levels, .. } = &mut self.settings {
-            levels.range = range;
+    pub fn with_range(mut self, to: Range) -> Self {
+        if let Quantize::Levels { range, .. } = &mut self.config.quantize {
+            *range = to;
         }
         self
     }
 
-    /// The fraction of elements kept, in (0, 1]; 1 for [`raw`](Self::raw).
+    /// The same codec with another treatment of NaN and infinities; no effect
+    /// on [`raw`](Self::raw), which keeps them.
+    #[must_use]
+    pub fn with_non_finite(mut self, to: NonFinite) -> Self {
+        if self.config.code != Code::None {
+            self.config.non_finite = to;
+        }
+        self
+    }
+
+    /// Every choice.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The fraction of elements kept, in (0, 1]; 1 where it is not a setting.
     pub fn keep(&self) -> f64 {
-        match self.settings {
-            Settings::Raw => 1.0,
-            Settings::Paper { keep, .. } => keep,
+        match self.config.sparsify {
+            Sparsify::TopK(keep) | Sparsify::RowTopK(keep) => keep,
+            Sparsify::None | Sparsify::Threshold(_) => 1.0,
         }
     }
 
-    /// The number of quantization points; none for [`raw`](Self::raw).
+    /// The number of quantization points, if it is a setting.
     pub fn levels(&self) -> Option<u32> {
-        match self.settings {
-            Settings::Raw => None,
-            Settings::Paper { levels, .. } => Some(levels.count),
+        match self.config.quantize {
+            Quantize::Levels { count, .. } => Some(count),
+            _ => None,
         }
     }
 
-    /// Which magnitudes share a quantization range; none for [`raw`](Self::raw).
+    /// Which magnitudes share a quantization range, if it is a setting.
     pub fn range(&self) -> Option<Range> {
-        match self.settings {
-            Settings::Raw => None,
-            Settings::Paper { levels, .. } => Some(levels.range),
+        match self.config.quantize {
+            Quantize::Levels { range, .. } => Some(range),
+            _ => None,
         }
     }
 
@@ -103,102 +167,56 @@ impl Codec {
     ///
     /// The same tensor, settings and `seed` give the same bytes everywhere. The
     /// seed decides the random roundings: take a new one for every message, or
-    /// their errors do not average out. [`raw`](Self::raw) ignores it.
+    /// their errors do not average out. Codecs that do not round at random
+    /// ignore it. [`Encoder`] does the same without new memory for each message.
     ///
     /// # Errors
-    /// `NonFinite` if the tensor holds NaN or an infinity, except for `raw`;
-    /// `TooLarge` if the frame would hold 4 GiB or more.
+    /// `NonFinite` if the tensor holds NaN or an infinity that the codec
+    /// refuses; `TooLarge` if the frame would hold 4 GiB or more.
     pub fn encode(&self, tensor: TensorView<'_>, seed: u64) -> Result<Vec<u8>> {
-        let mut frame = format::begin();
-        let shape = tensor.shape().to_vec();
-        match self.settings {
-            Settings::Raw => {
-                let method = Method::Raw;
-                Header { method, shape }.write(&mut frame);
-                write_raw(&mut frame, tensor.data());
-            }
-            Settings::Paper { keep, levels } => {
-                let method = Method::Paper(levels);
-                Header { method, shape }.write(&mut frame);
-                paper::write(&mut frame, tensor, keep, levels, seed)?;
-            }
-        }
-        format::seal(frame)
+        let mut frame = Vec::new();
+        Encoder::new(*self).encode_into(tensor, seed, &mut frame)?;
+        Ok(frame)
     }
 }
 
 impl fmt::Display for Codec {
+    /// The named constructor if there is one for the settings.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.settings {
-            Settings::Raw => f.write_str("raw"),
-            Settings::Paper { keep, levels } => write!(
-                f,
-                "paper(keep {keep}, levels {}, range {})",
-                levels.count, levels.range
-            ),
+        let Config {
+            sparsify,
+            quantize,
+            code,
+            ..
+        } = self.config;
+        match (sparsify, quantize, code) {
+            (_, _, Code::None) => f.write_str("raw"),
+            (
+                Sparsify::TopK(keep),
+                Quantize::Levels {
+                    count,
+                    spacing,
+                    rounding: Rounding::Stochastic,
+                    range,
+                },
+                _,
+            ) => match (code, spacing, range) {
+                (Code::Golomb, _, _) => {
+                    write!(f, "paper(keep {keep}, levels {count}, range {range})")
+                }
+                (_, Spacing::Log, Range::Tensor) => {
+                    write!(f, "activation(keep {keep}, levels {count})")
+                }
+                (_, Spacing::Linear, Range::Row) => {
+                    write!(f, "gradient(keep {keep}, levels {count})")
+                }
+                _ => write!(
+                    f,
+                    "context(keep {keep}, levels {count} {spacing}, range {range})"
+                ),
+            },
+            (Sparsify::None, Quantize::DeadZone { step }, _) => write!(f, "dead_zone(step {step})"),
+            _ => write!(f, "{code:?}({sparsify:?}, {quantize:?})"),
         }
     }
-}
-
-/// Elements that [`decode`] accepts whatever the length of the frame: 64 MiB of `f32`.
-const FREE_ELEMENTS: usize = 1 << 24;
-/// Elements that [`decode`] accepts in addition for each byte of the frame.
-const ELEMENTS_PER_BYTE: usize = 1 << 10;
-
-/// Decodes one frame, whichever codec wrote it.
-///
-/// A few bytes can stand for any number of zeros, so the number of elements is
-/// bounded by 2²⁴ plus 2¹⁰ for each byte of the frame. Use [`decode_limited`]
-/// where the receiver knows what to expect.
-///
-/// # Errors
-/// `Truncated`, `TrailingBytes`, `UnsupportedVersion`, `Checksum` or `Corrupt`
-/// by what is wrong with the bytes; `TooLarge` beyond the bound above.
-pub fn decode(frame: &[u8]) -> Result<Tensor> {
-    let allowed = frame.len().saturating_mul(ELEMENTS_PER_BYTE);
-    decode_limited(frame, allowed.saturating_add(FREE_ELEMENTS))
-}
-
-/// Decodes one frame of at most `max_elements` elements.
-///
-/// Allocates no more than 4 bytes for each element, 160 for each byte of the
-/// frame, and 64 KiB.
-///
-/// # Errors
-/// As [`decode`], with `TooLarge` for more than `max_elements` elements.
-pub fn decode_limited(frame: &[u8], max_elements: usize) -> Result<Tensor> {
-    let mut body = format::open(frame)?;
-    let Header { method, shape } = Header::read(&mut body)?;
-    let elements = element_count(&shape)?;
-    if elements > max_elements {
-        return Err(Error::new(
-            ErrorKind::TooLarge,
-            format!("a tensor of {elements} elements, above the limit of {max_elements}"),
-        ));
-    }
-    let data = match method {
-        Method::Raw => read_raw(body.take_rest(), elements)?,
-        Method::Paper(levels) => paper::read(&mut body, &shape, levels)?,
-    };
-    body.finish()?;
-    Ok(Tensor::new(shape, data))
-}
-
-fn write_raw(out: &mut Vec<u8>, data: &[f32]) {
-    let start = out.len();
-    out.resize(start + size_of_val(data), 0);
-    for (bytes, x) in out[start..].chunks_exact_mut(4).zip(data) {
-        bytes.copy_from_slice(&x.to_le_bytes());
-    }
-}
-
-fn read_raw(bytes: &[u8], elements: usize) -> Result<Vec<f32>> {
-    let (words, rest) = bytes.as_chunks::<4>();
-    if words.len() != elements || !rest.is_empty() {
-        return Err(Error::corrupt(format!(
-            "{} bytes for {elements} raw elements",
-            bytes.len()
-        )));
-    }
-    Ok(words.iter().copied().map(f32::from_le_bytes).collect())
 }

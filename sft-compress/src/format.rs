@@ -1,4 +1,5 @@
 use crate::bytes::{ByteReader, put_varint};
+use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::quantize::{Levels, Range};
 use crate::tensor::{MAX_DIMS, element_count};
@@ -11,14 +12,15 @@ const CHECKSUM_BYTES: usize = 4;
 
 const METHOD_RAW: u8 = 0;
 const METHOD_PAPER: u8 = 1;
+const METHOD_CONTEXT: u8 = 2;
 const FLAG_ROWS: u8 = 1;
-const DTYPE_F32: u8 = 0;
 
 /// What stands at the start of a body.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Header {
     pub(crate) method: Method,
-    pub(crate) shape: Vec<usize>,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Shape,
 }
 
 /// How the elements are coded.
@@ -26,17 +28,49 @@ pub(crate) struct Header {
 pub(crate) enum Method {
     Raw,
     Paper(Levels),
+    Context(Range),
+}
+
+/// Up to eight dimensions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Shape {
+    dims: [usize; MAX_DIMS],
+    len: usize,
+}
+
+impl Shape {
+    /// Of at most eight dimensions.
+    pub(crate) fn new(shape: &[usize]) -> Self {
+        let mut dims = [0; MAX_DIMS];
+        dims[..shape.len()].copy_from_slice(shape);
+        let len = shape.len();
+        Self { dims, len }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[usize] {
+        &self.dims[..self.len]
+    }
 }
 
 impl Header {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        let (method, flags) = match self.method {
-            Method::Raw => (METHOD_RAW, 0),
-            Method::Paper(levels) if levels.range == Range::Row => (METHOD_PAPER, FLAG_ROWS),
-            Method::Paper(_) => (METHOD_PAPER, 0),
+        let (method, range) = match self.method {
+            Method::Raw => (METHOD_RAW, Range::Tensor),
+            Method::Paper(levels) => (METHOD_PAPER, levels.range),
+            Method::Context(range) => (METHOD_CONTEXT, range),
         };
-        out.extend_from_slice(&[method, flags, DTYPE_F32, self.shape.len() as u8]);
-        for &dim in &self.shape {
+        let flags = match range {
+            Range::Tensor => 0,
+            Range::Row => FLAG_ROWS,
+        };
+        let dtype = match self.dtype {
+            Dtype::F32 => 0,
+            Dtype::F16 => 1,
+            Dtype::Bf16 => 2,
+        };
+        let shape = self.shape.as_slice();
+        out.extend_from_slice(&[method, flags, dtype, shape.len() as u8]);
+        for &dim in shape {
             put_varint(out, dim as u64);
         }
         if let Method::Paper(levels) = self.method {
@@ -46,18 +80,29 @@ impl Header {
 
     pub(crate) fn read(body: &mut ByteReader<'_>) -> Result<Self> {
         let (method, flags, dtype) = (body.u8()?, body.u8()?, body.u8()?);
-        if dtype != DTYPE_F32 {
-            return Err(reserved("dtype", dtype));
-        }
+        let dtype = match dtype {
+            0 => Dtype::F32,
+            1 => Dtype::F16,
+            2 => Dtype::Bf16,
+            _ => return Err(reserved("dtype", dtype)),
+        };
         let shape = read_shape(body)?;
-        let method = match (method, flags) {
-            (METHOD_RAW, 0) => Method::Raw,
-            (METHOD_PAPER, 0) => Method::Paper(read_levels(body, Range::Tensor)?),
-            (METHOD_PAPER, FLAG_ROWS) => Method::Paper(read_levels(body, Range::Row)?),
-            (METHOD_RAW | METHOD_PAPER, _) => return Err(reserved("flags", flags)),
+        let range = match flags {
+            0 => Range::Tensor,
+            FLAG_ROWS if method != METHOD_RAW => Range::Row,
+            _ => return Err(reserved("flags", flags)),
+        };
+        let method = match method {
+            METHOD_RAW => Method::Raw,
+            METHOD_PAPER => Method::Paper(read_levels(body, range)?),
+            METHOD_CONTEXT => Method::Context(range),
             _ => return Err(reserved("method", method)),
         };
-        Ok(Self { method, shape })
+        Ok(Self {
+            method,
+            dtype,
+            shape,
+        })
     }
 }
 
@@ -68,15 +113,16 @@ fn reserved(field: &str, value: u8) -> Error {
     )
 }
 
-fn read_shape(body: &mut ByteReader<'_>) -> Result<Vec<usize>> {
+fn read_shape(body: &mut ByteReader<'_>) -> Result<Shape> {
     let dims = body.u8()?;
     if !(1..=MAX_DIMS).contains(&usize::from(dims)) {
         return Err(Error::corrupt(format!("a tensor of {dims} dimensions")));
     }
-    let shape: Vec<usize> = (0..dims)
-        .map(|_| body.varint_up_to(u32::MAX as usize, "a dimension"))
-        .collect::<Result<_>>()?;
-    element_count(&shape)?;
+    let mut shape = Shape::new(&[0; MAX_DIMS][..dims.into()]);
+    for dim in &mut shape.dims[..dims.into()] {
+        *dim = body.varint_up_to(u32::MAX as usize, "a dimension")?;
+    }
+    element_count(shape.as_slice())?;
     Ok(shape)
 }
 
@@ -90,16 +136,16 @@ fn read_levels(body: &mut ByteReader<'_>, range: Range) -> Result<Levels> {
     }
 }
 
-/// Starts a frame, to which the header and the elements are appended next.
-pub(crate) fn begin() -> Vec<u8> {
-    let mut frame = MAGIC.to_vec();
+/// Starts a frame in `frame`, to which the header and the elements are appended next.
+pub(crate) fn begin(frame: &mut Vec<u8>) {
+    frame.clear();
+    frame.extend_from_slice(&MAGIC);
     frame.push(VERSION);
     frame.resize(PREFIX_BYTES, 0);
-    frame
 }
 
 /// Completes a frame with the body's length and the checksum.
-pub(crate) fn seal(mut frame: Vec<u8>) -> Result<Vec<u8>> {
+pub(crate) fn seal(frame: &mut Vec<u8>) -> Result<()> {
     let body_len = frame.len() - PREFIX_BYTES;
     let length = u32::try_from(body_len).map_err(|_| {
         Error::new(
@@ -111,9 +157,9 @@ pub(crate) fn seal(mut frame: Vec<u8>) -> Result<Vec<u8>> {
         )
     })?;
     frame[MAGIC.len() + 1..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
-    let checksum = crc32fast::hash(&frame);
+    let checksum = crc32fast::hash(frame);
     frame.extend_from_slice(&checksum.to_le_bytes());
-    Ok(frame)
+    Ok(())
 }
 
 /// The body in a frame's envelope, its length and checksum verified.

@@ -1,37 +1,66 @@
 #![doc = include_str!("../README.md")]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 /// Bit-level reader and writer, least significant bit first.
 mod bits;
 /// Byte-level reader and writer: fixed-width numbers and varints.
 mod bytes;
-/// The settings, encode and decode: what a caller uses.
+/// The settings by name: what a caller starts with.
 mod codec;
+/// Every choice there is.
+mod config;
+/// The context-coded method.
+mod context;
+/// Decoding, whole and in parts.
+mod decoder;
+/// Half-precision numbers.
+mod dtype;
+/// Encoding with memory to reuse.
+mod encoder;
 /// Entropy coder of the level indices.
 mod entropy;
 /// The crate's error.
 mod error;
+/// What was dropped from one message, for the next.
+mod feedback;
 /// The frame: its envelope, verified before anything else, and its header.
 mod format;
 /// Golomb code of non-negative integers.
 mod golomb;
 /// The set of kept positions as Golomb-coded gaps.
 mod mask;
+/// A logarithm that is the same everywhere.
+mod math;
 /// The paper's method: Top-K, quantization and coding in their order.
 mod paper;
 /// Stochastic rounding of magnitudes to levels.
 mod quantize;
 /// The quantization range of the tensor or of each row.
 mod ranges;
+/// Measured rate and error over the settings.
+mod rate;
+/// Measuring, and settings for a wanted size or error.
+mod search;
+/// The elements to keep, as finite numbers.
+mod select;
+/// Vector instructions: the only unsafe code.
+mod simd;
 /// Shapes, borrowed and owned tensors.
 mod tensor;
 /// Exact selection of the largest magnitudes.
 mod topk;
 
-pub use codec::{Codec, decode, decode_limited};
+pub use codec::Codec;
+pub use config::{Code, Config, NonFinite, Quantize, Rounding, Spacing, Sparsify};
+pub use decoder::{Decoder, Info, decode, decode_limited, inspect};
+pub use dtype::Dtype;
+pub use encoder::Encoder;
 pub use error::{Error, ErrorKind, Result};
+pub use feedback::ErrorFeedback;
 pub use quantize::Range;
-pub use tensor::{Tensor, TensorView};
+pub use rate::{Choice, RateTable};
+pub use search::{Measure, measure};
+pub use tensor::{Elements, Tensor, TensorView};
 
 #[doc = include_str!("../FORMAT.md")]
 pub mod frame_format {}

@@ -1,45 +1,43 @@
 use crate::bytes::{ByteReader, put_varint};
-use crate::error::{Error, ErrorKind, Result};
+use crate::context::row_len;
+use crate::error::{Error, Result};
 use crate::quantize::{Levels, Noise, Range};
 use crate::ranges::{Ranges, Span};
-use crate::tensor::{TensorView, element_count};
-use crate::{entropy, mask, topk};
+use crate::tensor::element_count;
+use crate::{entropy, mask};
 
-/// Appends the elements of `tensor`, of which it keeps the fraction `keep`.
+/// Appends the elements at the `kept` positions, ascending, with their `values`
+/// of a tensor of `shape`; `noise` decides stochastic roundings, none the nearest.
 pub(crate) fn write(
     out: &mut Vec<u8>,
-    tensor: TensorView<'_>,
-    keep: f64,
+    shape: &[usize],
+    kept: &[u32],
+    values: &[f32],
     levels: Levels,
-    seed: u64,
-) -> Result<()> {
-    let data = tensor.data();
-    check_finite(data)?;
-    let kept = topk::largest(data, kept_count(keep, data.len()));
+    noise: Option<Noise>,
+) {
     put_varint(out, kept.len() as u64);
-    let values: Vec<f32> = kept.iter().map(|&p| data[p as usize]).collect();
-    let Some(span) = Span::of(&values) else {
-        return Ok(());
+    let Some(span) = Span::of(values) else {
+        return;
     };
+    let elements = shape.iter().product();
     span.write(out);
-    mask::write(out, &kept, data.len());
-    out.extend(sign_bytes(&values));
+    mask::write(out, kept, elements);
+    out.extend(sign_bytes(values));
     if span.lo < span.hi {
         let ranges = match levels.range {
-            Range::Tensor => Ranges::shared(span, data.len()),
-            Range::Row => Ranges::write(out, &kept, &values, row_len(tensor.shape()), span),
+            Range::Tensor => Ranges::shared(span, elements),
+            Range::Row => Ranges::write(out, kept, values, row_len(shape), span),
         };
-        let symbols = quantize(&kept, &values, &ranges, levels, Noise::new(seed));
+        let symbols = quantize(kept, values, &ranges, levels, noise);
         entropy::write(out, &symbols, levels.count);
     }
-    Ok(())
 }
 
 /// Reads the elements of a tensor of `shape`.
 pub(crate) fn read(body: &mut ByteReader<'_>, shape: &[usize], levels: Levels) -> Result<Vec<f32>> {
     let elements = element_count(shape)?;
-    let max_kept = elements.min(body.remaining().saturating_mul(8));
-    let count = body.varint_up_to(max_kept, "the number of kept elements")?;
+    let count = read_count(body, elements)?;
     if count == 0 {
         return Ok(vec![0.0; elements]);
     }
@@ -60,29 +58,10 @@ pub(crate) fn read(body: &mut ByteReader<'_>, shape: &[usize], levels: Levels) -
     ))
 }
 
-fn check_finite(data: &[f32]) -> Result<()> {
-    let all_finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
-    if data.chunks(1024).all(all_finite) {
-        return Ok(());
-    }
-    let index = data.iter().take_while(|x| x.is_finite()).count();
-    Err(Error::new(
-        ErrorKind::NonFinite,
-        format!(
-            "element {index} is {}, but only finite elements can be quantized",
-            data[index]
-        ),
-    ))
-}
-
-/// Equation (10) solved for K: the number of elements to keep of `elements`.
-fn kept_count(keep: f64, elements: usize) -> usize {
-    let rounded = (keep * elements as f64).round() as usize;
-    rounded.max(1).min(elements)
-}
-
-fn row_len(shape: &[usize]) -> usize {
-    shape.last().copied().unwrap_or(1)
+/// Reads the number of kept elements, each of which has a sign bit.
+pub(crate) fn read_count(body: &mut ByteReader<'_>, elements: usize) -> Result<usize> {
+    let max_kept = elements.min(body.remaining().saturating_mul(8));
+    body.varint_up_to(max_kept, "the number of kept elements")
 }
 
 /// One bit per value, 1 for negative.
@@ -110,12 +89,15 @@ fn quantize(
     values: &[f32],
     ranges: &Ranges,
     levels: Levels,
-    noise: Noise,
+    noise: Option<Noise>,
 ) -> Vec<u8> {
     let mut symbols = Vec::with_capacity(kept.len());
     for (row, scale) in ranges.scales(kept, levels.count) {
         let row = kept[row.clone()].iter().zip(&values[row]);
-        symbols.extend(row.map(|(&position, x)| scale.quantize(x.abs(), noise.uniform(position))));
+        symbols.extend(row.map(|(&position, x)| {
+            let uniform = noise.map_or(0.5, |noise| noise.uniform(position));
+            scale.quantize(x.abs(), uniform)
+        }));
     }
     symbols
 }

@@ -69,6 +69,76 @@ impl Scale {
     pub(crate) fn point(&self, level: u8) -> f32 {
         (self.lo + self.step * f64::from(level)) as f32
     }
+
+    /// The point of a level, none above the last.
+    pub(crate) fn checked_point(&self, level: u32) -> Option<f32> {
+        (level <= self.last.into()).then(|| self.point(level as u8))
+    }
+
+    pub(crate) fn last_level(&self) -> u8 {
+        self.last
+    }
+}
+
+/// Quantization points between the two ends of a range, evenly spaced in
+/// x to the power −1/4.
+///
+/// Of the powers whose roots are square roots, measured on transformer
+/// activations with 8 levels, −1/4 has nearly the least error of unbiased
+/// levels (0.2706 relative, against 0.2691 at −1/2) at the fewest bits.
+#[derive(Clone, Debug)]
+pub(crate) struct LogScale {
+    points: [f32; 256],
+    /// The points between the ends, if they are no more, then infinity.
+    inner: [f32; 16],
+    last: u8,
+}
+
+impl LogScale {
+    /// `levels` points from `lo` to `hi`, 0 < `lo` ≤ `hi`, both finite.
+    pub(crate) fn new(lo: f32, hi: f32, levels: u32) -> Self {
+        let root = |x: f32| 1.0 / f64::from(x).sqrt().sqrt();
+        let (first, step) = (root(lo), (root(hi) - root(lo)) / f64::from(levels - 1));
+        let mut points = [hi; 256];
+        points[0] = lo;
+        for (e, point) in points[..levels as usize - 1].iter_mut().enumerate().skip(1) {
+            let root = first + step * e as f64;
+            let square = root * root;
+            *point = ((1.0 / (square * square)) as f32).clamp(lo, hi);
+        }
+        let mut inner = [f32::INFINITY; 16];
+        if levels <= 18 {
+            inner[..levels as usize - 2].copy_from_slice(&points[1..levels as usize - 1]);
+        }
+        Self {
+            points,
+            inner,
+            last: (levels - 1) as u8,
+        }
+    }
+
+    /// As [`Scale::quantize`].
+    pub(crate) fn quantize(&self, magnitude: f32, uniform: f64) -> u8 {
+        let below = if self.last <= 17 {
+            let below = self.inner.map(|point| u32::from(point <= magnitude));
+            below.iter().sum::<u32>() as usize
+        } else {
+            let inner = &self.points[1..usize::from(self.last)];
+            inner.partition_point(|&point| point <= magnitude)
+        };
+        let [a, b] = [below, below + 1].map(|e| f64::from(self.points[e]));
+        let up = f64::from(magnitude) - a > uniform * (b - a);
+        below as u8 + u8::from(up)
+    }
+
+    /// The point of a level, none above the last.
+    pub(crate) fn point(&self, level: u32) -> Option<f32> {
+        (level <= self.last.into()).then(|| self.points[level as usize])
+    }
+
+    pub(crate) fn last_level(&self) -> u8 {
+        self.last
+    }
 }
 
 /// Uniform random numbers in [0, 1), each a function of seed and index alone.
@@ -125,6 +195,48 @@ mod tests {
                 let tolerance = 4.0 * scale.step / 2.0 / f64::from(DRAWS).sqrt();
                 let error = (mean - f64::from(magnitude)).abs();
                 assert!(error <= tolerance, "{magnitude} in {lo}..{hi}: {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn log_levels_are_unbiased_and_surround_the_magnitude() {
+        const DRAWS: u32 = 4096;
+        for (lo, hi, levels) in [
+            (0.25, 3.0, 8),
+            (1e-3, 1e3, 19),
+            (1e-40, 3e-40, 256),
+            (1.0, 1.0, 2),
+        ] {
+            let scale = LogScale::new(lo, hi, levels);
+            assert!(scale.points[..levels as usize].is_sorted());
+            assert_eq!(
+                [scale.point(0), scale.point(levels - 1)],
+                [Some(lo), Some(hi)]
+            );
+            assert_eq!(scale.point(levels), None);
+            for part in [0.0_f32, 0.01, 0.3, 0.5, 0.77, 1.0] {
+                let magnitude = (lo * (1.0 - part) + hi * part).clamp(lo, hi);
+                let draws = (0..DRAWS)
+                    .map(|i| scale.quantize(magnitude, Noise::new(i.into()).uniform(9)))
+                    .map(|level| scale.point(level.into()).unwrap());
+                let draws: Vec<f64> = draws.map(f64::from).collect();
+                let gap = draws
+                    .iter()
+                    .fold(0.0_f64, |gap, y| gap.max((y - f64::from(magnitude)).abs()));
+                let above = scale.points.iter().find(|p| **p >= magnitude).unwrap();
+                let below = scale.points.iter().rfind(|p| **p <= magnitude).unwrap();
+                assert!(
+                    draws
+                        .iter()
+                        .all(|y| (f64::from(*below)..=f64::from(*above)).contains(y))
+                );
+                let mean = draws.iter().sum::<f64>() / f64::from(DRAWS);
+                let tolerance = 4.0 * gap / f64::from(DRAWS).sqrt();
+                assert!(
+                    (mean - f64::from(magnitude)).abs() <= tolerance,
+                    "{magnitude}: {mean}"
+                );
             }
         }
     }

@@ -1,3 +1,6 @@
+use std::borrow::Cow;
+
+use crate::dtype::{Dtype, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Most dimensions a tensor may have.
@@ -5,34 +8,82 @@ pub(crate) const MAX_DIMS: usize = 8;
 /// Most elements a tensor may have; positions are 32-bit numbers.
 const MAX_ELEMENTS: usize = i32::MAX as usize;
 
-/// A borrowed dense `f32` tensor in row-major order.
+/// The elements of a tensor, by their type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Elements<'a> {
+    /// Single precision.
+    F32(&'a [f32]),
+    /// Half precision, as bits.
+    F16(&'a [u16]),
+    /// Bfloat16, as bits.
+    Bf16(&'a [u16]),
+}
+
+impl Elements<'_> {
+    /// The number of elements.
+    #[allow(clippy::len_without_is_empty, reason = "a view is not a collection")]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(data) => data.len(),
+            Self::F16(bits) | Self::Bf16(bits) => bits.len(),
+        }
+    }
+
+    /// The elements as `f32`, which every one of them is exactly.
+    pub fn to_f32(&self) -> Cow<'_, [f32]> {
+        match self {
+            Self::F32(data) => Cow::Borrowed(data),
+            Self::F16(bits) => bits.iter().map(|&bits| f16_to_f32(bits)).collect(),
+            Self::Bf16(bits) => bits.iter().map(|&bits| bf16_to_f32(bits)).collect(),
+        }
+    }
+
+    /// The type of the elements.
+    pub fn dtype(&self) -> Dtype {
+        match self {
+            Self::F32(_) => Dtype::F32,
+            Self::F16(_) => Dtype::F16,
+            Self::Bf16(_) => Dtype::Bf16,
+        }
+    }
+}
+
+/// A borrowed dense tensor in row-major order.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TensorView<'a> {
-    data: &'a [f32],
+    elements: Elements<'a>,
     shape: &'a [usize],
 }
 
 impl<'a> TensorView<'a> {
-    /// Views `data` as a row-major tensor of `shape`, 1 to 8 dimensions; a
-    /// dimension may be zero.
+    /// Views `data` as a row-major `f32` tensor of `shape`, 1 to 8 dimensions; a
+    /// dimension may be zero. The last dimension is that of the channels.
     ///
     /// # Errors
     /// `InvalidArgument` if the number of dimensions is not in 1..=8 or the
     /// product of `shape` is not `data.len()`; `TooLarge` above 2³¹ − 1 elements.
     pub fn new(data: &'a [f32], shape: &'a [usize]) -> Result<Self> {
-        let elements = element_count(shape)?;
-        if elements != data.len() {
+        Self::of(Elements::F32(data), shape)
+    }
+
+    /// As [`new`](Self::new) for elements of any type.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of(elements: Elements<'a>, shape: &'a [usize]) -> Result<Self> {
+        let expected = element_count(shape)?;
+        let len = elements.len();
+        if expected != len {
             return Err(Error::invalid(format!(
-                "shape {shape:?} has {elements} elements, but data has {}",
-                data.len()
+                "shape {shape:?} has {expected} elements, but data has {len}"
             )));
         }
-        Ok(Self { data, shape })
+        Ok(Self { elements, shape })
     }
 
     /// The elements in row-major order.
-    pub fn data(&self) -> &'a [f32] {
-        self.data
+    pub fn elements(&self) -> Elements<'a> {
+        self.elements
     }
 
     /// The length of each dimension, outermost first.
@@ -41,22 +92,37 @@ impl<'a> TensorView<'a> {
     }
 }
 
-/// An owned dense `f32` tensor in row-major order, as [`decode`](crate::decode) returns it.
+/// An owned dense tensor in row-major order, as [`decode`](crate::decode) returns it.
+///
+/// The elements are held as `f32` whatever their type in the frame, which
+/// [`dtype`](Self::dtype) tells: every half-precision number is one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
-    shape: Vec<usize>,
-    data: Vec<f32>,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) dtype: Dtype,
+    pub(crate) data: Vec<f32>,
+}
+
+impl Default for Tensor {
+    /// An empty tensor of one dimension, to decode into.
+    fn default() -> Self {
+        Self {
+            shape: vec![0],
+            dtype: Dtype::F32,
+            data: Vec::new(),
+        }
+    }
 }
 
 impl Tensor {
-    pub(crate) fn new(shape: Vec<usize>, data: Vec<f32>) -> Self {
-        debug_assert_eq!(element_count(&shape), Ok(data.len()));
-        Self { shape, data }
-    }
-
     /// The length of each dimension, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
+    }
+
+    /// The type of the elements of the tensor that was encoded.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
     }
 
     /// The elements in row-major order.
@@ -69,10 +135,20 @@ impl Tensor {
         self.data
     }
 
-    /// A borrowed view of the tensor.
+    /// The bits of the elements as half-precision numbers, to nearest.
+    pub fn to_f16_bits(&self) -> Vec<u16> {
+        self.data.iter().map(|&x| f32_to_f16(x)).collect()
+    }
+
+    /// The bits of the elements as bfloat16, to nearest.
+    pub fn to_bf16_bits(&self) -> Vec<u16> {
+        self.data.iter().map(|&x| f32_to_bf16(x)).collect()
+    }
+
+    /// A borrowed view of the elements as `f32`.
     pub fn view(&self) -> TensorView<'_> {
         TensorView {
-            data: &self.data,
+            elements: Elements::F32(&self.data),
             shape: &self.shape,
         }
     }

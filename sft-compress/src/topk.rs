@@ -1,4 +1,5 @@
 use crate::quantize::Noise;
+use crate::simd;
 
 /// The positions, ascending, of the `k` elements of largest magnitude; of
 /// equals those with the lowest index. Elements of magnitude zero are left out.
@@ -9,16 +10,24 @@ use crate::quantize::Noise;
 /// bracket misses, it is dropped.
 ///
 /// The elements must be finite.
-pub(crate) fn largest(data: &[f32], k: usize) -> Vec<u32> {
-    let bracket = likely_bracket(data, k);
-    let mut candidates = at_least(data, bracket.lo.max(1));
-    if candidates.len() < k && bracket.lo > 1 {
-        candidates = at_least(data, 1);
+pub(crate) fn largest(data: &[f32], k: usize, out: &mut Vec<u32>, memory: &mut Memory) {
+    let bracket = likely_bracket(data, k, &mut memory.sample);
+    at_least(data, bracket.lo, out);
+    if out.len() < k && bracket.lo > 1 {
+        at_least(data, 1, out);
     }
-    if candidates.len() > k {
-        drop_smallest(data, &mut candidates, k, bracket.hi);
+    if out.len() > k {
+        drop_smallest(data, out, k, bracket.hi, memory);
     }
-    candidates
+}
+
+/// What [`largest`] works in, kept from one tensor to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    sample: Vec<u32>,
+    magnitudes: Vec<u32>,
+    below: Vec<u32>,
+    chosen: Vec<u32>,
 }
 
 /// The bits of an element's magnitude; their order is the order of magnitudes.
@@ -33,7 +42,7 @@ struct Bracket {
 }
 
 /// A bracket four standard deviations of the sample to either side.
-fn likely_bracket(data: &[f32], k: usize) -> Bracket {
+fn likely_bracket(data: &[f32], k: usize, sample: &mut Vec<u32>) -> Bracket {
     const MAX_SAMPLE: usize = 4096;
     let sample_len = (data.len() / 16).min(MAX_SAMPLE);
     if sample_len == 0 {
@@ -43,10 +52,12 @@ fn likely_bracket(data: &[f32], k: usize) -> Bracket {
         };
     }
     let noise = Noise::new(0);
-    let mut sample: Vec<u32> = (0..sample_len as u32)
-        .map(|i| noise.uniform(i) * data.len() as f64)
-        .map(|position| magnitude_bits(data[position as usize]))
-        .collect();
+    sample.clear();
+    sample.extend(
+        (0..sample_len as u32)
+            .map(|i| noise.uniform(i) * data.len() as f64)
+            .map(|position| magnitude_bits(data[position as usize])),
+    );
     let share = k as f64 / data.len() as f64;
     let rank = share * sample.len() as f64;
     let margin = 4.0 * (rank * (1.0 - share)).sqrt() + 1.0;
@@ -66,32 +77,41 @@ fn likely_bracket(data: &[f32], k: usize) -> Bracket {
     }
 }
 
-/// The positions of the elements whose magnitude bits are at least `lo`.
-fn at_least(data: &[f32], lo: u32) -> Vec<u32> {
-    compact(data, |index, x| (index, magnitude_bits(x) >= lo))
+/// The positions of the elements whose magnitude bits are at least `lo`, and not zero.
+pub(crate) fn at_least(data: &[f32], lo: u32, out: &mut Vec<u32>) {
+    let lo = lo.max(1);
+    if !simd::positions_at_least(simd::level(), data, lo, out) {
+        compact(data, out, |index, x| (index, magnitude_bits(x) >= lo));
+    }
 }
 
 /// Keeps the `k` positions of largest magnitude, fewer than there are; `hi`
 /// are magnitude bits probably above the `k`-th largest.
-fn drop_smallest(data: &[f32], positions: &mut Vec<u32>, k: usize, hi: u32) {
-    let magnitudes: Vec<u32> = positions
-        .iter()
-        .map(|&position| magnitude_bits(data[position as usize]))
-        .collect();
-    let threshold = kth_largest(&magnitudes, k, hi);
+fn drop_smallest(data: &[f32], positions: &mut Vec<u32>, k: usize, hi: u32, memory: &mut Memory) {
+    let Memory {
+        magnitudes,
+        below,
+        chosen,
+        ..
+    } = memory;
+    magnitudes.clear();
+    magnitudes.extend(positions.iter().map(|&p| magnitude_bits(data[p as usize])));
+    let threshold = kth_largest(magnitudes, k, hi, below);
     let mut ties = k - magnitudes.iter().filter(|&&bits| bits > threshold).count();
-    *positions = compact(&magnitudes, |index, bits| {
+    compact(magnitudes, chosen, |index, bits| {
         let tie = bits == threshold && ties > 0;
         ties -= usize::from(tie);
         (positions[index as usize], bits > threshold || tie)
     });
+    std::mem::swap(positions, chosen);
 }
 
-fn kth_largest(magnitudes: &[u32], k: usize, hi: u32) -> u32 {
-    let mut below = compact(magnitudes, |_, bits| (bits, bits < hi));
+fn kth_largest(magnitudes: &[u32], k: usize, hi: u32, below: &mut Vec<u32>) -> u32 {
+    compact(magnitudes, below, |_, bits| (bits, bits < hi));
     let above = magnitudes.len() - below.len();
     if above >= k {
-        below = magnitudes.to_vec();
+        below.clear();
+        below.extend_from_slice(magnitudes);
     }
     *below.select_nth_unstable(magnitudes.len() - k).1
 }
@@ -99,9 +119,13 @@ fn kth_largest(magnitudes: &[u32], k: usize, hi: u32) -> u32 {
 /// The numbers that `choose` makes of indices and values and marks with `true`.
 ///
 /// Free of branches, as the marks come at random.
-fn compact<T: Copy>(values: &[T], mut choose: impl FnMut(u32, T) -> (u32, bool)) -> Vec<u32> {
+fn compact<T: Copy>(
+    values: &[T],
+    chosen: &mut Vec<u32>,
+    mut choose: impl FnMut(u32, T) -> (u32, bool),
+) {
     const BLOCK: usize = 1024;
-    let mut chosen = Vec::new();
+    chosen.clear();
     let mut buffer = [0; BLOCK];
     let mut index = 0;
     for block in values.chunks(BLOCK) {
@@ -114,13 +138,33 @@ fn compact<T: Copy>(values: &[T], mut choose: impl FnMut(u32, T) -> (u32, bool))
         }
         chosen.extend_from_slice(&buffer[..len]);
     }
-    chosen
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn largest(data: &[f32], k: usize) -> Vec<u32> {
+        let mut out = vec![7; 3];
+        super::largest(data, k, &mut out, &mut Memory::default());
+        out
+    }
+
+    #[test]
+    fn vector_and_scalar_code_agree() {
+        let noise = Noise::new(4);
+        let data: Vec<f32> = (0..3001).map(|i| noise.uniform(i) as f32 - 0.5).collect();
+        for len in [0, 1, 15, 16, 17, 100, 3001] {
+            for least in [0.0_f32, 1e-9, 0.2, 0.49, 0.6] {
+                let lo = least.to_bits().max(1);
+                let (mut fast, mut slow) = (vec![9; 5], Vec::new());
+                at_least(&data[..len], lo, &mut fast);
+                compact(&data[..len], &mut slow, |i, x| (i, magnitude_bits(x) >= lo));
+                assert_eq!(fast, slow);
+            }
+        }
+    }
 
     fn by_sorting(data: &[f32], k: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..data.len() as u32).collect();
@@ -165,8 +209,9 @@ mod tests {
         let data: Vec<f32> = (1..1000_i16).rev().map(f32::from).collect();
         let expected = by_sorting(&data, 100);
         for hi in [0, 1, 900.0_f32.to_bits(), 901.0_f32.to_bits(), u32::MAX] {
-            let mut positions = at_least(&data, 1);
-            drop_smallest(&data, &mut positions, 100, hi);
+            let mut positions = Vec::new();
+            at_least(&data, 1, &mut positions);
+            drop_smallest(&data, &mut positions, 100, hi, &mut Memory::default());
             assert_eq!(positions, expected, "hi {hi}");
         }
     }

@@ -1,4 +1,4 @@
-//! The golden vectors of `tests/golden`: each line of `cases.tsv` is an input,
+//! The golden vectors of `tests/golden`: each line of `cases.tsv` and `context.tsv` is an input,
 //! the settings, the frame (`NAME.sft`) and the decoded elements (`NAME.f32`).
 
 #![allow(dead_code, reason = "each test uses a part")]
@@ -6,12 +6,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sft_compress::{Codec, Range, TensorView};
+use sft_compress::{
+    Code, Codec, Config, Dtype, Elements, NonFinite, Quantize, Range, Rounding, Spacing, Sparsify,
+    Tensor, TensorView, decode,
+};
 
-/// One line of `cases.tsv`.
+/// One line of `cases.tsv` or `context.tsv`.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) input: Vec<f32>,
+    pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
     pub(crate) codec: Codec,
     pub(crate) seed: u64,
@@ -19,8 +23,25 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let view = TensorView::new(&self.input, &self.shape).unwrap();
+        let tensor = self.tensor();
+        let bits: Vec<u16> = match self.dtype {
+            Dtype::F32 => Vec::new(),
+            Dtype::F16 => tensor.to_f16_bits(),
+            Dtype::Bf16 => tensor.to_bf16_bits(),
+        };
+        let elements = match self.dtype {
+            Dtype::F32 => Elements::F32(&self.input),
+            Dtype::F16 => Elements::F16(&bits),
+            Dtype::Bf16 => Elements::Bf16(&bits),
+        };
+        let view = TensorView::of(elements, &self.shape).unwrap();
         self.codec.encode(view, self.seed).unwrap()
+    }
+
+    /// The input as an owned tensor.
+    fn tensor(&self) -> Tensor {
+        let view = TensorView::new(&self.input, &self.shape).unwrap();
+        decode(&Codec::raw().encode(view, 0).unwrap()).unwrap()
     }
 
     pub(crate) fn frame_path(&self) -> PathBuf {
@@ -45,8 +66,16 @@ pub(crate) fn golden() -> PathBuf {
 }
 
 pub(crate) fn cases() -> Vec<Case> {
-    let table = fs::read_to_string(golden().join("cases.tsv")).unwrap();
-    table.lines().skip(1).map(parse).collect()
+    let lines = |file: &str| fs::read_to_string(golden().join(file)).unwrap();
+    let (paper, context) = (lines("cases.tsv"), lines("context.tsv"));
+    let paper = paper.lines().skip(1).map(parse);
+    paper
+        .chain(context.lines().skip(1).map(parse_context))
+        .collect()
+}
+
+fn parse_shape(shape: &str) -> Vec<usize> {
+    shape.split('x').map(|dim| dim.parse().unwrap()).collect()
 }
 
 fn parse(line: &str) -> Case {
@@ -67,10 +96,78 @@ fn parse(line: &str) -> Case {
     Case {
         name: name.to_owned(),
         input: read_f32(&golden().join(format!("inputs/{input}.f32"))),
-        shape: shape.split('x').map(|dim| dim.parse().unwrap()).collect(),
+        dtype: Dtype::F32,
+        shape: parse_shape(shape),
         codec: codec.with_range(range),
         seed: seed.parse().unwrap(),
     }
+}
+
+fn parse_context(line: &str) -> Case {
+    let fields: Vec<&str> = line.split('\t').collect();
+    let [name, input, dtype, shape, codec, seed] = fields[..] else {
+        panic!("not six fields: {line}");
+    };
+    let dtype = match dtype {
+        "f32" => Dtype::F32,
+        "f16" => Dtype::F16,
+        "bf16" => Dtype::Bf16,
+        other => panic!("unknown type {other}"),
+    };
+    Case {
+        name: name.to_owned(),
+        input: read_f32(&golden().join(format!("inputs/{input}.f32"))),
+        dtype,
+        shape: parse_shape(shape),
+        codec: parse_codec(&codec.split(' ').collect::<Vec<_>>()),
+        seed: seed.parse().unwrap(),
+    }
+}
+
+/// A named codec with its arguments, or a combination that has no name.
+fn parse_codec(words: &[&str]) -> Codec {
+    let number = |word: &str| -> f64 { word.parse().unwrap() };
+    let mut config = Config::default();
+    match *words {
+        ["raw"] => return Codec::raw(),
+        ["activation", keep, levels] => {
+            return Codec::activation(number(keep), number(levels) as u32).unwrap();
+        }
+        ["gradient", keep, levels] => {
+            return Codec::gradient(number(keep), number(levels) as u32).unwrap();
+        }
+        ["dead_zone", step] => return Codec::dead_zone(number(step)).unwrap(),
+        ["paper+context", keep, levels] => {
+            config = *Codec::paper(number(keep), number(levels) as u32)
+                .unwrap()
+                .config();
+            config.code = Code::Context;
+        }
+        ["log+row+nearest", keep, levels] => {
+            config.sparsify = Sparsify::TopK(number(keep));
+            config.quantize = Quantize::Levels {
+                count: number(levels) as u32,
+                spacing: Spacing::Log,
+                rounding: Rounding::Nearest,
+                range: Range::Row,
+            };
+        }
+        ["row_top_k+f16", keep] => {
+            config.sparsify = Sparsify::RowTopK(number(keep));
+            config.quantize = Quantize::F16;
+        }
+        ["threshold+exact", threshold] => {
+            config.sparsify = Sparsify::Threshold(number(threshold) as f32);
+            config.quantize = Quantize::None;
+        }
+        ["saturate+exact"] => {
+            config.sparsify = Sparsify::None;
+            config.quantize = Quantize::None;
+            config.non_finite = NonFinite::Saturate;
+        }
+        _ => panic!("unknown codec {words:?}"),
+    }
+    Codec::new(config).unwrap()
 }
 
 fn read_f32(path: &Path) -> Vec<f32> {

@@ -1,0 +1,303 @@
+//! Every way of `sft-compress` to encode a tensor of yours, side by side.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Parser;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+use sft_compress::{Code, Codec, Config, Decoder, Elements, Encoder, Tensor, TensorView, measure};
+
+/// Encodes a tensor with every codec and tells size, error and speed.
+#[derive(Parser)]
+struct Flags {
+    /// A NumPy file of f32 or f16, C order, 1 to 8 dimensions; the last is that of the channels.
+    file: PathBuf,
+    /// Kept fraction of the elements, in (0, 1].
+    #[arg(long, default_value_t = 0.2)]
+    keep: f64,
+    /// Quantization points, 2 to 256.
+    #[arg(long, default_value_t = 8)]
+    levels: u32,
+    /// Print a JSON list instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One row of the report.
+#[derive(Serialize)]
+struct Row {
+    codec: String,
+    bytes: usize,
+    bits_per_element: f64,
+    ratio: f64,
+    relative_mse: f64,
+    cosine: f64,
+    encode_gbps: f64,
+    decode_gbps: f64,
+    threads: usize,
+    /// Of `paper`: the sizes after its three stages, as in the paper's figure 8b.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stages: Option<Stages>,
+}
+
+/// Bytes after each stage of the paper's codec.
+#[derive(Serialize)]
+#[allow(clippy::struct_field_names)] // the unit belongs to the name
+struct Stages {
+    /// Kept elements with a 32-bit position each.
+    top_k_bytes: usize,
+    /// Positions, and a sign and the bits of a level for each kept element.
+    quantized_bytes: usize,
+    /// The frame.
+    coded_bytes: usize,
+}
+
+fn main() {
+    if let Err(error) = run(&Flags::parse()) {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
+
+fn run(flags: &Flags) -> Result<(), Box<dyn Error>> {
+    let array = Npy::read(&flags.file)?;
+    let tensor = TensorView::of(array.elements(), &array.shape)?;
+    let mut rows = Vec::new();
+    for (name, codec) in codecs(tensor, flags)? {
+        for threads in threads() {
+            let mut row = with_threads(threads, || row(&name, codec, tensor, threads))??;
+            if name == "paper" {
+                row.stages = Some(stages(tensor, codec, row.bytes)?);
+            }
+            rows.push(row);
+        }
+    }
+    if flags.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+    } else {
+        print(&array, &rows);
+    }
+    Ok(())
+}
+
+fn codecs(tensor: TensorView<'_>, flags: &Flags) -> sft_compress::Result<Vec<(String, Codec)>> {
+    let paper = Codec::paper(flags.keep, flags.levels)?;
+    let error = measure(paper, tensor, SEED)?.relative_mse;
+    let mut with_contexts: Config = *paper.config();
+    with_contexts.code = Code::Context;
+    let named = [
+        ("paper", paper),
+        ("paper+context", Codec::new(with_contexts)?),
+        ("activation", Codec::activation(flags.keep, flags.levels)?),
+        ("gradient", Codec::gradient(flags.keep, flags.levels)?),
+        (
+            "dead_zone@paper",
+            Codec::dead_zone_for_error(tensor, error.max(1e-6))?,
+        ),
+        ("dead_zone@0.05", Codec::dead_zone_for_error(tensor, 0.05)?),
+    ];
+    Ok(named.map(|(name, codec)| (name.to_owned(), codec)).into())
+}
+
+/// Of the random roundings.
+const SEED: u64 = 1;
+
+/// One thread, and all there are.
+fn threads() -> Vec<usize> {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    if all > 1 { vec![1, all] } else { vec![1] }
+}
+
+fn with_threads<T: Send>(
+    threads: usize,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, rayon::ThreadPoolBuildError> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()?;
+    Ok(pool.install(work))
+}
+
+fn row(
+    name: &str,
+    codec: Codec,
+    tensor: TensorView<'_>,
+    threads: usize,
+) -> sft_compress::Result<Row> {
+    let (mut encoder, mut decoder) = (Encoder::new(codec), Decoder::new());
+    let (mut frame, mut decoded) = (Vec::new(), Tensor::default());
+    let encode_s = median_s(|| encoder.encode_into(tensor, SEED, &mut frame))?;
+    let decode_s = median_s(|| decoder.decode_into(&frame, &mut decoded))?;
+    let elements = tensor.elements();
+    let size = (elements.len() * elements.dtype().bytes()) as f64;
+    Ok(Row {
+        codec: name.to_owned(),
+        bytes: frame.len(),
+        bits_per_element: 8.0 * frame.len() as f64 / elements.len().max(1) as f64,
+        ratio: size / frame.len() as f64,
+        relative_mse: measure(codec, tensor, SEED)?.relative_mse,
+        cosine: cosine(&elements.to_f32(), decoded.data()),
+        encode_gbps: size / encode_s / 1e9,
+        decode_gbps: size / decode_s / 1e9,
+        threads,
+        stages: None,
+    })
+}
+
+/// The median time of repetitions over about half a second, after one to warm up.
+fn median_s(mut work: impl FnMut() -> sft_compress::Result<()>) -> sft_compress::Result<f64> {
+    work()?;
+    let begin = Instant::now();
+    let mut times = Vec::new();
+    while times.len() < 5 || (begin.elapsed().as_secs_f64() < 0.5 && times.len() < 1000) {
+        let start = Instant::now();
+        work()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
+
+fn cosine(x: &[f32], y: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter()
+            .zip(b)
+            .map(|(&a, &b)| f64::from(a) * f64::from(b))
+            .sum()
+    };
+    let norms = (dot(x, x) * dot(y, y)).sqrt();
+    if norms > 0.0 { dot(x, y) / norms } else { 0.0 }
+}
+
+fn stages(
+    tensor: TensorView<'_>,
+    codec: Codec,
+    coded_bytes: usize,
+) -> sft_compress::Result<Stages> {
+    let frame = codec.encode(tensor, SEED)?;
+    let kept = sft_compress::inspect(&frame)?.kept;
+    let level_bits = codec.levels().unwrap_or(2).next_power_of_two().ilog2() as usize;
+    Ok(Stages {
+        top_k_bytes: kept * (4 + tensor.elements().dtype().bytes()),
+        quantized_bytes: 4 * kept + (kept * (1 + level_bits)).div_ceil(8),
+        coded_bytes,
+    })
+}
+
+fn print(array: &Npy, rows: &[Row]) {
+    println!("{:?}, {} bytes", array.shape, array.data.len());
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header([
+        "codec",
+        "threads",
+        "bytes",
+        "ratio",
+        "bit/element",
+        "rel. MSE",
+        "cosine",
+        "encode GB/s",
+        "decode GB/s",
+    ]);
+    for row in rows {
+        table.add_row([
+            row.codec.clone(),
+            row.threads.to_string(),
+            row.bytes.to_string(),
+            format!("{:.2}", row.ratio),
+            format!("{:.3}", row.bits_per_element),
+            format!("{:.4}", row.relative_mse),
+            format!("{:.4}", row.cosine),
+            format!("{:.2}", row.encode_gbps),
+            format!("{:.2}", row.decode_gbps),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+    if let Some(stages) = rows.iter().find_map(|row| row.stages.as_ref()) {
+        let Stages {
+            top_k_bytes,
+            quantized_bytes,
+            coded_bytes,
+        } = stages;
+        println!(
+            "paper, bytes after Top-K {top_k_bytes}, quantization {quantized_bytes}, coding {coded_bytes}"
+        );
+    }
+}
+
+/// A NumPy array of floats in row-major order.
+struct Npy {
+    shape: Vec<usize>,
+    data: Values,
+}
+
+enum Values {
+    F32(Vec<f32>),
+    F16(Vec<u16>),
+}
+
+impl Values {
+    /// Bytes of all elements.
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(data) => 4 * data.len(),
+            Self::F16(bits) => 2 * bits.len(),
+        }
+    }
+}
+
+impl Npy {
+    fn elements(&self) -> Elements<'_> {
+        match &self.data {
+            Values::F32(data) => Elements::F32(data),
+            Values::F16(bits) => Elements::F16(bits),
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
+        let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Self::parse(&bytes).ok_or_else(|| {
+            let expected = "a NumPy file of f32 or f16 in C order";
+            format!("{}: not {expected}", path.display()).into()
+        })
+    }
+
+    /// The format of `numpy.lib.format`, versions 1 and 2.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let rest = bytes.strip_prefix(b"\x93NUMPY")?;
+        let (len, rest) = match rest {
+            [1, 0, a, b, rest @ ..] => (u32::from(u16::from_le_bytes([*a, *b])), rest),
+            [2, 0, a, b, c, d, rest @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]), rest),
+            _ => return None,
+        };
+        let (header, data) = rest.split_at_checked(len as usize)?;
+        let header = std::str::from_utf8(header).ok()?;
+        if !header.contains("'fortran_order': False") {
+            return None;
+        }
+        let shape = header.split_once("'shape': (")?.1.split_once(')')?.0;
+        let dims = shape
+            .split(',')
+            .map(str::trim)
+            .filter(|dim| !dim.is_empty());
+        let shape = dims
+            .map(|dim| dim.parse().ok())
+            .collect::<Option<Vec<usize>>>()?;
+        let data = if header.contains("'<f4'") {
+            let words = data.as_chunks::<4>().0.iter();
+            Values::F32(words.map(|word| f32::from_le_bytes(*word)).collect())
+        } else if header.contains("'<f2'") {
+            let words = data.as_chunks::<2>().0.iter();
+            Values::F16(words.map(|word| u16::from_le_bytes(*word)).collect())
+        } else {
+            return None;
+        };
+        Some(Self { shape, data })
+    }
+}

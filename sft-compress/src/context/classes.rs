@@ -1,0 +1,205 @@
+//! Which rows and which channels share their statistics.
+
+use crate::math::log2;
+
+/// Kinds of symbols that channels are compared by: zero, and one or more
+/// levels of either sign.
+const KINDS: usize = 5;
+/// Rows that the comparison of channels looks at, at least, if there are as many.
+const SAMPLED_ROWS: usize = 1024;
+const ROUNDS: usize = 4;
+/// Ranges of counts that row classes are made of.
+const BINS: usize = 64;
+
+/// Divides rows into at most `classes` by how many of their `width` elements
+/// are kept, so that coding positions by class takes the fewest bits.
+pub(crate) fn of_rows(counts: &[u32], width: usize, classes: usize, out: &mut Vec<u8>) {
+    let bin = |count: u32| count as usize * BINS / (width + 1);
+    let mut totals = [(0.0, 0.0); BINS + 1];
+    for &count in counts {
+        let total = &mut totals[bin(count) + 1];
+        *total = (total.0 + width as f64, total.1 + f64::from(count));
+    }
+    for i in 0..BINS {
+        totals[i + 1].0 += totals[i].0;
+        totals[i + 1].1 += totals[i].1;
+    }
+    let class = cheapest_division(classes, |i, j| {
+        let (n, k) = (totals[j].0 - totals[i].0, totals[j].1 - totals[i].1);
+        n * entropy(k / n.max(1.0))
+    });
+    out.clear();
+    out.extend(counts.iter().map(|&count| class[bin(count)]));
+}
+
+/// The entropy in bits of a choice of probability `p`.
+fn entropy(p: f64) -> f64 {
+    let part = |p: f64| if p > 0.0 { -p * log2(p) } else { 0.0 };
+    part(p) + part(1.0 - p)
+}
+
+/// The class of each bin, in ascending order, for which the costs of the
+/// classes, of bins `i..j` each, have the least sum.
+fn cheapest_division(classes: usize, cost: impl Fn(usize, usize) -> f64) -> [u8; BINS] {
+    let mut least = [[f64::INFINITY; BINS + 1]; 16];
+    let mut start = [[0; BINS + 1]; 16];
+    for (j, least) in least[0].iter_mut().enumerate() {
+        *least = cost(0, j);
+    }
+    for i in 0..=BINS {
+        for j in i..=BINS {
+            let cost = cost(i, j);
+            for class in 1..classes {
+                let total = least[class - 1][i] + cost;
+                if total < least[class][j] {
+                    (least[class][j], start[class][j]) = (total, i);
+                }
+            }
+        }
+    }
+    let mut of_bin = [0; BINS];
+    let mut end = BINS;
+    for class in (0..classes).rev() {
+        let begin = start[class][end];
+        of_bin[begin..end].fill(class as u8);
+        end = begin;
+    }
+    of_bin
+}
+
+/// Divides `width` channels into at most `classes` of similar statistics.
+///
+/// `row(r)` are the channel and the symbol of each kept element of row `r`.
+pub(crate) fn of_channels<'a>(
+    rows: usize,
+    width: usize,
+    classes: usize,
+    row: impl Fn(usize) -> (&'a [u32], &'a [i8]),
+    out: &mut Vec<u8>,
+) {
+    out.clear();
+    out.resize(width, 0);
+    if classes < 2 {
+        return;
+    }
+    let step = (rows / SAMPLED_ROWS).max(1);
+    let mut counts = vec![[0_u32; KINDS]; width];
+    let mut sampled = 0;
+    for r in (0..rows).step_by(step) {
+        let (positions, symbols) = row(r);
+        for (&position, &symbol) in positions.iter().zip(symbols) {
+            let kind = symbol.clamp(-2, 2) + 2;
+            counts[position as usize - r * width][kind as usize] += 1;
+        }
+        sampled += 1;
+    }
+    for channel in &mut counts {
+        channel[2] = sampled - channel.iter().sum::<u32>();
+    }
+    cluster(&counts, classes, out);
+}
+
+/// Lloyd's iteration with code length as the distance, from classes of equal
+/// size by the number of zeros.
+fn cluster(counts: &[[u32; KINDS]], classes: usize, out: &mut [u8]) {
+    let mut order: Vec<usize> = (0..counts.len()).collect();
+    order.sort_by_key(|&channel| counts[channel][2]);
+    for (rank, &channel) in order.iter().enumerate() {
+        out[channel] = (rank * classes / counts.len()) as u8;
+    }
+    for _ in 0..ROUNDS {
+        let lengths = code_lengths(counts, classes, out);
+        for (class, channel) in out.iter_mut().zip(counts) {
+            let bits = |class: usize| -> f64 {
+                let parts = channel.iter().zip(&lengths[class]);
+                parts.map(|(&n, length)| f64::from(n) * length).sum()
+            };
+            let best = (0..classes).map(bits).enumerate();
+            *class = best
+                .min_by(|a, b| a.1.total_cmp(&b.1))
+                .map_or(0, |best| best.0 as u8);
+        }
+    }
+}
+
+/// Bits of each kind of symbol in each class.
+fn code_lengths(counts: &[[u32; KINDS]], classes: usize, class: &[u8]) -> Vec<[f64; KINDS]> {
+    let mut sums = vec![[0.5; KINDS]; classes];
+    for (channel, &class) in counts.iter().zip(class) {
+        for (sum, &count) in sums[usize::from(class)].iter_mut().zip(channel) {
+            *sum += f64::from(count);
+        }
+    }
+    for sum in &mut sums {
+        let total = log2(sum.iter().sum());
+        *sum = sum.map(|n| total - log2(n));
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_fall_where_their_counts_differ() {
+        let counts: Vec<u32> = (0..100).map(|r| [0, 3, 90, 4, 50][r % 5]).collect();
+        let mut classes = Vec::new();
+        of_rows(&counts, 100, 3, &mut classes);
+        assert_eq!(classes[..5], [0, 0, 2, 0, 1]);
+        of_rows(&counts, 100, 1, &mut classes);
+        assert!(classes.iter().all(|&class| class == 0));
+    }
+
+    #[test]
+    fn the_division_of_rows_is_the_best() {
+        // Against all pairs of cuts.
+        let cost = |i: usize, j: usize| {
+            let weight = |b: usize| ((b * 37 + 11) % 23) as f64;
+            let (n, k) = (
+                (i..j).map(weight).sum::<f64>(),
+                (i..j)
+                    .map(|b| weight(b) * (b % 7) as f64 / 7.0)
+                    .sum::<f64>(),
+            );
+            n * entropy(k / n.max(1.0))
+        };
+        let class = cheapest_division(3, cost);
+        let cuts = [1, 2].map(|c| class.iter().filter(|&&class| class < c).count());
+        let total = |a: usize, b: usize| cost(0, a) + cost(a, b) + cost(b, BINS);
+        for a in 0..=BINS {
+            for b in a..=BINS {
+                assert!(total(cuts[0], cuts[1]) <= total(a, b) + 1e-9);
+            }
+        }
+    }
+
+    #[test]
+    fn channels_of_one_kind_share_a_class() {
+        // Dense positive, sparse, and mostly negative channels.
+        let rows: Vec<(Vec<u32>, Vec<i8>)> = (0..200_u32)
+            .map(|r| {
+                (0..60_u32)
+                    .filter_map(|c| match c % 3 {
+                        0 => Some((r * 60 + c, 1 + (r % 3) as i8)),
+                        1 if (r + c) % 9 == 0 => Some((r * 60 + c, 1)),
+                        2 if (r + c) % 2 == 0 => Some((r * 60 + c, -1)),
+                        _ => None,
+                    })
+                    .unzip()
+            })
+            .collect();
+        let mut classes = Vec::new();
+        of_channels(200, 60, 3, |r| (&rows[r].0, &rows[r].1), &mut classes);
+        for c in 0..60 {
+            assert_eq!(classes[c], classes[c % 3], "channel {c}");
+        }
+        assert_eq!(
+            classes[..3]
+                .iter()
+                .collect::<std::collections::HashSet<_>>()
+                .len(),
+            3
+        );
+    }
+}

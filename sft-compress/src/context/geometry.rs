@@ -1,0 +1,138 @@
+use std::ops::Range;
+
+use crate::bytes::{ByteReader, put_varint};
+use crate::error::{Error, Result};
+
+/// Most elements of a chunk, if its rows are not longer.
+const CHUNK_ELEMENTS: usize = 1 << 18;
+
+/// How a tensor is divided for the context model: into rows of channels, and
+/// those into chunks that are coded independently.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Geometry {
+    pub(crate) elements: usize,
+    /// Elements in a row of the tensor, which may share a quantization range.
+    pub(crate) row_len: usize,
+    /// Elements in a row of the model: the channels.
+    pub(crate) width: usize,
+    /// Elements in a chunk: a multiple of `width`.
+    pub(crate) chunk_len: usize,
+    /// Lanes of the entropy coder, a power of two up to 32 and `width`.
+    pub(crate) lanes: usize,
+}
+
+impl Geometry {
+    /// Of a tensor with at least one element.
+    pub(crate) fn choose(shape: &[usize]) -> Self {
+        let elements: usize = shape.iter().product();
+        let row_len = row_len(shape);
+        let mut width = 1;
+        for dim in shape.iter().rev() {
+            if width >= 32 {
+                break;
+            }
+            width *= dim;
+        }
+        if width > 1 << 14 {
+            width = 1024;
+        }
+        let chunk_len = (CHUNK_ELEMENTS / width).max(1) * width;
+        let lanes: usize = match elements {
+            0..0x400 => 1,
+            0x400..0x4000 => 4,
+            0x4000..0x1_0000 => 8,
+            _ => 32,
+        };
+        let lanes = lanes.min(1 << width.ilog2());
+        Self {
+            elements,
+            row_len,
+            width,
+            chunk_len,
+            lanes,
+        }
+    }
+
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        put_varint(out, self.width as u64);
+        put_varint(out, (self.chunk_len / self.width) as u64);
+        out.push(self.lanes.ilog2() as u8);
+    }
+
+    pub(crate) fn read(
+        body: &mut ByteReader<'_>,
+        shape: &[usize],
+        elements: usize,
+    ) -> Result<Self> {
+        let width = body.varint_up_to(elements, "the model's row length")?;
+        let chunk_rows = body.varint_up_to(1 << 31, "the rows of a chunk")?;
+        let lanes = 1 << body.u8()?.min(63);
+        if width == 0 || chunk_rows == 0 || lanes > width.min(32) {
+            return Err(Error::corrupt(format!(
+                "chunks of {chunk_rows} rows of {width} elements in {lanes} lanes"
+            )));
+        }
+        Ok(Self {
+            elements,
+            row_len: row_len(shape),
+            width,
+            chunk_len: width.saturating_mul(chunk_rows),
+            lanes,
+        })
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.elements.div_ceil(self.width)
+    }
+
+    pub(crate) fn chunks(&self) -> usize {
+        self.elements.div_ceil(self.chunk_len)
+    }
+
+    /// The elements of a chunk.
+    pub(crate) fn chunk(&self, index: usize) -> Range<usize> {
+        let start = index * self.chunk_len;
+        start..(start + self.chunk_len).min(self.elements)
+    }
+}
+
+pub(crate) fn row_len(shape: &[usize]) -> usize {
+    shape.last().copied().unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_have_enough_channels_and_not_too_many() {
+        for (shape, width, lanes) in [
+            (&[32, 197, 192][..], 192, 32),
+            (&[4096, 4, 8], 32, 32),
+            (&[8192, 3, 5, 1], 1024, 32),
+            (&[6], 6, 1),
+            (&[1 << 20], 1024, 32),
+            (&[100, 40], 40, 4),
+        ] {
+            let geometry = Geometry::choose(shape);
+            assert_eq!(
+                (geometry.width, geometry.lanes),
+                (width, lanes),
+                "{shape:?}"
+            );
+            assert_eq!(geometry.chunk_len % width, 0);
+        }
+    }
+
+    #[test]
+    fn chunks_cover_all_elements_once() {
+        let geometry = Geometry::choose(&[1000, 777]);
+        let mut next = 0;
+        for index in 0..geometry.chunks() {
+            let chunk = geometry.chunk(index);
+            assert!(chunk.start == next && !chunk.is_empty());
+            next = chunk.end;
+        }
+        assert_eq!(next, geometry.elements);
+    }
+}

@@ -1,0 +1,280 @@
+use crate::bytes::ByteReader;
+use crate::config::{Quantize, Spacing};
+use crate::dtype::{f16_to_f32, f32_to_f16};
+use crate::error::{Error, ErrorKind, Result};
+use crate::quantize::{Levels, LogScale, Range, Scale};
+use crate::ranges::Span;
+
+use super::token::{self, DIRECT};
+
+const KIND_LINEAR: u8 = 0;
+const KIND_LOG: u8 = 1;
+const KIND_DEAD_ZONE: u8 = 2;
+const KIND_F16: u8 = 3;
+const KIND_F32: u8 = 4;
+/// Half precision's largest finite magnitude.
+const F16_MAX: u16 = 0x7bff;
+
+/// What a frame says about the magnitudes that indices stand for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Scheme {
+    Levels {
+        levels: Levels,
+        spacing: Spacing,
+        span: Span,
+    },
+    DeadZone(DeadZone),
+    F16 {
+        lo: u16,
+        hi: u16,
+    },
+    F32(Span),
+}
+
+/// A uniform step and where in its intervals their magnitudes are, on average.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DeadZone {
+    pub(crate) step: f32,
+    /// In units of 1/128 step; the last is that of all indices from 15 on.
+    pub(crate) offsets: [u8; DIRECT as usize],
+}
+
+/// The magnitudes of indices in one range.
+#[derive(Clone, Debug)]
+pub(crate) enum Points {
+    Linear(Scale),
+    Log(Box<LogScale>),
+    DeadZone(DeadZone),
+    F16 { lo: u16, hi: u16 },
+    F32 { lo: u32, hi: u32 },
+}
+
+impl Scheme {
+    /// The scheme for kept `values`, not all zero; of a dead zone without its
+    /// offsets, which the indices decide.
+    pub(crate) fn choose(quantize: Quantize, values: &[f32], rms: f64) -> Option<Self> {
+        let span = Span::of(values)?;
+        let half = |x: f32| f32_to_f16(x).min(F16_MAX);
+        Some(match quantize {
+            Quantize::None => Self::F32(span),
+            Quantize::F16 => Self::F16 {
+                lo: half(span.lo),
+                hi: half(span.hi),
+            },
+            Quantize::Levels {
+                count,
+                spacing,
+                range,
+                ..
+            } => Self::Levels {
+                levels: Levels { count, range },
+                spacing,
+                span,
+            },
+            Quantize::DeadZone { step } => Self::DeadZone(DeadZone {
+                step: dead_zone_step(step, rms),
+                offsets: [128; DIRECT as usize],
+            }),
+        })
+    }
+
+    /// Whether each row has a range of its own.
+    pub(crate) fn by_row(&self) -> Option<Span> {
+        match *self {
+            Self::Levels { levels, span, .. } if levels.range == Range::Row => Some(span),
+            _ => None,
+        }
+    }
+
+    /// The points of the whole tensor.
+    pub(crate) fn points(&self) -> Points {
+        match *self {
+            Self::Levels { span, .. } => self.points_to(span.hi),
+            Self::DeadZone(dead_zone) => Points::DeadZone(dead_zone),
+            Self::F16 { lo, hi } => Points::F16 { lo, hi },
+            Self::F32(span) => Points::F32 {
+                lo: span.lo.to_bits(),
+                hi: span.hi.to_bits(),
+            },
+        }
+    }
+
+    /// The points of a row whose range ends at `hi`.
+    pub(crate) fn points_to(&self, hi: f32) -> Points {
+        match *self {
+            Self::Levels {
+                levels,
+                spacing,
+                span,
+            } => match spacing {
+                Spacing::Linear => Points::Linear(Scale::new(span.lo, hi, levels.count)),
+                Spacing::Log => Points::Log(Box::new(LogScale::new(span.lo, hi, levels.count))),
+            },
+            _ => self.points(),
+        }
+    }
+
+    /// The quantizer's kind and, of levels, their number.
+    pub(crate) fn write_kind(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Levels {
+                levels, spacing, ..
+            } => {
+                let kind = match spacing {
+                    Spacing::Linear => KIND_LINEAR,
+                    Spacing::Log => KIND_LOG,
+                };
+                out.extend([kind, (levels.count - 1) as u8]);
+            }
+            Self::DeadZone(_) => out.push(KIND_DEAD_ZONE),
+            Self::F16 { .. } => out.push(KIND_F16),
+            Self::F32(_) => out.push(KIND_F32),
+        }
+    }
+
+    pub(crate) fn write_values(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Levels { span, .. } | Self::F32(span) => span.write(out),
+            Self::DeadZone(dead_zone) => {
+                out.extend(dead_zone.step.to_le_bytes());
+                out.extend(dead_zone.offsets);
+            }
+            Self::F16 { lo, hi } => {
+                out.extend(lo.to_le_bytes());
+                out.extend(hi.to_le_bytes());
+            }
+        }
+    }
+}
+
+/// Δ of [`Quantize::DeadZone`], kept positive and finite.
+pub(crate) fn dead_zone_step(step: f64, rms: f64) -> f32 {
+    ((step * rms) as f32).clamp(f32::from_bits(1), f32::MAX)
+}
+
+/// The kind of a quantizer as a frame's header gives it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Kind {
+    Levels(Levels, Spacing),
+    DeadZone,
+    F16,
+    F32,
+}
+
+impl Kind {
+    pub(crate) fn read(body: &mut ByteReader<'_>, range: Range) -> Result<Self> {
+        let kind = body.u8()?;
+        if range == Range::Row && kind > KIND_LOG {
+            return Err(Error::corrupt("ranges of rows without levels"));
+        }
+        let mut levels = || match body.u8()? {
+            0 => Err(Error::corrupt("a single quantization level")),
+            last => Ok(Levels {
+                count: u32::from(last) + 1,
+                range,
+            }),
+        };
+        Ok(match kind {
+            KIND_LINEAR => Self::Levels(levels()?, Spacing::Linear),
+            KIND_LOG => Self::Levels(levels()?, Spacing::Log),
+            KIND_DEAD_ZONE => Self::DeadZone,
+            KIND_F16 => Self::F16,
+            KIND_F32 => Self::F32,
+            _ => {
+                return Err(Error::new(
+                    ErrorKind::UnsupportedVersion,
+                    format!("quantizer {kind} is not defined in this version"),
+                ));
+            }
+        })
+    }
+
+    pub(crate) fn read_values(self, body: &mut ByteReader<'_>) -> Result<Scheme> {
+        Ok(match self {
+            Self::Levels(levels, spacing) => Scheme::Levels {
+                levels,
+                spacing,
+                span: Span::read(body)?,
+            },
+            Self::DeadZone => {
+                let step = body.f32()?;
+                if !(step > 0.0 && step.is_finite()) {
+                    return Err(Error::corrupt(format!("a quantization step of {step}")));
+                }
+                let mut offsets = [0; DIRECT as usize];
+                offsets.copy_from_slice(body.take(DIRECT as usize)?);
+                Scheme::DeadZone(DeadZone { step, offsets })
+            }
+            Self::F16 => {
+                let (lo, hi) = (body.u16()?, body.u16()?);
+                if lo > hi || hi > F16_MAX {
+                    return Err(Error::corrupt(format!("halves from {lo} to {hi}")));
+                }
+                Scheme::F16 { lo, hi }
+            }
+            Self::F32 => Scheme::F32(Span::read(body)?),
+        })
+    }
+}
+
+impl Points {
+    /// The index of a kept magnitude; `uniform` decides a stochastic rounding.
+    /// None if it falls in the dead zone.
+    #[inline]
+    pub(crate) fn index(&self, magnitude: f32, uniform: f64) -> Option<u32> {
+        Some(match self {
+            Self::Linear(scale) => scale.quantize(magnitude, uniform).into(),
+            Self::Log(scale) => scale.quantize(magnitude, uniform).into(),
+            Self::DeadZone(DeadZone { step, .. }) => {
+                let steps = f64::from(magnitude) / f64::from(*step) + 0.375;
+                (steps as u32).min(1 << 31).checked_sub(1)?
+            }
+            Self::F16 { lo, .. } => u32::from(f32_to_f16(magnitude).min(F16_MAX) - lo),
+            Self::F32 { lo, .. } => magnitude.to_bits() - lo,
+        })
+    }
+
+    /// The magnitude of an index; none if there is no such index.
+    #[inline]
+    pub(crate) fn magnitude(&self, index: u32) -> Option<f32> {
+        match self {
+            Self::Linear(scale) => scale.checked_point(index),
+            Self::Log(scale) => scale.point(index),
+            Self::DeadZone(DeadZone { step, offsets }) => {
+                let offset = offsets[index.min(DIRECT - 1) as usize];
+                let steps = f64::from(index) + f64::from(offset) / 128.0;
+                Some(((f64::from(*step) * steps) as f32).min(f32::MAX))
+            }
+            Self::F16 { lo, hi } => {
+                let bits = index.checked_add((*lo).into())?;
+                (bits <= (*hi).into()).then(|| f16_to_f32(bits as u16))
+            }
+            Self::F32 { lo, hi } => {
+                let bits = index.checked_add(*lo)?;
+                (bits <= *hi).then(|| f32::from_bits(bits))
+            }
+        }
+    }
+
+    /// The values of the symbols −16 to 16, zero where there is none.
+    pub(crate) fn direct(&self) -> [f32; 2 * DIRECT as usize + 1] {
+        let mut values = [0.0; 2 * DIRECT as usize + 1];
+        for index in 0..DIRECT {
+            let magnitude = self.magnitude(index).unwrap_or(0.0);
+            values[(DIRECT + index + 1) as usize] = magnitude;
+            values[(DIRECT - index - 1) as usize] = -magnitude;
+        }
+        values
+    }
+
+    /// The largest token an index can have.
+    pub(crate) fn max_token(&self) -> u8 {
+        match self {
+            Self::Linear(scale) => token::of(scale.last_level().into()),
+            Self::Log(scale) => token::of(scale.last_level().into()),
+            Self::DeadZone(_) => token::MAX,
+            Self::F16 { lo, hi } => token::of((hi - lo).into()),
+            Self::F32 { lo, hi } => token::of(hi - lo),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+use std::ops::Range;
+
+use crate::bytes::ByteReader;
+use crate::config::Code;
+use crate::context::{self, Frame};
+use crate::dtype::{Dtype, bf16_to_f32, f16_to_f32};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{self, Header, Method};
+use crate::paper;
+use crate::tensor::{Tensor, element_count};
+
+/// Elements that [`decode`] accepts whatever the length of the frame: 64 MiB of `f32`.
+const FREE_ELEMENTS: usize = 1 << 24;
+/// Elements that [`decode`] accepts in addition for each byte of the frame.
+const ELEMENTS_PER_BYTE: usize = 1 << 10;
+
+/// Decodes one frame, whichever codec wrote it.
+///
+/// A few bytes can stand for any number of zeros, so the number of elements is
+/// bounded by 2²⁴ plus 2¹⁰ for each byte of the frame. Use [`decode_limited`]
+/// where the receiver knows what to expect, [`Decoder`] where messages keep
+/// coming.
+///
+/// # Errors
+/// `Truncated`, `TrailingBytes`, `UnsupportedVersion`, `Checksum` or `Corrupt`
+/// by what is wrong with the bytes; `TooLarge` beyond the bound above.
+pub fn decode(frame: &[u8]) -> Result<Tensor> {
+    decode_limited(frame, default_limit(frame))
+}
+
+fn default_limit(frame: &[u8]) -> usize {
+    let allowed = frame.len().saturating_mul(ELEMENTS_PER_BYTE);
+    allowed.saturating_add(FREE_ELEMENTS)
+}
+
+/// Decodes one frame of at most `max_elements` elements.
+///
+/// Allocates no more than 24 bytes for each element, 160 for each byte of the
+/// frame, and 64 KiB.
+///
+/// # Errors
+/// As [`decode`], with `TooLarge` for more than `max_elements` elements.
+pub fn decode_limited(frame: &[u8], max_elements: usize) -> Result<Tensor> {
+    let mut tensor = Tensor::default();
+    Decoder::new()
+        .with_max_elements(max_elements)
+        .decode_into(frame, &mut tensor)?;
+    Ok(tensor)
+}
+
+/// Decodes one message after the other in the same memory.
+///
+/// Of frames coded [by context](crate::Code::Context), no memory is allocated
+/// once frames of the same size have been decoded. See
+/// [`Encoder`](crate::Encoder) for an example.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    max_elements: Option<usize>,
+    memory: context::DecodeMemory,
+}
+
+impl Decoder {
+    /// A decoder with the limit of [`decode`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same decoder with the limit of [`decode_limited`].
+    #[must_use]
+    pub fn with_max_elements(mut self, max_elements: usize) -> Self {
+        self.max_elements = Some(max_elements);
+        self
+    }
+
+    /// Decodes one frame, which replaces the content of `tensor`.
+    ///
+    /// # Errors
+    /// As [`decode`]; the content of `tensor` is then of no use.
+    pub fn decode_into(&mut self, frame: &[u8], tensor: &mut Tensor) -> Result<()> {
+        let (mut body, header, elements) = self.open(frame)?;
+        let shape = header.shape.as_slice();
+        tensor.shape.clear();
+        tensor.shape.extend_from_slice(shape);
+        tensor.dtype = header.dtype;
+        match header.method {
+            Method::Raw => read_raw(body.take_rest(), elements, header.dtype, &mut tensor.data)?,
+            Method::Paper(levels) => tensor.data = paper::read(&mut body, shape, levels)?,
+            Method::Context(range) => {
+                let memory = &mut self.memory;
+                let frame = Frame::read(&mut body, shape, elements, range, memory)?;
+                tensor.data.resize(elements, 0.0);
+                frame.decode(&mut tensor.data, memory)?;
+            }
+        }
+        body.finish()
+    }
+
+    /// Decodes the part of a tensor that is coded independently of the others:
+    /// chunk `index` of [`Info::chunks`]. Replaces the content of `data` and
+    /// tells which elements, in row-major order, they are.
+    ///
+    /// # Errors
+    /// As [`decode`], and `InvalidArgument` if there is no such chunk.
+    pub fn decode_chunk(
+        &mut self,
+        frame: &[u8],
+        index: usize,
+        data: &mut Vec<f32>,
+    ) -> Result<Range<usize>> {
+        let (mut body, header, elements) = self.open(frame)?;
+        if let Method::Context(range) = header.method {
+            let memory = &mut self.memory;
+            let shape = header.shape.as_slice();
+            let frame = Frame::read(&mut body, shape, elements, range, memory)?;
+            check_chunk(index, frame.chunks())?;
+            let chunk = frame.chunk(index);
+            data.resize(chunk.len(), 0.0);
+            frame.decode_chunk(index, data, memory)?;
+            return Ok(chunk);
+        }
+        check_chunk(index, 1)?;
+        let mut tensor = Tensor::default();
+        self.decode_into(frame, &mut tensor)?;
+        *data = tensor.data;
+        Ok(0..elements)
+    }
+
+    /// The body of a frame behind its header, if it is not too large.
+    fn open<'a>(&self, frame: &'a [u8]) -> Result<(ByteReader<'a>, Header, usize)> {
+        let mut body = format::open(frame)?;
+        let header = Header::read(&mut body)?;
+        let elements = element_count(header.shape.as_slice())?;
+        let max_elements = self.max_elements.unwrap_or_else(|| default_limit(frame));
+        if elements > max_elements {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("a tensor of {elements} elements, above the limit of {max_elements}"),
+            ));
+        }
+        Ok((body, header, elements))
+    }
+}
+
+/// What a frame holds, as [`inspect`] tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// The shape of the tensor.
+    pub shape: Vec<usize>,
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// How they are coded.
+    pub code: Code,
+    /// The number of elements that are kept; all if the code is none.
+    pub kept: usize,
+    /// Bytes of the frame beside its envelope and header.
+    pub payload_bytes: usize,
+    /// The parts that [`Decoder::decode_chunk`] can decode, in the order of
+    /// their elements.
+    pub chunks: usize,
+}
+
+/// Checks a frame's envelope and reads its headers, without decoding elements.
+///
+/// Allocates no more than 160 bytes for each byte of the frame and 64 KiB.
+///
+/// # Errors
+/// As [`decode`], but for damage that only decoding finds, and without a limit
+/// of elements.
+pub fn inspect(frame: &[u8]) -> Result<Info> {
+    let mut body = format::open(frame)?;
+    let header = Header::read(&mut body)?;
+    let shape = header.shape.as_slice().to_vec();
+    let elements = element_count(&shape)?;
+    let payload_bytes = body.remaining();
+    let (code, kept, chunks) = match header.method {
+        Method::Raw => (Code::None, elements, 1),
+        Method::Paper(_) => (Code::Golomb, paper::read_count(&mut body, elements)?, 1),
+        Method::Context(range) => {
+            let (kept, chunks) = context::inspect(&mut body, &shape, elements, range)?;
+            (Code::Context, kept, chunks)
+        }
+    };
+    Ok(Info {
+        shape,
+        dtype: header.dtype,
+        code,
+        kept,
+        payload_bytes,
+        chunks,
+    })
+}
+
+fn check_chunk(index: usize, chunks: usize) -> Result<()> {
+    if index < chunks {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "chunk must be below {chunks}, got {index}"
+    )))
+}
+
+fn read_raw(bytes: &[u8], elements: usize, dtype: Dtype, data: &mut Vec<f32>) -> Result<()> {
+    if elements.checked_mul(dtype.bytes()) != Some(bytes.len()) {
+        return Err(Error::corrupt(format!(
+            "{} bytes for {elements} raw elements",
+            bytes.len()
+        )));
+    }
+    data.clear();
+    let halves = || {
+        bytes
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .copied()
+            .map(u16::from_le_bytes)
+    };
+    match dtype {
+        Dtype::F32 => {
+            let words = bytes.as_chunks::<4>().0.iter().copied();
+            data.extend(words.map(f32::from_le_bytes));
+        }
+        Dtype::F16 => data.extend(halves().map(f16_to_f32)),
+        Dtype::Bf16 => data.extend(halves().map(bf16_to_f32)),
+    }
+    Ok(())
+}
