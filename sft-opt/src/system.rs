@@ -102,6 +102,21 @@ pub enum ServerModel {
     Sequential,
     /// Every device has the same fixed share `1/N`.
     Even,
+    /// Every device has a share of its own, chosen together with its bandwidth: see
+    /// [`System::server_pools`] and [`allocate_two_pools`](crate::allocate_two_pools).
+    OptimalShare,
+}
+
+impl ServerModel {
+    /// The model's name in data.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PerDevice => "per_device",
+            Self::Sequential => "sequential",
+            Self::Even => "even",
+            Self::OptimalShare => "optimal_share",
+        }
+    }
 }
 
 /// The edge server. The default is 3 GHz × 2048 cores × 4 FLOP per cycle, sequential.
