@@ -110,6 +110,11 @@ impl Accuracy {
     pub(crate) fn along_keep(&self, bits: f64) -> Cubic {
         self.weights.map(|row| value(&row, bits))
     }
+
+    /// The cubic in the bits at `x`.
+    pub(crate) fn along_bits(&self, x: f64) -> Cubic {
+        std::array::from_fn(|j| value(&self.weights.map(|row| row[j]), x))
+    }
 }
 
 /// A surface as it stands in files.

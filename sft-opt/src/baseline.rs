@@ -89,7 +89,7 @@ pub fn allocate_random(problem: &Problem<'_>, seed: u64) -> Result<Solution> {
 }
 
 /// `b_n = min(cap_n, t·w_n)` with the level `t` at which the band, or every cap, is used up.
-fn share(problem: &Problem<'_>, weights: &[f64]) -> Vec<f64> {
+pub(crate) fn share(problem: &Problem<'_>, weights: &[f64]) -> Vec<f64> {
     // A device without weight never reaches its cap, not even one of 0.
     let level = |n: usize| match weights[n] {
         0.0 => f64::INFINITY,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::{Direction, Fading, Link, spectral_efficiency};
 use crate::error::{Error, Result, check, check_rate, check_size};
 use crate::model::Transformer;
+use crate::system_file::SystemFile;
 use crate::training::Training;
 
 /// A mobile device. The default is the paper's Table II with a clock of 1 GHz.
@@ -165,7 +166,12 @@ impl Server {
 
 /// A model, its training settings, a server and devices that share one band: checked once,
 /// then asked for payloads, memory and delays.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// In files (any format of serde) it has the keys `total_hz`, `model`, `training`, `server` and
+/// `devices`. A model is a preset, `{"preset": "vit_base", "classes": 100}` with `lora_rank` and
+/// `qkv` if wanted, or all fields of [`Transformer`]. What is missing elsewhere has its default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "SystemFile", into = "SystemFile")]
 pub struct System {
     model: Transformer,
     training: Training,
