@@ -1,10 +1,15 @@
-//! The exact bandwidth solver: random devices, with and without caps, answers checked.
+//! The exact solvers: bandwidths of random devices with and without caps, two pools, the joint
+//! problem of the paper's setting, a cut for every device; answers checked.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sft_opt::{Fading, Problem, Regime, allocate_bandwidth, allocate_bandwidth_into};
+use sft_opt::{
+    Accuracy, Compression, Device, Fading, KeepScale, Problem, Rate, Regime, Server, ServerModel,
+    System, Term, Training, Transformer, allocate_bandwidth, allocate_bandwidth_into, optimize,
+    optimize_device_cuts, random_clocks_hz,
+};
 
 const DEVICES: [usize; 3] = [8, 1_000, 1_000_000];
 const HZ_PER_DEVICE: f64 = 4e6;
@@ -70,5 +75,71 @@ fn bandwidth(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bandwidth);
+/// The paper's model and devices, with links that fade.
+fn system(devices: usize, model: ServerModel) -> System {
+    let with_clock = |clock_hz| {
+        let mut device = Device::default();
+        device.clock_hz = clock_hz;
+        device
+    };
+    let clocks_hz = random_clocks_hz(devices, 0.5e9..1.5e9, 1);
+    let mut server = Server::default();
+    server.model = model;
+    System::new(
+        Transformer::vit_base(100),
+        Training::default(),
+        server,
+        clocks_hz.into_iter().map(with_clock).collect(),
+        4e6 * devices as f64,
+    )
+    .expect("legal system")
+}
+
+/// 0.9 at full size, 2 % less allowed, 8 choices of bits.
+fn compression() -> Compression {
+    let terms = [(0, 0, 0.84), (1, 0, 0.012), (0, 1, 0.012), (0, 2, -0.0006)];
+    let terms = terms.map(|(i, j, w)| Term { i, j, w });
+    Compression {
+        accuracy: Accuracy::new(KeepScale::Log2Keep, &terms).expect("legal terms"),
+        accuracy_min: 0.85,
+        keep_min: 0.01,
+        keep_max: 1.0,
+        bits_min: 1,
+        bits_max: 8,
+        rate: Rate::Formula,
+    }
+}
+
+fn joint(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("joint");
+    group
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(3));
+    let compression = compression();
+    for model in [ServerModel::Sequential, ServerModel::OptimalShare] {
+        let system = system(8, model);
+        let links = system.faded_links(Fading::new(1), 0);
+        let problem = system.joint_problem(&links, false).expect("legal");
+        let best = optimize(&problem, &compression).expect("legal").optimal();
+        assert!(best.is_some());
+        group.bench_function(BenchmarkId::new("optimize", model.as_str()), |bench| {
+            bench.iter(|| optimize(black_box(&problem), &compression).expect("legal"));
+        });
+        group.bench_function(BenchmarkId::new("with_system", model.as_str()), |bench| {
+            bench.iter(|| {
+                let problem = system.joint_problem(black_box(&links), false);
+                optimize(&problem.expect("legal"), &compression).expect("legal")
+            });
+        });
+    }
+    let system = system(1_000, ServerModel::Even);
+    let links = system.faded_links(Fading::new(1), 0);
+    let problem = system.joint_problem(&links, false).expect("legal");
+    group.bench_function("device_cuts/1000", |bench| {
+        bench.iter(|| optimize_device_cuts(black_box(&problem), &compression).expect("legal"));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bandwidth, joint);
 criterion_main!(benches);

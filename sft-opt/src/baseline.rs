@@ -1,4 +1,4 @@
-//! Allocations the exact one is compared with: given, even, random.
+//! Allocations the exact one is compared with: given, even, proportional, random.
 
 use crate::channel::{Purpose, exponential, stream};
 use crate::error::{NOT_NEGATIVE, Result, check_entries, check_len};
@@ -59,6 +59,19 @@ pub fn allocate_even(problem: &Problem<'_>) -> Result<Solution> {
     evaluate_allocation(problem, share(problem, &weights))
 }
 
+/// The proportional baseline: bandwidth in proportion to demand, `b_n = W·c_n/Σc`, so that
+/// all transfers take the same time; `O(N log N)`.
+///
+/// What a capped device cannot take is shared among the others in proportion to their demands.
+///
+/// # Errors
+/// As [`allocate_bandwidth`](crate::allocate_bandwidth).
+pub fn allocate_proportional(problem: &Problem<'_>) -> Result<Solution> {
+    problem.validate()?;
+    let b_hz = share(problem, problem.c_bits_per_bps_hz);
+    evaluate_allocation(problem, b_hz)
+}
+
 /// The random baseline: bandwidths uniform on the simplex `Σ b_n = W`, fixed by `seed`;
 /// `O(N log N)`.
 ///
@@ -76,8 +89,12 @@ pub fn allocate_random(problem: &Problem<'_>, seed: u64) -> Result<Solution> {
 }
 
 /// `b_n = min(cap_n, t·w_n)` with the level `t` at which the band, or every cap, is used up.
-fn share(problem: &Problem<'_>, weights: &[f64]) -> Vec<f64> {
-    let level = |n: usize| problem.cap(n) / weights[n];
+pub(crate) fn share(problem: &Problem<'_>, weights: &[f64]) -> Vec<f64> {
+    // A device without weight never reaches its cap, not even one of 0.
+    let level = |n: usize| match weights[n] {
+        0.0 => f64::INFINITY,
+        weight => problem.cap(n) / weight,
+    };
     let mut order: Vec<usize> = (0..weights.len()).collect();
     // Devices that reach their cap first come first.
     order.sort_by(|&m, &n| level(m).total_cmp(&level(n)));
@@ -90,7 +107,9 @@ fn share(problem: &Problem<'_>, weights: &[f64]) -> Vec<f64> {
     let mut left_hz = problem.total_hz;
     let mut b_hz = vec![0.0; weights.len()];
     for (&n, weight_left) in order.iter().zip(weight_left) {
-        b_hz[n] = problem.cap(n).min(left_hz * (weights[n] / weight_left));
+        if weights[n] > 0.0 {
+            b_hz[n] = problem.cap(n).min(left_hz * (weights[n] / weight_left));
+        }
         left_hz -= b_hz[n];
     }
     b_hz

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::channel::Link;
-use crate::error::{NOT_NEGATIVE, Result, check_entries, check_len};
+use crate::error::{Error, NOT_NEGATIVE, Result, check_entries, check_len, check_rate};
 use crate::flops::BatchFlops;
 use crate::payload::Payload;
+use crate::pools::TwoPools;
 use crate::problem::Problem;
 use crate::system::{ServerModel, System};
 use crate::training::Scheme;
@@ -47,7 +48,7 @@ impl Phases {
     }
 
     /// Phases that do not depend on the device's bandwidth: `a_n`.
-    fn fixed_s(&self) -> f64 {
+    pub(crate) fn fixed_s(&self) -> f64 {
         self.broadcast_s + self.device_forward_s + self.server_s + self.device_backward_s
     }
 }
@@ -88,26 +89,98 @@ impl Demands {
     }
 }
 
+/// What every device asks of two pools in one round: `τ_n = a_n + u_n/x_n + d_n/y_n`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolDemands {
+    /// Delay that neither pool changes, in seconds.
+    pub a_s: Vec<f64>,
+    /// Demands of the first and the second pool.
+    pub demands: [Vec<f64>; 2],
+    /// The pools.
+    pub totals: [f64; 2],
+}
+
+impl PoolDemands {
+    /// The problem of this round, for [`allocate_two_pools`](crate::allocate_two_pools).
+    pub fn problem(&self) -> TwoPools<'_> {
+        TwoPools {
+            a_s: &self.a_s,
+            demands: [&self.demands[0], &self.demands[1]],
+            totals: self.totals,
+        }
+    }
+}
+
 impl System {
     /// Demands of a round in which devices work in parallel; `O(N)`.
     ///
     /// # Errors
     /// A list without one entry per device, a cut outside 1 to `L - 1`, a link that is not
-    /// finite and positive, a payload that is not finite and at least 0.
+    /// finite and positive, a payload that is not finite and at least 0;
+    /// [`ServerModel::OptimalShare`], whose demands are [`System::server_pools`].
     pub fn demands(&self, round: &Round<'_>) -> Result<Demands> {
         let clock = RoundClock::new(self, round)?;
         let n = self.devices().len();
-        let c = |(link, payload): (&Link, &Payload)| {
-            (payload.uplink_bits + payload.adapter_bits) / link.uplink_bps_hz
-                + payload.downlink_bits / link.downlink_bps_hz
-        };
         Ok(Demands {
-            a_s: (0..n).map(|n| clock.fixed(n).fixed_s()).collect(),
-            c_bits_per_bps_hz: round.links.iter().zip(round.payloads).map(c).collect(),
+            a_s: (0..n)
+                .map(|n| Ok(clock.fixed(n)?.fixed_s()))
+                .collect::<Result<_>>()?,
+            c_bits_per_bps_hz: round.links.iter().zip(round.payloads).map(air).collect(),
             cap_hz: (self.devices().iter())
                 .map(|d| d.cap_hz.unwrap_or(f64::INFINITY))
                 .collect(),
             total_hz: self.total_hz(),
+        })
+    }
+
+    /// Demands of the band (Hz) and of the server (FLOP/s) of a round in which every device
+    /// gets a share of either, whatever the [`ServerModel`]; `O(N)`.
+    ///
+    /// # Errors
+    /// As [`System::demands`]; a device with a cap, which two pools do not know.
+    pub fn server_pools(&self, round: &Round<'_>) -> Result<PoolDemands> {
+        self.refuse_caps()?;
+        let clock = RoundClock::new(self, round)?;
+        let all = 0..self.devices().len();
+        Ok(PoolDemands {
+            a_s: all.clone().map(|n| clock.local(n).fixed_s()).collect(),
+            demands: [
+                round.links.iter().zip(round.payloads).map(air).collect(),
+                all.map(|n| clock.server_flop(n)).collect(),
+            ],
+            totals: [self.total_hz(), self.server().flop_per_s()],
+        })
+    }
+
+    /// Demands of an uplink and a downlink band (frequency-division duplex), both in Hz, the
+    /// broadcast being sent in the downlink band; `O(N)`.
+    ///
+    /// # Errors
+    /// As [`System::server_pools`] and [`System::demands`]; a band that is not finite and
+    /// positive.
+    pub fn duplex_pools(
+        &self,
+        round: &Round<'_>,
+        uplink_hz: f64,
+        downlink_hz: f64,
+    ) -> Result<PoolDemands> {
+        check_rate("uplink_hz", uplink_hz)?;
+        check_rate("downlink_hz", downlink_hz)?;
+        self.refuse_caps()?;
+        let mut clock = RoundClock::new(self, round)?;
+        clock.broadcast_bps *= downlink_hz / self.total_hz();
+        let up = |(link, payload): (&Link, &Payload)| {
+            (payload.uplink_bits + payload.adapter_bits) / link.uplink_bps_hz
+        };
+        let down =
+            |(link, payload): (&Link, &Payload)| payload.downlink_bits / link.downlink_bps_hz;
+        let pairs = || round.links.iter().zip(round.payloads);
+        Ok(PoolDemands {
+            a_s: (0..round.links.len())
+                .map(|n| Ok(clock.fixed(n)?.fixed_s()))
+                .collect::<Result<_>>()?,
+            demands: [pairs().map(up).collect(), pairs().map(down).collect()],
+            totals: [uplink_hz, downlink_hz],
         })
     }
 
@@ -121,11 +194,33 @@ impl System {
         let clock = RoundClock::new(self, round)?;
         check_len("b_hz", b_hz.len(), self.devices().len())?;
         check_entries("b_hz", b_hz, f64::MAX, NOT_NEGATIVE)?;
-        let devices: Vec<_> = (b_hz.iter().enumerate())
-            .map(|(n, &b)| clock.phases(n, b))
+        let devices = (b_hz.iter().enumerate())
+            .map(|(n, &b)| Ok(clock.phases(n, b, clock.server_s(n)?)))
+            .collect::<Result<_>>()?;
+        Ok(slowest(devices))
+    }
+
+    /// [`System::parallel_delay`] with a share `server_flop_per_s` of the server for every
+    /// device, in FLOP/s, whatever the [`ServerModel`].
+    ///
+    /// # Errors
+    /// As [`System::parallel_delay`]; shares that are not finite and at least 0.
+    pub fn shared_delay(
+        &self,
+        round: &Round<'_>,
+        b_hz: &[f64],
+        server_flop_per_s: &[f64],
+    ) -> Result<RoundDelay> {
+        let clock = RoundClock::new(self, round)?;
+        for (name, list) in [("b_hz", b_hz), ("server_flop_per_s", server_flop_per_s)] {
+            check_len(name, list.len(), self.devices().len())?;
+            check_entries(name, list, f64::MAX, NOT_NEGATIVE)?;
+        }
+        let server_s = |n: usize| transfer_s(clock.server_flop(n), server_flop_per_s[n]);
+        let devices = (b_hz.iter().enumerate())
+            .map(|(n, &b)| clock.phases(n, b, server_s(n)))
             .collect();
-        let total_s = devices.iter().map(Phases::total_s).fold(0.0, f64::max);
-        Ok(RoundDelay { devices, total_s })
+        Ok(slowest(devices))
     }
 
     /// Delay of a round in which devices work one after the other, each with the whole band
@@ -139,15 +234,26 @@ impl System {
         let mut clock = RoundClock::new(self, round)?;
         clock.server_model = ServerModel::PerDevice;
         let devices: Vec<_> = (0..self.devices().len())
-            .map(|n| clock.phases(n, self.total_hz()))
-            .collect();
+            .map(|n| Ok(clock.phases(n, self.total_hz(), clock.server_s(n)?)))
+            .collect::<Result<_>>()?;
         let total_s = devices.iter().map(Phases::total_s).sum();
         Ok(RoundDelay { devices, total_s })
+    }
+
+    fn refuse_caps(&self) -> Result<()> {
+        if self.devices().iter().all(|device| device.cap_hz.is_none()) {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            name: "cap_hz",
+            value: "set",
+            accepted: "no caps where two pools are shared",
+        })
     }
 }
 
 /// A checked round with everything its devices have in common.
-struct RoundClock<'a> {
+pub(crate) struct RoundClock<'a> {
     system: &'a System,
     round: &'a Round<'a>,
     server_model: ServerModel,
@@ -159,7 +265,7 @@ struct RoundClock<'a> {
 }
 
 impl<'a> RoundClock<'a> {
-    fn new(system: &'a System, round: &'a Round<'a>) -> Result<Self> {
+    pub(crate) fn new(system: &'a System, round: &'a Round<'a>) -> Result<Self> {
         round.scheme.validate(system.model())?;
         check_round(round, system.devices().len())?;
         let worst = (round.links.iter())
@@ -178,34 +284,70 @@ impl<'a> RoundClock<'a> {
         })
     }
 
-    /// Phases that do not depend on bandwidth.
-    fn fixed(&self, n: usize) -> Phases {
-        let (system, flops) = (self.system, &self.flops);
-        let batches = batches(system, n);
-        let on_device = batches / system.devices()[n].flop_per_s();
+    /// Work of the server for device `n` in the round, FLOP.
+    pub(crate) fn server_flop(&self, n: usize) -> f64 {
+        batches(self.system, n) * self.flops.server.total()
+    }
+
+    /// Time device `n` waits for the server in the round.
+    fn server_s(&self, n: usize) -> Result<f64> {
+        let batches = batches(self.system, n);
         let waited = match self.server_model {
             ServerModel::PerDevice => batches,
             ServerModel::Sequential => self.all_batches,
-            ServerModel::Even => batches * system.devices().len() as f64,
+            ServerModel::Even => batches * self.system.devices().len() as f64,
+            ServerModel::OptimalShare => {
+                return Err(Error::Unsupported {
+                    name: "server model",
+                    value: self.server_model.as_str(),
+                    accepted: "one that fixes every device's share",
+                });
+            }
         };
+        Ok(waited * self.flops.server.total() / self.system.server().flop_per_s())
+    }
+
+    /// Phases that depend neither on bandwidth nor on the server.
+    pub(crate) fn local(&self, n: usize) -> Phases {
+        let device_s = batches(self.system, n) / self.system.devices()[n].flop_per_s();
         Phases {
             broadcast_s: self.round.payloads[n].broadcast_bits / self.broadcast_bps,
-            device_forward_s: on_device * flops.device.forward,
-            server_s: waited * flops.server.total() / system.server().flop_per_s(),
-            device_backward_s: on_device * flops.device.backward,
+            device_forward_s: device_s * self.flops.device.forward,
+            device_backward_s: device_s * self.flops.device.backward,
             ..Phases::default()
         }
     }
 
-    fn phases(&self, n: usize, b_hz: f64) -> Phases {
+    /// Phases that do not depend on bandwidth.
+    pub(crate) fn fixed(&self, n: usize) -> Result<Phases> {
+        Ok(Phases {
+            server_s: self.server_s(n)?,
+            ..self.local(n)
+        })
+    }
+
+    fn phases(&self, n: usize, b_hz: f64, server_s: f64) -> Phases {
         let (link, payload) = (&self.round.links[n], &self.round.payloads[n]);
         Phases {
             uplink_s: transfer_s(payload.uplink_bits, b_hz * link.uplink_bps_hz),
             downlink_s: transfer_s(payload.downlink_bits, b_hz * link.downlink_bps_hz),
             adapter_upload_s: transfer_s(payload.adapter_bits, b_hz * link.uplink_bps_hz),
-            ..self.fixed(n)
+            server_s,
+            ..self.local(n)
         }
     }
+}
+
+/// Bits over spectral efficiency in both directions, `c_n`.
+fn air((link, payload): (&Link, &Payload)) -> f64 {
+    (payload.uplink_bits + payload.adapter_bits) / link.uplink_bps_hz
+        + payload.downlink_bits / link.downlink_bps_hz
+}
+
+/// A round that lasts as long as its slowest device.
+fn slowest(devices: Vec<Phases>) -> RoundDelay {
+    let total_s = devices.iter().map(Phases::total_s).fold(0.0, f64::max);
+    RoundDelay { devices, total_s }
 }
 
 fn batches(system: &System, n: usize) -> f64 {

@@ -10,6 +10,12 @@ pub enum Error {
     /// The list of devices is empty.
     #[error("no devices: at least one is needed")]
     NoDevices,
+    /// A list that needs an entry has none.
+    #[error("{name} is empty: at least one is needed")]
+    Empty {
+        /// The argument.
+        name: &'static str,
+    },
     /// A list does not have one entry per device.
     #[error("{name} has {found} entries, expected {expected}: one per device")]
     Length {
@@ -49,6 +55,24 @@ pub enum Error {
     Range {
         /// The quantity that left the range of a double.
         name: &'static str,
+    },
+    /// Measurements that do not determine what is fitted to them.
+    #[error("{name} do not determine the fit, expected {needs}")]
+    Undetermined {
+        /// The argument.
+        name: &'static str,
+        /// What would be enough.
+        needs: &'static str,
+    },
+    /// A combination of legal inputs that a function does not solve.
+    #[error("{name} is {value}, expected {accepted}")]
+    Unsupported {
+        /// The argument.
+        name: &'static str,
+        /// Its value.
+        value: &'static str,
+        /// What the function accepts.
+        accepted: &'static str,
     },
 }
 

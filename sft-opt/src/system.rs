@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::{Direction, Fading, Link, spectral_efficiency};
 use crate::error::{Error, Result, check, check_rate, check_size};
 use crate::model::Transformer;
+use crate::system_file::SystemFile;
 use crate::training::Training;
 
 /// A mobile device. The default is the paper's Table II with a clock of 1 GHz.
@@ -102,6 +103,21 @@ pub enum ServerModel {
     Sequential,
     /// Every device has the same fixed share `1/N`.
     Even,
+    /// Every device has a share of its own, chosen together with its bandwidth: see
+    /// [`System::server_pools`] and [`allocate_two_pools`](crate::allocate_two_pools).
+    OptimalShare,
+}
+
+impl ServerModel {
+    /// The model's name in data.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PerDevice => "per_device",
+            Self::Sequential => "sequential",
+            Self::Even => "even",
+            Self::OptimalShare => "optimal_share",
+        }
+    }
 }
 
 /// The edge server. The default is 3 GHz × 2048 cores × 4 FLOP per cycle, sequential.
@@ -150,7 +166,12 @@ impl Server {
 
 /// A model, its training settings, a server and devices that share one band: checked once,
 /// then asked for payloads, memory and delays.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// In files (any format of serde) it has the keys `total_hz`, `model`, `training`, `server` and
+/// `devices`. A model is a preset, `{"preset": "vit_base", "classes": 100}` with `lora_rank` and
+/// `qkv` if wanted, or all fields of [`Transformer`]. What is missing elsewhere has its default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "SystemFile", into = "SystemFile")]
 pub struct System {
     model: Transformer,
     training: Training,

@@ -1,6 +1,6 @@
 //! Plain types as JSON: defaults filled in, unknown keys refused, values kept.
 
-use sft_opt::{Device, Error, Qkv, Regime, Scheme, Server, Training, Transformer};
+use sft_opt::{Device, Error, Qkv, Regime, Scheme, Server, System, Training, Transformer};
 
 #[test]
 fn settings_fill_in_defaults_and_refuse_unknown_keys() {
@@ -33,6 +33,30 @@ fn values_survive() {
     ] {
         assert_eq!(serde_json::to_value(regime).unwrap(), regime.as_str());
     }
+}
+
+#[test]
+fn a_system_from_toml_and_json() {
+    let text = r#"
+        total_hz = 30e6
+        model = { preset = "vit_base", classes = 100, lora_rank = 8 }
+        server = { model = "optimal_share" }
+        [[devices]]
+        clock_hz = 0.5e9
+        [[devices]]
+        samples = 100
+        cap_hz = 5e6
+    "#;
+    let system: System = toml::from_str(text).unwrap();
+    assert_eq!(system.model().lora_rank, 8);
+    assert_eq!(system.training(), &Training::default());
+    assert_eq!(system.devices()[1].samples, 100);
+    let json = serde_json::to_string(&system).unwrap();
+    assert_eq!(serde_json::from_str::<System>(&json).unwrap(), system);
+    let wrong = text.replace("0.5e9", "-1.0");
+    let message = toml::from_str::<System>(&wrong).unwrap_err().to_string();
+    assert!(message.contains("clock_hz[0] is -1"), "{message}");
+    assert!(toml::from_str::<System>(&text.replace("total_hz", "band")).is_err());
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+pub(crate) mod joint;
+
 use sft_opt::{Problem, Regime, Solution};
 
 /// `Σ xs` without accumulated rounding (Neumaier).
