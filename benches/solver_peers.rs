@@ -70,18 +70,20 @@ fn median_s(repeats: usize, mut solve: impl FnMut()) -> f64 {
     times[repeats / 2]
 }
 
+type WithGradient<'a> = Box<dyn Fn(&[f64], Option<&mut [f64]>, &mut ()) -> f64 + 'a>;
+type Plain<'a> = Box<dyn Fn(&[f64], &mut ()) -> f64 + 'a>;
+
 fn by_slsqp(instance: &Instance, start: &[f64], scale: f64) -> Vec<f64> {
     let n = instance.c.len();
-    let objective = |x: &[f64], gradient: Option<&mut [f64]>, _: &mut ()| {
+    let objective = |x: &[f64], gradient: Option<&mut [f64]>, (): &mut ()| {
         if let Some(gradient) = gradient {
             gradient.fill(0.0);
             gradient[n] = 1.0;
         }
         x[n]
     };
-    type Constraint<'a> = Box<dyn Fn(&[f64], Option<&mut [f64]>, &mut ()) -> f64 + 'a>;
-    let mut constraints: Vec<Constraint<'_>> = (0..n)
-        .map(|k| -> Constraint<'_> {
+    let mut constraints: Vec<WithGradient<'_>> = (0..n)
+        .map(|k| -> WithGradient<'_> {
             Box::new(move |x, gradient, ()| {
                 let (late, slope) = instance.late(k, x, scale);
                 if let Some(gradient) = gradient {
@@ -121,9 +123,8 @@ fn by_slsqp(instance: &Instance, start: &[f64], scale: f64) -> Vec<f64> {
 
 fn by_cobyla(instance: &Instance, start: &[f64], scale: f64) -> Vec<f64> {
     let n = instance.c.len();
-    type Constraint<'a> = Box<dyn Fn(&[f64], &mut ()) -> f64 + 'a>;
-    let mut constraints: Vec<Constraint<'_>> = (0..n)
-        .map(|k| -> Constraint<'_> { Box::new(move |x, ()| instance.late(k, x, scale).0) })
+    let mut constraints: Vec<Plain<'_>> = (0..n)
+        .map(|k| -> Plain<'_> { Box::new(move |x, ()| instance.late(k, x, scale).0) })
         .collect();
     constraints.push(Box::new(move |x, ()| x[..n].iter().sum::<f64>() - 1.0));
     let mut bounds = vec![(1e-9, 1.0); n];
@@ -132,7 +133,7 @@ fn by_cobyla(instance: &Instance, start: &[f64], scale: f64) -> Vec<f64> {
         ftol_rel: 1e-10,
         ..cobyla::StopTols::default()
     };
-    let objective = |x: &[f64], _: &mut ()| x[n];
+    let objective = |x: &[f64], (): &mut ()| x[n];
     let begin = cobyla::RhoBeg::All(0.1 / n as f64);
     match cobyla::minimize(
         objective,
