@@ -94,6 +94,12 @@ impl Geometry {
         let start = index * self.chunk_len;
         start..(start + self.chunk_len).min(self.elements)
     }
+
+    /// The end of the part of `position`'s row that lies in its chunk.
+    pub(super) fn segment_end(&self, position: usize) -> usize {
+        let row = (position / self.row_len + 1) * self.row_len;
+        row.min((position / self.chunk_len + 1) * self.chunk_len)
+    }
 }
 
 pub(crate) fn row_len(shape: &[usize]) -> usize {
