@@ -4,12 +4,14 @@ use crate::bits::BitWriter;
 use crate::bytes::put_varint;
 use crate::config::Quantize;
 use crate::quantize::Noise;
-use crate::ranges::{FINE_GRID_SHIFT, Grid};
+use crate::ranges::{FINE_GRID_SHIFT, Grid, Span};
+use crate::select::Selection;
+use crate::simd::{self, Candidates, Level};
 
 use super::geometry::Geometry;
-use super::model::{Kept, Model};
-use super::points::{Points, Scheme};
-use super::rans::{self, ContextMemory, EncodeTables};
+use super::model::Model;
+use super::points::{DEAD, DeadZone, Scheme};
+use super::rans::{self, EncodeTables};
 use super::side;
 use super::token::{self, DIRECT};
 
@@ -18,226 +20,310 @@ use super::token::{self, DIRECT};
 pub(crate) struct EncodeMemory {
     indices: Vec<u32>,
     symbols: Vec<i8>,
+    /// The symbol of every element.
     plane: Vec<i8>,
-    ends: Vec<u32>,
-    /// Where the ends of each chunk start.
-    chunk_ends: Vec<usize>,
-    starts: Vec<u32>,
-    chunks: Vec<u8>,
-    lengths: Vec<usize>,
+    codes: Vec<u16>,
+    side: Side,
     bits: Vec<u8>,
-    words: Vec<u16>,
     tables: EncodeTables,
-    contexts: ContextMemory,
     model: Model,
+    chunks: Vec<Chunk>,
 }
 
-/// Appends the elements at the `positions`, ascending, with their `values`.
-///
-/// Of a dead zone the positions are candidates; those inside it are dropped.
+/// What the chunks hold besides their symbols.
+#[derive(Debug, Default)]
+struct Side {
+    /// The ends of the ranges of the rows of every chunk.
+    ends: ByChunk,
+    /// The indices whose tokens have extra bits.
+    large: ByChunk,
+}
+
+/// A chunk's bytes and what they are made in.
+#[derive(Debug, Default)]
+struct Chunk {
+    bits: Vec<u8>,
+    words: Vec<u16>,
+    bytes: Vec<u8>,
+}
+
+/// Numbers in the order of their elements.
+#[derive(Debug, Default)]
+struct ByChunk {
+    numbers: Vec<u32>,
+    /// Where those of each chunk start.
+    starts: Vec<usize>,
+}
+
+impl ByChunk {
+    fn clear(&mut self) {
+        self.numbers.clear();
+        self.starts.clear();
+    }
+
+    /// Adds a number to a chunk, which is not before that of the last.
+    fn push(&mut self, chunk: usize, number: u32) {
+        self.end_before(chunk + 1);
+        self.numbers.push(number);
+    }
+
+    /// Ends all chunks before this one.
+    fn end_before(&mut self, chunk: usize) {
+        let chunks = self.starts.len().max(chunk);
+        self.starts.resize(chunks, self.numbers.len());
+    }
+
+    fn chunk(&self, index: usize) -> &[u32] {
+        &self.numbers[self.starts[index]..self.starts[index + 1]]
+    }
+}
+
+/// Appends the selected elements of `data`, which has a `shape`.
 pub(crate) fn write(
     out: &mut Vec<u8>,
-    shape: &[usize],
+    (data, shape): (&[f32], &[usize]),
     quantize: Quantize,
-    rms: f64,
-    (positions, values): (&mut Vec<u32>, &mut Vec<f32>),
+    found: &Selection,
     noise: Option<Noise>,
     memory: &mut EncodeMemory,
 ) {
-    let Some(mut scheme) = Scheme::choose(quantize, values, rms) else {
+    let Some(span) = found.span else {
         // Any scheme of the same quantizer tells its kind.
-        if let Some(scheme) = Scheme::choose(quantize, &[1.0], 1.0) {
-            scheme.write_kind(out);
-        }
+        Scheme::choose(quantize, Span { lo: 1.0, hi: 1.0 }, 1.0).write_kind(out);
         put_varint(out, 0);
         return;
     };
+    let mut scheme = Scheme::choose(quantize, span, found.rms);
     scheme.write_kind(out);
     let geometry = Geometry::choose(shape);
-    to_indices(&geometry, &scheme, positions, values, noise, memory);
-    if let Scheme::DeadZone(dead_zone) = &mut scheme {
-        drop_dead(positions, values, &mut memory.indices);
-        dead_zone.offsets = offsets(dead_zone.step, values, &memory.indices);
+    memory.clear(geometry.elements);
+    match &mut scheme {
+        Scheme::DeadZone(dead_zone) if found.all => memory.fill(&geometry, *dead_zone, data),
+        _ => memory.fill_kept(&geometry, &scheme, &found.kept, noise),
     }
-    put_varint(out, positions.len() as u64);
-    if positions.is_empty() {
+    memory.side.ends.end_before(geometry.chunks() + 1);
+    memory.side.large.end_before(geometry.chunks() + 1);
+    let EncodeMemory {
+        plane,
+        codes,
+        model,
+        ..
+    } = memory;
+    if let Scheme::DeadZone(dead_zone) = &mut scheme {
+        dead_zone.offsets = offsets(dead_zone.step, data, plane);
+    }
+    let kept = model.choose(&geometry, plane, codes);
+    put_varint(out, kept as u64);
+    if kept == 0 {
         return;
     }
     scheme.write_values(out);
     geometry.write(out);
-    fill_plane(&geometry, positions, values, memory);
-    let EncodeMemory {
-        symbols,
-        plane,
-        starts,
-        model,
-        bits,
-        ..
-    } = memory;
-    model.choose(&geometry, Kept { positions, symbols }, plane, starts);
-    model.write(out, bits);
-    write_chunks(out, &geometry, scheme.by_row().is_some(), positions, memory);
+    model.write(out, &mut memory.bits);
+    memory.write_chunks(out, &geometry, scheme.by_row().is_some());
 }
 
-/// The index of every kept element and the ends of the ranges of every row of
-/// every chunk.
-fn to_indices(
-    geometry: &Geometry,
-    scheme: &Scheme,
-    positions: &[u32],
-    values: &[f32],
-    noise: Option<Noise>,
-    memory: &mut EncodeMemory,
-) {
-    let EncodeMemory {
-        indices,
-        ends,
-        chunk_ends,
-        ..
-    } = memory;
-    indices.clear();
-    ends.clear();
-    chunk_ends.clear();
-    let mut quantize = |points: &Points, kept: std::ops::Range<usize>| {
-        let kept = positions[kept.clone()].iter().zip(&values[kept]);
-        indices.extend(kept.map(|(&position, x)| {
-            let uniform = noise.map_or(0.5, |noise| noise.uniform(position));
-            points.index(x.abs(), uniform).unwrap_or(DEAD)
-        }));
-    };
-    let Some(span) = scheme.by_row() else {
-        return quantize(&scheme.points(), 0..positions.len());
-    };
-    let grid = Grid::new(span, FINE_GRID_SHIFT);
-    let mut next = 0;
-    while let Some(&position) = positions.get(next) {
-        let end = geometry.segment_end(position as usize);
-        let len = positions[next..]
-            .iter()
-            .take_while(|&&p| (p as usize) < end)
-            .count();
-        let row = next..next + len;
-        next += len;
-        let largest = values[row.clone()]
-            .iter()
-            .fold(0.0_f32, |max, x| max.max(x.abs()));
-        let index = grid.index(largest);
-        let chunk = position as usize / geometry.chunk_len;
-        chunk_ends.resize(chunk_ends.len().max(chunk + 1), ends.len());
-        ends.push(index);
-        quantize(&scheme.points_to(grid.end(index)), row);
+impl EncodeMemory {
+    fn clear(&mut self, elements: usize) {
+        self.indices.clear();
+        self.symbols.clear();
+        self.plane.clear();
+        self.plane.resize(elements, 0);
+        self.side.ends.clear();
+        self.side.large.clear();
     }
-    chunk_ends.resize(geometry.chunks() + 1, ends.len());
-}
 
-/// The index of an element in the dead zone.
-const DEAD: u32 = u32::MAX;
-
-fn drop_dead(positions: &mut Vec<u32>, values: &mut Vec<f32>, indices: &mut Vec<u32>) {
-    let mut live = 0;
-    for k in 0..indices.len() {
-        (positions[live], values[live], indices[live]) = (positions[k], values[k], indices[k]);
-        live += usize::from(indices[k] != DEAD);
+    /// Fills the plane with all of `data`.
+    fn fill(&mut self, geometry: &Geometry, dead_zone: DeadZone, data: &[f32]) {
+        /// Elements that are looked through if one has a large token.
+        const BLOCK: usize = 256;
+        let (level, per_step) = (Level::best(), 1.0 / dead_zone.step);
+        let blocks = data.chunks(BLOCK).zip(self.plane.chunks_mut(BLOCK));
+        for (number, (data, plane)) in blocks.enumerate() {
+            if !simd::dead_zone(level, data, per_step, plane) {
+                continue;
+            }
+            for (i, (x, symbol)) in data.iter().zip(plane).enumerate() {
+                if symbol.unsigned_abs() > DIRECT as u8 {
+                    let index = dead_zone
+                        .index(x.abs())
+                        .map_or(DIRECT, |index| index.max(DIRECT));
+                    *symbol = symbol.signum() * token::of(index).cast_signed();
+                    let chunk = (number * BLOCK + i) / geometry.chunk_len;
+                    self.side.large.push(chunk, index);
+                }
+            }
+        }
     }
-    positions.truncate(live);
-    values.truncate(live);
-    indices.truncate(live);
+
+    /// Fills the plane with the `kept` elements.
+    fn fill_kept(
+        &mut self,
+        geometry: &Geometry,
+        scheme: &Scheme,
+        kept: &Candidates,
+        noise: Option<Noise>,
+    ) {
+        let Candidates { positions, values } = kept;
+        let indices = &mut self.indices;
+        match scheme.by_row() {
+            None => scheme.points().indices(positions, values, noise, indices),
+            Some(span) => self.quantize_rows(geometry, scheme, span, kept, noise),
+        }
+        if scheme.points().max_token() <= DIRECT as u8 {
+            simd::to_symbols(Level::best(), &self.indices, values, &mut self.symbols);
+        } else {
+            self.tokens(geometry, kept);
+        }
+        for (&position, &symbol) in positions.iter().zip(&self.symbols) {
+            self.plane[position as usize] = symbol;
+        }
+    }
+
+    /// Quantizes each row, or part of it in a chunk, in a range of its own.
+    fn quantize_rows(
+        &mut self,
+        geometry: &Geometry,
+        scheme: &Scheme,
+        span: Span,
+        Candidates { positions, values }: &Candidates,
+        noise: Option<Noise>,
+    ) {
+        let grid = Grid::new(span, FINE_GRID_SHIFT);
+        let mut next = 0;
+        while let Some(&position) = positions.get(next) {
+            let end = geometry.segment_end(position as usize);
+            let in_row = |&&p: &&u32| (p as usize) < end;
+            let len = positions[next..].iter().take_while(in_row).count();
+            let row = next..next + len;
+            next += len;
+            let (_, largest) = simd::span(Level::best(), &values[row.clone()]);
+            let index = grid.index(f32::from_bits(largest));
+            let chunk = position as usize / geometry.chunk_len;
+            self.side.ends.push(chunk, index);
+            let points = scheme.points_to(grid.end(index));
+            let (positions, values) = (&positions[row.clone()], &values[row]);
+            points.indices(positions, values, noise, &mut self.indices);
+        }
+    }
+
+    /// The symbols of indices of any size, none of those in a dead zone.
+    fn tokens(&mut self, geometry: &Geometry, kept: &Candidates) {
+        let elements = kept.positions.iter().zip(&kept.values).zip(&self.indices);
+        for ((&position, x), &index) in elements {
+            if index == DEAD {
+                self.symbols.push(0);
+                continue;
+            }
+            let token = token::of(index).cast_signed();
+            self.symbols
+                .push(if x.is_sign_negative() { -token } else { token });
+            if index >= DIRECT {
+                self.side
+                    .large
+                    .push(position as usize / geometry.chunk_len, index);
+            }
+        }
+    }
+
+    /// Appends the length of every chunk and the chunks.
+    fn write_chunks(&mut self, out: &mut Vec<u8>, geometry: &Geometry, by_row: bool) {
+        self.tables.fill(&self.model);
+        let count = geometry.chunks();
+        self.chunks
+            .resize_with(self.chunks.len().max(count), Chunk::default);
+        let Self {
+            chunks,
+            codes,
+            tables,
+            side,
+            ..
+        } = self;
+        let encode = |(index, chunk): (usize, &mut Chunk)| {
+            let ends = by_row.then(|| side.ends.chunk(index));
+            let codes = &codes[geometry.chunk(index)];
+            chunk.encode(codes, geometry.lanes, tables, ends, side.large.chunk(index));
+        };
+        #[cfg(not(feature = "rayon"))]
+        chunks[..count].iter_mut().enumerate().for_each(encode);
+        #[cfg(feature = "rayon")]
+        {
+            use rayon::prelude::*;
+            chunks[..count].par_iter_mut().enumerate().for_each(encode);
+        }
+        for chunk in &chunks[..count] {
+            put_varint(out, chunk.bytes.len() as u64);
+        }
+        for chunk in &chunks[..count] {
+            out.extend_from_slice(&chunk.bytes);
+        }
+    }
 }
 
-/// Where in their intervals the magnitudes of each index are on average.
-fn offsets(step: f32, values: &[f32], indices: &[u32]) -> [u8; DIRECT as usize] {
-    let mut sums = [(0.0_f64, 0_u32); DIRECT as usize];
+impl Chunk {
+    /// Makes the bytes of a chunk: the ends of its rows' ranges, if they have
+    /// some, the extra bits of its large indices, and the symbols of its codes.
+    fn encode(
+        &mut self,
+        codes: &[u16],
+        lanes: usize,
+        tables: &EncodeTables,
+        ends: Option<&[u32]>,
+        large: &[u32],
+    ) {
+        let mut writer = BitWriter::reusing(std::mem::take(&mut self.bits));
+        if let Some(ends) = ends {
+            side::write_ends(&mut writer, ends);
+        }
+        for &index in large {
+            side::write_extra(&mut writer, index);
+        }
+        self.bits = writer.finish();
+        self.bytes.clear();
+        put_varint(&mut self.bytes, self.bits.len() as u64);
+        self.bytes.extend_from_slice(&self.bits);
+        let (states, first) = rans::encode(codes, lanes, tables, &mut self.words);
+        for state in &states[..lanes] {
+            self.bytes.extend(state.to_le_bytes());
+        }
+        let (words, start) = (&self.words[first..], self.bytes.len());
+        self.bytes.resize(start + 2 * words.len(), 0);
+        let bytes = self.bytes[start..].as_chunks_mut().0;
+        for (bytes, word) in bytes.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+    }
+}
+
+/// Where in their intervals the magnitudes of each index are on average, by a
+/// sample of the tensor if it is large.
+fn offsets(step: f32, data: &[f32], plane: &[i8]) -> [u8; DIRECT as usize] {
+    const BLOCK: usize = 64;
+    const SAMPLE: usize = 1 << 16;
+    let stride = (data.len() / SAMPLE).max(1);
+    let mut sums = [(0.0_f64, 0_u32); DIRECT as usize + 1];
     let per_step = 1.0 / f64::from(step);
-    for (x, &index) in values.iter().zip(indices) {
-        let (sum, count) = &mut sums[index.min(DIRECT - 1) as usize];
-        *sum += f64::from(x.abs()) * per_step - f64::from(index);
+    let blocks = data.chunks(BLOCK).zip(plane.chunks(BLOCK)).step_by(stride);
+    // By token, zero included, which saves a branch at random.
+    for (x, symbol) in blocks.flat_map(|(data, plane)| data.iter().zip(plane)) {
+        let steps = f64::from(x.abs()) * per_step;
+        let mut token = i32::from(symbol.unsigned_abs());
+        if token > DIRECT.cast_signed() {
+            token = (steps + 0.375) as i32;
+        }
+        let (sum, count) = &mut sums[token.min(DIRECT.cast_signed()) as usize];
+        *sum += steps - f64::from(token - 1);
         *count += 1;
     }
-    sums.map(|(sum, count)| (sum / f64::from(count.max(1)) * 128.0 + 0.5).clamp(0.0, 255.0) as u8)
-}
-
-/// The symbol of every kept element, and of every element.
-fn fill_plane(geometry: &Geometry, positions: &[u32], values: &[f32], memory: &mut EncodeMemory) {
-    let EncodeMemory {
-        indices,
-        symbols,
-        plane,
-        ..
-    } = memory;
-    symbols.clear();
-    symbols.extend(indices.iter().zip(values).map(|(&index, x)| {
-        let token = token::of(index).cast_signed();
-        if x.is_sign_negative() { -token } else { token }
-    }));
-    plane.clear();
-    plane.resize(geometry.elements, 0);
-    for (&position, &symbol) in positions.iter().zip(&*symbols) {
-        plane[position as usize] = symbol;
-    }
-}
-
-/// Appends the length of every chunk and the chunks.
-fn write_chunks(
-    out: &mut Vec<u8>,
-    geometry: &Geometry,
-    by_row: bool,
-    positions: &[u32],
-    memory: &mut EncodeMemory,
-) {
-    memory.tables.fill(&memory.model);
-    memory.chunks.clear();
-    memory.lengths.clear();
-    let mut next = 0;
-    for index in 0..geometry.chunks() {
-        let chunk = geometry.chunk(index);
-        let kept = positions[next..].partition_point(|&p| (p as usize) < chunk.end);
-        let start = memory.chunks.len();
-        write_side(geometry, by_row.then_some(index), next..next + kept, memory);
-        let (states, first) = rans::encode(
-            &memory.plane[chunk.clone()],
-            chunk.start / geometry.width,
-            geometry,
-            &memory.model,
-            &memory.tables,
-            (&mut memory.contexts, &mut memory.words),
-        );
-        for state in &states[..geometry.lanes] {
-            memory.chunks.extend(state.to_le_bytes());
-        }
-        let words = memory.words[first..].iter();
-        memory
-            .chunks
-            .extend(words.flat_map(|word| word.to_le_bytes()));
-        memory.lengths.push(memory.chunks.len() - start);
-        next += kept;
-    }
-    for &length in &memory.lengths {
-        put_varint(out, length as u64);
-    }
-    out.extend_from_slice(&memory.chunks);
-}
-
-/// Appends what a chunk holds besides its symbols; `ends_of` is the chunk if
-/// rows have ranges.
-fn write_side(
-    geometry: &Geometry,
-    ends_of: Option<usize>,
-    kept: std::ops::Range<usize>,
-    memory: &mut EncodeMemory,
-) {
-    debug_assert!(kept.end <= geometry.elements);
-    let mut writer = BitWriter::reusing(std::mem::take(&mut memory.bits));
-    if let Some(chunk) = ends_of {
-        let ends = memory.chunk_ends[chunk]..memory.chunk_ends[chunk + 1];
-        side::write_ends(&mut writer, &memory.ends[ends]);
-    }
-    for &index in memory.indices[kept]
-        .iter()
-        .filter(|&&index| index >= DIRECT)
-    {
-        side::write_extra(&mut writer, index);
-    }
-    memory.bits = writer.finish();
-    put_varint(&mut memory.chunks, memory.bits.len() as u64);
-    memory.chunks.extend_from_slice(&memory.bits);
+    // An index that the sample misses may be there: the middle of its interval.
+    let missed = if stride > 1 { 1.125 } else { 0.0 };
+    std::array::from_fn(|index| {
+        let (sum, count) = sums[index + 1];
+        let mean = if count > 0 {
+            sum / f64::from(count)
+        } else {
+            missed
+        };
+        (mean * 128.0 + 0.5).clamp(0.0, 255.0) as u8
+    })
 }
