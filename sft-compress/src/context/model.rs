@@ -138,14 +138,16 @@ impl Model {
         // In four parts, as counting the same code twice in a row is slow.
         self.counts.clear();
         self.counts.resize(self.tables() * alphabet, [0; 4]);
+        let counts = &mut self.counts[..];
         let (fours, rest) = codes.as_chunks::<4>();
-        for four in fours {
-            for (part, &code) in four.iter().enumerate() {
-                self.counts[usize::from(code)][part] += 1;
-            }
+        for &[a, b, c, d] in fours {
+            counts[usize::from(a)][0] += 1;
+            counts[usize::from(b)][1] += 1;
+            counts[usize::from(c)][2] += 1;
+            counts[usize::from(d)][3] += 1;
         }
         for &code in rest {
-            self.counts[usize::from(code)][0] += 1;
+            counts[usize::from(code)][0] += 1;
         }
         self.frequencies.clear();
         for counts in self.counts.chunks_exact(alphabet) {

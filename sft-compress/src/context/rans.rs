@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use super::geometry::Geometry;
 use super::model::{Model, kind, symbol};
 use super::tables::{SCALE, SCALE_BITS};
-use crate::simd::{self, Contexts, LANES, Level};
+use crate::simd::{self, CODES, Contexts, LANES, Level};
 
 /// Between symbols a lane's state is at least this; below it takes a word.
 pub(crate) const STATE_MIN: u32 = 1 << 16;
@@ -16,18 +16,17 @@ pub(crate) const MAX_LANES: usize = LANES;
 /// What the encoder needs of the symbols, by their codes.
 #[derive(Debug, Default)]
 pub(crate) struct EncodeTables {
-    /// Frequency (lower half) and first slot; a power of two of them, which
-    /// saves checking the codes.
+    /// Frequency (lower half) and first slot; [`CODES`] for the kernels.
     slots: Vec<u32>,
     /// 2⁴⁴ / frequency, rounded up.
     inverses: Vec<u64>,
 }
 
 impl EncodeTables {
-    pub(crate) fn fill(&mut self, model: &Model) {
+    pub(crate) fn fill(&mut self, model: &Model, lanes: usize) {
         let alphabet = model.alphabet();
-        let codes = model.frequencies.len().next_power_of_two();
-        self.slots.resize(codes, 0);
+        let all = if lanes == LANES { CODES } else { 0 };
+        self.slots.resize(all.max(model.frequencies.len()), 0);
         let tables = model.frequencies.chunks_exact(alphabet);
         for (table, slots) in tables.zip(self.slots.chunks_exact_mut(alphabet)) {
             let mut start = 0;
@@ -119,7 +118,9 @@ fn encode_with(
     };
     let at = encode_slowly(&codes[whole..], lanes, tables, &mut states, (words, end));
     let codes = &codes[..whole];
-    let fast = simd::encode_symbols(level, codes, &tables.slots, &mut states, (words, at));
+    let slots = tables.slots.first_chunk();
+    let fast =
+        slots.and_then(|slots| simd::encode_symbols(level, codes, slots, &mut states, (words, at)));
     let at = fast.unwrap_or_else(|| encode_slowly(codes, lanes, tables, &mut states, (words, at)));
     (states, at)
 }
@@ -269,7 +270,7 @@ mod tests {
             let (mut model, mut codes) = (Model::default(), Vec::new());
             model.choose(&geometry, &plane, &mut codes);
             let (mut encode, mut decode) = (EncodeTables::default(), DecodeTables::default());
-            encode.fill(&model);
+            encode.fill(&model, geometry.lanes);
             decode.fill(&model);
             let mut contexts = ContextMemory::default();
             for chunk in (0..geometry.chunks()).map(|index| geometry.chunk(index)) {

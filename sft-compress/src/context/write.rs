@@ -228,7 +228,7 @@ impl EncodeMemory {
 
     /// Appends the length of every chunk and the chunks.
     fn write_chunks(&mut self, out: &mut Vec<u8>, geometry: &Geometry, by_row: bool) {
-        self.tables.fill(&self.model);
+        self.tables.fill(&self.model, geometry.lanes);
         let count = geometry.chunks();
         self.chunks
             .resize_with(self.chunks.len().max(count), Chunk::default);

@@ -25,4 +25,4 @@ pub(crate) use loops::{
     RowCodes, Spaced, count_kinds, count_nonzero, dead_zone, fill_codes, max_magnitude, quantize,
     span, square_sums, to_symbols,
 };
-pub(crate) use symbols::{Contexts, LANES, decode_symbols, encode_symbols, expand};
+pub(crate) use symbols::{CODES, Contexts, LANES, decode_symbols, encode_symbols, expand};

@@ -6,6 +6,8 @@ use super::{avx2, avx512, level::Kind};
 pub(crate) const LANES: usize = 32;
 /// Tokens that stand for one magnitude each.
 pub(crate) const DIRECT_TOKENS: usize = 16;
+/// More than the encoder's codes.
+pub(crate) const CODES: usize = 1 << 14;
 /// 1 − 2⁻²². A quotient in single precision, of a state by its frequency, is
 /// wrong by a part of at most 3·2⁻²⁴ and below 2²⁰. Times this it is never too
 /// large, and too small by less than 1/2.
@@ -54,23 +56,24 @@ pub(crate) fn decode_symbols(
 /// no kernel.
 ///
 /// `codes`, a multiple of [`LANES`], tell the slots of each symbol: frequency,
-/// not zero, in the lower half, and start. There is a power of two of `slots`.
+/// not zero, in the lower half, and start.
 pub(crate) fn encode_symbols(
     level: Level,
     codes: &[u16],
-    slots: &[u32],
+    slots: &[u32; CODES],
     states: &mut [u32; LANES],
     (words, mut at): (&mut [u16], usize),
 ) -> Option<usize> {
-    if level == Level::SCALAR || slots.is_empty() {
+    if level == Level::SCALAR {
         return None;
     }
-    let last = slots.len() - 1;
     let mut block = [0; 16 * LANES];
     for codes in codes.rchunks(block.len()) {
-        // Scalar loads are faster than a gather.
-        for (slot, &code) in block.iter_mut().zip(codes) {
-            *slot = slots[usize::from(code) & last];
+        // Scalar loads are faster than a gather here, and backwards like the
+        // blocks, which helps the prefetcher.
+        let (fours, _) = codes.as_chunks::<4>();
+        for (slot, four) in block.as_chunks_mut::<4>().0.iter_mut().zip(fours).rev() {
+            *slot = four.map(|code| slots[usize::from(code) % CODES]);
         }
         at = encode_block(level, &block[..codes.len()], states, words, at)?;
     }
