@@ -203,32 +203,26 @@ fn decode_with(
     contexts: &mut ContextMemory,
 ) -> Result<()> {
     let width = geometry.width;
-    let mut done = 0;
-    if let Some(contexts) = contexts.fill(first_row, plane.len() / width, geometry, model) {
-        let used;
-        (done, used) = simd::decode_symbols(level, plane, contexts, &tables.slots, states, words);
+    if let Some(contexts) = contexts.fill(first_row, plane.len() / width, geometry, model)
+        && plane.len().is_multiple_of(width)
+    {
+        let slots = &tables.slots;
+        let (done, used) = simd::decode_symbols(level, (plane, 0), contexts, slots, states, words);
         words = &words[used..];
-    }
-    for r in done / width..plane.len().div_ceil(width) {
-        let (above, row) = plane.split_at_mut(r * width);
-        let above = (r > 0 && model.uses_neighbours()).then(|| &above[(r - 1) * width..]);
-        let present = row.len().min(width);
-        let skipped = done.saturating_sub(r * width);
-        for (c, symbol) in row[..present].iter_mut().enumerate().skip(skipped) {
-            let neighbour = above.map_or(0, |above| kind(above[c]));
-            let table = model.table(model.rows[first_row + r], model.channels[c]) + neighbour;
-            let state = &mut states[(r * width + c) % geometry.lanes];
-            let slot = tables.slots[(table << SCALE_BITS) + (*state % SCALE) as usize];
-            *symbol = ((slot >> 24) as u8).cast_signed();
-            *state = ((slot >> 12 & 0xfff) + 1) * (*state >> SCALE_BITS) + (slot & 0xfff);
-            if *state < STATE_MIN {
-                let (word, rest) = words
-                    .split_first_chunk::<2>()
-                    .ok_or_else(|| Error::corrupt("the symbols end early"))?;
-                *state = *state << 16 | u32::from(u16::from_le_bytes(*word));
-                words = rest;
-            }
+        // The rest with words of zero behind, which a whole chunk does not reach.
+        let mut padded = [0; 6 * LANES];
+        let rest = words.len().min(2 * LANES);
+        padded[..rest].copy_from_slice(&words[..rest]);
+        let (done, used) =
+            simd::decode_symbols(level, (plane, done), contexts, slots, states, &padded);
+        if done < plane.len() || used > rest {
+            return Err(end_of_words());
         }
+        words = &words[used..];
+    } else {
+        decode_slowly(
+            plane, first_row, geometry, model, tables, states, &mut words,
+        )?;
     }
     if states[..geometry.lanes]
         .iter()
@@ -238,6 +232,39 @@ fn decode_with(
         return Err(Error::corrupt("the symbols do not end with their chunk"));
     }
     Ok(())
+}
+
+/// [`decode`] of any geometry.
+fn decode_slowly(
+    plane: &mut [i8],
+    first_row: usize,
+    geometry: &Geometry,
+    model: &Model,
+    tables: &DecodeTables,
+    states: &mut [u32; MAX_LANES],
+    words: &mut &[u8],
+) -> Result<()> {
+    let width = geometry.width;
+    for i in 0..plane.len() {
+        let (r, c) = (i / width, i % width);
+        let has_above = r > 0 && model.uses_neighbours();
+        let neighbour = if has_above { kind(plane[i - width]) } else { 0 };
+        let table = model.table(model.rows[first_row + r], model.channels[c]) + neighbour;
+        let state = &mut states[i % geometry.lanes];
+        let slot = tables.slots[(table << SCALE_BITS) + (*state % SCALE) as usize];
+        plane[i] = ((slot >> 24) as u8).cast_signed();
+        *state = ((slot >> 12 & 0xfff) + 1) * (*state >> SCALE_BITS) + (slot & 0xfff);
+        if *state < STATE_MIN {
+            let (word, rest) = words.split_first_chunk::<2>().ok_or_else(end_of_words)?;
+            *state = *state << 16 | u32::from(u16::from_le_bytes(*word));
+            *words = rest;
+        }
+    }
+    Ok(())
+}
+
+fn end_of_words() -> Error {
+    Error::corrupt("the symbols end early")
 }
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ fn tables(row: u32, channels: &[u8; N], above: Option<&[i8; N]>) -> __m256i {
 /// As [`super::decode_symbols`].
 #[target_feature(enable = "avx2,popcnt")]
 pub(super) fn decode_symbols(
-    plane: &mut [i8],
+    (plane, mut done): (&mut [i8], usize),
     contexts: Contexts<'_>,
     slots: &[u32],
     states: &mut [u32; LANES],
@@ -195,14 +195,13 @@ pub(super) fn decode_symbols(
         3, 7, 11, 15, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
     );
     let halves = _mm256_setr_epi32(0, 4, 0, 0, 0, 0, 0, 0);
-    let mut done = 0;
-    'rows: for (r, &row) in contexts.rows.iter().enumerate() {
+    'rows: for (r, &row) in contexts.rows.iter().enumerate().skip(done / width) {
         if plane.len() < (r + 1) * width {
             break;
         }
         let (above, this) = plane.split_at_mut(r * width);
         let above = (r > 0 && contexts.neighbours).then(|| &above[(r - 1) * width..]);
-        for start in (0..width).step_by(LANES) {
+        for start in (done % width..width).step_by(LANES) {
             if words.len() - used < 2 * LANES {
                 break 'rows;
             }

@@ -116,7 +116,7 @@ fn tables(row: u32, channels: &[u8; N], above: Option<&[i8; N]>) -> __m512i {
 /// As [`super::decode_symbols`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
 pub(super) fn decode_symbols(
-    plane: &mut [i8],
+    (plane, mut done): (&mut [i8], usize),
     contexts: Contexts<'_>,
     slots: &[u32],
     states: &mut [u32; LANES],
@@ -128,14 +128,13 @@ pub(super) fn decode_symbols(
     let mut lanes =
         [0, N].map(|half| unsafe { _mm512_loadu_si512(states[half..].as_ptr().cast()) });
     let last = splat(slots.len() as u32 - 1);
-    let mut done = 0;
-    'rows: for (r, &row) in contexts.rows.iter().enumerate() {
+    'rows: for (r, &row) in contexts.rows.iter().enumerate().skip(done / width) {
         if plane.len() < (r + 1) * width {
             break;
         }
         let (above, this) = plane.split_at_mut(r * width);
         let above = (r > 0 && contexts.neighbours).then(|| &above[(r - 1) * width..]);
-        for start in (0..width).step_by(LANES) {
+        for start in (done % width..width).step_by(LANES) {
             if words.len() - used < 2 * LANES {
                 break 'rows;
             }

@@ -25,21 +25,20 @@ pub(crate) struct Contexts<'a> {
     pub(crate) neighbours: bool,
 }
 
-/// Decodes the symbols of whole rows of a chunk from the front while `words`
-/// certainly suffice. Returns how many elements it did and how many bytes it used.
+/// Decodes the symbols of a chunk from element `done` on, a multiple of
+/// [`LANES`], while at least 64 bytes of `words` are left. Returns how many
+/// elements are done then, and how many bytes it used.
 ///
-/// `slots` is as in `DecodeTables`.
+/// `slots`, not empty, are as in `DecodeTables`.
 pub(crate) fn decode_symbols(
     level: Level,
-    plane: &mut [i8],
+    (plane, done): (&mut [i8], usize),
     contexts: Contexts<'_>,
     slots: &[u32],
     states: &mut [u32; LANES],
     words: &[u8],
 ) -> (usize, usize) {
-    if slots.is_empty() {
-        return (0, 0);
-    }
+    let plane = (plane, done);
     match level.kind() {
         // SAFETY: the processor has the instructions of the level.
         #[cfg(target_arch = "x86_64")]
@@ -47,8 +46,42 @@ pub(crate) fn decode_symbols(
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 => unsafe { avx2::decode_symbols(plane, contexts, slots, states, words) },
-        _ => (0, 0),
+        _ => decode_scalar(plane, contexts, slots, states, words),
     }
+}
+
+fn decode_scalar(
+    (plane, mut done): (&mut [i8], usize),
+    contexts: Contexts<'_>,
+    slots: &[u32],
+    states: &mut [u32; LANES],
+    mut words: &[u8],
+) -> (usize, usize) {
+    let (width, all, last) = (contexts.width, words.len(), slots.len() - 1);
+    while done + LANES <= plane.len() && words.len() >= 2 * LANES {
+        let (r, c) = (done / width, done % width);
+        let (before, this) = plane.split_at_mut(done);
+        let above = (r > 0 && contexts.neighbours).then(|| &before[done - width..][..LANES]);
+        let channels = &contexts.channels[c..][..LANES];
+        for lane in 0..LANES {
+            let above = above.map_or(0, |above| above[lane]);
+            let kind = u32::from(above > 0) + 2 * u32::from(above < 0);
+            let table = contexts.rows[r] + u32::from(channels[lane]) + kind;
+            let state = states[lane];
+            let slot = slots[((table << 12 | state & 0xfff) as usize).min(last)];
+            this[lane] = ((slot >> 24) as u8).cast_signed();
+            let next = ((slot >> 12 & 0xfff) + 1)
+                .wrapping_mul(state >> 12)
+                .wrapping_add(slot & 0xfff);
+            // Free of branches, as whether a word is due comes at random.
+            let short = next < 1 << 16;
+            let word = u32::from(u16::from_le_bytes([words[0], words[1]]));
+            states[lane] = if short { next << 16 | word } else { next };
+            words = &words[2 * usize::from(short)..];
+        }
+        done += LANES;
+    }
+    (done, all - words.len())
 }
 
 /// Encodes symbols, the last first, into `words` before `at`, of which each
