@@ -33,6 +33,8 @@ mod mask;
 mod math;
 /// The paper's method: Top-K, quantization and coding in their order.
 mod paper;
+/// Work on independent parts.
+mod parallel;
 /// Stochastic rounding of magnitudes to levels.
 mod quantize;
 /// The quantization range of the tensor or of each row.

@@ -1,6 +1,8 @@
 //! Method 2: every element's position, level and sign as one symbol, coded by
 //! its context.
 
+/// What of a tensor is encoded independently.
+mod chunk;
 /// Which rows and channels share statistics.
 mod classes;
 /// Rows, channels and chunks.

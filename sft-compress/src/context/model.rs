@@ -24,9 +24,10 @@ pub(crate) struct Model {
     pub(crate) max_token: u8,
     /// By table and [`rank`] of the symbol; those of a table add up to [`SCALE`].
     pub(crate) frequencies: Vec<u16>,
-    /// What [`choose`](Self::choose) counts in.
-    counts: Vec<[u32; 4]>,
+    /// How often each code comes.
+    totals: Vec<u32>,
     per_row: Vec<u32>,
+    /// The first code of each channel's class.
     channel_codes: Vec<u16>,
     clusters: classes::Memory,
 }
@@ -50,6 +51,30 @@ pub(crate) fn kind(symbol: i8) -> usize {
     usize::from(symbol > 0) | usize::from(symbol < 0) << 1
 }
 
+/// How often each code comes: in four parts, as counting the same code twice in
+/// a row is slow.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(Vec<[u32; 4]>);
+
+impl Counts {
+    /// Counts the codes of a `model`.
+    pub(crate) fn fill(&mut self, model: &Model, codes: &[u16]) {
+        self.0.clear();
+        self.0.resize(model.tables() * model.alphabet(), [0; 4]);
+        let counts = &mut self.0[..];
+        let (fours, rest) = codes.as_chunks::<4>();
+        for &[a, b, c, d] in fours {
+            counts[usize::from(a)][0] += 1;
+            counts[usize::from(b)][1] += 1;
+            counts[usize::from(c)][2] += 1;
+            counts[usize::from(d)][3] += 1;
+        }
+        for &code in rest {
+            counts[usize::from(code)][0] += 1;
+        }
+    }
+}
+
 impl Model {
     /// Ranks of symbols there are.
     pub(crate) fn alphabet(&self) -> usize {
@@ -71,25 +96,16 @@ impl Model {
         self.neighbours == 3
     }
 
-    /// Fits the model to the symbols of all elements and gives each its code,
-    /// which is the number of its table times the alphabet, plus its rank.
-    /// Returns how many symbols are not zero; nothing is fitted if none is.
-    pub(crate) fn choose(
+    /// Chooses what shares statistics, by all symbols, and by how many elements
+    /// each row keeps.
+    pub(crate) fn choose_classes<'a>(
         &mut self,
         geometry: &Geometry,
         plane: &[i8],
-        codes: &mut Vec<u16>,
-    ) -> usize {
-        let (level, width) = (Level::best(), geometry.width);
-        self.per_row.clear();
-        let rows = plane.chunks(width);
-        self.per_row
-            .extend(rows.map(|row| simd::count_nonzero(level, row)));
-        let kept = self.per_row.iter().map(|&n| n as usize).sum();
-        if kept == 0 {
-            return 0;
-        }
-        self.max_token = simd::max_magnitude(level, plane);
+        per_row: impl Iterator<Item = &'a u32>,
+        max_token: u8,
+    ) {
+        self.max_token = max_token;
         (self.row_classes, self.channel_classes, self.neighbours) = match geometry.elements {
             0..0x1000 => (1, 1, 1),
             0x1000..0x2000 => (1, 1, 3),
@@ -102,57 +118,54 @@ impl Model {
         if geometry.rows() < 32 {
             (self.row_classes, self.channel_classes) = (1, 1);
         }
+        let width = geometry.width;
+        self.per_row.clear();
+        self.per_row.extend(per_row);
         classes::of_rows(&self.per_row, width, self.row_classes, &mut self.rows);
         let (channels, memory) = (&mut self.channels, &mut self.clusters);
         classes::of_channels(plane, width, self.channel_classes, channels, memory);
-        self.fill_codes(geometry, plane, codes);
-        self.count(codes);
-        kept
+        let mut channel_codes = std::mem::take(&mut self.channel_codes);
+        channel_codes.clear();
+        channel_codes.extend(self.channels.iter().map(|&class| self.first_code(0, class)));
+        self.channel_codes = channel_codes;
     }
 
-    /// The code of each element.
-    fn fill_codes(&mut self, geometry: &Geometry, plane: &[i8], codes: &mut Vec<u16>) {
-        let (level, width, alphabet) = (Level::best(), geometry.width, self.alphabet());
-        let mut channels = std::mem::take(&mut self.channel_codes);
-        let first = |row, channel| (self.table(row, channel) * alphabet) as u16;
-        channels.clear();
-        channels.extend(self.channels.iter().map(|&class| first(0, class)));
-        codes.resize(plane.len(), 0);
+    /// The code of the first symbol in the table of a class for a neighbour of kind 0.
+    fn first_code(&self, row_class: u8, channel_class: u8) -> u16 {
+        (self.table(row_class, channel_class) * self.alphabet()) as u16
+    }
+
+    /// The codes of a chunk's elements: the number of an element's table times
+    /// the alphabet, plus the rank of its symbol.
+    pub(crate) fn codes(&self, first_row: usize, plane: &[i8], codes: &mut [u16]) {
+        let width = self.channels.len();
         let rows = plane.chunks(width).zip(codes.chunks_mut(width));
         for (r, (symbols, codes)) in rows.enumerate() {
             let row = RowCodes {
-                row: first(self.rows[r], 0),
-                channels: &channels,
-                alphabet: alphabet as u16,
+                row: self.first_code(self.rows[first_row + r], 0),
+                channels: &self.channel_codes,
+                alphabet: self.alphabet() as u16,
             };
-            let has_above = self.neighbours == 3 && !(r * width).is_multiple_of(geometry.chunk_len);
-            let above = has_above.then(|| &plane[(r - 1) * width..]);
-            simd::fill_codes(level, row, symbols, above, codes);
+            let above = (r > 0 && self.uses_neighbours()).then(|| &plane[(r - 1) * width..]);
+            simd::fill_codes(Level::best(), row, symbols, above, codes);
         }
-        self.channel_codes = channels;
     }
 
-    /// Counts the codes and makes them frequencies.
-    fn count(&mut self, codes: &[u16]) {
-        let alphabet = self.alphabet();
-        // In four parts, as counting the same code twice in a row is slow.
-        self.counts.clear();
-        self.counts.resize(self.tables() * alphabet, [0; 4]);
-        let counts = &mut self.counts[..];
-        let (fours, rest) = codes.as_chunks::<4>();
-        for &[a, b, c, d] in fours {
-            counts[usize::from(a)][0] += 1;
-            counts[usize::from(b)][1] += 1;
-            counts[usize::from(c)][2] += 1;
-            counts[usize::from(d)][3] += 1;
-        }
-        for &code in rest {
-            counts[usize::from(code)][0] += 1;
+    /// Makes the counts of all chunks frequencies.
+    pub(crate) fn choose_frequencies<'a>(&mut self, counts: impl Iterator<Item = &'a Counts>) {
+        self.totals.clear();
+        self.totals.resize(self.tables() * self.alphabet(), 0);
+        for counts in counts {
+            for (total, parts) in self.totals.iter_mut().zip(&counts.0) {
+                *total += parts.iter().sum::<u32>();
+            }
         }
         self.frequencies.clear();
-        for counts in self.counts.chunks_exact(alphabet) {
-            let sums = counts.iter().map(|parts| parts.iter().sum());
-            tables::normalise(sums, &mut self.frequencies);
+        for totals in self
+            .totals
+            .chunks_exact(2 * usize::from(self.max_token) + 1)
+        {
+            tables::normalise(totals.iter().copied(), &mut self.frequencies);
         }
     }
 
@@ -206,6 +219,30 @@ impl Model {
 }
 
 #[cfg(test)]
+impl Model {
+    /// The model of a plane of symbols.
+    pub(crate) fn of(geometry: &Geometry, plane: &[i8]) -> Self {
+        let mut model = Self::default();
+        let rows = plane.chunks(geometry.width);
+        let kept = rows.map(|row| simd::count_nonzero(Level::SCALAR, row));
+        let kept: Vec<u32> = kept.collect();
+        let max_token = simd::max_magnitude(Level::SCALAR, plane);
+        model.choose_classes(geometry, plane, kept.iter(), max_token);
+        let chunks = (0..geometry.chunks()).map(|index| {
+            let elements = geometry.chunk(index);
+            let (mut codes, mut counts) = (vec![0; elements.len()], Counts::default());
+            let first_row = elements.start / geometry.width;
+            model.codes(first_row, &plane[elements], &mut codes);
+            counts.fill(&model, &codes);
+            counts
+        });
+        let chunks: Vec<Counts> = chunks.collect();
+        model.choose_frequencies(chunks.iter());
+        model
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -221,14 +258,7 @@ mod tests {
 
     #[test]
     fn codes_tell_table_and_symbol() {
-        let geometry = Geometry {
-            elements: 64 * 50 - 7,
-            row_len: 50,
-            width: 50,
-            chunk_len: 50 * 20,
-            lanes: 1,
-        };
-        let plane: Vec<i8> = (0..geometry.elements as u32)
+        let plane: Vec<i8> = (0..64 * 50 - 7_u32)
             .map(|i| match i.wrapping_mul(0x9e37_79b9) >> 28 {
                 kind @ 1..=2 => kind as i8 - 3,
                 3 if i % 50 < 20 => 2,
@@ -237,28 +267,26 @@ mod tests {
             .collect();
         let mut model = Model {
             channels: (0..50).map(|c| u8::from(c < 20)).collect(),
-            rows: (0..64).map(|r| (r % 3) as u8).collect(),
+            rows: (0..70).map(|r| (r % 3) as u8).collect(),
             row_classes: 3,
             channel_classes: 2,
             neighbours: 3,
             max_token: 2,
             ..Model::default()
         };
-        let mut codes = Vec::new();
-        model.fill_codes(&geometry, &plane, &mut codes);
+        let channels = model.channels.iter();
+        model.channel_codes = channels.map(|&class| model.first_code(0, class)).collect();
+        let (mut codes, mut counts) = (vec![0; plane.len()], Counts::default());
+        model.codes(6, &plane, &mut codes);
+        counts.fill(&model, &codes);
         let mut expected = vec![0; 3 * 2 * 3 * 5];
         for (i, &s) in plane.iter().enumerate() {
-            let above = if i % geometry.chunk_len < 50 {
-                0
-            } else {
-                plane[i - 50]
-            };
-            let table = model.table(model.rows[i / 50], model.channels[i % 50]) + kind(above);
+            let above = if i < 50 { 0 } else { plane[i - 50] };
+            let table = model.table(model.rows[6 + i / 50], model.channels[i % 50]) + kind(above);
             assert_eq!(usize::from(codes[i]), table * 5 + rank(s));
             expected[table * 5 + rank(s)] += 1;
         }
-        model.count(&codes);
-        let counts = model.counts.iter().map(|parts| parts.iter().sum::<u32>());
+        let counts = counts.0.iter().map(|parts| parts.iter().sum::<u32>());
         assert!(counts.eq(expected));
     }
 }

@@ -294,19 +294,20 @@ mod tests {
         for (shape, seed) in [([700, 256], 1), ([4096, 64], 2), ([300, 1024], 3)] {
             let geometry = Geometry::choose(&shape);
             let plane = plane(&geometry, seed);
-            let (mut model, mut codes) = (Model::default(), Vec::new());
-            model.choose(&geometry, &plane, &mut codes);
+            let model = Model::of(&geometry, &plane);
             let (mut encode, mut decode) = (EncodeTables::default(), DecodeTables::default());
             encode.fill(&model, geometry.lanes);
             decode.fill(&model);
             let mut contexts = ContextMemory::default();
             for chunk in (0..geometry.chunks()).map(|index| geometry.chunk(index)) {
                 let first_row = chunk.start / geometry.width;
-                let (plane, codes) = (&plane[chunk.clone()], &codes[chunk]);
+                let plane = &plane[chunk];
+                let mut codes = vec![0; plane.len()];
+                model.codes(first_row, plane, &mut codes);
                 let with = |level| {
                     let mut words = vec![0; 7];
                     let (states, start) =
-                        encode_with(level, codes, geometry.lanes, &encode, &mut words);
+                        encode_with(level, &codes, geometry.lanes, &encode, &mut words);
                     (states, words[start..].to_vec())
                 };
                 let scalar = with(Level::SCALAR);

@@ -113,6 +113,7 @@ pub(super) fn keep_scalar(
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "chosen elements are the same")]
 mod tests {
     use super::*;
     use crate::quantize::Noise;

@@ -165,6 +165,7 @@ pub(crate) fn expand(
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp, reason = "values come from a table")]
 mod tests {
     use super::*;
 
