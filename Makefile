@@ -24,7 +24,7 @@ export NO_COLOR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 
-.PHONY: help test check bench docs wheel clean $(STEPS)
+.PHONY: help test check bench codec-peers docs wheel clean $(STEPS)
 .NOTPARALLEL:
 
 help: ## show this list
@@ -113,6 +113,19 @@ types: $(VENV)/.ready
 
 bench: ## measure: run all benchmarks
 	cargo bench --locked -p sft-benches
+
+# PEERS_PYTHON names a Python that has numpy and torch, if not one is to be set up.
+PEERS_PYTHON ?= $(TARGET)/peers/bin/python
+CODEC_PEERS := benches/results/codec_peers-$(shell date +%F).md
+
+$(TARGET)/peers/bin/python:
+	$(PYTHON) -m venv $(TARGET)/peers
+	$@ -m pip install --quiet numpy torch
+
+codec-peers: $(PEERS_PYTHON) ## measure the codec beside its peers on TENSORS="FILE.npy ...", into benches/results
+	SFT_PEERS_PYTHON=$(abspath $(PEERS_PYTHON)) RAYON_NUM_THREADS=1 \
+		cargo bench --locked -p sft-benches --bench codec_peers -- $(abspath $(TENSORS)) > $(CODEC_PEERS).new
+	mv $(CODEC_PEERS).new $(CODEC_PEERS)
 
 docs: rust-docs ## build the documentation of the crates in target/doc
 
