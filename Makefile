@@ -78,7 +78,7 @@ rust-docs:
 fuzz:
 	cd sft-compress/fuzz && cargo build $(RELEASE) --target-dir $(abspath $(TARGET))/fuzz
 	mkdir -p $(FUZZ_TARGETS:%=$(TARGET)/fuzz/corpus/%)
-	printf '%s\n' $(FUZZ_TARGETS) | xargs -P 4 -I NAME \
+	printf '%s\n' $(FUZZ_TARGETS) | xargs -P 4 -I NAME env \
 		$(TARGET)/fuzz/$(shell rustc --print host-tuple)/release/NAME -max_total_time=$(FUZZ_S) \
 		-max_len=4096 -verbosity=0 -print_final_stats=1 -artifact_prefix=$(TARGET)/fuzz/NAME- \
 		$(TARGET)/fuzz/corpus/NAME sft-compress/tests/golden
