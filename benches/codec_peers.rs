@@ -214,8 +214,14 @@ fn peer<T: Default>(
     decode: impl Fn(&T) -> Outcome<Vec<f32>>,
 ) -> Outcome<Row> {
     let (mut coded, mut decoded) = (T::default(), Vec::new());
-    let encode_s = median_s(|| Ok(coded = encode()?))?;
-    let decode_s = median_s(|| Ok(decoded = decode(&coded)?))?;
+    let encode_s = median_s(|| {
+        coded = encode()?;
+        Ok(())
+    })?;
+    let decode_s = median_s(|| {
+        decoded = decode(&coded)?;
+        Ok(())
+    })?;
     Ok(row(
         name,
         data,
@@ -355,7 +361,9 @@ fn by_constriction(tensor: TensorView<'_>) -> Outcome<Row> {
     let kinds = 1 + 2 * usize::from(LEVELS);
     let model = || {
         let mut counts = vec![1e-9; kinds];
-        symbols.iter().for_each(|&symbol| counts[symbol] += 1.0);
+        for &symbol in &symbols {
+            counts[symbol] += 1.0;
+        }
         Frequencies::from_floating_point_probabilities_fast::<f64>(&counts, None)
             .map_err(|()| "no frequencies")
     };
