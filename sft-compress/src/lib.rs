@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
+/// Arrays of `ndarray` in and out.
+#[cfg(feature = "ndarray")]
+mod array;
 /// Bit-level reader and writer, least significant bit first.
 mod bits;
 /// Byte-level reader and writer: fixed-width numbers and varints.
