@@ -1,24 +1,37 @@
 //! Algorithm 1 and the schemes it is compared with.
 
+mod full;
 mod local;
+mod schedule;
 mod settings;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+pub use schedule::{Decay, Schedule};
 pub use settings::{Scheme, Settings};
 
-use self::local::{Part, Turn};
+use self::full::FullModel;
+use self::local::{Adapted, Part, Turn};
+use crate::adapter::Targets;
+use crate::evaluate::accuracy_until;
 use crate::parallel::parallel;
-use crate::split::check_head;
-use crate::{Adapters, Data, Error, Head, Model, Result, Traffic, Wireless, accuracy};
+use crate::split::{check_adapters, check_head};
+use crate::{
+    Adapters, Data, DeviceRound, Error, Head, Model, Pretrained, Result, ServerHalf, Traffic, Vit,
+    Wireless, seed,
+};
 
 /// Everything that a fine-tuning run needs.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// The frozen model.
     pub model: &'a dyn Model,
+    /// The same model's own weights, which [`Scheme::FlFull`] starts from; no other scheme needs
+    /// them.
+    pub base: Option<&'a Pretrained>,
     /// The head to start from.
     pub head: &'a Head,
     /// The training data of all devices.
@@ -26,6 +39,8 @@ pub struct Job<'a> {
     /// The indices of each device's examples, as [`Partition::split`](crate::Partition::split)
     /// gives them.
     pub partition: &'a [Vec<usize>],
+    /// A cut layer for each device, in place of the common one of the settings.
+    pub cuts: Option<&'a [usize]>,
     /// The data that accuracy is measured on.
     pub test: &'a dyn Data,
     /// What to do.
@@ -34,6 +49,8 @@ pub struct Job<'a> {
     pub wireless: &'a Wireless,
     /// Called after every mini-batch, from any thread.
     pub on_batch: &'a (dyn Fn() + Sync),
+    /// Once set, training ends before the next mini-batch; the round in progress is lost.
+    pub stop: &'a AtomicBool,
 }
 
 /// What a round did; every number is the round's own, not cumulative.
@@ -41,6 +58,8 @@ pub struct Job<'a> {
 pub struct RoundRecord {
     /// From 1.
     pub round: usize,
+    /// The devices that took part, from 0.
+    pub devices: Vec<usize>,
     /// Test accuracy of the aggregated model without compression, a fraction.
     pub accuracy: f64,
     /// Mean training loss over the samples of all devices.
@@ -59,8 +78,11 @@ pub struct RoundRecord {
     pub wall_s: f64,
 }
 
-/// The end of a fine-tuning run.
-#[derive(Clone, Debug)]
+/// A fine-tuning run after any of its rounds.
+///
+/// It is all that the rest of the run depends on: optimizers start anew with each round, and
+/// random streams are keyed by seed, round, device and step.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// The aggregated adapters and head after the last round.
     pub adapters: Adapters,
@@ -69,21 +91,81 @@ pub struct Outcome {
 }
 
 impl Job<'_> {
-    /// Mini-batches of one round on all devices.
-    pub fn batches_per_round(&self) -> usize {
+    /// A run before its first round: new adapters with the job's head, or the model's own weights
+    /// where they are tuned themselves.
+    ///
+    /// # Errors
+    /// [`Scheme::FlFull`] without [`Job::base`].
+    pub fn start(&self) -> Result<Outcome> {
+        let Settings { lora, seed, .. } = self.settings;
+        let adapters = match self.settings.scheme {
+            Scheme::FlFull => full::start(self.base()?, self.head.clone())?,
+            _ => Adapters::new(self.model, lora, self.head.clone(), seed),
+        };
+        Ok(Outcome {
+            adapters,
+            rounds: Vec::new(),
+        })
+    }
+
+    /// Mini-batches of the rounds after `done` on all devices that take part.
+    pub fn batches_after(&self, done: usize) -> usize {
+        (done + 1..=self.settings.rounds)
+            .flat_map(|round| self.participants(round))
+            .map(|device| self.batches(device))
+            .sum()
+    }
+
+    /// Mini-batches of one round on a device.
+    fn batches(&self, device: usize) -> usize {
         let Settings {
             local_epochs,
             batch,
             ..
         } = self.settings;
-        self.partition
-            .iter()
-            .map(|part| local_epochs * part.len().div_ceil(batch))
-            .sum()
+        local_epochs * self.partition[device].len().div_ceil(batch)
     }
 
-    fn batch_done(&self) {
-        (self.on_batch)();
+    /// The devices that take part in a round, in order.
+    pub fn participants(&self, round: usize) -> Vec<usize> {
+        let devices = self.partition.len();
+        let count = (self.settings.participation * devices as f64).round() as usize;
+        let mut rng = seed::rng(self.settings.seed, &[seed::PARTICIPANTS, round as u64]);
+        let chosen = rand::seq::index::sample(&mut rng, devices, count.clamp(1, devices));
+        let mut chosen = chosen.into_vec();
+        chosen.sort_unstable();
+        chosen
+    }
+
+    /// The cut layer of a device.
+    fn cut(&self, device: usize) -> usize {
+        self.cuts.map_or(self.settings.cut, |cuts| cuts[device])
+    }
+
+    fn base(&self) -> Result<&Pretrained> {
+        let missing = || Error::argument("base", "must be given for fl-full, got none");
+        self.base.ok_or_else(missing)
+    }
+
+    /// Whether no round is left: all are done, or the target is reached.
+    pub fn is_finished(&self, run: &Outcome) -> bool {
+        let target = self.settings.target_accuracy;
+        let reached = |round: &RoundRecord| target.is_some_and(|target| round.accuracy >= target);
+        run.rounds.len() >= self.settings.rounds || run.rounds.last().is_some_and(reached)
+    }
+
+    /// Checks that adapters fit the job.
+    fn check(&self, adapters: &Adapters) -> Result<()> {
+        check_head(self.model, &adapters.head)?;
+        if self.settings.scheme != Scheme::FlFull {
+            let (got, depth) = (adapters.blocks.len(), self.model.depth());
+            if got != depth {
+                let reason = format!("must be for {depth} blocks, got {got}");
+                return Err(Error::argument("adapters", reason));
+            }
+            return check_adapters(self.model, self.settings.lora, &adapters.blocks);
+        }
+        full::weights(self.base()?, &adapters.blocks).map(|_| ())
     }
 
     /// Checks that the parts fit together; [`finetune`] does so first.
@@ -97,6 +179,23 @@ impl Job<'_> {
         if self.partition.is_empty() || !self.partition.iter().all(known) {
             let reason = format!("must give every device some of the {samples} training samples");
             return Err(Error::argument("partition", reason));
+        }
+        if let Some(cuts) = self.cuts {
+            let devices = self.partition.len();
+            if cuts.len() != devices {
+                let reason = format!(
+                    "must have one entry for each of {devices} devices, got {}",
+                    cuts.len()
+                );
+                return Err(Error::argument("cuts", reason));
+            }
+            for &cut in cuts {
+                self.settings
+                    .validate_cut("cuts", cut, self.model.depth())?;
+            }
+        }
+        if self.settings.scheme == Scheme::FlFull {
+            self.base()?;
         }
         if self.test.is_empty() {
             return Err(Error::argument("test", "must hold at least one sample"));
@@ -116,57 +215,81 @@ impl Job<'_> {
     }
 }
 
-/// Fine-tunes by the scheme of the settings; `on_round` sees each round's record.
+/// Fine-tunes by the scheme of the settings, going on from `run`; `on_round` sees the run so far
+/// after every round and may save it.
+///
+/// A run that went on from [`Outcome`] of an earlier one equals, bit for bit, the one that never
+/// stopped. Where [`Job::stop`] was set, the result is what the finished rounds left.
 ///
 /// # Errors
-/// A setting outside its range, or a run that diverges.
-pub fn finetune(job: &Job<'_>, on_round: &mut dyn FnMut(&RoundRecord)) -> Result<Outcome> {
+/// A setting outside its range, a run that diverges, an example that cannot be read, or what
+/// `on_round` returns.
+pub fn finetune(
+    job: &Job<'_>,
+    mut run: Outcome,
+    on_round: &mut dyn FnMut(&Outcome) -> Result<()>,
+) -> Result<Outcome> {
     job.validate()?;
-    let Settings {
-        lora,
-        seed,
-        rounds,
-        threads,
-        ..
-    } = job.settings;
-    let mut adapters = Adapters::new(job.model, lora, job.head.clone(), seed);
-    let mut records = Vec::new();
-    for round in 1..=rounds {
-        let start = Instant::now();
-        let parts = train_round(job, round, &adapters)?;
-        adapters = aggregate(job, &parts);
-        let accuracy = accuracy(job.model, lora, &adapters, job.test, threads)?;
-        let record = record(job, round, accuracy, &parts, start)?;
-        on_round(&record);
-        records.push(record);
-        if job
-            .settings
-            .target_accuracy
-            .is_some_and(|target| accuracy >= target)
-        {
-            break;
+    job.check(&run.adapters)?;
+    while !job.is_finished(&run) {
+        match next_round(job, &mut run) {
+            Ok(()) => on_round(&run)?,
+            Err(_) if job.stop.load(Ordering::Relaxed) => break,
+            Err(error) => return Err(error),
         }
     }
-    Ok(Outcome {
-        adapters,
-        rounds: records,
-    })
+    Ok(run)
 }
 
-/// Every device's part of a round, in the order of the devices.
+/// One more round of Algorithm 1, or of what it is compared with.
+fn next_round(job: &Job<'_>, run: &mut Outcome) -> Result<()> {
+    let (start, round) = (Instant::now(), run.rounds.len() + 1);
+    let parts = train_round(job, round, &run.adapters)?;
+    let adapters = aggregate(job, &parts);
+    let accuracy = test_accuracy(job, &adapters)?;
+    let record = record(job, round, accuracy, &parts, start)?;
+    tracing::info!(
+        scheme = job.settings.scheme.name(),
+        round,
+        accuracy,
+        loss = record.loss,
+        "round finished"
+    );
+    run.adapters = adapters;
+    run.rounds.push(record);
+    Ok(())
+}
+
+/// Every participant's part of a round, in the order of the devices.
 fn train_round(job: &Job<'_>, round: usize, start: &Adapters) -> Result<Vec<Part>> {
-    let devices = job.partition.len();
+    let devices = job.participants(round);
     let turn = |device| Turn { job, round, device };
-    match job.settings.scheme {
-        Scheme::Sft | Scheme::SftRaw => {
-            parallel(job.settings.threads, devices, |n| turn(n).split(start))
-        }
-        Scheme::FlLora => parallel(job.settings.threads, devices, |n| turn(n).whole(start)),
+    let each = |task: &(dyn Fn(Turn<'_>) -> Result<Part> + Sync)| {
+        parallel(job.settings.threads, devices.len(), |n| {
+            task(turn(devices[n]))
+        })
+    };
+    let Settings { scheme, lora, .. } = job.settings;
+    let rule = job.settings.rule();
+    match scheme {
+        Scheme::Sft | Scheme::SftRaw => each(&|turn| turn.split(start)),
+        Scheme::FlLora => each(&|turn| {
+            turn.whole(start, |start| {
+                let half = ServerHalf::new(job.model, lora, &start.blocks, &start.head, rule)?;
+                Ok(Adapted(job.model, half))
+            })
+        }),
+        Scheme::FlFull => each(&|turn| {
+            let device = job.model.device();
+            turn.whole(start, |start| {
+                FullModel::new(job.base()?, start, rule, device)
+            })
+        }),
         Scheme::Sl => {
-            let mut parts: Vec<Part> = Vec::with_capacity(devices);
-            for n in 0..devices {
+            let mut parts: Vec<Part> = Vec::with_capacity(devices.len());
+            for &device in &devices {
                 let start = parts.last().map_or(start, |part| &part.adapters);
-                parts.push(turn(n).split(start)?);
+                parts.push(turn(device).split(start)?);
             }
             Ok(parts)
         }
@@ -175,11 +298,31 @@ fn train_round(job: &Job<'_>, round: usize, start: &Adapters) -> Result<Vec<Part
 
 /// The adapters after a round: the average, or in SL what the last device left.
 fn aggregate(job: &Job<'_>, parts: &[Part]) -> Adapters {
-    let all = parts.iter().map(|part| &part.adapters);
+    let samples = |part: &Part| job.partition[part.device].len();
     match (job.settings.scheme, parts.last()) {
         (Scheme::Sl, Some(last)) => last.adapters.clone(),
-        _ => fed_avg(all.zip(job.partition).map(|(a, part)| (a, part.len()))),
+        _ => fed_avg(parts.iter().map(|part| (&part.adapters, samples(part)))),
     }
+}
+
+/// Test accuracy of the aggregated model.
+fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
+    let Settings {
+        scheme,
+        lora,
+        threads,
+        ..
+    } = job.settings;
+    if scheme != Scheme::FlFull {
+        return accuracy_until(job.model, lora, adapters, job.test, threads, job.stop);
+    }
+    let base = job.base()?;
+    let model = Vit::new(&base.config, &full::weights(base, &adapters.blocks)?)?;
+    let head = adapters.head.clone();
+    let blocks = vec![Vec::new(); model.depth()];
+    let plain = Adapters { blocks, head };
+    let lora = lora.with_targets(Targets::NONE);
+    accuracy_until(&model, lora, &plain, job.test, threads, job.stop)
 }
 
 /// The average of adapters weighted by numbers of samples: FedAvg, (7) and (8).
@@ -221,18 +364,24 @@ fn record(
     parts: &[Part],
     start: Instant,
 ) -> Result<RoundRecord> {
-    let traffic: Vec<Traffic> = parts.iter().map(|part| part.traffic).collect();
-    let total: Traffic = traffic.iter().copied().sum();
+    let total: Traffic = parts.iter().map(|part| part.traffic).sum();
+    let shares = parts.iter().map(|part| DeviceRound {
+        device: part.device,
+        cut: job.cut(part.device),
+        traffic: part.traffic,
+    });
+    let shares: Vec<_> = shares.collect();
     let samples: usize = parts.iter().map(|part| part.samples).sum();
     Ok(RoundRecord {
         round,
+        devices: parts.iter().map(|part| part.device).collect(),
         accuracy,
         loss: parts.iter().map(|part| part.loss).sum::<f64>() / samples as f64,
         bytes_up: total.up,
         bytes_down: total.down,
         adapter_bytes_up: total.adapter_up,
         adapter_bytes_down: total.adapter_down,
-        delay_s: job.wireless.delay_s(&job.settings, round, &traffic)?,
+        delay_s: job.wireless.delay_s(&job.settings, round, &shares)?,
         wall_s: start.elapsed().as_secs_f64(),
     })
 }
