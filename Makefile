@@ -67,6 +67,7 @@ rust-docs:
 
 examples:
 	cargo run $(RELEASE) --example vit_finetune -- --rounds 1 --devices 2 --out $(TARGET)/examples/vit_finetune
+	cargo run $(RELEASE) --example library
 	cargo run $(RELEASE) --example pretrain_digits -- --epochs 1 --out $(TARGET)/examples/pretrain_digits
 
 benches:

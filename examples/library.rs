@@ -31,7 +31,7 @@ fn main() -> sft_core::Result<()> {
         head: &Head::new(10, pretrained.config.hidden_size, settings.seed),
         train: &train,
         partition: &partition,
-        cuts: None,
+        device_cuts: None,
         test: &test,
         settings,
         wireless: &Wireless::new(model, Channel::default(), &samples, &settings)?,

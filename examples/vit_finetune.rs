@@ -94,7 +94,7 @@ struct Bench {
     train: Box<dyn Data>,
     test: Box<dyn Data>,
     partition: Vec<Vec<usize>>,
-    cuts: Option<Vec<usize>>,
+    device_cuts: Option<Vec<usize>>,
 }
 
 /// What one scheme is asked to do.
@@ -118,7 +118,7 @@ impl Bench {
             train,
             test,
             partition,
-            cuts: flags.device_cuts.clone(),
+            device_cuts: flags.device_cuts.clone(),
         })
     }
 
@@ -203,7 +203,7 @@ impl Bench {
             head: &setup.head,
             train: self.train.as_ref(),
             partition: &self.partition,
-            cuts: self.cuts.as_deref(),
+            device_cuts: self.device_cuts.as_deref(),
             test: self.test.as_ref(),
             settings: setup.settings,
             wireless: &setup.wireless,
@@ -260,7 +260,7 @@ impl Bench {
             save_merged(&folder, &self.pretrained, lora, adapters)?;
         }
         // The device that holds the most.
-        let deepest = self.cuts.iter().flatten().copied().max();
+        let deepest = self.device_cuts.iter().flatten().copied().max();
         let cut = deepest.unwrap_or(settings.cut);
         Ok(SchemeRun {
             name,

@@ -78,8 +78,8 @@ pub struct Flags {
     /// Fraction of an adapter's inputs dropped while training, in [0, 1).
     #[arg(long, default_value_t = 0.0)]
     pub lora_dropout: f64,
-    /// PEFT folder to start the adapters and the head from; it must have the flags' rank, alpha
-    /// and targets.
+    /// PEFT folder to start the adapters and the head from, in all schemes but fl-full; it must
+    /// have the flags' rank, alpha and targets.
     #[arg(long, value_name = "DIR")]
     pub adapters: Option<PathBuf>,
     /// Kept fraction of an activation's elements, in (0, 1] [ρ].
@@ -390,4 +390,18 @@ fn display<S: serde::Serializer>(
     out: S,
 ) -> Result<S::Ok, S::Error> {
     out.collect_str(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_library() {
+        for scheme in Scheme::ALL {
+            let flags = Flags::parse_from(["vit_finetune", "--threads", "1"]);
+            let (flags, library) = (flags.settings(scheme), Settings::new(scheme, 2));
+            assert_eq!(format!("{flags:?}"), format!("{library:?}"));
+        }
+    }
 }

@@ -123,7 +123,7 @@ fn started(data: &str, out: &str) -> Child {
         "1",
     ];
     let mut command = command(data, &[flags.as_slice(), &["--out", out]].concat());
-    let child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let checkpoint = Path::new(out).join("checkpoint-sft.safetensors");
     for _ in 0..60_000 {
         if checkpoint.exists() {
@@ -131,6 +131,8 @@ fn started(data: &str, out: &str) -> Child {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+    child.kill().unwrap();
+    child.wait().unwrap();
     panic!("no checkpoint in a minute");
 }
 

@@ -214,7 +214,7 @@ fn flags_out_of_range_are_refused_in_one_line() {
         ),
         (
             ["--device-cuts", "1,2"],
-            "--cuts must have one entry for each of 8 devices, got 2",
+            "--device-cuts must have one entry for each of 8 devices, got 2",
         ),
         (
             ["--checkpoint-every", "0"],

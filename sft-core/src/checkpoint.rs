@@ -50,7 +50,11 @@ pub fn save_checkpoint(
         tensors.push((vector(i), tensor));
     }
     for (n, part) in partition.iter().enumerate() {
-        let indices: Vec<i64> = part.iter().map(|&i| i as i64).collect();
+        let indices = part
+            .iter()
+            .map(|&i| u32::try_from(i))
+            .collect::<Result<Vec<_>, _>>();
+        let indices = indices.map_err(|e| Error::argument("partition", e.to_string()))?;
         let tensor = Tensor::from_vec(indices, part.len(), &Device::Cpu)?;
         tensors.push((device(n), tensor));
     }
@@ -123,7 +127,7 @@ fn difference(theirs: &Map<String, Value>, ours: &Map<String, Value>) -> Option<
 fn read_partition(tensors: &HashMap<String, Tensor>) -> Result<Vec<Vec<usize>>> {
     let parts = (0..).map_while(|n| tensors.get(&device(n)));
     let indices = |part: &Tensor| {
-        let indices = part.to_vec1::<i64>()?;
+        let indices = part.to_vec1::<u32>()?;
         Ok(indices.into_iter().map(|i| i as usize).collect())
     };
     parts.map(indices).collect()

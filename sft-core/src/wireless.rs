@@ -144,13 +144,12 @@ impl Wireless {
     /// The participants as a system of their own, with their links in this round.
     fn among(&self, round: usize, parts: &[DeviceRound]) -> Result<(System, Vec<Link>)> {
         let links = self.links(round);
-        let known = |part: &DeviceRound| match self.system.devices().get(part.device) {
-            Some(device) => Ok((device.clone(), links[part.device])),
-            None => {
-                let (count, got) = (links.len(), part.device);
-                let reason = format!("must be below {count}, got {got}");
-                Err(Error::argument("device", reason))
-            }
+        let known = |part: &DeviceRound| {
+            let devices = self.system.devices();
+            let (count, got) = (devices.len(), part.device);
+            let unknown = || Error::argument("device", format!("must be below {count}, got {got}"));
+            let device = devices.get(got).ok_or_else(unknown)?;
+            Ok((*device, links[got]))
         };
         let (devices, links) = parts
             .iter()

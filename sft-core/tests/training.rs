@@ -35,8 +35,10 @@ fn schedules_are_their_formulas() {
                 let left = (rounds * steps) as f64 - warmup;
                 let fall = match decay {
                     Decay::Constant => 1.0,
-                    Decay::Exponential(factor) => factor.powi(round as i32 - 1),
-                    Decay::Cosine => (1.0 + (PI * (i as f64 - warmup).max(0.0) / left).cos()) / 2.0,
+                    Decay::Exponential(factor) => factor.powf(round as f64 - 1.0),
+                    Decay::Cosine => (PI * (i as f64 - warmup).max(0.0) / left / 2.0)
+                        .cos()
+                        .powi(2),
                 };
                 assert!(
                     (got - rise * fall).abs() < 1e-12,
@@ -154,7 +156,7 @@ fn equal_cuts_of_their_own_are_the_common_cut() {
         let bench = Bench::new(settings(scheme), 3);
         let cuts = vec![2; bench.partition.len()];
         let job = Job {
-            cuts: Some(&cuts),
+            device_cuts: Some(&cuts),
             ..bench.job()
         };
         let (own, common) = (run(&job).unwrap(), bench.run().unwrap());
@@ -176,7 +178,7 @@ fn devices_with_different_cuts_learn_the_same() {
     let bench = Bench::new(settings, 3);
     let cuts: Vec<usize> = (0..bench.partition.len()).map(|n| n % 3 + 1).collect();
     let job = Job {
-        cuts: Some(&cuts),
+        device_cuts: Some(&cuts),
         ..bench.job()
     };
     let (own, common) = (run(&job).unwrap(), bench.run().unwrap());
@@ -195,14 +197,14 @@ fn devices_with_different_cuts_learn_the_same() {
     );
     let wrong = [1, 4, 1, 1];
     for (cuts, message) in [
-        (&wrong[..1], "cuts must have one entry for each of"),
+        (&wrong[..1], "device_cuts must have one entry for each of"),
         (
             &wrong[..bench.partition.len()],
-            "cuts must be in 1..=3 for a model of 4 blocks, got 4",
+            "device_cuts must be in 1..=3 for a model of 4 blocks, got 4",
         ),
     ] {
         let job = Job {
-            cuts: Some(cuts),
+            device_cuts: Some(cuts),
             ..bench.job()
         };
         let error = run(&job).unwrap_err().to_string();
@@ -266,6 +268,26 @@ fn all_parameters_are_sent_and_trained() {
     };
     let error = run(&job).unwrap_err().to_string();
     assert_eq!(error, "base must be given for fl-full, got none");
+}
+
+/// What runs where there is no block engine.
+#[test]
+fn the_plain_model_trains_as_the_engine_does() {
+    let bench = Bench::new(settings(Scheme::SftRaw), 2);
+    let plain = PlainVit::new(&config(), &weights(&config(), 7)).unwrap();
+    let job = Job {
+        model: &plain,
+        ..bench.job()
+    };
+    let (got, want) = (run(&job).unwrap(), bench.run().unwrap());
+    let pairs = got.adapters.blocks.iter().zip(&want.adapters.blocks);
+    for (got, want) in pairs.flat_map(|(got, want)| got.iter().zip(want)) {
+        assert!((got - want).abs() < 1e-4, "{got} {want}");
+    }
+    assert_eq!(
+        got.rounds[1].adapter_bytes_up,
+        want.rounds[1].adapter_bytes_up
+    );
 }
 
 /// One device, no momentum: FL with full parameters is gradient descent on the whole model.

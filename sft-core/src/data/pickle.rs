@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_pickle::{DeOptions, HashableValue, Value, value_from_slice};
 
-use super::cifar::{CIFAR100_CLASSES, PIXELS};
+use super::cifar::PIXELS;
 use crate::{Error, Result};
 
 /// The pixels `[N, 3, 32, 32]` and the fine labels of a pickled set.
@@ -28,10 +28,8 @@ fn parse(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u32>), String> {
         return Err("expected a list named fine_labels".into());
     };
     let labels = labels.iter().enumerate().map(|(i, value)| match value {
-        Value::I64(label @ 0..) if *label < CIFAR100_CLASSES as i64 => Ok(*label as u32),
-        other => Err(format!(
-            "label {other} of image {i} is out of range 0..{CIFAR100_CLASSES}"
-        )),
+        Value::I64(label @ 0..100) => Ok(*label as u32),
+        other => Err(format!("label {other} of image {i} is out of range 0..100")),
     });
     let labels = labels.collect::<Result<Vec<_>, _>>()?;
     let Some(pixels) = take(&mut entries, "data").and_then(array) else {

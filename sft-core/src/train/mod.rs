@@ -5,7 +5,7 @@ mod local;
 mod schedule;
 mod settings;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ pub struct Job<'a> {
     /// gives them.
     pub partition: &'a [Vec<usize>],
     /// A cut layer for each device, in place of the common one of the settings.
-    pub cuts: Option<&'a [usize]>,
+    pub device_cuts: Option<&'a [usize]>,
     /// The data that accuracy is measured on.
     pub test: &'a dyn Data,
     /// What to do.
@@ -139,7 +139,8 @@ impl Job<'_> {
 
     /// The cut layer of a device.
     fn cut(&self, device: usize) -> usize {
-        self.cuts.map_or(self.settings.cut, |cuts| cuts[device])
+        let own = self.device_cuts.map(|cuts| cuts[device]);
+        own.unwrap_or(self.settings.cut)
     }
 
     fn base(&self) -> Result<&Pretrained> {
@@ -180,18 +181,18 @@ impl Job<'_> {
             let reason = format!("must give every device some of the {samples} training samples");
             return Err(Error::argument("partition", reason));
         }
-        if let Some(cuts) = self.cuts {
+        if let Some(cuts) = self.device_cuts {
             let devices = self.partition.len();
             if cuts.len() != devices {
                 let reason = format!(
                     "must have one entry for each of {devices} devices, got {}",
                     cuts.len()
                 );
-                return Err(Error::argument("cuts", reason));
+                return Err(Error::argument("device_cuts", reason));
             }
             for &cut in cuts {
                 self.settings
-                    .validate_cut("cuts", cut, self.model.depth())?;
+                    .validate_cut("device_cuts", cut, self.model.depth())?;
             }
         }
         if self.settings.scheme == Scheme::FlFull {
@@ -234,7 +235,7 @@ pub fn finetune(
     while !job.is_finished(&run) {
         match next_round(job, &mut run) {
             Ok(()) => on_round(&run)?,
-            Err(_) if job.stop.load(Ordering::Relaxed) => break,
+            Err(Error::Stopped) => break,
             Err(error) => return Err(error),
         }
     }

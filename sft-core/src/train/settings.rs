@@ -63,7 +63,7 @@ impl FromStr for Scheme {
 pub struct Settings {
     /// Who does what.
     pub scheme: Scheme,
-    /// Blocks on the device (`l`), 1..L; ignored by FL, overruled by [`Job::cuts`](crate::Job::cuts).
+    /// Blocks on the device (`l`), 1..L; ignored by FL, overruled by [`Job::device_cuts`](crate::Job::device_cuts).
     pub cut: usize,
     /// Rank (`r`), scale, targets and dropout of the adapters; ignored by [`Scheme::FlFull`].
     pub lora: Lora,
@@ -103,7 +103,7 @@ impl Settings {
     /// gradients at keep 0.05 on 4 levels, seed 1, one thread.
     ///
     /// # Errors
-    /// None; the signature is that of the parts.
+    /// None: every default is in its range.
     pub fn new(scheme: Scheme, cut: usize) -> Result<Self> {
         let codec = |keep| Ok::<_, Error>(Codec::paper(keep, 4)?.with_range(Range::Row));
         Ok(Self {

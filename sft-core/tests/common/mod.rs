@@ -1,5 +1,7 @@
 //! A tiny random model and data that it can learn.
 #![allow(dead_code, unreachable_pub)]
+// Settings are written where they are used.
+#![allow(clippy::large_types_passed_by_value)]
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -209,7 +211,7 @@ impl Bench {
             head: &self.head,
             train: &self.train,
             partition: &self.partition,
-            cuts: None,
+            device_cuts: None,
             test: &self.test,
             settings: self.settings,
             wireless: &self.wireless,
