@@ -88,8 +88,15 @@ fn a_checkpoint_of_another_run_is_refused() {
         },
         2,
     );
-    let error = finetune(&other.job(), run, &mut |_| Ok(())).unwrap_err();
+    let error = finetune(&other.job(), run.clone(), &mut |_| Ok(())).unwrap_err();
     assert!(error.to_string().starts_with("adapters must be"), "{error}");
+    let mut fewer = run;
+    fewer.adapters.head = sft_core::Head::new(2, 12, 1);
+    let error = finetune(&bench.job(), fewer, &mut |_| Ok(())).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "adapters must have a head of 3 classes, got 2"
+    );
 }
 
 #[test]

@@ -354,6 +354,9 @@ fn values(tensor: &candle_core::Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
+/// What is done to a folder.
+type Change<'a> = &'a dyn Fn(&Folder);
+
 fn tiny() -> Folder {
     let folder = Folder::new("tiny-imagenet");
     folder.write("wnids.txt", b"n02\nn01\n");
@@ -393,7 +396,7 @@ fn tiny_imagenet_reads_the_official_layout() {
 
 #[test]
 fn what_is_not_tiny_imagenet_is_named() {
-    let error = |change: &dyn Fn(&Folder)| {
+    let error = |change: Change<'_>| {
         let folder = tiny();
         change(&folder);
         let sets = tiny_imagenet(&folder.0, &input(32, 3));
@@ -410,7 +413,8 @@ fn what_is_not_tiny_imagenet_is_named() {
             folder.write(name, &bytes[..bytes.len() * 2 / 3]);
         }
     };
-    let cases: [(&dyn Fn(&Folder), &str); 8] = [
+
+    let cases: [(Change<'_>, &str); 8] = [
         (
             &|folder| std::fs::remove_file(folder.0.join("wnids.txt")).unwrap(),
             "wnids.txt: ",
@@ -538,7 +542,7 @@ fn augmentation_is_a_crop_of_the_padded_image_and_a_mirror() {
         assert_eq!(values(&got)[64..], values(&alone), "whatever the batch");
         let matches = |dx: isize, dy: isize, mirrored: bool| {
             values(&alone).iter().enumerate().all(|(i, value)| {
-                let (x, y) = ((i % 8) as isize, (i / 8) as isize);
+                let (x, y) = ((i % 8).cast_signed(), (i / 8).cast_signed());
                 let x = if mirrored { 7 - x } else { x };
                 (value - at(0, x + dx, y + dy)).abs() < 1e-3
             })

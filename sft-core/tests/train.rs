@@ -1,5 +1,8 @@
 //! Whole runs: determinism, traffic, stop rule, divergence, refused settings.
 
+// Settings are written where they are used.
+#![allow(clippy::large_types_passed_by_value)]
+
 mod common;
 
 use common::{Bench, config, settings};

@@ -1,15 +1,16 @@
 //! Algorithm 1 and the schemes it is compared with.
 
 mod full;
+mod job;
 mod local;
 mod schedule;
 mod settings;
 
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+pub use job::Job;
 pub use schedule::{Decay, Schedule};
 pub use settings::{Scheme, Settings};
 
@@ -18,40 +19,7 @@ use self::local::{Adapted, Part, Turn};
 use crate::adapter::Targets;
 use crate::evaluate::accuracy_until;
 use crate::parallel::parallel;
-use crate::split::{check_adapters, check_head};
-use crate::{
-    Adapters, Data, DeviceRound, Error, Head, Model, Pretrained, Result, ServerHalf, Traffic, Vit,
-    Wireless, seed,
-};
-
-/// Everything that a fine-tuning run needs.
-#[derive(Clone, Copy)]
-pub struct Job<'a> {
-    /// The frozen model.
-    pub model: &'a dyn Model,
-    /// The same model's own weights, which [`Scheme::FlFull`] starts from; no other scheme needs
-    /// them.
-    pub base: Option<&'a Pretrained>,
-    /// The head to start from.
-    pub head: &'a Head,
-    /// The training data of all devices.
-    pub train: &'a dyn Data,
-    /// The indices of each device's examples, as [`Partition::split`](crate::Partition::split)
-    /// gives them.
-    pub partition: &'a [Vec<usize>],
-    /// A cut layer for each device, in place of the common one of the settings.
-    pub device_cuts: Option<&'a [usize]>,
-    /// The data that accuracy is measured on.
-    pub test: &'a dyn Data,
-    /// What to do.
-    pub settings: Settings,
-    /// The devices, the server and the channel, for the modelled delay.
-    pub wireless: &'a Wireless,
-    /// Called after every mini-batch, from any thread.
-    pub on_batch: &'a (dyn Fn() + Sync),
-    /// Once set, training ends before the next mini-batch; the round in progress is lost.
-    pub stop: &'a AtomicBool,
-}
+use crate::{Adapters, DeviceRound, Error, Head, Model, Result, ServerHalf, Traffic, Vit};
 
 /// What a round did; every number is the round's own, not cumulative.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,132 +56,6 @@ pub struct Outcome {
     pub adapters: Adapters,
     /// One record per round.
     pub rounds: Vec<RoundRecord>,
-}
-
-impl Job<'_> {
-    /// A run before its first round: new adapters with the job's head, or the model's own weights
-    /// where they are tuned themselves.
-    ///
-    /// # Errors
-    /// [`Scheme::FlFull`] without [`Job::base`].
-    pub fn start(&self) -> Result<Outcome> {
-        let Settings { lora, seed, .. } = self.settings;
-        let adapters = match self.settings.scheme {
-            Scheme::FlFull => full::start(self.base()?, self.head.clone())?,
-            _ => Adapters::new(self.model, lora, self.head.clone(), seed),
-        };
-        Ok(Outcome {
-            adapters,
-            rounds: Vec::new(),
-        })
-    }
-
-    /// Mini-batches of the rounds after `done` on all devices that take part.
-    pub fn batches_after(&self, done: usize) -> usize {
-        (done + 1..=self.settings.rounds)
-            .flat_map(|round| self.participants(round))
-            .map(|device| self.batches(device))
-            .sum()
-    }
-
-    /// Mini-batches of one round on a device.
-    fn batches(&self, device: usize) -> usize {
-        let Settings {
-            local_epochs,
-            batch,
-            ..
-        } = self.settings;
-        local_epochs * self.partition[device].len().div_ceil(batch)
-    }
-
-    /// The devices that take part in a round, in order.
-    pub fn participants(&self, round: usize) -> Vec<usize> {
-        let devices = self.partition.len();
-        let count = (self.settings.participation * devices as f64).round() as usize;
-        let mut rng = seed::rng(self.settings.seed, &[seed::PARTICIPANTS, round as u64]);
-        let chosen = rand::seq::index::sample(&mut rng, devices, count.clamp(1, devices));
-        let mut chosen = chosen.into_vec();
-        chosen.sort_unstable();
-        chosen
-    }
-
-    /// The cut layer of a device.
-    fn cut(&self, device: usize) -> usize {
-        let own = self.device_cuts.map(|cuts| cuts[device]);
-        own.unwrap_or(self.settings.cut)
-    }
-
-    fn base(&self) -> Result<&Pretrained> {
-        let missing = || Error::argument("base", "must be given for fl-full, got none");
-        self.base.ok_or_else(missing)
-    }
-
-    /// Whether no round is left: all are done, or the target is reached.
-    pub fn is_finished(&self, run: &Outcome) -> bool {
-        let target = self.settings.target_accuracy;
-        let reached = |round: &RoundRecord| target.is_some_and(|target| round.accuracy >= target);
-        run.rounds.len() >= self.settings.rounds || run.rounds.last().is_some_and(reached)
-    }
-
-    /// Checks that adapters fit the job.
-    fn check(&self, adapters: &Adapters) -> Result<()> {
-        check_head(self.model, &adapters.head)?;
-        if self.settings.scheme != Scheme::FlFull {
-            let (got, depth) = (adapters.blocks.len(), self.model.depth());
-            if got != depth {
-                let reason = format!("must be for {depth} blocks, got {got}");
-                return Err(Error::argument("adapters", reason));
-            }
-            return check_adapters(self.model, self.settings.lora, &adapters.blocks);
-        }
-        full::weights(self.base()?, &adapters.blocks).map(|_| ())
-    }
-
-    /// Checks that the parts fit together; [`finetune`] does so first.
-    ///
-    /// # Errors
-    /// The first part that does not fit, named.
-    pub fn validate(&self) -> Result<()> {
-        self.settings.validate(self.model.depth())?;
-        let samples = self.train.len();
-        let known = |part: &Vec<usize>| !part.is_empty() && part.iter().all(|&i| i < samples);
-        if self.partition.is_empty() || !self.partition.iter().all(known) {
-            let reason = format!("must give every device some of the {samples} training samples");
-            return Err(Error::argument("partition", reason));
-        }
-        if let Some(cuts) = self.device_cuts {
-            let devices = self.partition.len();
-            if cuts.len() != devices {
-                let reason = format!(
-                    "must have one entry for each of {devices} devices, got {}",
-                    cuts.len()
-                );
-                return Err(Error::argument("device_cuts", reason));
-            }
-            for &cut in cuts {
-                self.settings
-                    .validate_cut("device_cuts", cut, self.model.depth())?;
-            }
-        }
-        if self.settings.scheme == Scheme::FlFull {
-            self.base()?;
-        }
-        if self.test.is_empty() {
-            return Err(Error::argument("test", "must hold at least one sample"));
-        }
-        check_head(self.model, self.head)?;
-        let (got, classes) = (
-            self.head.classes(),
-            self.train.classes().max(self.test.classes()),
-        );
-        if got != classes {
-            return Err(Error::argument(
-                "head",
-                format!("must have {classes} classes, got {got}"),
-            ));
-        }
-        Ok(())
-    }
 }
 
 /// Fine-tunes by the scheme of the settings, going on from `run`; `on_round` sees the run so far
@@ -283,7 +125,7 @@ fn train_round(job: &Job<'_>, round: usize, start: &Adapters) -> Result<Vec<Part
         Scheme::FlFull => each(&|turn| {
             let device = job.model.device();
             turn.whole(start, |start| {
-                FullModel::new(job.base()?, start, rule, device)
+                FullModel::new(job.own_weights()?, start, rule, device)
             })
         }),
         Scheme::Sl => {
@@ -317,7 +159,7 @@ fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
     if scheme != Scheme::FlFull {
         return accuracy_until(job.model, lora, adapters, job.test, threads, job.stop);
     }
-    let base = job.base()?;
+    let base = job.own_weights()?;
     let model = Vit::new(&base.config, &full::weights(base, &adapters.blocks)?)?;
     let head = adapters.head.clone();
     let blocks = vec![Vec::new(); model.depth()];
