@@ -31,6 +31,8 @@ mod flops;
 mod joint;
 /// Algorithm 2 as an augmented Lagrangian.
 mod lagrangian;
+/// Loops that become vector instructions.
+mod lanes;
 /// Algorithm 2 as printed.
 mod literal;
 /// Memory on a device.
