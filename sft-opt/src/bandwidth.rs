@@ -37,7 +37,7 @@ const WORTH_A_SAMPLE: usize = 256;
 const SAMPLE: usize = 64;
 /// Relative size of the last step on the sample, which is not exact itself.
 const SAMPLE_STEP: f64 = 0.5;
-/// Differences of products below this share of them are rounding.
+/// Below this share of the mean square, the variance of `t` is rounding.
 const ALL_ALIKE: f64 = 1e-12;
 /// Above this condition number of the root, the residual is computed with compensation.
 const ILL_CONDITIONED: f64 = 1e3;
@@ -270,22 +270,25 @@ fn search(
 
 /// `y` with `Σ_k m_k(−y)ᵏ = W` for two devices of the moments `m`, given `w = m_0/W − 1`.
 ///
-/// As a continued fraction: `w = q_1·y/(1 + q_2·y/(1 + q_3·y))`. Where all `t` are alike but for
-/// rounding, one device is enough: `w = q_1·y`.
+/// As a continued fraction: `w = q_1·y/(1 + q_2·y/(1 + q_3·y))`. One device, `w = q_1·y`, is
+/// enough where all `t` are alike but for rounding.
 fn relative_step(m: &[f64], w: f64) -> f64 {
     let [q1, r2, r3] = [m[1], m[2], m[3]].map(|moment| moment / m[0]);
+    let one_device = w / q1;
     let variance = r2 - q1 * q1;
-    let skew = q1 * r3 - r2 * r2;
-    if variance <= ALL_ALIKE * r2 || skew <= ALL_ALIKE * r2 * r2 {
-        return w / q1;
+    if variance <= ALL_ALIKE * r2 {
+        return one_device;
     }
-    let (q2, q3) = (variance / q1, skew / (q1 * variance));
+    let (q2, q3) = (variance / q1, (q1 * r3 - r2 * r2) / (q1 * variance));
+    let q3 = q3.max(0.0);
     let linear = q1 - w * (q2 + q3);
     let root = (linear * linear + 4.0 * q1 * q3 * w).max(0.0).sqrt();
     if linear > 0.0 {
         2.0 * w / (linear + root)
-    } else {
+    } else if q3 > 0.0 {
         (root - linear) / (2.0 * q1 * q3)
+    } else {
+        one_device
     }
 }
 
