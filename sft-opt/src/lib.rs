@@ -7,6 +7,8 @@ mod accuracy;
 mod bandwidth;
 /// Allocations to compare with: given, even, proportional, random.
 mod baseline;
+/// Two resources shared at once, with caps.
+mod capped_pools;
 /// Spectral efficiency, Rayleigh fading, random clocks.
 mod channel;
 /// Sums and quotients with their rounding errors.
