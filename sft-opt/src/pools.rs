@@ -124,7 +124,8 @@ fn with_caps(problem: &TwoPools<'_>, free: &TwoPoolSolution) -> Result<TwoPoolSo
             delta: a_max - problem.a_s[n],
             demand: [0, 1].map(|k| over(problem.demands[k][n], problem.totals[k])),
             cap: [0, 1].map(|k| {
-                problem.caps[k].map_or(1.0, |caps| over(caps[n], problem.totals[k]).min(1.0))
+                let part = |caps: &[f64]| over(caps[n], problem.totals[k]);
+                problem.caps[k].map_or(f64::INFINITY, part)
             }),
         })
         .collect();
