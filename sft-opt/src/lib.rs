@@ -84,7 +84,7 @@ pub use joint::{Configuration, CutOption, JointProblem, configure, optimize};
 pub use lagrangian::{Phr, PhrSolution, augmented_lagrangian};
 pub use literal::{Literal, LiteralSolution, algorithm2_literal};
 pub use memory::{Memory, device_memory};
-pub use model::{Qkv, Transformer};
+pub use model::{Counts, Part, Qkv, Transformer};
 pub use outcome::{Constraint, Outcome};
 pub use path_loss::PathLoss;
 pub use payload::{Payload, activation_bits, adapter_bits, model_bits};
