@@ -8,6 +8,8 @@ pub mod digits;
 pub mod flags;
 /// Model and data as the flags name them.
 pub mod input;
+/// Instances of P1 and P2 in a file.
+pub mod instances;
 /// Curves as SVG.
 pub mod plot;
 /// Table, `run.json` and pictures.
