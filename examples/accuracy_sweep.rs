@@ -42,11 +42,7 @@ const SWEPT: [&str; 9] = [
 #[command(mut_arg("out", |arg| arg.default_value("runs/accuracy_sweep")))]
 struct Sweep {
     /// Kept fractions of the activation, comma-separated, at least four [ρ].
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "0.02,0.05,0.1,0.2,0.4,0.7,1"
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "0.1,0.2,0.4,0.7,1")]
     keeps: Vec<f64>,
     /// Bits of a level, 1 to 8, comma-separated, at least four; 2^bits levels.
     #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,6,8",

@@ -333,8 +333,9 @@ fn finish(
             relative_step(&moments, moments[0] / problem.total_hz - 1.0)
         };
         let root = u + u * y;
-        // Not a number: `solve` finds that no result can be represented.
-        if !(y.abs() > LAST_STEP) && !(root <= tie) {
+        let found = root > tie && y.abs() <= LAST_STEP;
+        // Not a number: `solve` says that no result can be represented.
+        if found || y.is_nan() {
             let need = write_need(problem, b_hz, &moments, u, y);
             return (root, need, Regime::Bandwidth);
         }

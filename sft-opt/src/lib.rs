@@ -29,6 +29,8 @@ mod error;
 mod fit;
 /// Floating-point operations of a mini-batch.
 mod flops;
+/// The inner problem of Algorithm 2.
+mod inner;
 /// P1 and the joint problem P.
 mod joint;
 /// Algorithm 2 as an augmented Lagrangian.

@@ -86,7 +86,7 @@ fn counts_of_a_shape_give_the_figures_of_the_shape() {
 
 #[test]
 fn a_counted_model_in_toml_and_json() {
-    let text = r#"
+    let text = r"
         total_hz = 30e6
         devices = [{}]
         [model]
@@ -98,7 +98,7 @@ fn a_counted_model_in_toml_and_json() {
         block = { parameters = 202383360, lora_parameters = 1000000, forward_flop = 415, backward_flop = 830 }
         embedding = { parameters = 131072000 }
         head = { parameters = 131076096, forward_flop = 268, backward_flop = 536 }
-    "#;
+    ";
     let system: System = toml::from_str(text).unwrap();
     let flops = Flops::Exact.mini_batch(system.model(), Scheme::Split { cut: 2 }, 10);
     assert_eq!(flops.device.forward.to_bits(), 8300f64.to_bits());
