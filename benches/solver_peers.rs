@@ -218,7 +218,7 @@ fn by_optimization_engine(instance: &Instance, start: &[f64], scale: f64) -> Vec
         .with_initial_penalty(10.0)
         .with_max_outer_iterations(60)
         .with_max_inner_iterations(5_000)
-        .with_max_duration(Duration::from_secs(60));
+        .with_max_duration(Duration::from_mins(1));
     let mut x: Vec<f64> = (0..n).map(|k| need(k) / start[k]).collect();
     x.push(start[n]);
     // Where it stops without convergence, the point it reached counts.
