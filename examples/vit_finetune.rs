@@ -9,6 +9,7 @@ use sft_core::{
     Adapters, Data, Error, Head, Job, Model, Outcome, Pretrained, Result, Scheme, Settings,
     Wireless, finetune, load_checkpoint, load_peft, save_checkpoint, save_merged, save_peft,
 };
+use sft_examples::auto;
 use sft_examples::flags::{Flags, message};
 use sft_examples::input;
 use sft_examples::one_thread_per_product;
@@ -20,10 +21,10 @@ static STOP: AtomicBool = AtomicBool::new(false);
 const INTERRUPTED: i32 = 130;
 
 fn main() {
-    let flags = Flags::parse();
+    let mut flags = Flags::parse();
     one_thread_per_product();
     log_to_standard_error();
-    if let Err(error) = stop_on_interrupt().and_then(|()| run(&flags)) {
+    if let Err(error) = stop_on_interrupt().and_then(|()| run(&mut flags)) {
         eprintln!("error: {}", message(&error));
         std::process::exit(1);
     }
@@ -50,8 +51,12 @@ fn stop_on_interrupt() -> Result<()> {
     ctrlc::set_handler(handler).map_err(|e| Error::file("the handler of Ctrl-C", e))
 }
 
-fn run(flags: &Flags) -> Result<()> {
+fn run(flags: &mut Flags) -> Result<()> {
     let bench = Bench::load(flags)?;
+    if flags.auto {
+        bench.choose(flags)?;
+    }
+    let flags = &*flags;
     let setups = flags
         .scheme
         .iter()
@@ -120,6 +125,24 @@ impl Bench {
             partition,
             device_cuts: flags.device_cuts.clone(),
         })
+    }
+
+    /// Sets cut, kept fraction and levels by the cost model, and prints why.
+    fn choose(&self, flags: &mut Flags) -> Result<()> {
+        flags.cut = 1;
+        let setup = self.setup(flags, Scheme::Sft)?;
+        let task = auto::Task {
+            model: self.model.as_ref(),
+            head: &setup.head,
+            train: self.train.as_ref(),
+            wireless: &setup.wireless,
+        };
+        let choice = auto::choose(flags, task)?;
+        println!("{choice}\n");
+        let setting = choice.best.setting;
+        (flags.cut, flags.keep) = (choice.best.cut, setting.keep);
+        flags.levels = setting.levels() as u32;
+        Ok(())
     }
 
     /// What one scheme is asked to do, checked.
