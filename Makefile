@@ -67,9 +67,11 @@ clippy: $(VENV)/.ready
 rust-test:
 	cargo test $(RELEASE) $(FEATURES)
 
-# The codec as `cargo add sft-compress` gives it.
+# The codec as `cargo add sft-compress` gives it, with overflow checks; then its frames with less
+# instructions.
 lean-test:
-	cargo test $(RELEASE) -p sft-compress
+	CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --locked -p sft-compress
+	for level in scalar avx2; do SFT_SIMD=$$level cargo test $(RELEASE) -p sft-compress --test levels || exit 1; done
 
 rust-docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc $(RELEASE) $(FEATURES) --no-deps

@@ -85,9 +85,9 @@ pub enum Quantize {
         /// Which magnitudes share the points.
         range: Range,
     },
-    /// Uniform with a dead zone (ECSQ): magnitude |x| goes to index
-    /// ⌊|x|/Δ + 3/8⌋ with Δ = `step`·RMS of the tensor, and each index to the
-    /// mean of the magnitudes in it. Magnitudes below 5/8 Δ become zero; Top-K
+    /// Uniform with a dead zone (ECSQ): magnitude |x| goes to the index nearest
+    /// to |x|/Δ − 1/8 with Δ = `step`·RMS of the tensor, and each index to the
+    /// mean of the magnitudes in it, by a sample if the tensor is large. Magnitudes below 5/8 Δ become zero; Top-K
     /// before it is not needed.
     DeadZone {
         /// Δ relative to the tensor's root mean square, 0.001..=1000.

@@ -50,8 +50,9 @@ pub fn decode_limited(frame: &[u8], max_elements: usize) -> Result<Tensor> {
 
 /// Decodes one message after the other in the same memory.
 ///
-/// No memory is allocated once frames of the same size have been decoded. See
-/// [`Encoder`](crate::Encoder) for an example.
+/// No memory is allocated by [`decode_into`](Self::decode_into) once frames of
+/// the same size have been decoded, except to share work among threads with the
+/// feature `rayon`. See [`Encoder`](crate::Encoder) for an example.
 #[derive(Debug, Default)]
 pub struct Decoder {
     max_elements: Option<usize>,
@@ -118,6 +119,7 @@ impl Decoder {
             let chunk = frame.chunk(index);
             data.resize(chunk.len(), 0.0);
             frame.decode_chunk(index, data, memory)?;
+            body.finish()?;
             return Ok(chunk);
         }
         check_chunk(index, 1)?;

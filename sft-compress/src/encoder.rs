@@ -10,7 +10,8 @@ use crate::tensor::{Elements, TensorView};
 
 /// Encodes one message after the other in the same memory.
 ///
-/// No memory is allocated once messages of the same size have been encoded.
+/// No memory is allocated once messages of the same size have been encoded,
+/// except to share work among threads with the feature `rayon`.
 ///
 /// ```
 /// # fn main() -> sft_compress::Result<()> {

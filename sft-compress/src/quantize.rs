@@ -103,7 +103,7 @@ impl Scale {
     }
 }
 
-/// The whole part of a number in 0..2²⁰, by its place in a double that is so
+/// The whole part of a number in 0..2²⁰, or anything of others, by its place in a double that is so
 /// large that its last bit counts ones: faster than a conversion, as this need
 /// not care for other numbers.
 #[inline(always)]
@@ -111,7 +111,7 @@ fn whole(x: f64) -> u32 {
     const LAST_BIT_ONE: f64 = (1_u64 << 52) as f64;
     let rounded = x + LAST_BIT_ONE;
     let whole = rounded.to_bits() as u32;
-    whole - u32::from(rounded - LAST_BIT_ONE > x)
+    whole.wrapping_sub(u32::from(rounded - LAST_BIT_ONE > x))
 }
 
 /// Quantization points between the two ends of a range, evenly spaced in

@@ -1,5 +1,5 @@
 use crate::config::{Config, NonFinite, Quantize, Sparsify};
-use crate::context::{dead_zone_step, row_len};
+use crate::context::{LEAST_STEP, dead_zone_step, row_len};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::{self, PART};
 use crate::ranges::Span;
@@ -84,8 +84,7 @@ impl Selection {
             // A little below 5/8, so that rounding cannot drop too much.
             let step = dead_zone_step(step, self.rms);
             least = (0.62 * step).to_bits();
-            // Of a finer step the inverse would not be a normal number.
-            self.all = config.sparsify == Sparsify::None && step > 1e-30;
+            self.all = config.sparsify == Sparsify::None && step > LEAST_STEP;
         }
         if self.all {
             self.span = Some(Span::ALL);

@@ -195,6 +195,25 @@ fn paper_start(shape: &[u8], levels: u8, kept: &[u8]) -> Vec<u8> {
 
 const HUGE: [u8; 5] = [0xff, 0xff, 0xff, 0xff, 0x07];
 
+/// As many tables as there may be for so few elements.
+#[test]
+fn the_tables_of_a_model_keep_to_the_promise() {
+    const ELEMENTS: usize = 98_304;
+    let mut state = 1_u32;
+    let mut random = || {
+        state = state.wrapping_mul(0x9e37_79b1).wrapping_add(1);
+        f32::from((state >> 16) as u16) / 65_536.0 - 0.5
+    };
+    let data: Vec<f32> = (0..ELEMENTS)
+        .map(|i| random() * (1 + i / 64 % 9) as f32)
+        .collect();
+    let view = TensorView::new(&data, &[ELEMENTS / 64, 64]).unwrap();
+    let frame = Codec::activation(0.2, 8).unwrap().encode(view, 1).unwrap();
+    let held = most_held(|| drop(decode_limited(&frame, ELEMENTS).unwrap()));
+    let bound = 24 * ELEMENTS + 160 * frame.len() + (64 << 10);
+    assert!(held <= bound.cast_signed(), "{held} bytes of {bound}");
+}
+
 #[test]
 fn huge_claims_are_rejected_before_they_are_believed() {
     let five_halves: [u8; 4] = 2.5_f32.to_le_bytes();

@@ -27,6 +27,6 @@ mod write;
 pub(crate) use geometry::row_len;
 #[cfg(test)]
 pub(crate) use model::rank;
-pub(crate) use points::dead_zone_step;
+pub(crate) use points::{LEAST_STEP, dead_zone_step};
 pub(crate) use read::{DecodeMemory, Frame, inspect};
 pub(crate) use write::{EncodeMemory, write};

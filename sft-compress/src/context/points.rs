@@ -43,12 +43,30 @@ pub(crate) struct DeadZone {
     pub(crate) offsets: [u8; DIRECT as usize],
 }
 
+/// Above this the inverse of a dead zone's step is a normal number.
+pub(crate) const LEAST_STEP: f32 = 1e-30;
+
 impl DeadZone {
     /// The index of a magnitude; none if it falls in the dead zone.
     pub(crate) fn index(&self, magnitude: f32) -> Option<u32> {
-        let steps = f64::from(magnitude) / f64::from(self.step) + 0.375;
-        (steps as u32).min(1 << 31).checked_sub(1)
+        // Of a finer step the inverse would not be a normal number; scaling by
+        // a power of two is exact.
+        let scale = if self.step > LEAST_STEP {
+            1.0
+        } else {
+            2.0_f32.powi(100)
+        };
+        let per_step = 1.0 / (self.step * scale);
+        let token = nearest(magnitude * scale * per_step - 0.125);
+        (token as u32).min(1 << 31).checked_sub(1)
     }
+}
+
+/// The integer nearest to a number above −1/2, of two the even one.
+fn nearest(x: f32) -> f32 {
+    /// From here on there are integers only.
+    const WHOLE: f32 = (1 << 23) as f32;
+    if x < WHOLE { (x + WHOLE) - WHOLE } else { x }
 }
 
 /// The magnitudes of indices in one range.

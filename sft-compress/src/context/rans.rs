@@ -156,8 +156,10 @@ pub(crate) struct DecodeTables {
 
 impl DecodeTables {
     pub(crate) fn fill(&mut self, model: &Model) {
+        let tables = model.frequencies.chunks_exact(model.alphabet());
         self.slots.clear();
-        for table in model.frequencies.chunks_exact(model.alphabet()) {
+        self.slots.reserve_exact(tables.len() << SCALE_BITS);
+        for table in tables {
             for (rank, &frequency) in table.iter().enumerate() {
                 let frequency = u32::from(frequency);
                 let upper = u32::from(symbol(rank).cast_unsigned()) << 24

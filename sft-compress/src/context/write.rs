@@ -10,7 +10,7 @@ use crate::select::Selection;
 use super::chunk::Chunk;
 use super::geometry::Geometry;
 use super::model::Model;
-use super::points::Scheme;
+use super::points::{DeadZone, Scheme};
 use super::rans::EncodeTables;
 use super::token::DIRECT;
 
@@ -43,7 +43,7 @@ pub(crate) fn write(
     let geometry = Geometry::choose(shape);
     memory.fill(&geometry, &scheme, data, found, noise);
     if let Scheme::DeadZone(dead_zone) = &mut scheme {
-        dead_zone.offsets = offsets(dead_zone.step, &geometry, data, &memory.chunks);
+        dead_zone.offsets = offsets(*dead_zone, &geometry, data, &memory.chunks);
     }
     let kept = memory.fit(&geometry);
     put_varint(out, kept as u64);
@@ -116,16 +116,23 @@ impl EncodeMemory {
 /// Where in their intervals the magnitudes of each index are on average, by a
 /// sample of the tensor if it is large.
 fn offsets(
-    step: f32,
+    dead_zone: DeadZone,
     geometry: &Geometry,
     data: &[f32],
     chunks: &[Chunk],
 ) -> [u8; DIRECT as usize] {
     const BLOCK: usize = 64;
     const SAMPLE: usize = 1 << 16;
-    let stride = (data.len() / SAMPLE).max(1);
+    // Of no divisor of a row's blocks, so that all channels are met.
+    let blocks = geometry.width.div_ceil(BLOCK);
+    let shares_divisor =
+        |stride: usize| (2..=blocks).any(|d| stride.is_multiple_of(d) && blocks.is_multiple_of(d));
+    let mut stride = (data.len() / SAMPLE).max(1);
+    while shares_divisor(stride) {
+        stride += 1;
+    }
     let mut sums = [(0.0_f64, 0_u32); DIRECT as usize + 1];
-    let per_step = 1.0 / f64::from(step);
+    let per_step = 1.0 / f64::from(dead_zone.step);
     let chunks = data.chunks(geometry.chunk_len).zip(chunks);
     let blocks = chunks.flat_map(|(data, chunk)| data.chunks(BLOCK).zip(chunk.plane.chunks(BLOCK)));
     let blocks = blocks.step_by(stride);
@@ -134,7 +141,9 @@ fn offsets(
         let steps = f64::from(x.abs()) * per_step;
         let mut token = i32::from(symbol.unsigned_abs());
         if token > DIRECT.cast_signed() {
-            token = (steps + 0.375) as i32;
+            token = dead_zone
+                .index(x.abs())
+                .map_or(0, |index| index.cast_signed() + 1);
         }
         let (sum, count) = &mut sums[token.min(DIRECT.cast_signed()) as usize];
         *sum += steps - f64::from(token - 1);

@@ -29,7 +29,7 @@ pub(crate) struct Contexts<'a> {
 /// [`LANES`], while at least 64 bytes of `words` are left. Returns how many
 /// elements are done then, and how many bytes it used.
 ///
-/// `slots`, not empty, are as in `DecodeTables`.
+/// `slots` are as in `DecodeTables`.
 pub(crate) fn decode_symbols(
     level: Level,
     (plane, done): (&mut [i8], usize),
@@ -38,6 +38,9 @@ pub(crate) fn decode_symbols(
     states: &mut [u32; LANES],
     words: &[u8],
 ) -> (usize, usize) {
+    if slots.is_empty() {
+        return (done, 0);
+    }
     let plane = (plane, done);
     match level.kind() {
         // SAFETY: the processor has the instructions of the level.
