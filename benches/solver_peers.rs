@@ -7,8 +7,14 @@
 use std::hint::black_box;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use optimization_engine::FunctionCallResult;
+use optimization_engine::alm::{
+    AlmCache, AlmFactory, AlmOptimizer, AlmProblem, NO_JACOBIAN_MAPPING, NO_MAPPING,
+};
+use optimization_engine::constraints::{CartesianProduct, Rectangle, Simplex};
+use optimization_engine::panoc::PANOCCache;
 use sft_opt::{
     Direction, Fading, Problem, Sqp, allocate_bandwidth, allocate_bandwidth_into,
     evaluate_allocation, random_clocks_hz, spectral_efficiency, sqp,
@@ -149,6 +155,71 @@ fn by_cobyla(instance: &Instance, start: &[f64], scale: f64) -> Vec<f64> {
     }
 }
 
+/// Shares on the simplex, lateness by an augmented Lagrangian, inner problems by PANOC.
+fn by_optimization_engine(instance: &Instance, start: &[f64], scale: f64) -> Vec<f64> {
+    let n = instance.c.len();
+    let objective = |x: &[f64], cost: &mut f64| -> FunctionCallResult {
+        *cost = x[n];
+        Ok(())
+    };
+    let gradient = |_: &[f64], gradient: &mut [f64]| -> FunctionCallResult {
+        gradient.fill(0.0);
+        gradient[n] = 1.0;
+        Ok(())
+    };
+    let lateness = |x: &[f64], late: &mut [f64]| -> FunctionCallResult {
+        for (k, late) in late.iter_mut().enumerate() {
+            *late = instance.late(k, x, scale).0;
+        }
+        Ok(())
+    };
+    let transposed = |x: &[f64], d: &[f64], product: &mut [f64]| -> FunctionCallResult {
+        for (k, (product, d)) in product.iter_mut().zip(d).enumerate() {
+            *product = instance.late(k, x, scale).1 * d;
+        }
+        product[n] = -d.iter().sum::<f64>();
+        Ok(())
+    };
+    let (zeros, most) = (vec![0.0; n], vec![1e6; n]);
+    let in_time = || Rectangle::new(None, Some(&zeros));
+    let factory = AlmFactory::new(
+        objective,
+        gradient,
+        Some(lateness),
+        Some(transposed),
+        NO_MAPPING,
+        NO_JACOBIAN_MAPPING,
+        Some(in_time()),
+        0,
+    );
+    let (low, high) = (vec![1e-9; n + 1], [vec![1.0; n], vec![1e3]].concat());
+    let shares = CartesianProduct::new()
+        .add_constraint(n, Simplex::new(1.0))
+        .add_constraint(n + 1, Rectangle::new(Some(&low[n..]), Some(&high[n..])));
+    let problem = AlmProblem::new(
+        shares,
+        Some(in_time()),
+        Some(Rectangle::new(Some(&zeros), Some(&most))),
+        |x: &[f64], xi: &[f64], cost: &mut f64| factory.psi(x, xi, cost),
+        |x: &[f64], xi: &[f64], gradient: &mut [f64]| factory.d_psi(x, xi, gradient),
+        Some(lateness),
+        NO_MAPPING,
+        n,
+        0,
+    );
+    let mut cache = AlmCache::new(PANOCCache::new(n + 1, 1e-8, 10), n, 0);
+    let mut optimizer = AlmOptimizer::new(&mut cache, problem)
+        .with_delta_tolerance(1e-8)
+        .with_epsilon_tolerance(1e-8)
+        .with_max_outer_iterations(60)
+        .with_max_inner_iterations(5_000)
+        .with_max_duration(Duration::from_secs(60));
+    let mut x = start.to_vec();
+    // Where it stops without convergence, the point it reached counts.
+    let _ = optimizer.solve(&mut x);
+    x
+}
+
 fn compare(n: usize) {
     let instance = Instance::new(n);
     let problem = instance.problem();
@@ -183,6 +254,17 @@ fn compare(n: usize) {
             black_box(by_slsqp(&instance, &start, scale));
         });
         row("slsqp crate", seconds, instance.tau_s(&x[..n]));
+    }
+    if n <= 100 {
+        let x = by_optimization_engine(&instance, &start, scale);
+        let seconds = median_s(3, || {
+            black_box(by_optimization_engine(&instance, &start, scale));
+        });
+        row(
+            "optimization_engine crate",
+            seconds,
+            instance.tau_s(&x[..n]),
+        );
     }
     if n <= 8 {
         let x = by_cobyla(&instance, &start, scale);

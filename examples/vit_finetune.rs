@@ -8,22 +8,27 @@ use sft_core::{
     Data, Error, Head, Images, Job, Outcome, Pretrained, Result, Scheme, Settings, Vit, Wireless,
     finetune, save_adapters,
 };
+use sft_examples::auto;
 use sft_examples::flags::{Flags, message};
 use sft_examples::input;
 use sft_examples::one_thread_per_product;
 use sft_examples::report::{Run, SchemeRun, table, title, write};
 
 fn main() {
-    let flags = Flags::parse();
+    let mut flags = Flags::parse();
     one_thread_per_product();
-    if let Err(error) = run(&flags) {
+    if let Err(error) = run(&mut flags) {
         eprintln!("error: {}", message(&error));
         std::process::exit(1);
     }
 }
 
-fn run(flags: &Flags) -> Result<()> {
+fn run(flags: &mut Flags) -> Result<()> {
     let bench = Bench::load(flags)?;
+    if flags.auto {
+        bench.choose(flags)?;
+    }
+    let flags = &*flags;
     let setups = flags
         .scheme
         .iter()
@@ -85,6 +90,24 @@ impl Bench {
             test,
             partition,
         })
+    }
+
+    /// Sets cut, kept fraction and levels by the cost model, and prints why.
+    fn choose(&self, flags: &mut Flags) -> Result<()> {
+        flags.cut = 1;
+        let setup = self.setup(flags, Scheme::Sft)?;
+        let task = auto::Task {
+            model: &self.vit,
+            head: &setup.head,
+            train: &self.train,
+            wireless: &setup.wireless,
+        };
+        let choice = auto::choose(flags, task)?;
+        println!("{choice}\n");
+        let setting = choice.best.setting;
+        (flags.cut, flags.keep) = (choice.best.cut, setting.keep);
+        flags.levels = setting.levels() as u32;
+        Ok(())
     }
 
     /// What one scheme is asked to do, checked.

@@ -51,6 +51,22 @@ pub struct Flags {
     /// Blocks on the device, 1 to L - 1 [l].
     #[arg(long, default_value_t = 2)]
     pub cut: usize,
+    /// Choose --cut, --keep and --levels for the least modelled delay; prints why.
+    #[arg(long, conflicts_with_all = ["cut", "keep", "levels"])]
+    #[serde(skip)]
+    pub auto: bool,
+    /// Accuracy over keep and levels for --auto, from accuracy_sweep; by default the digits'.
+    #[arg(long, value_name = "FILE", requires = "auto")]
+    #[serde(skip)]
+    pub surface: Option<PathBuf>,
+    /// Accuracy that --auto may give up for speed, a fraction.
+    #[arg(long, default_value_t = 0.02, requires = "auto")]
+    #[serde(skip)]
+    pub accuracy_drop: f64,
+    /// Memory of every device for --auto, MiB [M_max].
+    #[arg(long, default_value_t = 8192.0, requires = "auto")]
+    #[serde(skip)]
+    pub device_memory_mib: f64,
     /// Rank of the LoRA adapters [r].
     #[arg(long, default_value_t = 8)]
     pub rank: usize,

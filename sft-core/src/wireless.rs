@@ -75,6 +75,11 @@ impl Wireless {
         })
     }
 
+    /// The devices, the server and the band, for the solvers of `sft-opt`.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
     /// Modelled delay of a round, seconds, from the bytes that each device really moved.
     ///
     /// Bandwidth is shared by the exact solution of P2 at the round's channel draw; in SL
