@@ -327,6 +327,18 @@ def test_half_precision_must_be_contiguous_too(dtype: Any) -> None:
         sft.Codec.raw().encode(tensor(4, 6).astype(dtype).T)
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("f16", HALVES[0]), ("bf16", HALVES[1])])
+def test_bits_of_half_precision_are_the_same_tensor(name: Any, dtype: Any) -> None:
+    x, codec = tensor(8, 16).astype(dtype), sft.Codec.gradient()
+    assert codec.encode(x.view(np.uint16), dtype=name) == codec.encode(x)
+    with pytest.raises(TypeError, match="x must be a NumPy array of uint16"):
+        codec.encode(x, dtype=name)
+    with pytest.raises(ValueError, match="x must be C-contiguous"):
+        codec.encode(x.view(np.uint16).T, dtype=name)
+    with pytest.raises(ValueError, match="dtype must be one of 'f16', 'bf16', got 'f32'"):
+        codec.encode(x.view(np.uint16), dtype="f32")  # type: ignore[arg-type]
+
+
 def test_bfloat16_without_ml_dtypes_is_float32() -> None:
     x = tensor(4, 4).astype(ml_dtypes.bfloat16)
     frame = sft.Codec.raw().encode(x)

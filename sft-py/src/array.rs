@@ -36,10 +36,7 @@ impl<'py> Array<'py> {
             )));
         };
         if !(array.is_c_contiguous() && array.is_aligned()) {
-            return Err(PyValueError::new_err(format!(
-                "{name} must be C-contiguous and aligned: copy it with \
-                 numpy.require({name}, requirements=\"CA\")"
-            )));
+            return Err(out_of_order(name));
         }
         let bits = || -> PyResult<_> {
             let bits = x.call_method1("view", (dtype::<u16>(x.py()),))?;
@@ -52,6 +49,25 @@ impl<'py> Array<'py> {
         })
     }
 
+    /// The bits of half-precision numbers of type `dtype`, as `uint16`.
+    pub(crate) fn bits(x: &Bound<'py, PyAny>, dtype: &str) -> PyResult<Self> {
+        let Ok(bits) = x.cast::<PyArrayDyn<u16>>() else {
+            return Err(PyTypeError::new_err(
+                "x must be a NumPy array of uint16 where dtype is given",
+            ));
+        };
+        if !(bits.is_c_contiguous() && bits.is_aligned()) {
+            return Err(out_of_order("x"));
+        }
+        match dtype {
+            "f16" => Ok(Self::F16(bits.try_readonly()?)),
+            "bf16" => Ok(Self::Bf16(bits.try_readonly()?)),
+            other => Err(PyValueError::new_err(format!(
+                "dtype must be one of 'f16', 'bf16', got '{other}'"
+            ))),
+        }
+    }
+
     /// Elements and shape, for `TensorView::of`.
     pub(crate) fn parts(&self) -> PyResult<(Elements<'_>, &[usize])> {
         Ok(match self {
@@ -60,6 +76,13 @@ impl<'py> Array<'py> {
             Self::Bf16(x) => (Elements::Bf16(x.as_slice()?), x.shape()),
         })
     }
+}
+
+fn out_of_order(name: &str) -> PyErr {
+    PyValueError::new_err(format!(
+        "{name} must be C-contiguous and aligned: copy it with \
+         numpy.require({name}, requirements=\"CA\")"
+    ))
 }
 
 /// The type of a frame's elements for a NumPy type in native byte order.

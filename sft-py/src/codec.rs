@@ -370,6 +370,9 @@ impl Codec {
     ///     Decides the random roundings, 0 to 2**64 - 1: take a new one for every
     ///     message, or their errors do not average out. Codecs that do not round
     ///     at random ignore it.
+    /// dtype : {'f16', 'bf16'}, optional
+    ///     That `x` is an array of uint16 that holds the bits of this type, for
+    ///     programs that do without ml_dtypes.
     ///
     /// Returns
     /// -------
@@ -392,14 +395,18 @@ impl Codec {
     /// >>> x = np.random.default_rng(0).standard_normal((64, 128), dtype=np.float32)
     /// >>> len(sft.Codec.paper().encode(x, seed=1)) < x.nbytes / 20
     /// True
-    #[pyo3(signature = (x, seed=0))]
+    #[pyo3(signature = (x, seed=0, *, dtype=None))]
     fn encode<'py>(
         &self,
         py: Python<'py>,
         x: &Bound<'py, PyAny>,
         #[pyo3(from_py_with = seed)] seed: u64,
+        dtype: Option<&str>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let x = Array::extract(x, "x")?;
+        let x = match dtype {
+            Some(dtype) => Array::bits(x, dtype)?,
+            None => Array::extract(x, "x")?,
+        };
         let (elements, shape) = x.parts()?;
         let encode = || self.0.encode(TensorView::of(elements, shape)?, seed);
         Ok(PyBytes::new(py, &detached(py, encode)?))

@@ -27,7 +27,9 @@ def find(model: nn.Module, after: str) -> str:
     for name in (after, _PEFT + after):
         if name in names:
             return name
-    raise ValueError(f"after must name a module of the model, got {after!r}; there are {_list(model)}")
+    raise ValueError(
+        f"after must name a module of the model, got {after!r}; there are {_list(model)}"
+    )
 
 
 def path_of(model: nn.Module, point: str) -> list[nn.Module]:

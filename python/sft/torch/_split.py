@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sft.torch._crossing import HIDDEN, Crossing, Plan, Slot, plan_of, with_plan
+from sft.torch._eager import eager
 from sft.torch._points import find, path_of
 from sft.torch._stubs import (
     DEVICE,
@@ -21,7 +21,7 @@ from sft.torch._stubs import (
     traced,
 )
 from sft.torch._trees import leaves, map_leaves
-from sft.torch._values import Ghost, NotSent, Run, Source, Traced, not_sent, plain
+from sft.torch._values import Ghost, NotSentError, Run, Source, Traced, not_sent, plain
 
 _PLANS = 32
 """How many plans are kept for hidden states that lost theirs."""
@@ -103,7 +103,7 @@ class DeviceHalf(_Half):
         self._plain = all(type(module) is nn.Sequential for module in path_of(model, point))
         self._needed: dict[object, frozenset[Source]] = {}
 
-    @torch.compiler.disable
+    @eager
     def forward(self, *args: Any, **kwargs: Any) -> Tensor | Crossing:
         """Run the model up to the cut.
 
@@ -192,7 +192,7 @@ class ServerHalf(_Half):
         super().__init__(prune(model, "", point.split("."), SERVER), point, plans)
         self._plain = all(type(module) is nn.Sequential for module in path_of(model, point))
 
-    @torch.compiler.disable
+    @eager
     def forward(self, h: Tensor | Crossing) -> Any:
         """Run the model from the cut on.
 
@@ -210,10 +210,14 @@ class ServerHalf(_Half):
         token = server_pass.set(current)
         try:
             if current.plan is None:
-                result = self._code()(Ghost.empty(
-                    tuple(current.hidden.shape), current.hidden.dtype, current.hidden.device,
-                    current.run,
-                ))
+                result = self._code()(
+                    Ghost.empty(
+                        tuple(current.hidden.shape),
+                        current.hidden.dtype,
+                        current.hidden.device,
+                        current.run,
+                    )
+                )
             else:
                 args, kwargs = map_leaves(current.value, current.plan.inputs)
                 result = self._code()(*args, **kwargs)
@@ -226,9 +230,7 @@ class ServerHalf(_Half):
             sent = tuple(x.to(h.device) for x in h.sent)
             return ServerPass(Run(iter(h.plan.reads)), h.hidden, sent, h.plan)
         if not isinstance(h, Tensor):
-            raise TypeError(
-                f"h must be what device_model or Cut returned, got {type(h).__name__}"
-            )
+            raise TypeError(f"h must be what device_model or Cut returned, got {type(h).__name__}")
         plan = None if self._plain else plan_of(h) or self._plans.get(tuple(h.shape))
         if plan is None and not self._plain:
             raise ValueError(
@@ -239,7 +241,7 @@ class ServerHalf(_Half):
 
 
 def _signature(inputs: Any, training: bool) -> object:
-    """What decides the way through the model's code, as far as it can be known."""
+    """Tell what decides the way through the model's code, as far as it can be known."""
 
     def describe(x: Any) -> object:
         if isinstance(x, Tensor):
@@ -255,5 +257,5 @@ def _sources(result: Any) -> set[Source]:
 
 def _value(x: Any) -> Any:
     if isinstance(x, Ghost):
-        raise NotSent(not_sent(x.sources))
+        raise NotSentError(not_sent(x.sources))
     return plain(x)

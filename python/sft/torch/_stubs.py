@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from types import MethodType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sft.torch._crossing import HIDDEN, Plan, Slot
@@ -42,7 +41,7 @@ class ServerPass:
     calls: dict[str, int] = field(default_factory=dict)
 
     def value(self, slot: Any) -> Any:
-        """The tensor of a slot: one that crossed, or a stand-in."""
+        """Return the tensor of a slot: one that crossed, or a stand-in."""
         if not isinstance(slot, Slot):
             return slot
         if slot.sent == HIDDEN:
@@ -66,6 +65,7 @@ class Stub(nn.Module):
         super().__init__()
         self.__dict__["_sft_original"] = original
         self.__dict__["_sft_path"] = path
+        self.__dict__["_sft_own"] = own
         self.training = original.training
         if own:
             for name in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
@@ -96,9 +96,11 @@ class DeviceStub(Stub):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute on plain tensors and follow the result."""
         current = device_pass.get()
-        if current is None or current.run.behind:
+        if current is None or not _has_parameters(self._sft_original):
             return self.call(args, kwargs)
-        if not _has_parameters(self._sft_original):
+        if current.follow and current.run.behind == self._sft_own:
+            warn_other_half(self._sft_path)
+        if current.run.behind:
             return self.call(args, kwargs)
         result = self.call(*map_leaves(plain, (args, kwargs)))
         calls = current.outputs.setdefault(self._sft_path, [])
@@ -249,10 +251,7 @@ def _has_parameters(module: nn.Module) -> bool:
 def warn_other_half(path: str) -> None:
     """Say that a parameter is counted to the half that does not use it."""
     warnings.warn(
-        f"{path} is used on the other side of the cut than its place in the model tells; "
-        "its parameters belong to the half of its place",
+        f"{path} is used on the other side of the cut than its place in the model tells: "
+        "its parameters are among those of the other half",
         stacklevel=2,
     )
-
-
-_ = torch

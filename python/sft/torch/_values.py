@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import (
     unset_fake_temporarily,
 )
 
+from sft.torch._eager import uncompiled
 from sft.torch._trees import leaves, map_leaves
 
 Source = tuple[str | int, ...]
@@ -23,7 +24,7 @@ Source = tuple[str | int, ...]
 NOWHERE: frozenset[Source] = frozenset()
 
 
-class NotSent(RuntimeError):
+class NotSentError(RuntimeError):
     """The part behind the cut needs a value that did not cross."""
 
 
@@ -65,7 +66,7 @@ class Run:
 
     def follow(self) -> None:
         """Go on behind the cut without computing."""
-        self._stack.enter_context(torch.compiler.set_stance("force_eager"))
+        self._stack.enter_context(uncompiled())
         self._stack.enter_context(torch.no_grad())
         self._stack.enter_context(self.fake)
 
@@ -103,7 +104,7 @@ class Ghost(Tensor):
     @staticmethod
     def of(fake: FakeTensor, run: Run, sources: frozenset[Source]) -> Ghost:
         """Stand in for the tensor that a fake one describes."""
-        ghost: Ghost = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        ghost: Ghost = Tensor._make_wrapper_subclass(
             Ghost, fake.shape, dtype=fake.dtype, device=fake.device
         )
         ghost.run, ghost.sources, ghost.fake = run, sources, fake
@@ -129,9 +130,11 @@ class Ghost(Tensor):
         return _call(func, args, kwargs or {})
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Refuse: there is no value to compute with."""
-        raise NotSent(f"{func} needs a value that is on the other side of the cut")
+        raise NotSentError(f"{func} needs a value that is on the other side of the cut")
 
 
 def plain(x: Any) -> Any:
@@ -171,7 +174,7 @@ def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return _follow(_run(func, *stand_ins), run, sources)
     if run.behind and run.on_server:
         if ghostly:
-            raise NotSent(not_sent(sources))
+            raise NotSentError(not_sent(sources))
         return _run(func, *map_leaves(plain, (args, kwargs)))
     if run.behind or _needs_value(name, args):
         run.needed |= sources
@@ -192,14 +195,12 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
         return func(*args, **kwargs)
 
 
-def _without_values(
-    run: Run, func: Any, args: Any, kwargs: Any, sources: frozenset[Source]
-) -> Any:
+def _without_values(run: Run, func: Any, args: Any, kwargs: Any, sources: frozenset[Source]) -> Any:
     """Run a function on shapes; what it reads from values was recorded before the cut."""
 
     def stand_in(x: Any) -> Any:
         if isinstance(x, Traced):
-            return run.fake.from_tensor(plain(x))
+            return run.fake.from_tensor(plain(x).detach())
         return x.fake if isinstance(x, Ghost) else x
 
     try:
