@@ -6,7 +6,7 @@ import warnings
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MethodType
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -82,12 +82,11 @@ class Stub(nn.Module):
         """Name the module."""
         return f"{self._sft_path}: {type(self._sft_original).__name__}"
 
-    def call(self, args: Any, kwargs: Any) -> Any:
-        """Call the module."""
-        original: nn.Module = self._sft_original
-        if self._modules or self._parameters:
-            original.training = self.training
-        return original(*args, **kwargs)
+    def train(self, mode: bool = True) -> Self:
+        """Let the module be in training or evaluation, too."""
+        if self._sft_own:
+            self._sft_original.training = mode
+        return super().train(mode)
 
 
 class DeviceStub(Stub):
@@ -97,12 +96,13 @@ class DeviceStub(Stub):
         """Compute on plain tensors and follow the result."""
         current = device_pass.get()
         if current is None or not _has_parameters(self._sft_original):
-            return self.call(args, kwargs)
+            return self._sft_original(*args, **kwargs)
         if current.follow and current.run.behind == self._sft_own:
             warn_other_half(self._sft_path)
         if current.run.behind:
-            return self.call(args, kwargs)
-        result = self.call(*map_leaves(plain, (args, kwargs)))
+            return self._sft_original(*args, **kwargs)
+        args, kwargs = map_leaves(plain, (args, kwargs))
+        result = self._sft_original(*args, **kwargs)
         calls = current.outputs.setdefault(self._sft_path, [])
         calls.append(result)
         source = ("output", self._sft_path, len(calls) - 1)
@@ -115,7 +115,8 @@ class CutStub(Stub):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute, then end the pass or follow it without values."""
         current = device_pass.get()
-        result = self.call(*map_leaves(plain, (args, kwargs)))
+        args, kwargs = map_leaves(plain, (args, kwargs))
+        result = self._sft_original(*args, **kwargs)
         if current is None:
             return result
         found = (x for x in leaves(result) if isinstance(x, Tensor) and x.is_floating_point())
@@ -144,12 +145,12 @@ class ServerStub(Stub):
         """Return stand-ins of what the module returned on the device."""
         current = server_pass.get()
         if current is None or current.run.behind:
-            return self.call(args, kwargs)
+            return self._sft_original(*args, **kwargs)
         if current.plan is None:
             return args[0]
         calls = current.plan.outputs.get(self._sft_path)
         if calls is None:
-            return self.call(args, kwargs)
+            return self._sft_original(*args, **kwargs)
         number = current.calls.get(self._sft_path, 0)
         current.calls[self._sft_path] = number + 1
         return map_leaves(current.value, calls[number])
@@ -162,7 +163,7 @@ class EntryStub(Stub):
         """Return the hidden state in the place where the module returned it."""
         current = server_pass.get()
         if current is None:
-            return self.call(args, kwargs)
+            return self._sft_original(*args, **kwargs)
         current.run.behind = True
         if current.plan is None:
             return current.hidden
