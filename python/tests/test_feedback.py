@@ -56,6 +56,6 @@ def test_other_shapes_and_values_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \[3\] has 3 elements, but data has 32"):
         sft.ErrorFeedback((3,), X)
     with pytest.raises(sft.CodecError, match="residual 1 is NaN"):
-        sft.ErrorFeedback((2,), np.float32([0, np.nan]))
+        sft.ErrorFeedback((2,), np.array([0, np.nan], np.float32))
     with pytest.raises(ValueError, match="shape must have 1 to 8 dimensions"):
         sft.ErrorFeedback(())

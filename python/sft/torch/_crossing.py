@@ -104,7 +104,7 @@ class Crossing:
 
     def backward(self, gradient: Tensor | None = None) -> None:
         """Go backward from the hidden state."""
-        self.hidden.backward(gradient)  # type: ignore[no-untyped-call]
+        self.hidden.backward(gradient)
 
     def with_hidden(self, hidden: Tensor) -> Crossing:
         """Return the same with another hidden state."""

@@ -22,7 +22,7 @@ def eager(function: _F) -> _F:
     def call(*args: Any, **kwargs: Any) -> Any:
         if not _loaded():
             return function(*args, **kwargs)
-        return torch.compiler.disable(function)(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return torch.compiler.disable(function)(*args, **kwargs)
 
     return cast(_F, call)
 
