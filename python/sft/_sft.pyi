@@ -1,18 +1,26 @@
-from typing import Final, Literal, SupportsIndex, final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, SupportsIndex, final
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
 __all__ = [
+    "Choice",
     "Codec",
     "CodecError",
+    "ErrorFeedback",
+    "Info",
+    "Measure",
+    "RateTable",
     "Solution",
     "__version__",
     "allocate_bandwidth",
     "allocate_even",
     "allocate_random",
     "decode",
+    "inspect",
+    "measure",
 ]
 
 __version__: Final[str]
@@ -31,16 +39,64 @@ class CodecError(ValueError):
 
 @final
 class Codec:
+    def __new__(
+        cls,
+        *,
+        sparsify: Literal["top_k", "row_top_k", "threshold", "none"] = "top_k",
+        keep: float | None = None,
+        threshold: float | None = None,
+        quantize: Literal["levels", "dead_zone", "f16", "none"] = "levels",
+        levels: SupportsIndex | None = None,
+        spacing: Literal["log", "linear"] | None = None,
+        rounding: Literal["stochastic", "nearest"] | None = None,
+        range: Literal["tensor", "row"] | None = None,
+        step: float | None = None,
+        code: Literal["context", "golomb", "none"] = "context",
+        non_finite: Literal["refuse", "saturate"] = "refuse",
+    ) -> Codec: ...
     @staticmethod
     def paper(
         *,
         keep: float = 0.2,
         levels: SupportsIndex = 8,
         range: Literal["tensor", "row"] = "tensor",
+        non_finite: Literal["refuse", "saturate"] = "refuse",
     ) -> Codec: ...
     @staticmethod
+    def activation(
+        *,
+        keep: float = 0.2,
+        levels: SupportsIndex = 8,
+        range: Literal["tensor", "row"] = "tensor",
+        non_finite: Literal["refuse", "saturate"] = "refuse",
+    ) -> Codec: ...
+    @staticmethod
+    def gradient(
+        *,
+        keep: float = 0.2,
+        levels: SupportsIndex = 8,
+        range: Literal["row", "tensor"] = "row",
+        non_finite: Literal["refuse", "saturate"] = "refuse",
+    ) -> Codec: ...
+    @staticmethod
+    def dead_zone(
+        step: float, *, non_finite: Literal["refuse", "saturate"] = "refuse"
+    ) -> Codec: ...
+    @staticmethod
+    def dead_zone_for_error(sample: npt.NDArray[Any], relative_mse: float) -> Codec: ...
+    @staticmethod
+    def dead_zone_for_bits(sample: npt.NDArray[Any], bits: float) -> Codec: ...
+    @staticmethod
     def raw() -> Codec: ...
-    def encode(self, x: npt.NDArray[np.float32], seed: SupportsIndex = 0) -> bytes: ...
+    def encode(
+        self,
+        x: npt.NDArray[Any],
+        seed: SupportsIndex = 0,
+        *,
+        dtype: Literal["f16", "bf16"] | None = None,
+    ) -> bytes: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
     @property
     def keep(self) -> float: ...
     @property
@@ -50,10 +106,93 @@ class Codec:
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]: ...
 
-def decode(
-    frame: Buffer, *, max_elements: SupportsIndex | None = None
-) -> npt.NDArray[np.float32]: ...
+# The type of the elements is that of the tensor that was encoded.
+def decode(frame: Buffer, *, max_elements: SupportsIndex | None = None) -> npt.NDArray[Any]: ...
+
+@final
+class Info:
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Literal["f32", "f16", "bf16"]: ...
+    @property
+    def code(self) -> Literal["context", "golomb", "none"]: ...
+    @property
+    def kept(self) -> int: ...
+    @property
+    def payload_bytes(self) -> int: ...
+    @property
+    def chunks(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+def inspect(frame: Buffer) -> Info: ...
+
+@final
+class Measure:
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def bits_per_element(self) -> float: ...
+    @property
+    def relative_mse(self) -> float: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+def measure(codec: Codec, x: npt.NDArray[Any], seed: SupportsIndex = 0) -> Measure: ...
+
+@final
+class ErrorFeedback:
+    def __new__(
+        cls, shape: Sequence[int], residual: npt.NDArray[np.float32] | None = None
+    ) -> ErrorFeedback: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def residual(self) -> npt.NDArray[np.float32]: ...
+    def add(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]: ...
+    def keep(self, y: npt.NDArray[Any]) -> None: ...
+    def __getnewargs__(self) -> tuple[tuple[int, ...], npt.NDArray[np.float32]]: ...
+
+@final
+class RateTable:
+    @staticmethod
+    def measure(
+        samples: Sequence[npt.NDArray[Any]],
+        codec: Callable[..., Codec],
+        keep: Sequence[float],
+        levels: Sequence[int],
+    ) -> RateTable: ...
+    @staticmethod
+    def from_json(text: str) -> RateTable: ...
+    def to_json(self) -> str: ...
+    @property
+    def keeps(self) -> list[float]: ...
+    @property
+    def levels(self) -> list[int]: ...
+    def rate(self, keep: float, levels: int) -> float | None: ...
+    def relative_mse(self, keep: float, levels: int) -> float | None: ...
+    def best(
+        self, rate: float, accuracy: Callable[[float, int], float] | None = None
+    ) -> Choice | None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[Callable[[str], RateTable], tuple[str]]: ...
+
+@final
+class Choice:
+    @property
+    def keep(self) -> float: ...
+    @property
+    def levels(self) -> int: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def relative_mse(self) -> float: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
 
 @final
 class Solution:

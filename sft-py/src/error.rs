@@ -25,6 +25,16 @@ pub(crate) fn detached<T: Send, E: Raise>(
     py.detach(work).map_err(|error| error.raise(py))
 }
 
+/// What a constructor of the codec crate makes, its error being a bad argument.
+pub(crate) fn raised<T>(result: sft_compress::Result<T>) -> PyResult<T> {
+    result.map_err(|error| bad_argument(error.to_string()))
+}
+
+/// An argument that is not accepted.
+pub(crate) fn bad_argument(message: String) -> PyErr {
+    PyValueError::new_err(message)
+}
+
 /// An error of a wrapped crate.
 pub(crate) trait Raise: Send {
     /// The exception for this error.
