@@ -26,6 +26,6 @@ def base_model(seed: int = 1) -> ViTForImageClassification:
     model = ViTForImageClassification.from_pretrained(
         DATA / "digits_vit", num_labels=CLASSES, dtype=torch.float32, ignore_mismatched_sizes=True
     )
-    torch.nn.init.normal_(model.classifier.weight, std=0.02)
-    torch.nn.init.zeros_(model.classifier.bias)
+    for parameter in model.classifier.parameters():
+        torch.nn.init.normal_(parameter, std=0.02 if parameter.ndim == 2 else 0)
     return model
