@@ -1,7 +1,7 @@
 # The commands of the project. `make test` is the one list of checks; CI runs the same.
 
 # What `make test` runs, in this order. Each step is a target of its own.
-STEPS := fmt ruff clippy rust-test rust-docs examples benches package install sdist pytest stubs types
+STEPS := fmt ruff clippy rust-test lean-test rust-docs fuzz examples benches package install sdist pytest stubs types
 # The steps that only read sources.
 CHECKS := fmt ruff clippy
 
@@ -12,6 +12,11 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # One profile for all steps. Cargo chooses features for the packages of a command together:
 # naming no package (the default members), or sft-py alone, lets the steps share what is built.
 RELEASE := --release --locked
+# For the default members; the same in every step, for the same reason.
+FEATURES := --features sft-compress/ndarray,sft-compress/rayon,sft-compress/serde
+# The decoders that are fuzzed, all at once, and for how many seconds.
+FUZZ_TARGETS := envelope raw paper context
+FUZZ_S ?= 30
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export CARGO_TERM_COLOR := never
 export CARGO_TERM_PROGRESS_WHEN := never
@@ -19,7 +24,7 @@ export NO_COLOR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 
-.PHONY: help test check bench docs wheel clean $(STEPS)
+.PHONY: help test check bench codec-peers docs wheel clean $(STEPS)
 .NOTPARALLEL:
 
 help: ## show this list
@@ -56,21 +61,34 @@ ruff: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 
 clippy: $(VENV)/.ready
-	cargo clippy $(RELEASE) --all-targets -- -D warnings
+	cargo clippy $(RELEASE) $(FEATURES) --all-targets -- -D warnings
 	cargo clippy $(RELEASE) -p sft-py -- -D warnings
 
 rust-test:
-	cargo test $(RELEASE)
+	cargo test $(RELEASE) $(FEATURES)
+
+# The codec as `cargo add sft-compress` gives it.
+lean-test:
+	cargo test $(RELEASE) -p sft-compress
 
 rust-docs:
-	RUSTDOCFLAGS="-D warnings" cargo doc $(RELEASE) --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc $(RELEASE) $(FEATURES) --no-deps
+
+# Inputs that reach new code are kept for the next run; one that fails is named and kept.
+fuzz:
+	cd sft-compress/fuzz && cargo build $(RELEASE) --target-dir $(abspath $(TARGET))/fuzz
+	mkdir -p $(FUZZ_TARGETS:%=$(TARGET)/fuzz/corpus/%)
+	printf '%s\n' $(FUZZ_TARGETS) | xargs -P 4 -I NAME env \
+		$(TARGET)/fuzz/$(shell rustc --print host-tuple)/release/NAME -max_total_time=$(FUZZ_S) \
+		-max_len=4096 -verbosity=0 -print_final_stats=1 -artifact_prefix=$(TARGET)/fuzz/NAME- \
+		$(TARGET)/fuzz/corpus/NAME sft-compress/tests/golden
 
 examples:
-	cargo run $(RELEASE) --example vit_finetune -- --rounds 1 --devices 2 --out $(TARGET)/examples/vit_finetune
-	cargo run $(RELEASE) --example pretrain_digits -- --epochs 1 --out $(TARGET)/examples/pretrain_digits
+	cargo run $(RELEASE) $(FEATURES) --example vit_finetune -- --rounds 1 --devices 2 --out $(TARGET)/examples/vit_finetune
+	cargo run $(RELEASE) $(FEATURES) --example pretrain_digits -- --epochs 1 --out $(TARGET)/examples/pretrain_digits
 
 benches:
-	cargo test $(RELEASE) --bench '*'
+	cargo test $(RELEASE) $(FEATURES) --bench '*'
 
 package:
 	cargo package --locked --allow-dirty --no-verify -p sft-compress -p sft-opt -p sft-core
@@ -95,6 +113,19 @@ types: $(VENV)/.ready
 
 bench: ## measure: run all benchmarks
 	cargo bench --locked -p sft-benches
+
+# PEERS_PYTHON names a Python that has numpy and torch, if not one is to be set up.
+PEERS_PYTHON ?= $(TARGET)/peers/bin/python
+CODEC_PEERS := benches/results/codec_peers-$(shell date +%F).md
+
+$(TARGET)/peers/bin/python:
+	$(PYTHON) -m venv $(TARGET)/peers
+	$@ -m pip install --quiet numpy torch
+
+codec-peers: $(PEERS_PYTHON) ## measure the codec beside its peers on TENSORS="FILE.npy ...", into benches/results
+	SFT_PEERS_PYTHON=$(abspath $(PEERS_PYTHON)) RAYON_NUM_THREADS=1 \
+		cargo bench --locked -p sft-benches --bench codec_peers -- $(abspath $(TENSORS)) > $(CODEC_PEERS).new
+	mv $(CODEC_PEERS).new $(CODEC_PEERS)
 
 docs: rust-docs ## build the documentation of the crates in target/doc
 

@@ -8,13 +8,14 @@ pub(crate) struct BitWriter {
 }
 
 impl BitWriter {
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self::reusing(Vec::with_capacity(bytes))
-    }
-
     /// Writes into the memory of `bytes`, whose content is dropped.
     pub(crate) fn reusing(mut bytes: Vec<u8>) -> Self {
         bytes.clear();
+        Self::appending(bytes)
+    }
+
+    /// Writes behind `bytes`.
+    pub(crate) fn appending(bytes: Vec<u8>) -> Self {
         Self {
             bytes,
             pending: 0,
@@ -166,7 +167,7 @@ mod tests {
 
     #[test]
     fn bits_come_back_least_significant_first() {
-        let mut writer = BitWriter::with_capacity(0);
+        let mut writer = BitWriter::appending(Vec::new());
         writer.write(0b1, 1);
         writer.write(0b1010, 4);
         writer.write_unary(2);
@@ -178,7 +179,7 @@ mod tests {
         let numbers: Vec<(u32, u32)> = (0..200)
             .map(|i: u32| (i.wrapping_mul(0x9e37_79b9) >> (i % 32), 32 - i % 32))
             .collect();
-        let mut writer = BitWriter::with_capacity(0);
+        let mut writer = BitWriter::appending(Vec::new());
         for &(value, bits) in &numbers {
             writer.write(value, bits);
             writer.write_unary(value % 150);

@@ -50,13 +50,13 @@ pub fn decode_limited(frame: &[u8], max_elements: usize) -> Result<Tensor> {
 
 /// Decodes one message after the other in the same memory.
 ///
-/// Of frames coded [by context](crate::Code::Context), no memory is allocated
-/// once frames of the same size have been decoded. See
+/// No memory is allocated once frames of the same size have been decoded. See
 /// [`Encoder`](crate::Encoder) for an example.
 #[derive(Debug, Default)]
 pub struct Decoder {
     max_elements: Option<usize>,
     memory: context::DecodeMemory,
+    paper: paper::DecodeMemory,
 }
 
 impl Decoder {
@@ -84,7 +84,9 @@ impl Decoder {
         tensor.dtype = header.dtype;
         match header.method {
             Method::Raw => read_raw(body.take_rest(), elements, header.dtype, &mut tensor.data)?,
-            Method::Paper(levels) => tensor.data = paper::read(&mut body, shape, levels)?,
+            Method::Paper(levels) => {
+                paper::read(&mut body, shape, levels, &mut tensor.data, &mut self.paper)?;
+            }
             Method::Context(range) => {
                 let memory = &mut self.memory;
                 let frame = Frame::read(&mut body, shape, elements, range, memory)?;

@@ -5,13 +5,12 @@ use crate::error::Result;
 use crate::format::{self, Header, Method, Shape};
 use crate::paper;
 use crate::quantize::{Levels, Noise, Range};
-use crate::select::{Selection, finite, select};
+use crate::select::{Selection, select};
 use crate::tensor::{Elements, TensorView};
 
 /// Encodes one message after the other in the same memory.
 ///
-/// With codecs that code [by context](Code::Context), no memory is allocated
-/// once messages of the same size have been encoded.
+/// No memory is allocated once messages of the same size have been encoded.
 ///
 /// ```
 /// # fn main() -> sft_compress::Result<()> {
@@ -35,6 +34,7 @@ pub struct Encoder {
     floats: Vec<f32>,
     selection: Selection,
     context: context::EncodeMemory,
+    paper: paper::EncodeMemory,
 }
 
 impl Encoder {
@@ -45,6 +45,7 @@ impl Encoder {
             floats: Vec::new(),
             selection: Selection::default(),
             context: context::EncodeMemory::default(),
+            paper: paper::EncodeMemory::default(),
         }
     }
 
@@ -84,31 +85,16 @@ impl Encoder {
             write_raw(frame, elements);
             return format::seal(frame);
         }
-        let data = finite(elements, config.non_finite, &mut self.floats)?;
-        select(data, shape, config, &mut self.selection);
-        let Selection {
-            positions,
-            values,
-            rms,
-            ..
-        } = &mut self.selection;
+        let (floats, found) = (&mut self.floats, &mut self.selection);
+        let data = select(elements, shape, config, floats, found)?;
+        let noise = noise(config.quantize, seed);
         if config.code == Code::Golomb {
             header(Method::Paper(levels)).write(frame);
-            let noise = noise(config.quantize, seed);
-            paper::write(frame, shape, positions, values, levels, noise);
+            paper::write(frame, shape, found, levels, noise, &mut self.paper);
         } else {
             header(Method::Context(levels.range)).write(frame);
-            let kept = (positions, values);
-            let noise = noise(config.quantize, seed);
-            context::write(
-                frame,
-                shape,
-                config.quantize,
-                *rms,
-                kept,
-                noise,
-                &mut self.context,
-            );
+            let memory = &mut self.context;
+            context::write(frame, (data, shape), config.quantize, found, noise, memory);
         }
         format::seal(frame)
     }

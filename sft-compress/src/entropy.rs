@@ -8,52 +8,64 @@ const SCALE: u32 = 1 << SCALE_BITS;
 /// Between symbols a lane's state is at least this; below it takes a 16-bit word.
 const STATE_MIN: u32 = 1 << 16;
 
+/// Most levels.
+const LEVELS: usize = 256;
+
 /// Appends `symbols`, not empty and each below `levels`, coded with their own
 /// frequencies by two interleaved lanes of a range asymmetric numeral system
 /// (Duda, 2013): symbols of even index in the first lane, of odd in the second.
+/// `words` is memory to work in.
 ///
 /// The last symbol written is the first that is read, so writing goes backwards.
-pub(crate) fn write(out: &mut Vec<u8>, symbols: &[u8], levels: u32) {
-    let frequencies = normalise(&count(symbols, levels));
-    golomb::write_section(out, &frequencies[..frequencies.len() - 1]);
+pub(crate) fn write(out: &mut Vec<u8>, symbols: &[u32], levels: u32, words: &mut Vec<u16>) {
+    let frequencies = normalise(&count(symbols), levels as usize);
+    let listed = frequencies[..levels as usize - 1].iter().copied();
+    golomb::write_section(out, listed, &mut Vec::new());
     let slots = Slots::of_all(&frequencies);
-    let slots_of = |symbol: u8| &slots[usize::from(symbol)];
+    let slots_of = |symbol: u32| &slots[symbol as usize % LEVELS];
 
     let (mut even, mut odd) = (Lane(STATE_MIN), Lane(STATE_MIN));
-    let mut words = Vec::with_capacity(symbols.len() / 4);
+    // A symbol takes a word at most.
+    words.resize(symbols.len(), 0);
+    let mut at = words.len();
     let (pairs, last) = symbols.as_chunks::<2>();
     for &symbol in last {
-        even.push(slots_of(symbol), &mut words);
+        even.push(slots_of(symbol), words, &mut at);
     }
     for &[first, second] in pairs.iter().rev() {
-        odd.push(slots_of(second), &mut words);
-        even.push(slots_of(first), &mut words);
+        odd.push(slots_of(second), words, &mut at);
+        even.push(slots_of(first), words, &mut at);
     }
     out.extend_from_slice(&even.0.to_le_bytes());
     out.extend_from_slice(&odd.0.to_le_bytes());
-    out.extend(words.iter().rev().flat_map(|word| word.to_le_bytes()));
+    out.extend(words[at..].iter().flat_map(|word| word.to_le_bytes()));
 }
 
 /// Reads `count` symbols, each below `levels`, from the rest of the body.
-pub(crate) fn read(body: &mut ByteReader<'_>, count: usize, levels: u32) -> Result<Vec<u8>> {
-    let frequencies = read_frequencies(body, levels)?;
-    let table = DecodeTable::new(&frequencies);
-
+pub(crate) fn read(
+    body: &mut ByteReader<'_>,
+    count: usize,
+    levels: u32,
+    symbols: &mut Vec<u8>,
+    table: &mut DecodeTable,
+) -> Result<()> {
+    let table = table.fill(&read_frequencies(body, levels)?);
     let (mut even, mut odd) = (Lane(body.u32()?), Lane(body.u32()?));
     let mut words = body.take_rest();
-    let mut symbols = vec![0; count];
+    symbols.clear();
+    symbols.resize(count, 0);
     let (pairs, last) = symbols.as_chunks_mut::<2>();
     for [first, second] in pairs {
-        *first = even.pop(&table, &mut words)?;
-        *second = odd.pop(&table, &mut words)?;
+        *first = even.pop(table, &mut words)?;
+        *second = odd.pop(table, &mut words)?;
     }
     for symbol in last {
-        *symbol = even.pop(&table, &mut words)?;
+        *symbol = even.pop(table, &mut words)?;
     }
     if [even, odd] != [Lane(STATE_MIN); 2] || !words.is_empty() {
         return Err(Error::corrupt("the levels do not end with their section"));
     }
-    Ok(symbols)
+    Ok(())
 }
 
 /// The state of one lane of the coder.
@@ -62,20 +74,25 @@ struct Lane(u32);
 
 impl Lane {
     #[inline]
-    fn push(&mut self, slots: &Slots, words: &mut Vec<u16>) {
-        if u64::from(self.0) >= u64::from(slots.frequency) << (32 - SCALE_BITS) {
-            words.push(self.0 as u16);
-            self.0 >>= 16;
-        }
+    fn push(&mut self, slots: &Slots, words: &mut [u16], at: &mut usize) {
+        // Free of branches, as whether a word is due comes at random.
+        let full = self.0 >> (32 - SCALE_BITS) >= slots.frequency;
+        words[*at - 1] = self.0 as u16;
+        *at -= usize::from(full);
+        self.0 >>= 16 * u32::from(full);
         self.0 += slots.quotient(self.0) * (SCALE - slots.frequency) + slots.start;
     }
 
     #[inline]
-    fn pop(&mut self, table: &DecodeTable, words: &mut &[u8]) -> Result<u8> {
+    fn pop(
+        &mut self,
+        (symbols, slots): (&Symbols, &[(u32, u32); LEVELS]),
+        words: &mut &[u8],
+    ) -> Result<u8> {
         let slot = self.0 % SCALE;
-        let symbol = table.symbols[slot as usize];
-        let slots = &table.slots[usize::from(symbol)];
-        self.0 = slots.frequency * (self.0 >> SCALE_BITS) + slot - slots.start;
+        let symbol = symbols[slot as usize];
+        let (frequency, start) = slots[usize::from(symbol)];
+        self.0 = frequency * (self.0 >> SCALE_BITS) + slot - start;
         if self.0 < STATE_MIN {
             let (word, rest) = words
                 .split_first_chunk::<2>()
@@ -96,9 +113,9 @@ struct Slots {
 }
 
 impl Slots {
-    fn of_all(frequencies: &[u32]) -> Vec<Self> {
+    fn of_all(frequencies: &[u32; LEVELS]) -> [Self; LEVELS] {
         let mut start = 0;
-        let slots = frequencies.iter().map(|&frequency| {
+        frequencies.map(|frequency| {
             let inverse = (1_u64 << 48).div_ceil(u64::from(frequency.max(1)));
             let slots = Self {
                 start,
@@ -107,8 +124,7 @@ impl Slots {
             };
             start += frequency;
             slots
-        });
-        slots.collect()
+        })
     }
 
     /// `state` / `frequency` without a division.
@@ -120,45 +136,63 @@ impl Slots {
     }
 }
 
-struct DecodeTable {
-    /// The symbol of each slot.
-    symbols: Vec<u8>,
-    slots: Vec<Slots>,
+/// The symbol of each slot.
+type Symbols = [u8; SCALE as usize];
+
+/// The symbols and their slots.
+#[derive(Debug)]
+pub(crate) struct DecodeTable {
+    symbols: Option<Box<Symbols>>,
+    /// Frequency and start of each symbol.
+    slots: [(u32, u32); LEVELS],
+}
+
+impl Default for DecodeTable {
+    fn default() -> Self {
+        Self {
+            symbols: None,
+            slots: [(0, 0); LEVELS],
+        }
+    }
 }
 
 impl DecodeTable {
-    fn new(frequencies: &[u32]) -> Self {
-        let mut symbols = Vec::with_capacity(SCALE as usize);
+    /// Of `frequencies` that add up to [`SCALE`].
+    fn fill(&mut self, frequencies: &[u32; LEVELS]) -> (&Symbols, &[(u32, u32); LEVELS]) {
+        let symbols = self
+            .symbols
+            .get_or_insert_with(|| Box::new([0; SCALE as usize]));
+        let mut start = 0;
         for (symbol, &frequency) in frequencies.iter().enumerate() {
-            symbols.resize(symbols.len() + frequency as usize, symbol as u8);
+            self.slots[symbol] = (frequency, start);
+            let end = start + frequency;
+            symbols[start as usize..end as usize].fill(symbol as u8);
+            start = end;
         }
-        Self {
-            symbols,
-            slots: Slots::of_all(frequencies),
-        }
+        (symbols, &self.slots)
     }
 }
 
-fn read_frequencies(body: &mut ByteReader<'_>, levels: u32) -> Result<Vec<u32>> {
+fn read_frequencies(body: &mut ByteReader<'_>, levels: u32) -> Result<[u32; LEVELS]> {
     let mut section = SectionReader::new(body, levels as usize - 1)?;
-    let mut rest = SCALE;
-    let mut frequencies = Vec::with_capacity(levels as usize);
-    for _ in 1..levels {
-        let frequency = section.next(rest)?;
-        rest -= frequency;
-        frequencies.push(frequency);
+    let (mut rest, last) = (SCALE, levels as usize - 1);
+    let mut frequencies = [0; LEVELS];
+    for frequency in &mut frequencies[..last] {
+        *frequency = section.next(rest)?;
+        rest -= *frequency;
     }
-    frequencies.push(rest);
+    frequencies[last] = rest;
     section.finish()?;
     Ok(frequencies)
 }
 
-fn count(symbols: &[u8], levels: u32) -> Vec<u32> {
-    let mut counts = vec![0; levels as usize];
-    for &symbol in symbols {
-        counts[usize::from(symbol)] += 1;
+/// In four parts, as counting the same symbol twice in a row is slow.
+fn count(symbols: &[u32]) -> [u32; LEVELS] {
+    let mut counts = [[0; LEVELS]; 4];
+    for (i, &symbol) in symbols.iter().enumerate() {
+        counts[i % 4][symbol as usize % LEVELS] += 1;
     }
-    counts
+    std::array::from_fn(|symbol| counts.iter().map(|part| part[symbol]).sum())
 }
 
 /// Scales counts, not all zero, to frequencies that add up to [`SCALE`] and
@@ -166,18 +200,15 @@ fn count(symbols: &[u8], levels: u32) -> Vec<u32> {
 ///
 /// Each is rounded to the nearest integer. What that leaves over or lacks in
 /// the sum, at most one a symbol, falls on the largest, where it costs least.
-fn normalise(counts: &[u32]) -> Vec<u32> {
+fn normalise(counts: &[u32; LEVELS], levels: usize) -> [u32; LEVELS] {
     let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-    let mut frequencies: Vec<u32> = counts
-        .iter()
-        .map(|&count| {
-            let scaled = (u64::from(count) * u64::from(SCALE) + total / 2) / total;
-            (scaled as u32).max(u32::from(count > 0))
-        })
-        .collect();
+    let mut frequencies = counts.map(|count| {
+        let scaled = (u64::from(count) * u64::from(SCALE) + total / 2) / total;
+        (scaled as u32).max(u32::from(count > 0))
+    });
     let sum: u32 = frequencies.iter().sum();
     for _ in 0..sum.abs_diff(SCALE) {
-        if let Some(largest) = frequencies.iter_mut().max() {
+        if let Some(largest) = frequencies[..levels].iter_mut().max() {
             *largest = if sum < SCALE {
                 *largest + 1
             } else {
@@ -194,7 +225,7 @@ mod tests {
     use crate::quantize::Noise;
 
     /// Symbols whose counts fall by the factor `decay` from one to the next.
-    fn geometric(len: u32, levels: u32, decay: f64) -> Vec<u8> {
+    fn geometric(len: u32, levels: u32, decay: f64) -> Vec<u32> {
         let weights: Vec<f64> = (0..levels).map(|e| decay.powi(e.cast_signed())).collect();
         let total: f64 = weights.iter().sum();
         let noise = Noise::new(u64::from(levels));
@@ -204,12 +235,12 @@ mod tests {
                 rest -= weight;
                 rest >= 0.0
             });
-            below.count().min(levels as usize - 1) as u8
+            below.count().min(levels as usize - 1) as u32
         };
         (0..len).map(draw).collect()
     }
 
-    fn entropy_bytes(symbols: &[u8], levels: u32) -> f64 {
+    fn entropy_bytes(symbols: &[u32]) -> f64 {
         let total = symbols.len() as f64;
         let bits = |n: u32| {
             if n == 0 {
@@ -218,17 +249,26 @@ mod tests {
                 f64::from(n) * (total / f64::from(n)).log2()
             }
         };
-        count(symbols, levels).into_iter().map(bits).sum::<f64>() / 8.0
+        count(symbols).into_iter().map(bits).sum::<f64>() / 8.0
     }
 
-    fn round_trip(symbols: &[u8], levels: u32) -> usize {
+    fn written(symbols: &[u32], levels: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
-        write(&mut bytes, symbols, levels);
-        let mut body = ByteReader::new(&bytes);
-        assert_eq!(
-            read(&mut body, symbols.len(), levels).as_deref(),
-            Ok(symbols)
-        );
+        write(&mut bytes, symbols, levels, &mut Vec::new());
+        bytes
+    }
+
+    fn read_back(bytes: &[u8], count: usize, levels: u32) -> Result<Vec<u32>> {
+        let (mut symbols, mut table) = (Vec::new(), DecodeTable::default());
+        let mut body = ByteReader::new(bytes);
+        read(&mut body, count, levels, &mut symbols, &mut table)?;
+        Ok(symbols.into_iter().map(u32::from).collect())
+    }
+
+    fn round_trip(symbols: &[u32], levels: u32) -> usize {
+        let bytes = written(symbols, levels);
+        let read = read_back(&bytes, symbols.len(), levels);
+        assert_eq!(read.as_deref(), Ok(symbols));
         bytes.len()
     }
 
@@ -237,10 +277,8 @@ mod tests {
         for levels in [2, 3, 8, 16, 64, 256] {
             for decay in [1.0, 0.95, 0.6, 0.05] {
                 let symbols = geometric(30_000, levels, decay);
-                let (size, entropy) = (
-                    round_trip(&symbols, levels) as f64,
-                    entropy_bytes(&symbols, levels),
-                );
+                let (size, entropy) =
+                    (round_trip(&symbols, levels) as f64, entropy_bytes(&symbols));
                 let table = 2.0 * f64::from(levels);
                 let words = size - table;
                 assert!(
@@ -269,9 +307,11 @@ mod tests {
             [vec![1; 128], vec![100_000; 128]].concat(),
             vec![3, 3, 3],
         ] {
-            let frequencies = normalise(&counts);
+            let mut all = [0; LEVELS];
+            all[..counts.len()].copy_from_slice(&counts);
+            let frequencies = normalise(&all, counts.len());
             assert_eq!(frequencies.iter().sum::<u32>(), SCALE);
-            for (count, frequency) in counts.iter().zip(&frequencies) {
+            for (count, frequency) in all.iter().zip(&frequencies) {
                 assert_eq!(*count > 0, *frequency > 0);
             }
         }
@@ -280,7 +320,9 @@ mod tests {
     #[test]
     fn the_inverse_divides_exactly() {
         for frequency in (1..SCALE).step_by(7).chain([SCALE - 1, SCALE]) {
-            let slots = Slots::of_all(&[frequency]);
+            let mut frequencies = [0; LEVELS];
+            frequencies[0] = frequency;
+            let slots = Slots::of_all(&frequencies);
             for near in [1, 2, 1 << 16, u32::MAX / 2, u32::MAX] {
                 let multiple = near / frequency * frequency;
                 for state in [multiple.saturating_sub(1), multiple, near] {
@@ -293,11 +335,9 @@ mod tests {
     #[test]
     fn cut_or_extended_words_are_rejected() {
         let symbols = geometric(100, 8, 0.6);
-        let mut bytes = Vec::new();
-        write(&mut bytes, &symbols, 8);
-        let cut = &bytes[..bytes.len() - 2];
-        assert!(read(&mut ByteReader::new(cut), 100, 8).is_err());
+        let mut bytes = written(&symbols, 8);
+        assert!(read_back(&bytes[..bytes.len() - 2], 100, 8).is_err());
         bytes.extend_from_slice(&[0, 0]);
-        assert!(read(&mut ByteReader::new(&bytes), 100, 8).is_err());
+        assert!(read_back(&bytes, 100, 8).is_err());
     }
 }

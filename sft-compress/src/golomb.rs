@@ -70,6 +70,30 @@ impl Golomb {
         Ok(u64::from(zeros) * u64::from(self.m) + remainder)
     }
 
+    /// The value at the front of a string of bits, of which the highest one
+    /// only marks the end, and the length of its code; none if it ends before.
+    fn in_string(self, string: u32) -> Option<(u16, u8)> {
+        let available = string.ilog2();
+        let zeros = string.trailing_zeros();
+        if zeros + 1 + self.short_bits > available {
+            return None;
+        }
+        let string = string >> zeros >> 1;
+        let prefix = string & ((1 << self.short_bits) - 1);
+        let long = prefix >= self.short_count;
+        let bits = zeros + 1 + self.short_bits + u32::from(long);
+        if bits > available {
+            return None;
+        }
+        let last = string >> self.short_bits & 1;
+        let remainder = if long {
+            2 * prefix + last - self.short_count
+        } else {
+            prefix
+        };
+        Some(((zeros * self.m + remainder) as u16, bits as u8))
+    }
+
     /// [`read`](Self::read) of a long code or near the end of the section.
     #[cold]
     fn read_slowly(self, bits: &mut BitReader<'_>) -> Result<u64> {
@@ -84,78 +108,91 @@ impl Golomb {
     }
 }
 
+/// Values below this have their codes in a table.
+const SMALL: usize = 256;
+
 /// Codes of the small values, which are most, ready to be written.
 struct CodeTable {
     code: Golomb,
-    small: Vec<(u32, u32)>,
+    /// Code and length; a length of 0 where it is not of at most 32 bits.
+    small: [(u32, u32); SMALL],
 }
 
 impl CodeTable {
-    /// Codes of at most 32 bits of values below 256 and at most `max`.
+    /// Codes of values up to `max`.
     fn new(code: Golomb, max: u32) -> Self {
-        let small = (0..=max.min(255))
-            .take_while(|&value| value / code.m + 2 + code.short_bits <= 32)
-            .map(|value| {
-                let quotient = value / code.m;
-                let (remainder, bits) = code.remainder(value);
-                (
-                    1 << quotient | remainder << quotient << 1,
-                    quotient + 1 + bits,
-                )
-            })
-            .collect();
+        let mut small = [(0, 0); SMALL];
+        for (value, entry) in (0..=max).zip(&mut small) {
+            let quotient = value / code.m;
+            if quotient + 2 + code.short_bits > 32 {
+                break;
+            }
+            let (remainder, bits) = code.remainder(value);
+            *entry = (
+                1 << quotient | remainder << quotient << 1,
+                quotient + 1 + bits,
+            );
+        }
         Self { code, small }
     }
 
     fn write(&self, out: &mut BitWriter, value: u32) {
         match self.small.get(value as usize) {
-            Some(&(word, bits)) => out.write(word, bits),
-            None => self.code.write(out, value),
+            Some(&(word, bits)) if bits > 0 => out.write(word, bits),
+            _ => self.code.write(out, value),
         }
     }
 }
 
 /// Appends `values` with the divisor, of the form 2ᵏ or 3·2ᵏ, that makes them
-/// shortest; nothing at all if there are none.
-pub(crate) fn write_section(out: &mut Vec<u8>, values: &[u32]) {
-    if values.is_empty() {
+/// shortest; nothing at all if there are none. `scratch` is memory to work in.
+pub(crate) fn write_section(
+    out: &mut Vec<u8>,
+    values: impl Iterator<Item = u32> + Clone,
+    scratch: &mut Vec<u32>,
+) {
+    let histogram = Histogram::new(values.clone(), scratch);
+    if histogram.is_empty() {
         return;
     }
-    let histogram = Histogram::new(values);
     let code = histogram.best_code();
+    put_varint(out, code.m.into());
+    put_varint(out, histogram.total_bits(code).div_ceil(8));
     let table = CodeTable::new(code, histogram.max);
-    let mut bits = BitWriter::with_capacity(values.len());
-    for &value in values {
+    let mut bits = BitWriter::appending(std::mem::take(out));
+    for value in values {
         table.write(&mut bits, value);
     }
-    let bytes = bits.finish();
-    put_varint(out, code.m.into());
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(&bytes);
+    *out = bits.finish();
 }
 
 /// The multiset of values, with the small and frequent ones counted.
-struct Histogram {
-    counts: [u32; 256],
-    large: Vec<u32>,
+struct Histogram<'a> {
+    counts: [u32; SMALL],
+    large: &'a [u32],
     max: u32,
 }
 
-impl Histogram {
-    fn new(values: &[u32]) -> Self {
-        let mut histogram = Self {
-            counts: [0; 256],
-            large: Vec::new(),
-            max: 0,
-        };
-        for &value in values {
-            match histogram.counts.get_mut(value as usize) {
+impl<'a> Histogram<'a> {
+    fn new(values: impl Iterator<Item = u32>, large: &'a mut Vec<u32>) -> Self {
+        // In two parts, as counting the same value twice in a row is slow.
+        let mut counts = [[0; SMALL]; 2];
+        large.clear();
+        for (i, value) in values.enumerate() {
+            match counts[i % 2].get_mut(value as usize) {
                 Some(count) => *count += 1,
-                None => histogram.large.push(value),
+                None => large.push(value),
             }
-            histogram.max = histogram.max.max(value);
         }
-        histogram
+        let [first, second] = counts;
+        let counts: [u32; SMALL] = std::array::from_fn(|value| first[value] + second[value]);
+        let small = counts.iter().rposition(|&count| count > 0).unwrap_or(0);
+        let max = large.iter().copied().max().unwrap_or(small as u32);
+        Self { counts, large, max }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.large.is_empty() && self.counts == [0; SMALL]
     }
 
     /// The code with the fewest bits in total; of equals that of the smallest divisor.
@@ -216,9 +253,116 @@ impl<'a> SectionReader<'a> {
             })
     }
 
+    /// Appends to `sums`, for each of the `count` values that are all the
+    /// section holds, how many numbers lie before it: the values so far and one
+    /// for each of these but the last. All must be below `limit`, at most 2³².
+    pub(crate) fn read_sums(mut self, count: usize, limit: u64, sums: &mut Vec<u32>) -> Result<()> {
+        let (mut next, start) = (0_u64, sums.len());
+        let end = start + count;
+        sums.resize(end + PACKED, 0);
+        let mut at = start;
+        if count > PackTable::ENTRIES / 8 {
+            let table = PackTable::new(self.code);
+            while at + PACKED <= end && next < limit {
+                let Some(pack) = table.next(&mut self.bits) else {
+                    break;
+                };
+                if pack.count == 0 {
+                    (sums[at], next) = self.sum(next, limit)?;
+                    at += 1;
+                    continue;
+                }
+                for (sum, before) in sums[at..at + PACKED].iter_mut().zip(pack.before) {
+                    *sum = next as u32 + u32::from(before);
+                }
+                at += usize::from(pack.count);
+                next += u64::from(pack.sum);
+            }
+        }
+        while at < end {
+            (sums[at], next) = self.sum(next, limit)?;
+            at += 1;
+        }
+        sums.truncate(end);
+        if next > limit {
+            return Err(behind_the_last());
+        }
+        self.finish()
+    }
+
+    /// The number that lies the next value behind `next`, and the one behind it.
+    fn sum(&mut self, next: u64, limit: u64) -> Result<(u32, u64)> {
+        let sum = next.saturating_add(self.code.read(&mut self.bits)?);
+        if sum >= limit {
+            return Err(behind_the_last());
+        }
+        Ok((sum as u32, sum + 1))
+    }
+
     /// Checks that the section holds nothing more.
     pub(crate) fn finish(self) -> Result<()> {
         self.bits.finish()
+    }
+}
+
+fn behind_the_last() -> Error {
+    Error::corrupt("a position lies behind the last element")
+}
+
+/// Values that one look into a [`PackTable`] may read.
+const PACKED: usize = 3;
+
+/// Some values whose codes lie one behind the other.
+#[derive(Clone, Copy, Default)]
+struct Pack {
+    /// How many, 0 if the first code is too long.
+    count: u8,
+    /// The length of their codes.
+    bits: u8,
+    /// The values and one for each.
+    sum: u16,
+    /// The same before each value, and the value.
+    before: [u16; PACKED],
+}
+
+/// The values at the front of all strings of a few bits.
+struct PackTable {
+    packs: [Pack; Self::ENTRIES],
+}
+
+impl PackTable {
+    const BITS: u32 = 10;
+    const ENTRIES: usize = 1 << Self::BITS;
+
+    fn new(code: Golomb) -> Self {
+        let mut packs = [Pack::default(); Self::ENTRIES];
+        for (string, pack) in packs.iter_mut().enumerate() {
+            let mut rest = string;
+            while usize::from(pack.count) < PACKED {
+                // A one above marks where the string ends.
+                let ended = rest | 1 << (Self::BITS - u32::from(pack.bits));
+                let Some((value, bits)) = code.in_string(ended as u32) else {
+                    break;
+                };
+                pack.before[usize::from(pack.count)] = pack.sum + value;
+                pack.sum += value + 1;
+                (pack.count, pack.bits) = (pack.count + 1, pack.bits + bits);
+                rest >>= bits;
+            }
+        }
+        Self { packs }
+    }
+
+    /// The values that come next; none near the end of the bits.
+    #[inline]
+    fn next(&self, bits: &mut BitReader<'_>) -> Option<Pack> {
+        let (peeked, available) = bits.peek();
+        if available < Self::BITS {
+            return None;
+        }
+        let pack = self.packs[peeked as usize % Self::ENTRIES];
+        bits.consume(pack.bits.into());
+        Some(pack)
     }
 }
 
@@ -262,7 +406,7 @@ mod tests {
 
     fn write_all(code: Golomb, max: u32, values: &[u32]) -> Vec<u8> {
         let table = CodeTable::new(code, max);
-        let mut out = BitWriter::with_capacity(0);
+        let mut out = BitWriter::appending(Vec::new());
         for &value in values {
             table.write(&mut out, value);
         }
@@ -296,9 +440,31 @@ mod tests {
         }
 
         #[test]
+        fn sums_equal_the_values_one_by_one(seed in any::<u64>(), m in 1_u32..600, extra in 0_u64..3) {
+            let noise = crate::quantize::Noise::new(seed);
+            let values: Vec<u32> = (0..1000)
+                .map(|i| (f64::from(m) * -crate::math::log2(1.0 - noise.uniform(i))) as u32)
+                .collect();
+            let mut slow: Vec<u32> = Vec::new();
+            for &value in &values {
+                slow.push(slow.last().map_or(0, |last| last + 1) + value);
+            }
+            let mut bytes = Vec::new();
+            write_section(&mut bytes, values.iter().copied(), &mut Vec::new());
+            let limit = u64::from(slow[999]) + extra;
+            let section = SectionReader::new(&mut ByteReader::new(&bytes), 1000).unwrap();
+            let mut sums = vec![9];
+            let read = section.read_sums(1000, limit, &mut sums);
+            prop_assert_eq!(read.is_ok(), extra > 0);
+            if extra > 0 {
+                prop_assert_eq!(&sums[1..], &slow);
+            }
+        }
+
+        #[test]
         fn sections_round_trip(values in prop::collection::vec(0_u32..=u32::MAX >> 8, 0..100)) {
             let mut bytes = Vec::new();
-            write_section(&mut bytes, &values);
+            write_section(&mut bytes, values.iter().copied(), &mut Vec::new());
             let mut body = ByteReader::new(&bytes);
             let mut section = SectionReader::new(&mut body, values.len()).unwrap();
             for value in values {
@@ -315,20 +481,25 @@ mod tests {
         let gaps: Vec<u32> = (0_u32..40)
             .flat_map(|gap| vec![gap; (1000.0 * 0.8_f64.powi(gap.cast_signed())) as usize])
             .collect();
-        let histogram = Histogram::new(&gaps);
+        let mut large = Vec::new();
+        let histogram = Histogram::new(gaps.into_iter(), &mut large);
         assert_eq!(histogram.best_code(), Golomb::new(3));
         let best = histogram.total_bits(Golomb::new(3));
         for m in 1..100 {
             assert!(histogram.total_bits(Golomb::new(m)) >= best);
         }
-        assert_eq!(Histogram::new(&[0, 0]).best_code(), Golomb::new(1));
-        assert_eq!(Histogram::new(&[u32::MAX >> 1]).best_code().m, 1 << 30);
+        let best = |values: &[u32]| {
+            let mut large = Vec::new();
+            Histogram::new(values.iter().copied(), &mut large).best_code()
+        };
+        assert_eq!(best(&[0, 0]), Golomb::new(1));
+        assert_eq!(best(&[u32::MAX >> 1]).m, 1 << 30);
     }
 
     #[test]
     fn values_above_the_limit_and_bad_divisors_are_rejected() {
         let mut bytes = Vec::new();
-        write_section(&mut bytes, &[5]);
+        write_section(&mut bytes, [5].into_iter(), &mut Vec::new());
         let mut section = SectionReader::new(&mut ByteReader::new(&bytes), 1).unwrap();
         assert!(section.next(4).is_err());
         assert!(SectionReader::new(&mut ByteReader::new(&[0, 1, 1]), 1).is_err());

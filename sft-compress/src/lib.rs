@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
+/// Arrays of `ndarray` in and out.
+#[cfg(feature = "ndarray")]
+mod array;
 /// Bit-level reader and writer, least significant bit first.
 mod bits;
 /// Byte-level reader and writer: fixed-width numbers and varints.
@@ -33,6 +36,8 @@ mod mask;
 mod math;
 /// The paper's method: Top-K, quantization and coding in their order.
 mod paper;
+/// Work on independent parts.
+mod parallel;
 /// Stochastic rounding of magnitudes to levels.
 mod quantize;
 /// The quantization range of the tensor or of each row.

@@ -3,59 +3,125 @@ use crate::context::row_len;
 use crate::error::{Error, Result};
 use crate::quantize::{Levels, Noise, Range};
 use crate::ranges::{Ranges, Span};
+use crate::select::Selection;
+use crate::simd::{self, Candidates, Level, Spaced};
 use crate::tensor::element_count;
 use crate::{entropy, mask};
 
-/// Appends the elements at the `kept` positions, ascending, with their `values`
-/// of a tensor of `shape`; `noise` decides stochastic roundings, none the nearest.
+/// What [`write`] works in, kept from one message to the next.
+#[derive(Debug, Default)]
+pub(crate) struct EncodeMemory {
+    mask: mask::Memory,
+    ranges: Ranges,
+    indices: Vec<u32>,
+    words: Vec<u16>,
+}
+
+/// Appends the selected elements of a tensor of `shape`; `noise` decides
+/// stochastic roundings, none the nearest.
 pub(crate) fn write(
     out: &mut Vec<u8>,
     shape: &[usize],
-    kept: &[u32],
-    values: &[f32],
+    found: &Selection,
     levels: Levels,
     noise: Option<Noise>,
+    memory: &mut EncodeMemory,
 ) {
-    put_varint(out, kept.len() as u64);
-    let Some(span) = Span::of(values) else {
+    let Candidates { positions, values } = &found.kept;
+    put_varint(out, positions.len() as u64);
+    let Some(span) = found.span else {
         return;
     };
     let elements = shape.iter().product();
     span.write(out);
-    mask::write(out, kept, elements);
+    mask::write(out, positions, elements, &mut memory.mask);
     out.extend(sign_bytes(values));
     if span.lo < span.hi {
-        let ranges = match levels.range {
-            Range::Tensor => Ranges::shared(span, elements),
-            Range::Row => Ranges::write(out, kept, values, row_len(shape), span),
-        };
-        let symbols = quantize(kept, values, &ranges, levels, noise);
-        entropy::write(out, &symbols, levels.count);
+        memory.quantize(out, shape, found, span, levels, noise);
+        entropy::write(out, &memory.indices, levels.count, &mut memory.words);
     }
 }
 
-/// Reads the elements of a tensor of `shape`.
-pub(crate) fn read(body: &mut ByteReader<'_>, shape: &[usize], levels: Levels) -> Result<Vec<f32>> {
+impl EncodeMemory {
+    /// The index of each kept element; appends the ranges of rows.
+    fn quantize(
+        &mut self,
+        out: &mut Vec<u8>,
+        shape: &[usize],
+        found: &Selection,
+        span: Span,
+        levels: Levels,
+        noise: Option<Noise>,
+    ) {
+        let Candidates { positions, values } = &found.kept;
+        match levels.range {
+            Range::Tensor => self.ranges.share(span, shape.iter().product()),
+            Range::Row => self.ranges.write(out, &found.kept, row_len(shape), span),
+        }
+        self.indices.clear();
+        for (row, scale) in self.ranges.scales(positions, levels.count) {
+            let (spaced, indices) = (Spaced::Linear(&scale), &mut self.indices);
+            let (positions, values) = (&positions[row.clone()], &values[row]);
+            simd::quantize(Level::best(), spaced, positions, values, noise, indices);
+        }
+    }
+}
+
+/// What [`read`] works in, kept from one message to the next.
+#[derive(Debug, Default)]
+pub(crate) struct DecodeMemory {
+    kept: Vec<u32>,
+    dropped: Vec<u32>,
+    ranges: Ranges,
+    symbols: Vec<u8>,
+    tables: entropy::DecodeTable,
+}
+
+/// Reads the elements of a tensor of `shape` into `data`.
+pub(crate) fn read(
+    body: &mut ByteReader<'_>,
+    shape: &[usize],
+    levels: Levels,
+    data: &mut Vec<f32>,
+    memory: &mut DecodeMemory,
+) -> Result<()> {
     let elements = element_count(shape)?;
     let count = read_count(body, elements)?;
+    data.clear();
     if count == 0 {
-        return Ok(vec![0.0; elements]);
+        data.resize(elements, 0.0);
+        return Ok(());
     }
+    let DecodeMemory {
+        kept,
+        dropped,
+        ranges,
+        symbols,
+        tables,
+    } = memory;
     let span = Span::read(body)?;
-    let kept = mask::read(body, count, elements)?;
+    mask::read(body, count, elements, kept, dropped)?;
     let signs = read_signs(body, count)?;
-    let (ranges, symbols) = if span.lo < span.hi {
-        let ranges = match levels.range {
-            Range::Tensor => Ranges::shared(span, elements),
-            Range::Row => Ranges::read(body, &kept, row_len(shape), span)?,
-        };
-        (ranges, entropy::read(body, count, levels.count)?)
+    ranges.share(span, elements);
+    symbols.clear();
+    if span.lo < span.hi {
+        if levels.range == Range::Row {
+            ranges.read(body, kept, row_len(shape), span)?;
+        }
+        entropy::read(body, count, levels.count, symbols, tables)?;
     } else {
-        (Ranges::shared(span, elements), vec![0; count])
-    };
-    Ok(dequantize(
-        elements, &kept, &ranges, levels, &symbols, signs,
-    ))
+        symbols.resize(count, 0);
+    }
+    data.resize(elements, 0.0);
+    for (row, scale) in ranges.scales(kept, levels.count) {
+        let points: [f32; 256] = std::array::from_fn(|level| scale.point(level as u8));
+        for index in row {
+            let negative = u32::from(signs[index / 8] >> (index % 8) & 1);
+            let magnitude = points[usize::from(symbols[index])];
+            data[kept[index] as usize] = f32::from_bits(magnitude.to_bits() | negative << 31);
+        }
+    }
+    Ok(())
 }
 
 /// Reads the number of kept elements, each of which has a sign bit.
@@ -81,44 +147,4 @@ fn read_signs<'a>(body: &mut ByteReader<'a>, count: usize) -> Result<&'a [u8]> {
         }
         _ => Ok(signs),
     }
-}
-
-/// The level of each of the `values` at the `kept` positions.
-fn quantize(
-    kept: &[u32],
-    values: &[f32],
-    ranges: &Ranges,
-    levels: Levels,
-    noise: Option<Noise>,
-) -> Vec<u8> {
-    let mut symbols = Vec::with_capacity(kept.len());
-    for (row, scale) in ranges.scales(kept, levels.count) {
-        let row = kept[row.clone()].iter().zip(&values[row]);
-        symbols.extend(row.map(|(&position, x)| {
-            let uniform = noise.map_or(0.5, |noise| noise.uniform(position));
-            scale.quantize(x.abs(), uniform)
-        }));
-    }
-    symbols
-}
-
-/// The tensor with the kept elements at their levels and zero elsewhere.
-fn dequantize(
-    elements: usize,
-    kept: &[u32],
-    ranges: &Ranges,
-    levels: Levels,
-    symbols: &[u8],
-    signs: &[u8],
-) -> Vec<f32> {
-    let mut data = vec![0.0; elements];
-    for (row, scale) in ranges.scales(kept, levels.count) {
-        for index in row {
-            let negative = signs[index / 8] >> (index % 8) & 1;
-            let magnitude = scale.point(symbols[index]);
-            data[kept[index] as usize] =
-                f32::from_bits(magnitude.to_bits() | u32::from(negative) << 31);
-        }
-    }
-    data
 }

@@ -4,6 +4,7 @@ use crate::bytes::ByteReader;
 use crate::error::{Error, Result};
 use crate::golomb::{self, SectionReader};
 use crate::quantize::Scale;
+use crate::simd::{self, Candidates, Level};
 
 /// The least and the largest kept magnitude of a tensor, both positive and finite.
 #[derive(Clone, Copy, Debug)]
@@ -13,13 +14,16 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    /// The span of finite values other than zero; none if there are none.
-    pub(crate) fn of(values: &[f32]) -> Option<Self> {
-        let bits = || values.iter().map(|x| x.abs().to_bits());
-        Some(Self {
-            lo: f32::from_bits(bits().min()?),
-            hi: f32::from_bits(bits().max()?),
-        })
+    /// Of all numbers.
+    pub(crate) const ALL: Self = Self {
+        lo: f32::from_bits(1),
+        hi: f32::MAX,
+    };
+
+    /// Of magnitude bits, the largest 0 if there are none.
+    pub(crate) fn from_bits(lo: u32, hi: u32) -> Option<Self> {
+        let [lo, hi] = [lo, hi].map(f32::from_bits);
+        (hi > 0.0).then_some(Self { lo, hi })
     }
 
     pub(crate) fn write(self, out: &mut Vec<u8>) {
@@ -43,58 +47,65 @@ impl Span {
 /// Top-K makes nearly the row's own. A row's range ends at its largest kept
 /// magnitude, rounded up to the [`Grid`], so all its magnitudes lie inside and
 /// quantization stays unbiased.
+#[derive(Debug, Default)]
 pub(crate) struct Ranges {
     start: f32,
     ends: Vec<f32>,
     row_len: usize,
+    /// Of the ends, on the grid.
+    indices: Vec<u32>,
+    scratch: Vec<u32>,
 }
 
 impl Ranges {
-    /// One range for all `elements`.
-    pub(crate) fn shared(span: Span, elements: usize) -> Self {
-        Self {
-            start: span.lo,
-            ends: vec![span.hi],
-            row_len: elements,
-        }
+    /// Has one range for all `elements`.
+    pub(crate) fn share(&mut self, span: Span, elements: usize) {
+        (self.start, self.row_len) = (span.lo, elements);
+        self.ends.clear();
+        self.ends.push(span.hi);
     }
 
-    /// Chooses a range for each row of the `kept` positions with their `values`
-    /// and appends them.
+    /// Chooses a range for each row of the `kept` elements and appends them.
     pub(crate) fn write(
+        &mut self,
         out: &mut Vec<u8>,
-        kept: &[u32],
-        values: &[f32],
+        kept: &Candidates,
         row_len: usize,
         span: Span,
-    ) -> Self {
+    ) {
         let grid = Grid::new(span, GRID_SHIFT);
-        let indices: Vec<u32> = rows(kept, row_len)
-            .filter_map(|row| Span::of(&values[row]))
-            .map(|row| grid.index(row.hi))
-            .collect();
-        write_indices(out, &indices);
-        Self::on_grid(grid, span, &indices, row_len)
+        self.indices.clear();
+        self.indices
+            .extend(rows(&kept.positions, row_len).map(|row| {
+                let (_, largest) = simd::span(Level::best(), &kept.values[row]);
+                grid.index(f32::from_bits(largest))
+            }));
+        let before = [0].into_iter().chain(self.indices.iter().copied());
+        let differences = self.indices.iter().zip(before);
+        let differences = differences.map(|(a, b)| zigzag(a.wrapping_sub(b).cast_signed()));
+        golomb::write_section(out, differences, &mut self.scratch);
+        self.place(grid, span, row_len);
     }
 
     /// Reads the ranges that [`write`](Self::write) appended.
     pub(crate) fn read(
+        &mut self,
         body: &mut ByteReader<'_>,
         kept: &[u32],
         row_len: usize,
         span: Span,
-    ) -> Result<Self> {
+    ) -> Result<()> {
         let grid = Grid::new(span, GRID_SHIFT);
-        let indices = read_indices(body, rows(kept, row_len).count(), grid)?;
-        Ok(Self::on_grid(grid, span, &indices, row_len))
+        read_indices(body, rows(kept, row_len).count(), grid, &mut self.indices)?;
+        self.place(grid, span, row_len);
+        Ok(())
     }
 
-    fn on_grid(grid: Grid, span: Span, indices: &[u32], row_len: usize) -> Self {
-        Self {
-            start: span.lo,
-            ends: indices.iter().map(|&index| grid.end(index)).collect(),
-            row_len,
-        }
+    fn place(&mut self, grid: Grid, span: Span, row_len: usize) {
+        (self.start, self.row_len) = (span.lo, row_len);
+        self.ends.clear();
+        let ends = self.indices.iter().map(|&index| grid.end(index));
+        self.ends.extend(ends);
     }
 
     /// Which of the `kept` positions are in each row, with its scale of `levels` points.
@@ -172,26 +183,16 @@ fn round_up(magnitude: f32, shift: u32) -> u32 {
     magnitude.to_bits().div_ceil(1 << shift)
 }
 
-/// Appends the grid indices of the rows that keep an element, as differences
-/// to the row before.
-fn write_indices(out: &mut Vec<u8>, indices: &[u32]) {
-    let mut previous = 0;
-    let differences: Vec<u32> = indices
-        .iter()
-        .map(|&index| {
-            let difference = zigzag(index.cast_signed() - previous);
-            previous = index.cast_signed();
-            difference
-        })
-        .collect();
-    golomb::write_section(out, &differences);
-}
-
-/// Reads the grid indices of `rows` rows.
-fn read_indices(body: &mut ByteReader<'_>, rows: usize, grid: Grid) -> Result<Vec<u32>> {
+/// Reads the grid indices of `rows` rows, each as the difference to the one before.
+fn read_indices(
+    body: &mut ByteReader<'_>,
+    rows: usize,
+    grid: Grid,
+    indices: &mut Vec<u32>,
+) -> Result<()> {
     let mut section = SectionReader::new(body, rows)?;
     let mut previous = 0;
-    let mut indices = Vec::with_capacity(rows);
+    indices.clear();
     for _ in 0..rows {
         let index = previous + unzigzag(section.next(2 * grid.max_index())?);
         if !(0..=grid.max_index().cast_signed()).contains(&index) {
@@ -200,8 +201,7 @@ fn read_indices(body: &mut ByteReader<'_>, rows: usize, grid: Grid) -> Result<Ve
         indices.push(index.cast_unsigned());
         previous = index;
     }
-    section.finish()?;
-    Ok(indices)
+    section.finish()
 }
 
 /// Numbers 0, −1, 1, −2, 2, … as 0, 1, 2, 3, 4, …
@@ -241,16 +241,22 @@ mod tests {
         ) {
             let values: Vec<f32> = bits.iter().map(|&bits| f32::from_bits(bits)).collect();
             let kept: Vec<u32> = (0..values.len() as u32).map(|i| 2 * i).collect();
-            let span = Span::of(&values).unwrap();
+            let span_of = |values: &[f32]| {
+                let (lo, hi) = simd::span(Level::SCALAR, values);
+                Span::from_bits(lo, hi).unwrap()
+            };
+            let span = span_of(&values);
+            let (mut written, mut read) = (Ranges::default(), Ranges::default());
+            let elements = Candidates { positions: kept.clone(), values: values.clone() };
             let mut bytes = Vec::new();
-            let written = Ranges::write(&mut bytes, &kept, &values, row_len, span);
+            written.write(&mut bytes, &elements, row_len, span);
             let mut body = ByteReader::new(&bytes);
-            let read = Ranges::read(&mut body, &kept, row_len, span).unwrap();
+            read.read(&mut body, &kept, row_len, span).unwrap();
             body.finish().unwrap();
             prop_assert_eq!(&written.ends, &read.ends);
             prop_assert_eq!(rows(&kept, row_len).count(), read.ends.len());
             for (row, &end) in rows(&kept, row_len).zip(&read.ends) {
-                let max = Span::of(&values[row]).unwrap().hi;
+                let max = span_of(&values[row]).hi;
                 prop_assert!(max <= end && end <= span.hi);
                 prop_assert!(f64::from(end) <= f64::from(max) * 1.125 || end < f32::MIN_POSITIVE * 2.0);
             }
@@ -267,8 +273,8 @@ mod tests {
             ([16, 15], true),
         ] {
             let mut bytes = Vec::new();
-            golomb::write_section(&mut bytes, &differences);
-            let read = Ranges::read(&mut ByteReader::new(&bytes), &[0, 1], 1, span);
+            golomb::write_section(&mut bytes, differences.into_iter(), &mut Vec::new());
+            let read = Ranges::default().read(&mut ByteReader::new(&bytes), &[0, 1], 1, span);
             assert_eq!(read.is_ok(), accepted, "{differences:?}");
         }
     }

@@ -10,6 +10,10 @@ use crate::tensor::TensorView;
 /// levels are those measured. The rate is the size of a frame relative to that
 /// of the elements as `f32`.
 ///
+/// With the feature `serde` it is saved and restored as an object of `keep`,
+/// `levels`, and `rate` and `relative_mse` with a row for each number of levels;
+/// what is restored is checked as what is measured.
+///
 /// ```
 /// # fn main() -> sft_compress::Result<()> {
 /// use sft_compress::{Codec, RateTable, TensorView};
@@ -34,6 +38,7 @@ pub struct RateTable {
 /// The table as plain data.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 struct Columns {
     /// Ascending.
     keep: Vec<f64>,
@@ -56,6 +61,9 @@ pub struct Choice {
     /// The relative mean squared error.
     pub relative_mse: f64,
 }
+
+/// Steps between two measured fractions at which an accuracy is asked.
+const STEPS: u32 = 16;
 
 impl RateTable {
     /// Measures `codec` at every kept fraction and number of levels, each given
@@ -133,11 +141,16 @@ impl RateTable {
     }
 
     /// Of the points of at most `rate` the one of highest `accuracy`, a
-    /// function of kept fraction and number of levels.
+    /// function of kept fraction and number of levels. It is asked at the
+    /// measured fractions, at 15 between any two of them, and where the rate is
+    /// `rate`; where it is NaN is no choice.
     pub fn best_by(&self, rate: f64, accuracy: impl Fn(f64, u32) -> f64) -> Option<Choice> {
-        let accuracy = |choice: &Choice| accuracy(choice.keep, choice.levels);
-        let points = self.points(rate);
-        points.max_by(|a, b| accuracy(a).total_cmp(&accuracy(b)))
+        let valued = self.points(rate).filter_map(|choice| {
+            let accuracy = accuracy(choice.keep, choice.levels);
+            (!accuracy.is_nan()).then_some((accuracy, choice))
+        });
+        let best = valued.max_by(|(a, _), (b, _)| a.total_cmp(b));
+        best.map(|(_, choice)| choice)
     }
 
     fn row(&self, levels: u32) -> Option<usize> {
@@ -153,8 +166,8 @@ impl RateTable {
         })
     }
 
-    /// The points of at most `rate` of which one is the best: those measured
-    /// and those of exactly this rate.
+    /// The points of at most `rate` of which one is the best: those measured,
+    /// those evenly between them, and those of exactly this rate.
     fn points(&self, rate: f64) -> impl Iterator<Item = Choice> {
         let Columns {
             keep: keeps,
@@ -171,10 +184,19 @@ impl RateTable {
                     .then(|| (keep[0] + t * (keep[1] - keep[0]), levels))
             })
         });
-        let measured = levels
+        let between = |ends: &[f64]| {
+            let (left, width) = (ends[0], ends[1] - ends[0]);
+            (1..STEPS).map(move |i| left + width * f64::from(i) / f64::from(STEPS))
+        };
+        let grid: Vec<f64> = keeps
+            .windows(2)
+            .flat_map(between)
+            .chain(keeps.iter().copied())
+            .collect();
+        let gridded = levels
             .iter()
-            .flat_map(move |&levels| keeps.iter().map(move |&keep| (keep, levels)));
-        let choices = measured.chain(crossings);
+            .flat_map(move |&levels| grid.clone().into_iter().map(move |keep| (keep, levels)));
+        let choices = gridded.chain(crossings);
         let choices = choices.filter_map(|(keep, levels)| self.choice(keep, levels));
         // A crossing may come out above the rate by a rounding.
         choices
@@ -214,9 +236,10 @@ impl TryFrom<Columns> for RateTable {
                 "keep must be in (0, 1] and ascending, got {keep:?}"
             )));
         }
-        if levels.is_empty() || !levels.is_sorted_by(|a, b| a < b) {
+        let in_range = levels.iter().all(|levels| (2..=256).contains(levels));
+        if levels.is_empty() || !in_range || !levels.is_sorted_by(|a, b| a < b) {
             return Err(Error::invalid(format!(
-                "levels must be ascending, got {levels:?}"
+                "levels must be in 2..=256 and ascending, got {levels:?}"
             )));
         }
         for (name, rows) in [("rate", rate), ("relative_mse", relative_mse)] {
@@ -224,7 +247,7 @@ impl TryFrom<Columns> for RateTable {
             let valid = rows.iter().flatten().all(|y| y.is_finite() && *y >= 0.0);
             if !fits || !valid {
                 return Err(Error::invalid(format!(
-                    "{name} must hold {} rows of {} finite numbers",
+                    "{name} must hold {} rows of {} finite numbers of at least 0",
                     levels.len(),
                     keep.len()
                 )));
@@ -288,5 +311,38 @@ mod tests {
             assert!((by.unwrap().relative_mse - best.relative_mse).abs() < 1e-12);
         }
         assert_eq!(table.best(0.005), None);
+        assert_eq!(table.best(f64::NAN), None);
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_refused() {
+        let columns = |keep, rate, error| Columns {
+            keep: vec![keep],
+            levels: vec![4],
+            rate: vec![vec![rate]],
+            relative_mse: vec![vec![error]],
+        };
+        assert!(RateTable::try_from(columns(0.5, 0.1, 0.2)).is_ok());
+        for bad in [f64::NAN, f64::INFINITY, -0.1] {
+            assert!(RateTable::try_from(columns(bad, 0.1, 0.2)).is_err());
+            assert!(RateTable::try_from(columns(0.5, bad, 0.2)).is_err());
+            assert!(RateTable::try_from(columns(0.5, 0.1, bad)).is_err());
+        }
+    }
+
+    #[test]
+    fn an_accuracy_may_peak_between_measurements() {
+        let table = table();
+        let peak = |keep: f64, levels: u32| -(keep - 0.3).powi(2) + f64::from(levels) * 1e-3;
+        let best = table.best_by(1.0, peak).unwrap();
+        assert_eq!(best.levels, 8);
+        assert!((best.keep - 0.3).abs() <= 0.2 / 32.0, "{best:?}");
+        // At a rate too low for the peak, where the rate ends.
+        let best = table.best_by(0.03, peak).unwrap();
+        assert_eq!(best.levels, 4);
+        assert!((best.keep - 0.8 / 3.0).abs() < 1e-9 && best.rate <= 0.03);
+        let only_four = |keep, levels| if levels == 4 { keep } else { f64::NAN };
+        assert_eq!(table.best_by(1.0, only_four).unwrap().levels, 4);
+        assert_eq!(table.best_by(1.0, |_, _| f64::NAN), None);
     }
 }

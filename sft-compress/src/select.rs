@@ -1,122 +1,139 @@
 use crate::config::{Config, NonFinite, Quantize, Sparsify};
 use crate::context::{dead_zone_step, row_len};
-use crate::dtype::{bf16_to_f32, f16_to_f32};
 use crate::error::{Error, ErrorKind, Result};
+use crate::parallel::{self, PART};
+use crate::ranges::Span;
+use crate::simd::{self, Candidates, Level};
 use crate::tensor::Elements;
 use crate::topk;
 
 /// What [`select`] works in and what it finds.
 #[derive(Debug, Default)]
 pub(crate) struct Selection {
-    /// The kept positions, ascending.
-    pub(crate) positions: Vec<u32>,
-    /// The elements there.
-    pub(crate) values: Vec<f32>,
+    /// The elements to keep; before a dead zone, all that may lie outside it.
+    pub(crate) kept: Candidates,
+    /// Whether that is every element, and `kept` is not filled.
+    pub(crate) all: bool,
+    /// The span of `kept`, or of all numbers; none if all elements are zero.
+    pub(crate) span: Option<Span>,
     /// The root mean square of the tensor, if the quantizer needs it.
     pub(crate) rms: f64,
-    row: Vec<u32>,
+    powers: Vec<f64>,
+    row: Candidates,
     topk: topk::Memory,
 }
 
-/// The elements as finite `f32`, in `memory` if they are not already.
-pub(crate) fn finite<'a>(
+/// Finds the elements to keep of a tensor of `shape`, and gives all as finite
+/// numbers, in `memory` if they are not already.
+pub(crate) fn select<'a>(
     elements: Elements<'a>,
-    non_finite: NonFinite,
+    shape: &[usize],
+    config: &Config,
     memory: &'a mut Vec<f32>,
+    found: &mut Selection,
 ) -> Result<&'a [f32]> {
     memory.clear();
     match elements {
-        Elements::F32(data) if first_non_finite(data).is_none() => return Ok(data),
+        Elements::F32(data) if found.fill(data, shape, config) => return Ok(data),
         Elements::F32(data) => memory.extend_from_slice(data),
-        Elements::F16(bits) => memory.extend(bits.iter().map(|&bits| f16_to_f32(bits))),
-        Elements::Bf16(bits) => memory.extend(bits.iter().map(|&bits| bf16_to_f32(bits))),
+        Elements::F16(bits) => simd::extend_f16(Level::best(), bits, memory),
+        Elements::Bf16(bits) => simd::extend_bf16(Level::best(), bits, memory),
     }
-    match (first_non_finite(memory), non_finite) {
-        (None, _) => {}
-        (Some(index), NonFinite::Refuse) => {
-            return Err(Error::new(
-                ErrorKind::NonFinite,
-                format!(
-                    "element {index} is {}, but only finite elements can be quantized",
-                    memory[index]
-                ),
-            ));
-        }
-        (Some(_), NonFinite::Saturate) => {
-            for x in memory.iter_mut() {
-                *x = if x.is_nan() {
-                    0.0
-                } else {
-                    x.clamp(-f32::MAX, f32::MAX)
-                };
-            }
-        }
+    if !matches!(elements, Elements::F32(_)) && found.fill(memory, shape, config) {
+        return Ok(memory);
     }
+    if config.non_finite == NonFinite::Refuse {
+        return Err(refusal(memory));
+    }
+    for x in memory.iter_mut() {
+        *x = if x.is_nan() {
+            0.0
+        } else {
+            x.clamp(-f32::MAX, f32::MAX)
+        };
+    }
+    found.fill(memory, shape, config);
     Ok(memory)
 }
 
-fn first_non_finite(data: &[f32]) -> Option<usize> {
-    let all_finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
-    if data.chunks(1024).all(all_finite) {
-        return None;
-    }
-    data.iter().position(|x| !x.is_finite())
+fn refusal(data: &[f32]) -> Error {
+    let not_finite = data.iter().enumerate().find(|(_, x)| !x.is_finite());
+    let (index, x) = not_finite.unwrap_or((0, &f32::NAN));
+    Error::new(
+        ErrorKind::NonFinite,
+        format!("element {index} is {x}, but only finite elements can be quantized"),
+    )
 }
 
-/// Finds the elements to keep of a finite tensor of `shape`; before a dead
-/// zone, all that may lie outside it.
-pub(crate) fn select(data: &[f32], shape: &[usize], config: &Config, found: &mut Selection) {
-    found.rms = 0.0;
-    let mut least = 0;
-    if let Quantize::DeadZone { step } = config.quantize {
-        found.rms = root_mean_square(data);
-        // A little below 5/8, so that rounding cannot drop too much.
-        least = (0.62 * dead_zone_step(step, found.rms)).to_bits();
-        if found.rms == 0.0 {
-            least = u32::MAX;
+impl Selection {
+    /// Finds the elements to keep; false if not all elements are finite.
+    fn fill(&mut self, data: &[f32], shape: &[usize], config: &Config) -> bool {
+        let mut least = 0;
+        (self.rms, self.all, self.span) = (0.0, false, None);
+        self.kept.clear();
+        if let Quantize::DeadZone { step } = config.quantize {
+            // No square of a finite number overflows a double.
+            let power = power(data, &mut self.powers);
+            if !power.is_finite() {
+                return false;
+            }
+            if power == 0.0 {
+                return true;
+            }
+            self.rms = (power / data.len() as f64).sqrt();
+            // A little below 5/8, so that rounding cannot drop too much.
+            let step = dead_zone_step(step, self.rms);
+            least = (0.62 * step).to_bits();
+            // Of a finer step the inverse would not be a normal number.
+            self.all = config.sparsify == Sparsify::None && step > 1e-30;
         }
+        if self.all {
+            self.span = Some(Span::ALL);
+            return true;
+        }
+        self.sparsify(data, shape, config.sparsify, least);
+        let (lo, hi) = simd::span(Level::best(), &self.kept.values);
+        self.span = Span::from_bits(lo, hi);
+        hi < f32::INFINITY.to_bits()
     }
-    let (positions, memory) = (&mut found.positions, &mut found.topk);
-    match config.sparsify {
-        Sparsify::None => topk::at_least(data, least, positions),
-        Sparsify::Threshold(t) => topk::at_least(data, least.max(t.to_bits()), positions),
-        Sparsify::TopK(keep) => {
-            topk::largest(data, kept_count(keep, data.len()), positions, memory);
-        }
-        Sparsify::RowTopK(keep) => {
-            positions.clear();
-            let row_len = row_len(shape).max(1);
-            for (r, row) in data.chunks(row_len).enumerate() {
-                topk::largest(row, kept_count(keep, row.len()), &mut found.row, memory);
-                let start = (r * row_len) as u32;
-                positions.extend(found.row.iter().map(|p| start + p));
+
+    /// Fills `kept`, which is empty, with elements of magnitude bits from `least` on.
+    fn sparsify(&mut self, data: &[f32], shape: &[usize], sparsify: Sparsify, least: u32) {
+        let (kept, memory) = (&mut self.kept, &mut self.topk);
+        match sparsify {
+            Sparsify::None => topk::at_least(data, 0, least, kept, &mut memory.parts),
+            Sparsify::Threshold(t) => {
+                let least = least.max(t.to_bits());
+                topk::at_least(data, 0, least, kept, &mut memory.parts);
+            }
+            Sparsify::TopK(keep) => {
+                topk::largest(data, 0, kept_count(keep, data.len()), kept, memory);
+            }
+            Sparsify::RowTopK(keep) => {
+                let row_len = row_len(shape).max(1);
+                for (row, start) in data.chunks(row_len).zip((0..).step_by(row_len)) {
+                    let (k, found) = (kept_count(keep, row.len()), &mut self.row);
+                    topk::largest(row, start, k, found, memory);
+                    kept.positions.extend_from_slice(&found.positions);
+                    kept.values.extend_from_slice(&found.values);
+                }
             }
         }
     }
-    found.values.clear();
-    found
-        .values
-        .extend(positions.iter().map(|&p| data[p as usize]));
+}
+
+/// The sum of squares: that of each part, added in order.
+fn power(data: &[f32], parts: &mut Vec<f64>) -> f64 {
+    parts.resize(data.len().div_ceil(PART), 0.0);
+    parallel::for_each(parts, |number, power| {
+        let part = &data[number * PART..data.len().min((number + 1) * PART)];
+        *power = simd::square_sums(Level::best(), part);
+    });
+    parts.iter().sum()
 }
 
 /// Equation (10) solved for K: the number of elements to keep of `elements`.
 fn kept_count(keep: f64, elements: usize) -> usize {
     let rounded = (keep * elements as f64).round() as usize;
     rounded.max(1).min(elements)
-}
-
-/// Summed in eight lanes, element i in lane i mod 8, and those in order.
-fn root_mean_square(data: &[f32]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (blocks, rest) = data.as_chunks::<8>();
-    for block in blocks {
-        for (sum, &x) in sums.iter_mut().zip(block) {
-            *sum += f64::from(x) * f64::from(x);
-        }
-    }
-    for (sum, &x) in sums.iter_mut().zip(rest) {
-        *sum += f64::from(x) * f64::from(x);
-    }
-    let total: f64 = sums.iter().sum();
-    (total / data.len().max(1) as f64).sqrt()
 }

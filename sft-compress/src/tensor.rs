@@ -19,7 +19,7 @@ pub enum Elements<'a> {
     Bf16(&'a [u16]),
 }
 
-impl Elements<'_> {
+impl<'a> Elements<'a> {
     /// The number of elements.
     #[allow(clippy::len_without_is_empty, reason = "a view is not a collection")]
     pub fn len(&self) -> usize {
@@ -30,7 +30,7 @@ impl Elements<'_> {
     }
 
     /// The elements as `f32`, which every one of them is exactly.
-    pub fn to_f32(&self) -> Cow<'_, [f32]> {
+    pub fn to_f32(&self) -> Cow<'a, [f32]> {
         match self {
             Self::F32(data) => Cow::Borrowed(data),
             Self::F16(bits) => bits.iter().map(|&bits| f16_to_f32(bits)).collect(),

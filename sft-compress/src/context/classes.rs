@@ -1,13 +1,16 @@
 //! Which rows and which channels share their statistics.
 
 use crate::math::log2;
+use crate::simd::{self, Level};
 
 /// Kinds of symbols that channels are compared by: zero, and one or more
 /// levels of either sign.
 const KINDS: usize = 5;
-/// Rows that the comparison of channels looks at, at least, if there are as many.
+/// Rows that the comparison of channels looks at, at least, if there are as
+/// many, and less than twice as many.
 const SAMPLED_ROWS: usize = 1024;
 const ROUNDS: usize = 4;
+const MAX_CLASSES: usize = 16;
 /// Ranges of counts that row classes are made of.
 const BINS: usize = 64;
 
@@ -41,8 +44,8 @@ fn entropy(p: f64) -> f64 {
 /// The class of each bin, in ascending order, for which the costs of the
 /// classes, of bins `i..j` each, have the least sum.
 fn cheapest_division(classes: usize, cost: impl Fn(usize, usize) -> f64) -> [u8; BINS] {
-    let mut least = [[f64::INFINITY; BINS + 1]; 16];
-    let mut start = [[0; BINS + 1]; 16];
+    let mut least = [[f64::INFINITY; BINS + 1]; MAX_CLASSES];
+    let mut start = [[0; BINS + 1]; MAX_CLASSES];
     for (j, least) in least[0].iter_mut().enumerate() {
         *least = cost(0, j);
     }
@@ -67,49 +70,61 @@ fn cheapest_division(classes: usize, cost: impl Fn(usize, usize) -> f64) -> [u8;
     of_bin
 }
 
-/// Divides `width` channels into at most `classes` of similar statistics.
-///
-/// `row(r)` are the channel and the symbol of each kept element of row `r`.
+/// What [`of_channels`] works in, kept from one tensor to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// How often each channel has each kind of symbol.
+    counts: Vec<[u32; KINDS]>,
+    /// The same of each kind but zero.
+    by_kind: [Vec<u16>; 4],
+    order: Vec<usize>,
+}
+
+/// Divides channels into at most `classes` of similar statistics, by the
+/// symbols of `count` rows of `width` channels.
 pub(crate) fn of_channels<'a>(
-    rows: usize,
-    width: usize,
+    rows: impl Iterator<Item = &'a [i8]>,
+    (count, width): (usize, usize),
     classes: usize,
-    row: impl Fn(usize) -> (&'a [u32], &'a [i8]),
     out: &mut Vec<u8>,
+    memory: &mut Memory,
 ) {
     out.clear();
     out.resize(width, 0);
     if classes < 2 {
         return;
     }
-    let step = (rows / SAMPLED_ROWS).max(1);
-    let mut counts = vec![[0_u32; KINDS]; width];
+    let step = (count / SAMPLED_ROWS).max(1);
+    for counts in &mut memory.by_kind {
+        counts.clear();
+        counts.resize(width, 0);
+    }
     let mut sampled = 0;
-    for r in (0..rows).step_by(step) {
-        let (positions, symbols) = row(r);
-        for (&position, &symbol) in positions.iter().zip(symbols) {
-            let kind = symbol.clamp(-2, 2) + 2;
-            counts[position as usize - r * width][kind as usize] += 1;
-        }
+    for row in rows.step_by(step) {
+        simd::count_kinds(Level::best(), row, &mut memory.by_kind);
         sampled += 1;
     }
-    for channel in &mut counts {
-        channel[2] = sampled - channel.iter().sum::<u32>();
-    }
-    cluster(&counts, classes, out);
+    let [a, b, c, d] = &memory.by_kind;
+    memory.counts.clear();
+    memory.counts.extend((0..width).map(|channel| {
+        let [a, b, c, d] = [a, b, c, d].map(|counts| u32::from(counts[channel]));
+        [a, b, sampled - (a + b + c + d), c, d]
+    }));
+    cluster(memory, classes, out);
 }
 
 /// Lloyd's iteration with code length as the distance, from classes of equal
 /// size by the number of zeros.
-fn cluster(counts: &[[u32; KINDS]], classes: usize, out: &mut [u8]) {
-    let mut order: Vec<usize> = (0..counts.len()).collect();
-    order.sort_by_key(|&channel| counts[channel][2]);
+fn cluster(Memory { counts, order, .. }: &mut Memory, classes: usize, out: &mut [u8]) {
+    order.clear();
+    order.extend(0..counts.len());
+    order.sort_unstable_by_key(|&channel| (counts[channel][2], channel));
     for (rank, &channel) in order.iter().enumerate() {
         out[channel] = (rank * classes / counts.len()) as u8;
     }
     for _ in 0..ROUNDS {
-        let lengths = code_lengths(counts, classes, out);
-        for (class, channel) in out.iter_mut().zip(counts) {
+        let lengths = code_lengths(counts, out);
+        for (class, channel) in out.iter_mut().zip(&*counts) {
             let bits = |class: usize| -> f64 {
                 let parts = channel.iter().zip(&lengths[class]);
                 parts.map(|(&n, length)| f64::from(n) * length).sum()
@@ -123,8 +138,8 @@ fn cluster(counts: &[[u32; KINDS]], classes: usize, out: &mut [u8]) {
 }
 
 /// Bits of each kind of symbol in each class.
-fn code_lengths(counts: &[[u32; KINDS]], classes: usize, class: &[u8]) -> Vec<[f64; KINDS]> {
-    let mut sums = vec![[0.5; KINDS]; classes];
+fn code_lengths(counts: &[[u32; KINDS]], class: &[u8]) -> [[f64; KINDS]; MAX_CLASSES] {
+    let mut sums = [[0.5; KINDS]; MAX_CLASSES];
     for (channel, &class) in counts.iter().zip(class) {
         for (sum, &count) in sums[usize::from(class)].iter_mut().zip(channel) {
             *sum += f64::from(count);
@@ -177,20 +192,21 @@ mod tests {
     #[test]
     fn channels_of_one_kind_share_a_class() {
         // Dense positive, sparse, and mostly negative channels.
-        let rows: Vec<(Vec<u32>, Vec<i8>)> = (0..200_u32)
-            .map(|r| {
-                (0..60_u32)
-                    .filter_map(|c| match c % 3 {
-                        0 => Some((r * 60 + c, 1 + (r % 3) as i8)),
-                        1 if (r + c) % 9 == 0 => Some((r * 60 + c, 1)),
-                        2 if (r + c) % 2 == 0 => Some((r * 60 + c, -1)),
-                        _ => None,
-                    })
-                    .unzip()
+        let plane: Vec<i8> = (0..200 * 60_u32)
+            .map(|i| match (i / 60, i % 60) {
+                (r, c) if c % 3 == 0 => 1 + (r % 3) as i8,
+                (r, c) if c % 3 == 1 => i8::from((r + c) % 9 == 0),
+                (r, c) => -i8::from((r + c) % 2 == 0),
             })
             .collect();
         let mut classes = Vec::new();
-        of_channels(200, 60, 3, |r| (&rows[r].0, &rows[r].1), &mut classes);
+        of_channels(
+            plane.chunks(60),
+            (200, 60),
+            3,
+            &mut classes,
+            &mut Memory::default(),
+        );
         for c in 0..60 {
             assert_eq!(classes[c], classes[c % 3], "channel {c}");
         }

@@ -1,6 +1,8 @@
 //! Method 2: every element's position, level and sign as one symbol, coded by
 //! its context.
 
+/// What of a tensor is encoded independently.
+mod chunk;
 /// Which rows and channels share statistics.
 mod classes;
 /// Rows, channels and chunks.
@@ -15,12 +17,16 @@ mod rans;
 mod read;
 /// Row ranges and extra bits.
 mod side;
+/// A model's parts in a frame.
+mod tables;
 /// Indices to tokens and extra bits.
 mod token;
 /// Elements to a frame's body.
 mod write;
 
 pub(crate) use geometry::row_len;
+#[cfg(test)]
+pub(crate) use model::rank;
 pub(crate) use points::dead_zone_step;
 pub(crate) use read::{DecodeMemory, Frame, inspect};
 pub(crate) use write::{EncodeMemory, write};

@@ -2,8 +2,9 @@ use crate::bytes::ByteReader;
 use crate::config::{Quantize, Spacing};
 use crate::dtype::{f16_to_f32, f32_to_f16};
 use crate::error::{Error, ErrorKind, Result};
-use crate::quantize::{Levels, LogScale, Range, Scale};
+use crate::quantize::{Levels, LogScale, Noise, Range, Scale};
 use crate::ranges::Span;
+use crate::simd::{self, Level, Spaced};
 
 use super::token::{self, DIRECT};
 
@@ -14,6 +15,9 @@ const KIND_F16: u8 = 3;
 const KIND_F32: u8 = 4;
 /// Half precision's largest finite magnitude.
 const F16_MAX: u16 = 0x7bff;
+
+/// The index of an element in the dead zone.
+pub(super) const DEAD: u32 = u32::MAX;
 
 /// What a frame says about the magnitudes that indices stand for.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +43,14 @@ pub(crate) struct DeadZone {
     pub(crate) offsets: [u8; DIRECT as usize],
 }
 
+impl DeadZone {
+    /// The index of a magnitude; none if it falls in the dead zone.
+    pub(crate) fn index(&self, magnitude: f32) -> Option<u32> {
+        let steps = f64::from(magnitude) / f64::from(self.step) + 0.375;
+        (steps as u32).min(1 << 31).checked_sub(1)
+    }
+}
+
 /// The magnitudes of indices in one range.
 #[derive(Clone, Debug)]
 pub(crate) enum Points {
@@ -50,12 +62,11 @@ pub(crate) enum Points {
 }
 
 impl Scheme {
-    /// The scheme for kept `values`, not all zero; of a dead zone without its
+    /// The scheme for kept elements of a `span`; of a dead zone without its
     /// offsets, which the indices decide.
-    pub(crate) fn choose(quantize: Quantize, values: &[f32], rms: f64) -> Option<Self> {
-        let span = Span::of(values)?;
+    pub(crate) fn choose(quantize: Quantize, span: Span, rms: f64) -> Self {
         let half = |x: f32| f32_to_f16(x).min(F16_MAX);
-        Some(match quantize {
+        match quantize {
             Quantize::None => Self::F32(span),
             Quantize::F16 => Self::F16 {
                 lo: half(span.lo),
@@ -75,7 +86,7 @@ impl Scheme {
                 step: dead_zone_step(step, rms),
                 offsets: [128; DIRECT as usize],
             }),
-        })
+        }
     }
 
     /// Whether each row has a range of its own.
@@ -218,20 +229,29 @@ impl Kind {
 }
 
 impl Points {
-    /// The index of a kept magnitude; `uniform` decides a stochastic rounding.
-    /// None if it falls in the dead zone.
-    #[inline]
-    pub(crate) fn index(&self, magnitude: f32, uniform: f64) -> Option<u32> {
-        Some(match self {
-            Self::Linear(scale) => scale.quantize(magnitude, uniform).into(),
-            Self::Log(scale) => scale.quantize(magnitude, uniform).into(),
-            Self::DeadZone(DeadZone { step, .. }) => {
-                let steps = f64::from(magnitude) / f64::from(*step) + 0.375;
-                (steps as u32).min(1 << 31).checked_sub(1)?
+    /// Appends the index of each kept element; `noise` decides stochastic
+    /// roundings, none the nearest.
+    pub(crate) fn indices(
+        &self,
+        positions: &[u32],
+        values: &[f32],
+        noise: Option<Noise>,
+        indices: &mut Vec<u32>,
+    ) {
+        let each = values.iter().map(|x| x.abs());
+        let spaced = match self {
+            Self::Linear(scale) => Spaced::Linear(scale),
+            Self::Log(scale) => Spaced::Log(scale),
+            Self::DeadZone(dead_zone) => {
+                return indices.extend(each.map(|x| dead_zone.index(x).unwrap_or(DEAD)));
             }
-            Self::F16 { lo, .. } => u32::from(f32_to_f16(magnitude).min(F16_MAX) - lo),
-            Self::F32 { lo, .. } => magnitude.to_bits() - lo,
-        })
+            Self::F16 { lo, .. } => {
+                let bits = |x| f32_to_f16(x).min(F16_MAX);
+                return indices.extend(each.map(|x| u32::from(bits(x) - lo)));
+            }
+            Self::F32 { lo, .. } => return indices.extend(each.map(|x| x.to_bits() - lo)),
+        };
+        simd::quantize(Level::best(), spaced, positions, values, noise, indices);
     }
 
     /// The magnitude of an index; none if there is no such index.
@@ -256,15 +276,10 @@ impl Points {
         }
     }
 
-    /// The values of the symbols −16 to 16, zero where there is none.
-    pub(crate) fn direct(&self) -> [f32; 2 * DIRECT as usize + 1] {
-        let mut values = [0.0; 2 * DIRECT as usize + 1];
-        for index in 0..DIRECT {
-            let magnitude = self.magnitude(index).unwrap_or(0.0);
-            values[(DIRECT + index + 1) as usize] = magnitude;
-            values[(DIRECT - index - 1) as usize] = -magnitude;
-        }
-        values
+    /// The magnitudes of the tokens from 1 on that stand for one, zero where
+    /// there is none.
+    pub(crate) fn direct(&self) -> [f32; DIRECT as usize] {
+        std::array::from_fn(|index| self.magnitude(index as u32).unwrap_or(0.0))
     }
 
     /// The largest token an index can have.

@@ -5,36 +5,39 @@
 use crate::error::{Error, Result};
 
 use super::geometry::Geometry;
-use super::model::{Model, SCALE, SCALE_BITS, kind, rank, symbol};
-use crate::simd::{self, Contexts, LANES, Level};
+use super::model::{Model, kind, symbol};
+use super::tables::{SCALE, SCALE_BITS};
+use crate::simd::{self, CODES, Contexts, LANES, Level};
 
 /// Between symbols a lane's state is at least this; below it takes a word.
 pub(crate) const STATE_MIN: u32 = 1 << 16;
 pub(crate) const MAX_LANES: usize = LANES;
 
-/// What the encoder needs of the symbols.
+/// What the encoder needs of the symbols, by their codes.
 #[derive(Debug, Default)]
 pub(crate) struct EncodeTables {
-    /// Frequency (lower half) and first slot of each table and rank.
+    /// Frequency (lower half) and first slot; [`CODES`] for the kernels.
     slots: Vec<u32>,
     /// 2⁴⁴ / frequency, rounded up.
     inverses: Vec<u64>,
 }
 
 impl EncodeTables {
-    pub(crate) fn fill(&mut self, model: &Model) {
-        self.slots.clear();
-        self.inverses.clear();
-        for table in model.frequencies.chunks_exact(model.alphabet()) {
+    pub(crate) fn fill(&mut self, model: &Model, lanes: usize) {
+        let alphabet = model.alphabet();
+        let all = if lanes == LANES { CODES } else { 0 };
+        self.slots.resize(all.max(model.frequencies.len()), 0);
+        let tables = model.frequencies.chunks_exact(alphabet);
+        for (table, slots) in tables.zip(self.slots.chunks_exact_mut(alphabet)) {
             let mut start = 0;
-            for &frequency in table {
-                let frequency = u32::from(frequency);
-                self.slots.push(start << 16 | frequency);
-                let inverse = (1_u64 << 44).div_ceil(u64::from(frequency.max(1)));
-                self.inverses.push(inverse);
-                start += frequency;
+            for (&frequency, slot) in table.iter().zip(slots) {
+                *slot = start << 16 | u32::from(frequency);
+                start += u32::from(frequency);
             }
         }
+        let inverse = |&frequency: &u16| (1_u64 << 44).div_ceil(frequency.max(1).into());
+        self.inverses.clear();
+        self.inverses.extend(model.frequencies.iter().map(inverse));
     }
 
     /// `state` / frequency for a `state` below frequency·2²⁰.
@@ -43,8 +46,8 @@ impl EncodeTables {
     /// than 2³², and the shift by 44 keeps that below 2⁻¹² ≤ 1/frequency.
     /// The product is below 2⁶⁴ as the frequency's square is at most 2²⁴.
     #[inline]
-    fn quotient(&self, index: usize, state: u32) -> u32 {
-        ((u64::from(state) * self.inverses[index]) >> 44) as u32
+    fn quotient(&self, code: usize, state: u32) -> u32 {
+        ((u64::from(state) * self.inverses[code]) >> 44) as u32
     }
 }
 
@@ -84,69 +87,64 @@ impl ContextMemory {
     }
 }
 
-/// Codes the symbols of a chunk whose first row is `first_row` into the end of
-/// `words` and returns where they start. Writing goes backwards: the last
-/// symbol written is the first that is read.
+/// Encodes the symbols of a chunk by their `codes` into the end of `words`;
+/// returns the states and where the words start. Writing goes backwards: the
+/// last symbol written is the first that is read.
 pub(crate) fn encode(
-    plane: &[i8],
-    first_row: usize,
-    geometry: &Geometry,
-    model: &Model,
+    codes: &[u16],
+    lanes: usize,
     tables: &EncodeTables,
-    (contexts, words): (&mut ContextMemory, &mut Vec<u16>),
+    words: &mut Vec<u16>,
 ) -> ([u32; MAX_LANES], usize) {
-    encode_with(
-        simd::level(),
-        plane,
-        first_row,
-        geometry,
-        model,
-        tables,
-        (contexts, words),
-    )
+    encode_with(Level::best(), codes, lanes, tables, words)
 }
 
 fn encode_with(
     level: Level,
-    plane: &[i8],
-    first_row: usize,
-    geometry: &Geometry,
-    model: &Model,
+    codes: &[u16],
+    lanes: usize,
     tables: &EncodeTables,
-    (contexts, words): (&mut ContextMemory, &mut Vec<u16>),
+    words: &mut Vec<u16>,
 ) -> ([u32; MAX_LANES], usize) {
-    let (width, alphabet) = (geometry.width, model.alphabet());
     let mut states = [STATE_MIN; MAX_LANES];
-    // A symbol takes a word at most.
-    words.resize(words.len().max(plane.len()), 0);
-    let mut at = words.len();
-    if plane.len().is_multiple_of(width)
-        && let Some(contexts) = contexts.fill(first_row, plane.len() / width, geometry, model)
-    {
-        let slots = (&tables.slots[..], alphabet);
-        let start = simd::encode_symbols(level, plane, contexts, slots, &mut states, words);
-        if let Some(start) = start {
-            return (states, start);
-        }
-    }
-    for (r, row) in plane.chunks(width).enumerate().rev() {
-        let start = r * width;
-        let above = (r > 0 && model.uses_neighbours()).then(|| &plane[start - width..start]);
-        for (c, &symbol) in row.iter().enumerate().rev() {
-            let neighbour = above.map_or(0, |above| kind(above[c]));
-            let table = model.table(model.rows[first_row + r], model.channels[c]) + neighbour;
-            let index = table * alphabet + rank(symbol);
-            let (frequency, first) = (tables.slots[index] & 0xffff, tables.slots[index] >> 16);
-            let state = &mut states[(start + c) % geometry.lanes];
-            if *state >> (32 - SCALE_BITS) >= frequency {
-                at -= 1;
-                words[at] = *state as u16;
-                *state >>= 16;
-            }
-            *state += tables.quotient(index, *state) * (SCALE - frequency) + first;
-        }
-    }
+    // A symbol takes a word at most; the kernels need room for a vector.
+    let len = codes.len() + LANES;
+    words.resize(words.len().max(len), 0);
+    let end = words.len();
+    let whole = if lanes == LANES {
+        codes.len() / LANES * LANES
+    } else {
+        0
+    };
+    let at = encode_slowly(&codes[whole..], lanes, tables, &mut states, (words, end));
+    let codes = &codes[..whole];
+    let slots = tables.slots.first_chunk();
+    let fast =
+        slots.and_then(|slots| simd::encode_symbols(level, codes, slots, &mut states, (words, at)));
+    let at = fast.unwrap_or_else(|| encode_slowly(codes, lanes, tables, &mut states, (words, at)));
     (states, at)
+}
+
+/// Encodes symbols, of which the first is one of the first lane.
+fn encode_slowly(
+    codes: &[u16],
+    lanes: usize,
+    tables: &EncodeTables,
+    states: &mut [u32; MAX_LANES],
+    (words, mut at): (&mut [u16], usize),
+) -> usize {
+    for (i, &code) in codes.iter().enumerate().rev() {
+        let slot = tables.slots[usize::from(code)];
+        let (frequency, first) = (slot & 0xffff, slot >> 16);
+        let state = &mut states[i % lanes];
+        if *state >> (32 - SCALE_BITS) >= frequency {
+            at -= 1;
+            words[at] = *state as u16;
+            *state >>= 16;
+        }
+        *state += tables.quotient(code.into(), *state) * (SCALE - frequency) + first;
+    }
+    at
 }
 
 /// The symbol, frequency and offset of every slot of every table.
@@ -182,7 +180,7 @@ pub(crate) fn decode(
     contexts: &mut ContextMemory,
 ) -> Result<()> {
     decode_with(
-        simd::level(),
+        Level::best(),
         plane,
         first_row,
         geometry,
@@ -205,32 +203,26 @@ fn decode_with(
     contexts: &mut ContextMemory,
 ) -> Result<()> {
     let width = geometry.width;
-    let mut done = 0;
-    if let Some(contexts) = contexts.fill(first_row, plane.len() / width, geometry, model) {
-        let used;
-        (done, used) = simd::decode_symbols(level, plane, contexts, &tables.slots, states, words);
+    if let Some(contexts) = contexts.fill(first_row, plane.len() / width, geometry, model)
+        && plane.len().is_multiple_of(width)
+    {
+        let slots = &tables.slots;
+        let (done, used) = simd::decode_symbols(level, (plane, 0), contexts, slots, states, words);
         words = &words[used..];
-    }
-    for r in done / width..plane.len().div_ceil(width) {
-        let (above, row) = plane.split_at_mut(r * width);
-        let above = (r > 0 && model.uses_neighbours()).then(|| &above[(r - 1) * width..]);
-        let present = row.len().min(width);
-        let skipped = done.saturating_sub(r * width);
-        for (c, symbol) in row[..present].iter_mut().enumerate().skip(skipped) {
-            let neighbour = above.map_or(0, |above| kind(above[c]));
-            let table = model.table(model.rows[first_row + r], model.channels[c]) + neighbour;
-            let state = &mut states[(r * width + c) % geometry.lanes];
-            let slot = tables.slots[(table << SCALE_BITS) + (*state % SCALE) as usize];
-            *symbol = ((slot >> 24) as u8).cast_signed();
-            *state = ((slot >> 12 & 0xfff) + 1) * (*state >> SCALE_BITS) + (slot & 0xfff);
-            if *state < STATE_MIN {
-                let (word, rest) = words
-                    .split_first_chunk::<2>()
-                    .ok_or_else(|| Error::corrupt("the symbols end early"))?;
-                *state = *state << 16 | u32::from(u16::from_le_bytes(*word));
-                words = rest;
-            }
+        // The rest with words of zero behind, which a whole chunk does not reach.
+        let mut padded = [0; 6 * LANES];
+        let rest = words.len().min(2 * LANES);
+        padded[..rest].copy_from_slice(&words[..rest]);
+        let (done, used) =
+            simd::decode_symbols(level, (plane, done), contexts, slots, states, &padded);
+        if done < plane.len() || used > rest {
+            return Err(end_of_words());
         }
+        words = &words[used..];
+    } else {
+        decode_slowly(
+            plane, first_row, geometry, model, tables, states, &mut words,
+        )?;
     }
     if states[..geometry.lanes]
         .iter()
@@ -242,10 +234,42 @@ fn decode_with(
     Ok(())
 }
 
+/// [`decode`] of any geometry.
+fn decode_slowly(
+    plane: &mut [i8],
+    first_row: usize,
+    geometry: &Geometry,
+    model: &Model,
+    tables: &DecodeTables,
+    states: &mut [u32; MAX_LANES],
+    words: &mut &[u8],
+) -> Result<()> {
+    let width = geometry.width;
+    for i in 0..plane.len() {
+        let (r, c) = (i / width, i % width);
+        let has_above = r > 0 && model.uses_neighbours();
+        let neighbour = if has_above { kind(plane[i - width]) } else { 0 };
+        let table = model.table(model.rows[first_row + r], model.channels[c]) + neighbour;
+        let state = &mut states[i % geometry.lanes];
+        let slot = tables.slots[(table << SCALE_BITS) + (*state % SCALE) as usize];
+        plane[i] = ((slot >> 24) as u8).cast_signed();
+        *state = ((slot >> 12 & 0xfff) + 1) * (*state >> SCALE_BITS) + (slot & 0xfff);
+        if *state < STATE_MIN {
+            let (word, rest) = words.split_first_chunk::<2>().ok_or_else(end_of_words)?;
+            *state = *state << 16 | u32::from(u16::from_le_bytes(*word));
+            *words = rest;
+        }
+    }
+    Ok(())
+}
+
+fn end_of_words() -> Error {
+    Error::corrupt("the symbols end early")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::model::Kept;
     use crate::quantize::Noise;
 
     /// A plane whose statistics differ by row and channel.
@@ -270,32 +294,27 @@ mod tests {
         for (shape, seed) in [([700, 256], 1), ([4096, 64], 2), ([300, 1024], 3)] {
             let geometry = Geometry::choose(&shape);
             let plane = plane(&geometry, seed);
-            let (positions, symbols): (Vec<u32>, Vec<i8>) =
-                (0..).zip(&plane).filter(|(_, s)| **s != 0).unzip();
-            let mut model = Model::default();
-            let kept = Kept {
-                positions: &positions,
-                symbols: &symbols,
-            };
-            model.choose(&geometry, kept, &plane, &mut Vec::new());
+            let model = Model::of(&geometry, &plane);
             let (mut encode, mut decode) = (EncodeTables::default(), DecodeTables::default());
-            encode.fill(&model);
+            encode.fill(&model, geometry.lanes);
             decode.fill(&model);
             let mut contexts = ContextMemory::default();
             for chunk in (0..geometry.chunks()).map(|index| geometry.chunk(index)) {
                 let first_row = chunk.start / geometry.width;
                 let plane = &plane[chunk];
-                let [scalar, vector] = [Level::Scalar, simd::level()].map(|level| {
+                let mut codes = vec![0; plane.len()];
+                model.codes(first_row, plane, &mut codes);
+                let with = |level| {
                     let mut words = vec![0; 7];
-                    let memory = (&mut ContextMemory::default(), &mut words);
                     let (states, start) =
-                        encode_with(level, plane, first_row, &geometry, &model, &encode, memory);
+                        encode_with(level, &codes, geometry.lanes, &encode, &mut words);
                     (states, words[start..].to_vec())
-                });
-                assert!(scalar == vector);
+                };
+                let scalar = with(Level::SCALAR);
+                assert!(Level::all().all(|level| with(level) == scalar));
                 let (states, words) = scalar;
                 let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                for level in [Level::Scalar, simd::level()] {
+                for level in Level::all() {
                     let mut decode = |bytes: &[u8]| {
                         let mut read = vec![9; plane.len()];
                         let coded = (&mut states.clone(), bytes);

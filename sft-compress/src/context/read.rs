@@ -4,6 +4,7 @@ use crate::bits::BitReader;
 use crate::bytes::ByteReader;
 use crate::error::{Error, Result};
 use crate::quantize::Range;
+use crate::simd::{self, Level};
 
 use super::geometry::Geometry;
 use super::model::Model;
@@ -235,7 +236,7 @@ impl Coded<'_> {
             contexts,
         )?;
         self.dequantize(elements.start, plane, bits, out)?;
-        Ok(plane.iter().filter(|&&symbol| symbol != 0).count())
+        Ok(simd::count_nonzero(Level::best(), plane) as usize)
     }
 
     /// The elements of the symbols of a chunk that starts at element `start`.
@@ -284,10 +285,7 @@ impl Coded<'_> {
             let range = at..end;
             at = end;
             (!range.is_empty()).then(|| Row {
-                live: plane[range.clone()]
-                    .iter()
-                    .fold(0, |any, &symbol| any | symbol)
-                    != 0,
+                live: simd::count_nonzero(Level::best(), &plane[range.clone()]) != 0,
                 range,
             })
         })
@@ -300,25 +298,31 @@ struct Row {
     live: bool,
 }
 
-/// The values of symbols; `direct` has those of tokens without extra bits.
+/// The values of symbols, of which those without extra bits have the `direct` magnitudes.
 fn to_values(
     points: &Points,
-    direct: &[f32; 2 * DIRECT as usize + 1],
+    direct: &[f32; DIRECT as usize],
     plane: &[i8],
     bits: &mut BitReader<'_>,
     out: &mut [f32],
 ) -> Result<()> {
-    for (x, &symbol) in out.iter_mut().zip(plane) {
-        let place = (i32::from(symbol) + DIRECT.cast_signed()) as usize;
-        *x = if let Some(&value) = direct.get(place) {
-            value
-        } else {
+    /// Elements that are looked through if one has a large token.
+    const BLOCK: usize = 64;
+    let large = |symbol: i8| symbol.unsigned_abs() > DIRECT as u8;
+    if !simd::expand(Level::best(), plane, direct, out) {
+        return Ok(());
+    }
+    for (out, plane) in out.chunks_mut(BLOCK).zip(plane.chunks(BLOCK)) {
+        if simd::max_magnitude(Level::best(), plane) <= DIRECT as u8 {
+            continue;
+        }
+        for (x, &symbol) in out.iter_mut().zip(plane).filter(|(_, s)| large(**s)) {
             let index = side::read_index(bits, symbol.unsigned_abs())?;
             let magnitude = points
                 .magnitude(index)
                 .ok_or_else(|| Error::corrupt(format!("an index {index}")))?;
-            if symbol < 0 { -magnitude } else { magnitude }
-        };
+            *x = if symbol < 0 { -magnitude } else { magnitude };
+        }
     }
     Ok(())
 }

@@ -1,243 +1,154 @@
 //! Elements to the body of a context-coded frame.
 
-use crate::bits::BitWriter;
 use crate::bytes::put_varint;
 use crate::config::Quantize;
+use crate::parallel;
 use crate::quantize::Noise;
-use crate::ranges::{FINE_GRID_SHIFT, Grid};
+use crate::ranges::Span;
+use crate::select::Selection;
 
+use super::chunk::Chunk;
 use super::geometry::Geometry;
-use super::model::{Kept, Model};
-use super::points::{Points, Scheme};
-use super::rans::{self, ContextMemory, EncodeTables};
-use super::side;
-use super::token::{self, DIRECT};
+use super::model::Model;
+use super::points::Scheme;
+use super::rans::EncodeTables;
+use super::token::DIRECT;
 
 /// What [`write`] works in, kept from one message to the next.
 #[derive(Debug, Default)]
 pub(crate) struct EncodeMemory {
-    indices: Vec<u32>,
-    symbols: Vec<i8>,
-    plane: Vec<i8>,
-    ends: Vec<u32>,
-    /// Where the ends of each chunk start.
-    chunk_ends: Vec<usize>,
-    starts: Vec<u32>,
-    chunks: Vec<u8>,
-    lengths: Vec<usize>,
-    bits: Vec<u8>,
-    words: Vec<u16>,
-    tables: EncodeTables,
-    contexts: ContextMemory,
+    chunks: Vec<Chunk>,
     model: Model,
+    bits: Vec<u8>,
+    tables: EncodeTables,
 }
 
-/// Appends the elements at the `positions`, ascending, with their `values`.
-///
-/// Of a dead zone the positions are candidates; those inside it are dropped.
+/// Appends the selected elements of `data`, which has a `shape`.
 pub(crate) fn write(
     out: &mut Vec<u8>,
-    shape: &[usize],
+    (data, shape): (&[f32], &[usize]),
     quantize: Quantize,
-    rms: f64,
-    (positions, values): (&mut Vec<u32>, &mut Vec<f32>),
+    found: &Selection,
     noise: Option<Noise>,
     memory: &mut EncodeMemory,
 ) {
-    let Some(mut scheme) = Scheme::choose(quantize, values, rms) else {
+    let Some(span) = found.span else {
         // Any scheme of the same quantizer tells its kind.
-        if let Some(scheme) = Scheme::choose(quantize, &[1.0], 1.0) {
-            scheme.write_kind(out);
-        }
+        Scheme::choose(quantize, Span::ALL, 1.0).write_kind(out);
         put_varint(out, 0);
         return;
     };
+    let mut scheme = Scheme::choose(quantize, span, found.rms);
     scheme.write_kind(out);
     let geometry = Geometry::choose(shape);
-    to_indices(&geometry, &scheme, positions, values, noise, memory);
+    memory.fill(&geometry, &scheme, data, found, noise);
     if let Scheme::DeadZone(dead_zone) = &mut scheme {
-        drop_dead(positions, values, &mut memory.indices);
-        dead_zone.offsets = offsets(dead_zone.step, values, &memory.indices);
+        dead_zone.offsets = offsets(dead_zone.step, &geometry, data, &memory.chunks);
     }
-    put_varint(out, positions.len() as u64);
-    if positions.is_empty() {
+    let kept = memory.fit(&geometry);
+    put_varint(out, kept as u64);
+    if kept == 0 {
         return;
     }
     scheme.write_values(out);
     geometry.write(out);
-    fill_plane(&geometry, positions, values, memory);
-    let EncodeMemory {
-        symbols,
-        plane,
-        starts,
-        model,
-        bits,
-        ..
-    } = memory;
-    model.choose(&geometry, Kept { positions, symbols }, plane, starts);
-    model.write(out, bits);
-    write_chunks(out, &geometry, scheme.by_row().is_some(), positions, memory);
+    memory.model.write(out, &mut memory.bits);
+    memory.write_chunks(out, &geometry, scheme.by_row().is_some());
 }
 
-/// The index of every kept element and the ends of the ranges of every row of
-/// every chunk.
-fn to_indices(
+impl EncodeMemory {
+    /// Finds the symbol of every element.
+    fn fill(
+        &mut self,
+        geometry: &Geometry,
+        scheme: &Scheme,
+        data: &[f32],
+        found: &Selection,
+        noise: Option<Noise>,
+    ) {
+        self.chunks.resize_with(geometry.chunks(), Chunk::default);
+        parallel::for_each(&mut self.chunks, |index, chunk| {
+            let elements = geometry.chunk(index);
+            match scheme {
+                Scheme::DeadZone(dead_zone) if found.all => {
+                    chunk.fill(geometry, *dead_zone, &data[elements]);
+                }
+                _ => chunk.fill_kept(geometry, scheme, &found.kept, noise, elements),
+            }
+        });
+    }
+
+    /// Fits the model and tells how many elements are kept; nothing is fitted
+    /// if none is.
+    fn fit(&mut self, geometry: &Geometry) -> usize {
+        let Self { chunks, model, .. } = self;
+        let per_row = chunks.iter().flat_map(|chunk| &chunk.kept);
+        let kept = per_row.clone().map(|&n| n as usize).sum();
+        if kept == 0 {
+            return 0;
+        }
+        let max_token = chunks.iter().map(|chunk| chunk.max_token).max();
+        let planes = chunks.iter().map(|chunk| &chunk.plane[..]);
+        model.choose_classes(geometry, planes, per_row, max_token.unwrap_or(1));
+        parallel::for_each(chunks, |index, chunk| {
+            chunk.count(model, geometry.chunk(index).start / geometry.width);
+        });
+        model.choose_frequencies(chunks.iter().map(|chunk| &chunk.counts));
+        kept
+    }
+
+    /// Appends the length of every chunk and the chunks.
+    fn write_chunks(&mut self, out: &mut Vec<u8>, geometry: &Geometry, by_row: bool) {
+        self.tables.fill(&self.model, geometry.lanes);
+        let (tables, chunks) = (&self.tables, &mut self.chunks);
+        parallel::for_each(chunks, |_, chunk| {
+            chunk.encode(geometry.lanes, tables, by_row);
+        });
+        for chunk in &*chunks {
+            put_varint(out, chunk.bytes.len() as u64);
+        }
+        for chunk in chunks {
+            out.extend_from_slice(&chunk.bytes);
+        }
+    }
+}
+
+/// Where in their intervals the magnitudes of each index are on average, by a
+/// sample of the tensor if it is large.
+fn offsets(
+    step: f32,
     geometry: &Geometry,
-    scheme: &Scheme,
-    positions: &[u32],
-    values: &[f32],
-    noise: Option<Noise>,
-    memory: &mut EncodeMemory,
-) {
-    let EncodeMemory {
-        indices,
-        ends,
-        chunk_ends,
-        ..
-    } = memory;
-    indices.clear();
-    ends.clear();
-    chunk_ends.clear();
-    let mut quantize = |points: &Points, kept: std::ops::Range<usize>| {
-        let kept = positions[kept.clone()].iter().zip(&values[kept]);
-        indices.extend(kept.map(|(&position, x)| {
-            let uniform = noise.map_or(0.5, |noise| noise.uniform(position));
-            points.index(x.abs(), uniform).unwrap_or(DEAD)
-        }));
-    };
-    let Some(span) = scheme.by_row() else {
-        return quantize(&scheme.points(), 0..positions.len());
-    };
-    let grid = Grid::new(span, FINE_GRID_SHIFT);
-    let mut next = 0;
-    while let Some(&position) = positions.get(next) {
-        let end = geometry.segment_end(position as usize);
-        let len = positions[next..]
-            .iter()
-            .take_while(|&&p| (p as usize) < end)
-            .count();
-        let row = next..next + len;
-        next += len;
-        let largest = values[row.clone()]
-            .iter()
-            .fold(0.0_f32, |max, x| max.max(x.abs()));
-        let index = grid.index(largest);
-        let chunk = position as usize / geometry.chunk_len;
-        chunk_ends.resize(chunk_ends.len().max(chunk + 1), ends.len());
-        ends.push(index);
-        quantize(&scheme.points_to(grid.end(index)), row);
-    }
-    chunk_ends.resize(geometry.chunks() + 1, ends.len());
-}
-
-/// The index of an element in the dead zone.
-const DEAD: u32 = u32::MAX;
-
-fn drop_dead(positions: &mut Vec<u32>, values: &mut Vec<f32>, indices: &mut Vec<u32>) {
-    let mut live = 0;
-    for k in 0..indices.len() {
-        (positions[live], values[live], indices[live]) = (positions[k], values[k], indices[k]);
-        live += usize::from(indices[k] != DEAD);
-    }
-    positions.truncate(live);
-    values.truncate(live);
-    indices.truncate(live);
-}
-
-/// Where in their intervals the magnitudes of each index are on average.
-fn offsets(step: f32, values: &[f32], indices: &[u32]) -> [u8; DIRECT as usize] {
-    let mut sums = [(0.0_f64, 0_u32); DIRECT as usize];
+    data: &[f32],
+    chunks: &[Chunk],
+) -> [u8; DIRECT as usize] {
+    const BLOCK: usize = 64;
+    const SAMPLE: usize = 1 << 16;
+    let stride = (data.len() / SAMPLE).max(1);
+    let mut sums = [(0.0_f64, 0_u32); DIRECT as usize + 1];
     let per_step = 1.0 / f64::from(step);
-    for (x, &index) in values.iter().zip(indices) {
-        let (sum, count) = &mut sums[index.min(DIRECT - 1) as usize];
-        *sum += f64::from(x.abs()) * per_step - f64::from(index);
+    let chunks = data.chunks(geometry.chunk_len).zip(chunks);
+    let blocks = chunks.flat_map(|(data, chunk)| data.chunks(BLOCK).zip(chunk.plane.chunks(BLOCK)));
+    let blocks = blocks.step_by(stride);
+    // By token, zero included, which saves a branch at random.
+    for (x, symbol) in blocks.flat_map(|(data, plane)| data.iter().zip(plane)) {
+        let steps = f64::from(x.abs()) * per_step;
+        let mut token = i32::from(symbol.unsigned_abs());
+        if token > DIRECT.cast_signed() {
+            token = (steps + 0.375) as i32;
+        }
+        let (sum, count) = &mut sums[token.min(DIRECT.cast_signed()) as usize];
+        *sum += steps - f64::from(token - 1);
         *count += 1;
     }
-    sums.map(|(sum, count)| (sum / f64::from(count.max(1)) * 128.0 + 0.5).clamp(0.0, 255.0) as u8)
-}
-
-/// The symbol of every kept element, and of every element.
-fn fill_plane(geometry: &Geometry, positions: &[u32], values: &[f32], memory: &mut EncodeMemory) {
-    let EncodeMemory {
-        indices,
-        symbols,
-        plane,
-        ..
-    } = memory;
-    symbols.clear();
-    symbols.extend(indices.iter().zip(values).map(|(&index, x)| {
-        let token = token::of(index).cast_signed();
-        if x.is_sign_negative() { -token } else { token }
-    }));
-    plane.clear();
-    plane.resize(geometry.elements, 0);
-    for (&position, &symbol) in positions.iter().zip(&*symbols) {
-        plane[position as usize] = symbol;
-    }
-}
-
-/// Appends the length of every chunk and the chunks.
-fn write_chunks(
-    out: &mut Vec<u8>,
-    geometry: &Geometry,
-    by_row: bool,
-    positions: &[u32],
-    memory: &mut EncodeMemory,
-) {
-    memory.tables.fill(&memory.model);
-    memory.chunks.clear();
-    memory.lengths.clear();
-    let mut next = 0;
-    for index in 0..geometry.chunks() {
-        let chunk = geometry.chunk(index);
-        let kept = positions[next..].partition_point(|&p| (p as usize) < chunk.end);
-        let start = memory.chunks.len();
-        write_side(geometry, by_row.then_some(index), next..next + kept, memory);
-        let (states, first) = rans::encode(
-            &memory.plane[chunk.clone()],
-            chunk.start / geometry.width,
-            geometry,
-            &memory.model,
-            &memory.tables,
-            (&mut memory.contexts, &mut memory.words),
-        );
-        for state in &states[..geometry.lanes] {
-            memory.chunks.extend(state.to_le_bytes());
-        }
-        let words = memory.words[first..].iter();
-        memory
-            .chunks
-            .extend(words.flat_map(|word| word.to_le_bytes()));
-        memory.lengths.push(memory.chunks.len() - start);
-        next += kept;
-    }
-    for &length in &memory.lengths {
-        put_varint(out, length as u64);
-    }
-    out.extend_from_slice(&memory.chunks);
-}
-
-/// Appends what a chunk holds besides its symbols; `ends_of` is the chunk if
-/// rows have ranges.
-fn write_side(
-    geometry: &Geometry,
-    ends_of: Option<usize>,
-    kept: std::ops::Range<usize>,
-    memory: &mut EncodeMemory,
-) {
-    debug_assert!(kept.end <= geometry.elements);
-    let mut writer = BitWriter::reusing(std::mem::take(&mut memory.bits));
-    if let Some(chunk) = ends_of {
-        let ends = memory.chunk_ends[chunk]..memory.chunk_ends[chunk + 1];
-        side::write_ends(&mut writer, &memory.ends[ends]);
-    }
-    for &index in memory.indices[kept]
-        .iter()
-        .filter(|&&index| index >= DIRECT)
-    {
-        side::write_extra(&mut writer, index);
-    }
-    memory.bits = writer.finish();
-    put_varint(&mut memory.chunks, memory.bits.len() as u64);
-    memory.chunks.extend_from_slice(&memory.bits);
+    // An index that the sample misses may be there: the middle of its interval.
+    let missed = if stride > 1 { 1.125 } else { 0.0 };
+    std::array::from_fn(|index| {
+        let (sum, count) = sums[index + 1];
+        let mean = if count > 0 {
+            sum / f64::from(count)
+        } else {
+            missed
+        };
+        (mean * 128.0 + 0.5).clamp(0.0, 255.0) as u8
+    })
 }

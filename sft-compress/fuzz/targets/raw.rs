@@ -1,0 +1,4 @@
+//! Bodies of method 0, raw.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| sft_compress_fuzz::check_body(input, 0));
