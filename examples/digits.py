@@ -1,6 +1,7 @@
 """The digits and the small pre-trained vision transformer of the examples, in PyTorch."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ def base_model(seed: int = 1) -> ViTForImageClassification:
     model = ViTForImageClassification.from_pretrained(
         DATA / "digits_vit", num_labels=CLASSES, dtype=torch.float32, ignore_mismatched_sizes=True
     )
-    torch.nn.init.normal_(model.classifier.weight, std=0.02)
-    torch.nn.init.zeros_(model.classifier.bias)
+    head: Any = model.classifier
+    torch.nn.init.normal_(head.weight, std=0.02)
+    torch.nn.init.zeros_(head.bias)
     return model

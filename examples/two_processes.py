@@ -17,10 +17,8 @@ from torch import nn
 import sft
 import sft.torch as st
 
-CODECS = {
-    "activation": sft.Codec.activation(keep=0.5, levels=8),
-    "gradient": sft.Codec.gradient(keep=0.1, levels=8),
-}
+ACTIVATION = sft.Codec.activation(keep=0.5, levels=8)
+GRADIENT = sft.Codec.gradient(keep=0.1, levels=8)
 
 
 def send(link: socket.socket, message: bytes) -> None:
@@ -31,13 +29,13 @@ def send(link: socket.socket, message: bytes) -> None:
 def receive(link: socket.socket) -> bytes:
     """Receive a message; empty at the end."""
     size = link.recv(4, socket.MSG_WAITALL)
-    return link.recv(*struct.unpack("<I", size), socket.MSG_WAITALL) if size else b""
+    return link.recv(int.from_bytes(size, "little"), socket.MSG_WAITALL) if size else b""
 
 
 def serve(listener: socket.socket) -> None:
     """Train the server half with whatever a device sends."""
     _, server_model = st.split(digits.base_model(), after="vit.layers.1")
-    cut, opt = st.Cut(**CODECS), torch.optim.AdamW(server_model.parameters(), 1e-3)
+    cut, opt = st.Cut(ACTIVATION, GRADIENT), torch.optim.AdamW(server_model.parameters(), 1e-3)
     link, _ = listener.accept()
     while message := receive(link):
         labels = torch.frombuffer(bytearray(receive(link)), dtype=torch.int64)
@@ -53,7 +51,7 @@ def serve(listener: socket.socket) -> None:
 def train(port: int, steps: int) -> tuple[list[float], st.Traffic]:
     """Train the device half; return the losses and what crossed."""
     device_model, _ = st.split(digits.base_model(), after="vit.layers.1")
-    cut, opt = st.Cut(**CODECS), torch.optim.AdamW(device_model.parameters(), 1e-3)
+    cut, opt = st.Cut(ACTIVATION, GRADIENT), torch.optim.AdamW(device_model.parameters(), 1e-3)
     (images, labels), _ = digits.load()
     losses: list[float] = []
     with socket.create_connection(("localhost", port)) as link:

@@ -27,7 +27,7 @@ def wrap(model: nn.Module, rank: int) -> nn.Module:
     config = LoraConfig(
         r=rank, lora_alpha=rank, target_modules=linears, modules_to_save=["classifier"]
     )
-    wrapped: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
+    wrapped: nn.Module = get_peft_model(model, config)
     for name, parameter in wrapped.named_parameters():
         if "lora_A" in name:
             nn.init.normal_(parameter, std=1 / rank)
@@ -60,7 +60,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     model.eval()
     hits = model(images).logits.argmax(-1) == labels
     model.train()
-    return hits.float().mean().item()
+    return float(hits.float().mean())
 
 
 def finetune(

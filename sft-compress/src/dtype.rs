@@ -1,3 +1,8 @@
+#![allow(
+    clippy::inline_always,
+    reason = "compiled with the instructions of the loop around it"
+)]
+
 use std::fmt;
 
 /// The type of a tensor's elements.
@@ -32,14 +37,18 @@ impl fmt::Display for Dtype {
 }
 
 /// The value of half-precision bits, exactly; a NaN keeps its payload.
+#[inline(always)]
 pub(crate) fn f16_to_f32(bits: u16) -> f32 {
     let (sign, rest) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff));
+    // Subnormal: a multiple of 2⁻²⁴, exact in `f32`.
+    let subnormal = (rest as f32 * (1.0 / (1 << 24) as f32)).to_bits();
+    // The exponents are biased by 15 and 127, and all ones if not finite.
+    let normal = (rest << 13) + (112 << 23);
+    let not_finite = normal + (112 << 23);
     let magnitude = match rest >> 10 {
-        // Subnormal: a multiple of 2⁻²⁴, exact in `f32`.
-        0 => (rest as f32 * (1.0 / (1 << 24) as f32)).to_bits(),
-        31 => 0x7f80_0000 | (rest & 0x3ff) << 13,
-        // The exponents are biased by 15 and 127.
-        _ => (rest << 13) + (112 << 23),
+        0 => subnormal,
+        31 => not_finite,
+        _ => normal,
     };
     f32::from_bits(sign | magnitude)
 }
@@ -67,6 +76,7 @@ pub(crate) fn f32_to_f16(x: f32) -> u16 {
 }
 
 /// The value of bfloat16 bits, exactly.
+#[inline(always)]
 pub(crate) fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }

@@ -1,32 +1,28 @@
 //! Work on independent parts, on all threads with the feature `rayon`.
 
-/// Calls `work` with the number of each part, the part, and its slice of
-/// `data`, of which each but the last has `len` elements.
+/// Elements of a part that is worth a thread.
+pub(crate) const PART: usize = 1 << 18;
+
+/// Calls `work` with the number of each part and the part.
 #[cfg(feature = "rayon")]
-pub(crate) fn for_each_part<P: Send, T: Send>(
-    parts: &mut [P],
-    data: &mut [T],
-    len: usize,
-    work: impl Fn(usize, &mut P, &mut [T]) + Sync,
-) {
+pub(crate) fn for_each<P: Send>(parts: &mut [P], work: impl Fn(usize, &mut P) + Sync) {
     use rayon::prelude::*;
-    let parts = parts.par_iter_mut().zip(data.par_chunks_mut(len));
-    parts
-        .enumerate()
-        .for_each(|(number, (part, data))| work(number, part, data));
+    let parts = parts.par_iter_mut().enumerate();
+    parts.for_each(|(number, part)| work(number, part));
 }
 
-/// Calls `work` with the number of each part, the part, and its slice of
-/// `data`, of which each but the last has `len` elements.
+/// Calls `work` with the number of each part and the part.
 #[cfg(not(feature = "rayon"))]
-pub(crate) fn for_each_part<P, T>(
-    parts: &mut [P],
-    data: &mut [T],
-    len: usize,
-    work: impl Fn(usize, &mut P, &mut [T]),
-) {
-    let parts = parts.iter_mut().zip(data.chunks_mut(len));
-    for (number, (part, data)) in parts.enumerate() {
-        work(number, part, data);
+pub(crate) fn for_each<P>(parts: &mut [P], work: impl Fn(usize, &mut P)) {
+    for (number, part) in parts.iter_mut().enumerate() {
+        work(number, part);
     }
+}
+
+/// Threads that [`for_each`] may use.
+pub(crate) fn threads() -> usize {
+    #[cfg(feature = "rayon")]
+    return rayon::current_num_threads();
+    #[cfg(not(feature = "rayon"))]
+    1
 }

@@ -1,7 +1,7 @@
 use crate::config::{Config, NonFinite, Quantize, Sparsify};
 use crate::context::{dead_zone_step, row_len};
-use crate::dtype::{bf16_to_f32, f16_to_f32};
 use crate::error::{Error, ErrorKind, Result};
+use crate::parallel::{self, PART};
 use crate::ranges::Span;
 use crate::simd::{self, Candidates, Level};
 use crate::tensor::Elements;
@@ -18,6 +18,7 @@ pub(crate) struct Selection {
     pub(crate) span: Option<Span>,
     /// The root mean square of the tensor, if the quantizer needs it.
     pub(crate) rms: f64,
+    powers: Vec<f64>,
     row: Candidates,
     topk: topk::Memory,
 }
@@ -35,8 +36,8 @@ pub(crate) fn select<'a>(
     match elements {
         Elements::F32(data) if found.fill(data, shape, config) => return Ok(data),
         Elements::F32(data) => memory.extend_from_slice(data),
-        Elements::F16(bits) => memory.extend(bits.iter().map(|&bits| f16_to_f32(bits))),
-        Elements::Bf16(bits) => memory.extend(bits.iter().map(|&bits| bf16_to_f32(bits))),
+        Elements::F16(bits) => simd::extend_f16(Level::best(), bits, memory),
+        Elements::Bf16(bits) => simd::extend_bf16(Level::best(), bits, memory),
     }
     if !matches!(elements, Elements::F32(_)) && found.fill(memory, shape, config) {
         return Ok(memory);
@@ -69,11 +70,10 @@ impl Selection {
     fn fill(&mut self, data: &[f32], shape: &[usize], config: &Config) -> bool {
         let mut least = 0;
         (self.rms, self.all, self.span) = (0.0, false, None);
-        self.kept.positions.clear();
-        self.kept.values.clear();
+        self.kept.clear();
         if let Quantize::DeadZone { step } = config.quantize {
             // No square of a finite number overflows a double.
-            let power = simd::square_sums(Level::best(), data);
+            let power = power(data, &mut self.powers);
             if !power.is_finite() {
                 return false;
             }
@@ -101,8 +101,11 @@ impl Selection {
     fn sparsify(&mut self, data: &[f32], shape: &[usize], sparsify: Sparsify, least: u32) {
         let (kept, memory) = (&mut self.kept, &mut self.topk);
         match sparsify {
-            Sparsify::None => topk::at_least(data, 0, least, kept),
-            Sparsify::Threshold(t) => topk::at_least(data, 0, least.max(t.to_bits()), kept),
+            Sparsify::None => topk::at_least(data, 0, least, kept, &mut memory.parts),
+            Sparsify::Threshold(t) => {
+                let least = least.max(t.to_bits());
+                topk::at_least(data, 0, least, kept, &mut memory.parts);
+            }
             Sparsify::TopK(keep) => {
                 topk::largest(data, 0, kept_count(keep, data.len()), kept, memory);
             }
@@ -117,6 +120,16 @@ impl Selection {
             }
         }
     }
+}
+
+/// The sum of squares: that of each part, added in order.
+fn power(data: &[f32], parts: &mut Vec<f64>) -> f64 {
+    parts.resize(data.len().div_ceil(PART), 0.0);
+    parallel::for_each(parts, |number, power| {
+        let part = &data[number * PART..data.len().min((number + 1) * PART)];
+        *power = simd::square_sums(Level::best(), part);
+    });
+    parts.iter().sum()
 }
 
 /// Equation (10) solved for K: the number of elements to keep of `elements`.

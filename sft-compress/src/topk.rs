@@ -1,3 +1,4 @@
+use crate::parallel::{self, PART};
 use crate::quantize::Noise;
 use crate::simd::{self, Candidates, Level};
 
@@ -17,9 +18,9 @@ pub(crate) fn largest(
     memory: &mut Memory,
 ) {
     let bracket = likely_bracket(data, k, &mut memory.sample);
-    at_least(data, start, bracket.lo, found);
+    at_least(data, start, bracket.lo, found, &mut memory.parts);
     if found.positions.len() < k && bracket.lo > 1 {
-        at_least(data, start, 1, found);
+        at_least(data, start, 1, found, &mut memory.parts);
     }
     if found.positions.len() > k {
         drop_smallest(found, k, bracket.hi, memory);
@@ -30,6 +31,7 @@ pub(crate) fn largest(
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     sample: Vec<u32>,
+    pub(crate) parts: Vec<Candidates>,
     below: Candidates,
     bin: Vec<u32>,
 }
@@ -81,11 +83,31 @@ fn likely_bracket(data: &[f32], k: usize, sample: &mut Vec<u32>) -> Bracket {
     }
 }
 
-/// Finds the elements whose magnitude bits are at least `lo`, and not zero.
-pub(crate) fn at_least(data: &[f32], start: u32, lo: u32, out: &mut Candidates) {
-    out.positions.clear();
-    out.values.clear();
-    simd::collect(Level::best(), data, start, lo.max(1)..NO_BITS, out);
+/// Finds the elements whose magnitude bits are at least `lo`, and not zero;
+/// `parts` is memory to work in.
+pub(crate) fn at_least(
+    data: &[f32],
+    start: u32,
+    lo: u32,
+    out: &mut Candidates,
+    parts: &mut Vec<Candidates>,
+) {
+    let (level, bits) = (Level::best(), lo.max(1)..NO_BITS);
+    out.clear();
+    if parallel::threads() == 1 || data.len() <= PART {
+        return simd::collect(level, data, start, bits, out);
+    }
+    parts.resize_with(data.len().div_ceil(PART), Candidates::default);
+    parallel::for_each(parts, |number, part| {
+        let elements = number * PART..data.len().min((number + 1) * PART);
+        let start = start + elements.start as u32;
+        part.clear();
+        simd::collect(level, &data[elements], start, bits.clone(), part);
+    });
+    for part in parts {
+        out.positions.extend_from_slice(&part.positions);
+        out.values.extend_from_slice(&part.values);
+    }
 }
 
 /// Keeps the `k` of the found elements with the largest magnitudes, fewer than
@@ -94,8 +116,7 @@ fn drop_smallest(found: &mut Candidates, k: usize, hi: u32, memory: &mut Memory)
     let Memory { below, bin, .. } = memory;
     let level = Level::best();
     let inside = |hi: u32, below: &mut Candidates| {
-        below.positions.clear();
-        below.values.clear();
+        below.clear();
         simd::collect(level, &found.values, 0, 0..hi, below);
         found.values.len() - below.values.len()
     };
@@ -203,7 +224,7 @@ mod tests {
         let expected = by_sorting(&data, 100);
         for hi in [0, 1, 900.0_f32.to_bits(), 901.0_f32.to_bits(), NO_BITS] {
             let mut found = Candidates::default();
-            at_least(&data, 0, 1, &mut found);
+            at_least(&data, 0, 1, &mut found, &mut Vec::new());
             drop_smallest(&mut found, 100, hi, &mut Memory::default());
             assert_eq!(found.positions, expected, "hi {hi}");
         }

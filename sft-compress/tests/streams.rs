@@ -74,10 +74,7 @@ fn used_encoders_and_decoders_give_the_same() {
 #[cfg(not(feature = "rayon"))]
 #[test]
 fn messages_after_the_first_allocate_nothing() {
-    for codec in [
-        Codec::dead_zone(0.3).unwrap(),
-        Codec::gradient(0.2, 8).unwrap(),
-    ] {
+    for codec in codecs() {
         let (mut encoder, mut decoder) = (Encoder::new(codec), Decoder::new());
         let (mut frame, mut tensor) = (Vec::new(), Tensor::default());
         let data = data(1);

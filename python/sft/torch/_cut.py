@@ -205,7 +205,7 @@ class Cut(nn.Module):
         self.traffic.up.add(len(message), z.nbytes + sum(x.nbytes for x in sent))
         return _message.join(z, tuple(x.to(device) for x in sent), plan)
 
-    def encode_gradient(self, grad: Tensor) -> bytes:
+    def encode_gradient(self, grad: Tensor | None) -> bytes:
         """Encode the gradient of an activation on the server.
 
         Parameters
@@ -233,7 +233,8 @@ class Cut(nn.Module):
         >>> cut.decode_gradient(cut.encode_gradient(torch.ones(4, 8))).shape
         torch.Size([4, 8])
         """
-        frame = self._encode(_arrays.check(grad, "grad"), _DOWN)
+        grad = _arrays.check(grad, "grad")
+        frame = self._encode(grad, _DOWN)
         self.traffic.down.add(len(frame), grad.nbytes)
         return frame
 

@@ -18,6 +18,9 @@ use super::token::{self, DIRECT};
 pub(super) struct Chunk {
     indices: Vec<u32>,
     symbols: Vec<i8>,
+    /// The symbol of every element, and its code.
+    pub(super) plane: Vec<i8>,
+    codes: Vec<u16>,
     /// The ends of the ranges of its rows, if they have some.
     ends: Vec<u32>,
     /// The indices whose tokens have extra bits.
@@ -33,18 +36,13 @@ pub(super) struct Chunk {
 
 impl Chunk {
     /// Finds the symbols of all elements of a chunk of `data` in a dead zone.
-    pub(super) fn fill(
-        &mut self,
-        geometry: &Geometry,
-        dead_zone: DeadZone,
-        data: &[f32],
-        plane: &mut [i8],
-    ) {
+    pub(super) fn fill(&mut self, geometry: &Geometry, dead_zone: DeadZone, data: &[f32]) {
         /// Elements that are looked through if one has a large token.
         const BLOCK: usize = 256;
         let (level, per_step) = (Level::best(), 1.0 / dead_zone.step);
         self.large.clear();
-        for (data, plane) in data.chunks(BLOCK).zip(plane.chunks_mut(BLOCK)) {
+        self.plane.resize(data.len(), 0);
+        for (data, plane) in data.chunks(BLOCK).zip(self.plane.chunks_mut(BLOCK)) {
             if !simd::dead_zone(level, data, per_step, plane) {
                 continue;
             }
@@ -56,22 +54,21 @@ impl Chunk {
                 }
             }
         }
-        self.survey(geometry, plane);
+        self.survey(geometry);
     }
 
-    /// Finds the symbols of those `kept` elements that lie in the chunk of
-    /// elements `start..`.
+    /// Finds the symbols of those `kept` elements that lie in the chunk's.
     pub(super) fn fill_kept(
         &mut self,
         geometry: &Geometry,
         scheme: &Scheme,
         kept: &Candidates,
         noise: Option<Noise>,
-        (start, plane): (usize, &mut [i8]),
+        elements: Range<usize>,
     ) {
-        let end = start + plane.len();
-        let [first, last] =
-            [start, end].map(|end| kept.positions.partition_point(|&p| (p as usize) < end));
+        let start = elements.start;
+        let [first, last] = [start, elements.end]
+            .map(|end| kept.positions.partition_point(|&p| (p as usize) < end));
         let (positions, values) = (&kept.positions[first..last], &kept.values[first..last]);
         self.indices.clear();
         self.large.clear();
@@ -87,11 +84,12 @@ impl Chunk {
         } else {
             self.tokens(values);
         }
-        plane.fill(0);
+        self.plane.clear();
+        self.plane.resize(elements.len(), 0);
         for (&position, &symbol) in positions.iter().zip(&self.symbols) {
-            plane[position as usize - start] = symbol;
+            self.plane[position as usize - start] = symbol;
         }
-        self.survey(geometry, plane);
+        self.survey(geometry);
     }
 
     /// Quantizes each row, or the part of it in the chunk, in a range of its own.
@@ -131,8 +129,8 @@ impl Chunk {
         }
     }
 
-    fn survey(&mut self, geometry: &Geometry, plane: &[i8]) {
-        let level = Level::best();
+    fn survey(&mut self, geometry: &Geometry) {
+        let (level, plane) = (Level::best(), &self.plane);
         self.kept.clear();
         let rows = plane.chunks(geometry.width);
         self.kept
@@ -142,13 +140,7 @@ impl Chunk {
 
     /// Makes the bytes of the chunk: the ends of its rows' ranges, if they have
     /// some, the extra bits of its large indices, and its symbols by their codes.
-    pub(super) fn encode(
-        &mut self,
-        codes: &[u16],
-        lanes: usize,
-        tables: &EncodeTables,
-        by_row: bool,
-    ) {
+    pub(super) fn encode(&mut self, lanes: usize, tables: &EncodeTables, by_row: bool) {
         let mut writer = BitWriter::reusing(std::mem::take(&mut self.bits));
         if by_row {
             side::write_ends(&mut writer, &self.ends);
@@ -160,7 +152,7 @@ impl Chunk {
         self.bytes.clear();
         put_varint(&mut self.bytes, self.bits.len() as u64);
         self.bytes.extend_from_slice(&self.bits);
-        let (states, first) = rans::encode(codes, lanes, tables, &mut self.words);
+        let (states, first) = rans::encode(&self.codes, lanes, tables, &mut self.words);
         for state in &states[..lanes] {
             self.bytes.extend(state.to_le_bytes());
         }
@@ -173,15 +165,10 @@ impl Chunk {
     }
 
     /// Finds and counts the codes of the chunk's elements.
-    pub(super) fn count(
-        &mut self,
-        model: &Model,
-        first_row: usize,
-        plane: &[i8],
-        codes: &mut [u16],
-    ) {
-        model.codes(first_row, plane, codes);
-        self.counts.fill(model, codes);
+    pub(super) fn count(&mut self, model: &Model, first_row: usize) {
+        self.codes.resize(self.plane.len(), 0);
+        model.codes(first_row, &self.plane, &mut self.codes);
+        self.counts.fill(model, &self.codes);
     }
 }
 

@@ -81,10 +81,10 @@ pub(crate) struct Memory {
 }
 
 /// Divides channels into at most `classes` of similar statistics, by the
-/// symbols of a `plane` of rows of `width` channels.
-pub(crate) fn of_channels(
-    plane: &[i8],
-    width: usize,
+/// symbols of `count` rows of `width` channels.
+pub(crate) fn of_channels<'a>(
+    rows: impl Iterator<Item = &'a [i8]>,
+    (count, width): (usize, usize),
     classes: usize,
     out: &mut Vec<u8>,
     memory: &mut Memory,
@@ -94,13 +94,13 @@ pub(crate) fn of_channels(
     if classes < 2 {
         return;
     }
-    let step = (plane.len().div_ceil(width) / SAMPLED_ROWS).max(1);
+    let step = (count / SAMPLED_ROWS).max(1);
     for counts in &mut memory.by_kind {
         counts.clear();
         counts.resize(width, 0);
     }
     let mut sampled = 0;
-    for row in plane.chunks(width).step_by(step) {
+    for row in rows.step_by(step) {
         simd::count_kinds(Level::best(), row, &mut memory.by_kind);
         sampled += 1;
     }
@@ -200,7 +200,13 @@ mod tests {
             })
             .collect();
         let mut classes = Vec::new();
-        of_channels(&plane, 60, 3, &mut classes, &mut Memory::default());
+        of_channels(
+            plane.chunks(60),
+            (200, 60),
+            3,
+            &mut classes,
+            &mut Memory::default(),
+        );
         for c in 0..60 {
             assert_eq!(classes[c], classes[c % 3], "channel {c}");
         }

@@ -96,12 +96,12 @@ impl Model {
         self.neighbours == 3
     }
 
-    /// Chooses what shares statistics, by all symbols, and by how many elements
-    /// each row keeps.
+    /// Chooses what shares statistics, by the symbols of all chunks, and by how
+    /// many elements each row keeps.
     pub(crate) fn choose_classes<'a>(
         &mut self,
         geometry: &Geometry,
-        plane: &[i8],
+        planes: impl Iterator<Item = &'a [i8]>,
         per_row: impl Iterator<Item = &'a u32>,
         max_token: u8,
     ) {
@@ -123,7 +123,9 @@ impl Model {
         self.per_row.extend(per_row);
         classes::of_rows(&self.per_row, width, self.row_classes, &mut self.rows);
         let (channels, memory) = (&mut self.channels, &mut self.clusters);
-        classes::of_channels(plane, width, self.channel_classes, channels, memory);
+        let rows = planes.flat_map(|plane| plane.chunks(width));
+        let shape = (geometry.rows(), width);
+        classes::of_channels(rows, shape, self.channel_classes, channels, memory);
         let mut channel_codes = std::mem::take(&mut self.channel_codes);
         channel_codes.clear();
         channel_codes.extend(self.channels.iter().map(|&class| self.first_code(0, class)));
@@ -227,7 +229,7 @@ impl Model {
         let kept = rows.map(|row| simd::count_nonzero(Level::SCALAR, row));
         let kept: Vec<u32> = kept.collect();
         let max_token = simd::max_magnitude(Level::SCALAR, plane);
-        model.choose_classes(geometry, plane, kept.iter(), max_token);
+        model.choose_classes(geometry, [plane].into_iter(), kept.iter(), max_token);
         let chunks = (0..geometry.chunks()).map(|index| {
             let elements = geometry.chunk(index);
             let (mut codes, mut counts) = (vec![0; elements.len()], Counts::default());

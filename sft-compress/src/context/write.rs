@@ -2,7 +2,7 @@
 
 use crate::bytes::put_varint;
 use crate::config::Quantize;
-use crate::parallel::for_each_part;
+use crate::parallel;
 use crate::quantize::Noise;
 use crate::ranges::Span;
 use crate::select::Selection;
@@ -17,9 +17,6 @@ use super::token::DIRECT;
 /// What [`write`] works in, kept from one message to the next.
 #[derive(Debug, Default)]
 pub(crate) struct EncodeMemory {
-    /// The symbol of every element, and its code.
-    plane: Vec<i8>,
-    codes: Vec<u16>,
     chunks: Vec<Chunk>,
     model: Model,
     bits: Vec<u8>,
@@ -46,7 +43,7 @@ pub(crate) fn write(
     let geometry = Geometry::choose(shape);
     memory.fill(&geometry, &scheme, data, found, noise);
     if let Scheme::DeadZone(dead_zone) = &mut scheme {
-        dead_zone.offsets = offsets(dead_zone.step, data, &memory.plane);
+        dead_zone.offsets = offsets(dead_zone.step, &geometry, data, &memory.chunks);
     }
     let kept = memory.fit(&geometry);
     put_varint(out, kept as u64);
@@ -69,19 +66,14 @@ impl EncodeMemory {
         found: &Selection,
         noise: Option<Noise>,
     ) {
-        self.plane.resize(geometry.elements, 0);
         self.chunks.resize_with(geometry.chunks(), Chunk::default);
-        let (chunks, plane) = (&mut self.chunks[..], &mut self.plane[..]);
-        for_each_part(chunks, plane, geometry.chunk_len, |index, chunk, plane| {
+        parallel::for_each(&mut self.chunks, |index, chunk| {
             let elements = geometry.chunk(index);
             match scheme {
                 Scheme::DeadZone(dead_zone) if found.all => {
-                    chunk.fill(geometry, *dead_zone, &data[elements], plane);
+                    chunk.fill(geometry, *dead_zone, &data[elements]);
                 }
-                _ => {
-                    let plane = (elements.start, plane);
-                    chunk.fill_kept(geometry, scheme, &found.kept, noise, plane);
-                }
+                _ => chunk.fill_kept(geometry, scheme, &found.kept, noise, elements),
             }
         });
     }
@@ -89,25 +81,17 @@ impl EncodeMemory {
     /// Fits the model and tells how many elements are kept; nothing is fitted
     /// if none is.
     fn fit(&mut self, geometry: &Geometry) -> usize {
-        let Self {
-            plane,
-            codes,
-            chunks,
-            model,
-            ..
-        } = self;
+        let Self { chunks, model, .. } = self;
         let per_row = chunks.iter().flat_map(|chunk| &chunk.kept);
         let kept = per_row.clone().map(|&n| n as usize).sum();
         if kept == 0 {
             return 0;
         }
         let max_token = chunks.iter().map(|chunk| chunk.max_token).max();
-        model.choose_classes(geometry, plane, per_row, max_token.unwrap_or(1));
-        codes.resize(plane.len(), 0);
-        for_each_part(chunks, codes, geometry.chunk_len, |index, chunk, codes| {
-            let elements = geometry.chunk(index);
-            let first_row = elements.start / geometry.width;
-            chunk.count(model, first_row, &plane[elements], codes);
+        let planes = chunks.iter().map(|chunk| &chunk.plane[..]);
+        model.choose_classes(geometry, planes, per_row, max_token.unwrap_or(1));
+        parallel::for_each(chunks, |index, chunk| {
+            chunk.count(model, geometry.chunk(index).start / geometry.width);
         });
         model.choose_frequencies(chunks.iter().map(|chunk| &chunk.counts));
         kept
@@ -117,14 +101,9 @@ impl EncodeMemory {
     fn write_chunks(&mut self, out: &mut Vec<u8>, geometry: &Geometry, by_row: bool) {
         self.tables.fill(&self.model, geometry.lanes);
         let (tables, chunks) = (&self.tables, &mut self.chunks);
-        for_each_part(
-            chunks,
-            &mut self.codes,
-            geometry.chunk_len,
-            |_, chunk, codes| {
-                chunk.encode(codes, geometry.lanes, tables, by_row);
-            },
-        );
+        parallel::for_each(chunks, |_, chunk| {
+            chunk.encode(geometry.lanes, tables, by_row);
+        });
         for chunk in &*chunks {
             put_varint(out, chunk.bytes.len() as u64);
         }
@@ -136,13 +115,20 @@ impl EncodeMemory {
 
 /// Where in their intervals the magnitudes of each index are on average, by a
 /// sample of the tensor if it is large.
-fn offsets(step: f32, data: &[f32], plane: &[i8]) -> [u8; DIRECT as usize] {
+fn offsets(
+    step: f32,
+    geometry: &Geometry,
+    data: &[f32],
+    chunks: &[Chunk],
+) -> [u8; DIRECT as usize] {
     const BLOCK: usize = 64;
     const SAMPLE: usize = 1 << 16;
     let stride = (data.len() / SAMPLE).max(1);
     let mut sums = [(0.0_f64, 0_u32); DIRECT as usize + 1];
     let per_step = 1.0 / f64::from(step);
-    let blocks = data.chunks(BLOCK).zip(plane.chunks(BLOCK)).step_by(stride);
+    let chunks = data.chunks(geometry.chunk_len).zip(chunks);
+    let blocks = chunks.flat_map(|(data, chunk)| data.chunks(BLOCK).zip(chunk.plane.chunks(BLOCK)));
+    let blocks = blocks.step_by(stride);
     // By token, zero included, which saves a branch at random.
     for (x, symbol) in blocks.flat_map(|(data, plane)| data.iter().zip(plane)) {
         let steps = f64::from(x.abs()) * per_step;

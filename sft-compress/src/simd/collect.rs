@@ -12,6 +12,13 @@ pub(crate) struct Candidates {
     pub(crate) values: Vec<f32>,
 }
 
+impl Candidates {
+    pub(crate) fn clear(&mut self) {
+        self.positions.clear();
+        self.values.clear();
+    }
+}
+
 /// Elements between two looks at the capacity.
 pub(super) const BLOCK: usize = 1024;
 

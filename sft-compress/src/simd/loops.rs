@@ -1,5 +1,6 @@
 #![allow(clippy::inline_always, reason = "compiled for each level")]
 
+use crate::dtype::{bf16_to_f32, f16_to_f32};
 use crate::quantize::{LogScale, Noise, Scale};
 
 use super::Level;
@@ -35,6 +36,20 @@ macro_rules! for_each_level {
             }
         }
     };
+}
+
+for_each_level! {
+    /// Appends half-precision numbers.
+    fn extend_f16(bits: &[u16], out: &mut Vec<f32>) {
+        out.extend(bits.iter().map(|&bits| f16_to_f32(bits)));
+    }
+}
+
+for_each_level! {
+    /// Appends bfloat16 numbers.
+    fn extend_bf16(bits: &[u16], out: &mut Vec<f32>) {
+        out.extend(bits.iter().map(|&bits| bf16_to_f32(bits)));
+    }
 }
 
 for_each_level! {

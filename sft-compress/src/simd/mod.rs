@@ -22,7 +22,7 @@ mod symbols;
 pub(crate) use collect::{Candidates, collect, keep_at_least};
 pub(crate) use level::Level;
 pub(crate) use loops::{
-    RowCodes, Spaced, count_kinds, count_nonzero, dead_zone, fill_codes, max_magnitude, quantize,
-    span, square_sums, to_symbols,
+    RowCodes, Spaced, count_kinds, count_nonzero, dead_zone, extend_bf16, extend_f16, fill_codes,
+    max_magnitude, quantize, span, square_sums, to_symbols,
 };
 pub(crate) use symbols::{CODES, Contexts, LANES, decode_symbols, encode_symbols, expand};
