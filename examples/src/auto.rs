@@ -8,8 +8,7 @@ use std::fmt;
 use candle_core::Tensor;
 use sft_compress::{Codec, RateTable, TensorView};
 use sft_core::{
-    Adapters, Data, DeviceHalf, Error, Head, Images, Model, Result, Scheme, ServerHalf, Vit,
-    Wireless,
+    Adapters, Data, DeviceHalf, Error, Head, Model, Result, Scheme, ServerHalf, Step, Wireless,
 };
 use sft_opt::{
     Compression, Configuration, Constraint, CutOption, JointProblem, Link, Outcome, Problem, Rate,
@@ -34,11 +33,11 @@ const PAPER_BITS: u32 = 3;
 #[derive(Clone, Copy)]
 pub struct Task<'a> {
     /// The model.
-    pub model: &'a Vit,
+    pub model: &'a dyn Model,
     /// The head to start from.
     pub head: &'a Head,
     /// The training data of all devices.
-    pub train: &'a Images,
+    pub train: &'a dyn Data,
     /// The devices and the channel.
     pub wireless: &'a Wireless,
 }
@@ -176,14 +175,18 @@ impl Tensors {
         let Adapters { blocks, head } =
             Adapters::new(task.model, lora, task.head.clone(), settings.seed);
         let (device, server) = blocks.split_at(cut);
-        let device = DeviceHalf::new(task.model, lora, device, optimizer, settings.lr)?;
-        let mut server = ServerHalf::new(task.model, lora, server, &head, optimizer, settings.lr)?;
+        let device = DeviceHalf::new(task.model, lora, device, optimizer)?;
+        let mut server = ServerHalf::new(task.model, lora, server, &head, optimizer)?;
         let all = task.train.len();
         let images: Vec<usize> = (0..samples).map(|i| i * all / samples).collect();
         let labels: Vec<u32> = images.iter().map(|&i| task.train.label(i)).collect();
-        let activation = device.forward(&task.train.inputs(&images)?)?.detach();
-        let step = server.step(&activation, &labels, true)?;
-        let gradient = step.gradient.ok_or(Error::NoGradient(0))?;
+        let step = Step {
+            learning_rate: settings.lr,
+            dropout_seed: settings.seed,
+        };
+        let activation = device.forward(&task.train.inputs(&images)?, step)?.detach();
+        let answer = server.step(&activation, &labels, true, step)?;
+        let gradient = answer.gradient.ok_or(Error::NoGradient(0))?;
         let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
         Ok(Self {
             activation: values(&activation)?,
