@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, SupportsIndex, final
 
@@ -14,10 +15,11 @@ __all__ = [
     "Measure",
     "RateTable",
     "Solution",
+    "SolverError",
+    "TwoPoolSolution",
     "__version__",
     "allocate_bandwidth",
-    "allocate_even",
-    "allocate_random",
+    "allocate_two_pools",
     "decode",
     "inspect",
     "measure",
@@ -215,23 +217,55 @@ class Solution:
     @property
     def iterations(self) -> int: ...
 
+@final
+class TwoPoolSolution:
+    @property
+    def shares(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]: ...
+    @property
+    def tau_s(self) -> float: ...
+    @property
+    def tau_minus_amax_s(self) -> float: ...
+    @property
+    def regime(
+        self,
+    ) -> Literal["bandwidth", "cap_or_floor", "no_demand", "infeasible"]: ...
+    @property
+    def iterations(self) -> int: ...
+
+class SolverError(RuntimeError):
+    constraint: Literal["accuracy", "memory", "bandwidth"]
+
 def allocate_bandwidth(
     a_s: npt.ArrayLike,
     c_bits_per_bps_hz: npt.ArrayLike,
     total_hz: float,
     cap_hz: npt.ArrayLike | None = None,
-) -> Solution: ...
-def allocate_even(
-    a_s: npt.ArrayLike,
-    c_bits_per_bps_hz: npt.ArrayLike,
-    total_hz: float,
-    cap_hz: npt.ArrayLike | None = None,
-) -> Solution: ...
-def allocate_random(
-    a_s: npt.ArrayLike,
-    c_bits_per_bps_hz: npt.ArrayLike,
-    total_hz: float,
-    cap_hz: npt.ArrayLike | None = None,
     *,
+    rule: Literal["optimal", "even", "proportional", "random"] = "optimal",
     seed: SupportsIndex = 0,
 ) -> Solution: ...
+def allocate_two_pools(
+    a_s: npt.ArrayLike,
+    demands: tuple[npt.ArrayLike, npt.ArrayLike],
+    totals: tuple[float, float],
+    caps: tuple[npt.ArrayLike | None, npt.ArrayLike | None] | None = None,
+) -> TwoPoolSolution: ...
+
+# What the modules of sft call; systems and settings go as JSON.
+def _accuracy(
+    surface: str, keep: npt.ArrayLike, bits: npt.ArrayLike
+) -> npt.NDArray[np.float64]: ...
+def _beta(keep: float, bits: int) -> float | None: ...
+def _fit(
+    keep: npt.ArrayLike, bits: npt.ArrayLike, accuracy: npt.ArrayLike, scale: str
+) -> tuple[str, npt.NDArray[np.float64]]: ...
+def _optimize(system: str, compression: str) -> dict[str, Any]: ...
+def _predict(system: str, forecast: str) -> dict[str, Any]: ...
+def _system(system: str) -> str: ...
+def _finetune(
+    model: str | os.PathLike[str],
+    train: tuple[Any, Any],
+    test: tuple[Any, Any] | None,
+    options: dict[str, Any],
+    watch: Callable[[int, int, list[str]], object],
+) -> tuple[list[str], float, BaseException | None]: ...

@@ -162,6 +162,13 @@ pub(crate) fn vector<'py>(
     Ok(array.try_readonly()?)
 }
 
+/// Values that nobody may change.
+pub(crate) fn frozen(py: Python<'_>, values: Vec<f64>) -> Bound<'_, PyArray1<f64>> {
+    let array = values.into_pyarray(py);
+    array.readwrite().make_nonwriteable();
+    array
+}
+
 /// The bytes of `frame`. Only `bytes` cannot change without the lock: others are copied.
 pub(crate) fn frame_bytes<'a>(frame: &'a Bound<'_, PyAny>) -> PyResult<Cow<'a, [u8]>> {
     if let Ok(bytes) = frame.cast::<PyBytes>() {

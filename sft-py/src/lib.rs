@@ -25,10 +25,12 @@ mod error;
 mod feedback;
 /// `sft.decode`, `sft.inspect` and `sft.measure`.
 mod frame;
-/// `sft.allocate_bandwidth`, its baselines and `sft.Solution`.
+/// The solvers.
 mod opt;
 /// `sft.RateTable`.
 mod rate;
+/// The trainer.
+mod train;
 
 /// Compiled part of sft; import `sft` instead.
 #[pyo3::pymodule]
@@ -36,15 +38,20 @@ mod _sft {
     #[pymodule_export]
     use crate::codec::Codec;
     #[pymodule_export]
-    use crate::error::CodecError;
+    use crate::error::{CodecError, SolverError};
     #[pymodule_export]
     use crate::feedback::ErrorFeedback;
     #[pymodule_export]
     use crate::frame::{Info, Measure, decode, inspect, measure};
     #[pymodule_export]
-    use crate::opt::{Solution, allocate_bandwidth, allocate_even, allocate_random};
+    use crate::opt::{
+        _accuracy, _beta, _fit, _optimize, _predict, _system, Solution, TwoPoolSolution,
+        allocate_bandwidth, allocate_two_pools,
+    };
     #[pymodule_export]
     use crate::rate::{Choice, RateTable};
+    #[pymodule_export]
+    use crate::train::_finetune;
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name")]
