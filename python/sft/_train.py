@@ -1,5 +1,6 @@
 """The reference trainer: split fine-tuning of a vision transformer on simulated devices."""
 
+import importlib
 import importlib.util
 import json
 import os
@@ -185,7 +186,11 @@ class Run:
 
         Examples
         --------
-        `save` has one.
+        >>> import sft
+        >>> sft.Run.load("no.json")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: [Errno 2] No such file or directory: 'no.json'
 
         """
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -438,9 +443,7 @@ class _Watch:
         if not self._shown:
             return
         if self._bar is None:
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=total, unit="batch")
+            self._bar = importlib.import_module("tqdm.auto").tqdm(total=total, unit="batch")
         for r in rounds:
             self._bar.set_postfix_str(f"round {r.round}: {r.accuracy:.1%}", refresh=False)
         self._bar.update(done - self._bar.n)

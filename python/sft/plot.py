@@ -55,7 +55,10 @@ def accuracy(run: Runs, *, ax: Axes | None = None) -> Axes:
 
     Examples
     --------
-    See the example of this module.
+    >>> import sft, sft.plot
+    >>> run = sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0)
+    >>> sft.plot.accuracy(run).get_xlabel()
+    'round'
 
     """
     ax = _draw(run, ax, lambda r: (np.array([x.round for x in r.rounds]), 100 * r.accuracy))
@@ -82,7 +85,10 @@ def traffic(run: Runs, *, ax: Axes | None = None) -> Axes:
 
     Examples
     --------
-    See the example of this module.
+    >>> import sft, sft.plot
+    >>> run = sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0)
+    >>> sft.plot.traffic(run).get_xlabel()
+    'traffic of all devices, MB'
 
     """
     ax = _draw(run, ax, lambda r: (r.bytes.cumsum() / 1e6, 100 * r.accuracy))
@@ -109,7 +115,10 @@ def delay(run: Runs, *, ax: Axes | None = None) -> Axes:
 
     Examples
     --------
-    See the example of this module.
+    >>> import sft, sft.plot
+    >>> run = sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0)
+    >>> sft.plot.delay(run).get_xlabel()
+    'modelled time, s'
 
     """
     ax = _draw(run, ax, lambda r: (r.delay_s.cumsum(), 100 * r.accuracy))

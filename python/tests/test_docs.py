@@ -12,11 +12,27 @@ from typing import Any
 import pytest
 
 import sft
+import sft.plot
 import sft.torch
 
 ROOT = Path(__file__).parents[2]
 # The classes that a user makes; the others are results, made by functions.
-WITH_EXAMPLES = {"Codec", "ErrorFeedback", "RateTable", "torch.Cut"}
+WITH_EXAMPLES = {
+    "Accuracy",
+    "Codec",
+    "Compression",
+    "Device",
+    "ErrorFeedback",
+    "RateTable",
+    "Server",
+    "Setting",
+    "System",
+    "Training",
+    "Vit",
+    "torch.Cut",
+}
+# Results that have methods.
+WITH_METHODS = {"Plan", "Prediction", "Run"}
 # What `torch.nn.Module` asks of its subclasses.
 HOOKS = {"forward", "extra_repr", "get_extra_state", "set_extra_state"}
 
@@ -24,15 +40,18 @@ HOOKS = {"forward", "extra_repr", "get_extra_state", "set_extra_state"}
 def documented() -> dict[str, Any]:
     """Return the packages, their public names, and the public members of their classes."""
     public = {name: getattr(sft, name) for name in sft.__all__ if name != "__version__"}
+    public |= {f"plot.{name}": getattr(sft.plot, name) for name in sft.plot.__all__}
     public |= {f"torch.{name}": getattr(sft.torch, name) for name in sft.torch.__all__}
     classes = {name: item for name, item in public.items() if inspect.isclass(item)}
     members = {
         f"{name}.{member}": getattr(item, member)
         for name, item in classes.items()
         for member in vars(item)
-        if not member.startswith("_") and name in WITH_EXAMPLES
+        if not member.startswith("_") and name in WITH_EXAMPLES | WITH_METHODS
+        # Not the defaults of a dataclass.
+        if callable(getattr(item, member)) or inspect.isdatadescriptor(getattr(item, member))
     }
-    return {"sft": sft, "sft.torch": sft.torch, **public, **members}
+    return {"sft": sft, "sft.plot": sft.plot, "sft.torch": sft.torch, **public, **members}
 
 
 @pytest.mark.parametrize("name", documented())

@@ -22,9 +22,9 @@ each_call = pytest.mark.parametrize(
         lambda seed: CODEC.encode(X, seed),
         lambda seed: sft.decode(CODEC.encode(X[: 1 + seed])).tobytes(),
         lambda seed: sft.allocate_bandwidth(A_S, C, 1e6 * (1 + seed)).b_hz.tobytes(),
-        lambda seed: sft.allocate_random(A_S, C, 1e6, seed=seed).b_hz.tobytes(),
+        lambda seed: sft.allocate_bandwidth(A_S, C, 1e6, rule="random", seed=seed).b_hz.tobytes(),
     ],
-    ids=["encode", "decode", "allocate_bandwidth", "allocate_random"],
+    ids=["encode", "decode", "allocate_bandwidth", "random rule"],
 )
 
 
@@ -52,9 +52,9 @@ def lock_is_kept_until_released() -> Iterator[None]:
         lambda: CODEC.encode(X),
         lambda: sft.decode(FRAME),
         lambda: sft.allocate_bandwidth(A_S, C, 1e6),
-        lambda: sft.allocate_even(A_S, C, 1e6),
+        lambda: sft.allocate_bandwidth(A_S, C, 1e6, rule="even"),
     ],
-    ids=["encode", "decode", "allocate_bandwidth", "allocate_even"],
+    ids=["encode", "decode", "allocate_bandwidth", "even rule"],
 )
 def test_calls_release_the_lock(call: Callable[[], object]) -> None:
     start, ran = Event(), Event()
