@@ -5,6 +5,9 @@ use sft_opt::TwoPools;
 use crate::array::vector;
 use crate::error::detached;
 
+/// The caps of a pool, if anybody has one.
+type Cap<'py> = Option<Bound<'py, PyAny>>;
+
 /// An allocation of two pools and what it achieves; immutable.
 ///
 /// Attributes
@@ -89,12 +92,12 @@ pub(crate) fn allocate_two_pools(
     a_s: &Bound<'_, PyAny>,
     demands: (Bound<'_, PyAny>, Bound<'_, PyAny>),
     totals: (f64, f64),
-    caps: Option<(Option<Bound<'_, PyAny>>, Option<Bound<'_, PyAny>>)>,
+    caps: Option<(Cap<'_>, Cap<'_>)>,
 ) -> PyResult<TwoPoolSolution> {
     let a_s = vector(a_s, "a_s")?;
     let first = vector(&demands.0, "demands[0]")?;
     let second = vector(&demands.1, "demands[1]")?;
-    let cap = |cap: Option<Bound<'_, PyAny>>, name| {
+    let cap = |cap: Cap<'_>, name| {
         cap.map(|cap| vector(&cap, name)?.to_vec().map_err(PyErr::from))
             .transpose()
     };

@@ -7,7 +7,10 @@ use super::json::{read, write};
 use crate::array::frozen;
 use crate::error::detached;
 
-const PHASES: [(&str, fn(&Phases) -> f64); 7] = [
+/// A field by its name.
+type Field<T> = (&'static str, fn(&T) -> f64);
+
+const PHASES: [Field<Phases>; 7] = [
     ("broadcast_s", |p| p.broadcast_s),
     ("device_forward_s", |p| p.device_forward_s),
     ("uplink_s", |p| p.uplink_s),
@@ -16,7 +19,7 @@ const PHASES: [(&str, fn(&Phases) -> f64); 7] = [
     ("device_backward_s", |p| p.device_backward_s),
     ("adapter_upload_s", |p| p.adapter_upload_s),
 ];
-const PAYLOADS: [(&str, fn(&Payload) -> f64); 4] = [
+const PAYLOADS: [Field<Payload>; 4] = [
     ("broadcast_bits", |p| p.broadcast_bits),
     ("uplink_bits", |p| p.uplink_bits),
     ("downlink_bits", |p| p.downlink_bits),
