@@ -54,14 +54,13 @@ def lock_is_kept_until_released() -> Iterator[None]:
         lambda: CODEC.encode(X),
         lambda: sft.Codec.activation().encode(X.astype(np.float16)),
         lambda: sft.decode(FRAME),
-        lambda: sft.inspect(FRAME),
         lambda: sft.measure(CODEC, X),
         lambda: FEEDBACK.add(X),
         lambda: sft.allocate_bandwidth(A_S, C, 1e6),
         lambda: sft.allocate_even(A_S, C, 1e6),
     ],
     ids=[
-        *("encode", "encode halves", "decode", "inspect", "measure", "add"),
+        *("encode", "encode halves", "decode", "measure", "add"),
         *("allocate_bandwidth", "allocate_even"),
     ],
 )
