@@ -1,12 +1,15 @@
 //! Every way of `sft-compress` to encode a tensor of yours, side by side.
 
 use std::error::Error;
-use std::fs;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Parser;
 use comfy_table::{CellAlignment, Table, presets};
+use half::f16;
+use npyz::{NpyFile, Order};
 use serde::Serialize;
 use sft_compress::{Code, Codec, Config, Decoder, Elements, Encoder, Tensor, TensorView, measure};
 
@@ -188,7 +191,7 @@ fn stages(
 }
 
 fn print(array: &Npy, rows: &[Row]) {
-    println!("{:?}, {} bytes", array.shape, array.data.len());
+    println!("{:?}, {} bytes", array.shape, array.bytes());
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header([
@@ -242,16 +245,6 @@ enum Values {
     F16(Vec<u16>),
 }
 
-impl Values {
-    /// Bytes of all elements.
-    fn len(&self) -> usize {
-        match self {
-            Self::F32(data) => 4 * data.len(),
-            Self::F16(bits) => 2 * bits.len(),
-        }
-    }
-}
-
 impl Npy {
     fn elements(&self) -> Elements<'_> {
         match &self.data {
@@ -260,44 +253,30 @@ impl Npy {
         }
     }
 
-    fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
-        let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Self::parse(&bytes).ok_or_else(|| {
-            let expected = "a NumPy file of f32 or f16 in C order";
-            format!("{}: not {expected}", path.display()).into()
-        })
+    fn bytes(&self) -> usize {
+        self.elements().len() * self.elements().dtype().bytes()
     }
 
-    /// The format of `numpy.lib.format`, versions 1 and 2.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let rest = bytes.strip_prefix(b"\x93NUMPY")?;
-        let (len, rest) = match rest {
-            [1, 0, a, b, rest @ ..] => (u32::from(u16::from_le_bytes([*a, *b])), rest),
-            [2, 0, a, b, c, d, rest @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]), rest),
-            _ => return None,
-        };
-        let (header, data) = rest.split_at_checked(len as usize)?;
-        let header = std::str::from_utf8(header).ok()?;
-        if !header.contains("'fortran_order': False") {
-            return None;
+    fn read(path: &Path) -> Result<Self, Box<dyn Error>> {
+        Self::parse(path).map_err(|error| format!("{}: {error}", path.display()).into())
+    }
+
+    fn parse(path: &Path) -> Result<Self, Box<dyn Error>> {
+        let file = NpyFile::new(BufReader::new(File::open(path)?))?;
+        let shape = file.shape().iter().map(|&dim| dim as usize).collect();
+        if file.order() != Order::C {
+            return Err("in Fortran order, expected C order".into());
         }
-        let shape = header.split_once("'shape': (")?.1.split_once(')')?.0;
-        let dims = shape
-            .split(',')
-            .map(str::trim)
-            .filter(|dim| !dim.is_empty());
-        let shape = dims
-            .map(|dim| dim.parse().ok())
-            .collect::<Option<Vec<usize>>>()?;
-        let data = if header.contains("'<f4'") {
-            let words = data.as_chunks::<4>().0.iter();
-            Values::F32(words.map(|word| f32::from_le_bytes(*word)).collect())
-        } else if header.contains("'<f2'") {
-            let words = data.as_chunks::<2>().0.iter();
-            Values::F16(words.map(|word| u16::from_le_bytes(*word)).collect())
-        } else {
-            return None;
+        let dtype = file.dtype().descr();
+        let data = match file.try_data::<f32>() {
+            Ok(data) => Values::F32(data.collect::<Result<_, _>>()?),
+            Err(file) => {
+                let data = file.try_data::<f16>();
+                let data = data.map_err(|_| format!("of dtype {dtype}, expected f32 or f16"))?;
+                let bits = data.map(|x| x.map(f16::to_bits));
+                Values::F16(bits.collect::<Result<_, _>>()?)
+            }
         };
-        Some(Self { shape, data })
+        Ok(Self { shape, data })
     }
 }

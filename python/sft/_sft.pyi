@@ -96,6 +96,14 @@ class Codec:
     @staticmethod
     def dead_zone_for_bits(sample: npt.NDArray[Any], bits: float) -> Codec: ...
     @staticmethod
+    def top_k_for_error(
+        codec: Callable[..., Codec], sample: npt.NDArray[Any], relative_mse: float
+    ) -> Codec: ...
+    @staticmethod
+    def top_k_for_bits(
+        codec: Callable[..., Codec], sample: npt.NDArray[Any], bits: float
+    ) -> Codec: ...
+    @staticmethod
     def raw() -> Codec: ...
     def encode(
         self,

@@ -398,6 +398,20 @@ def test_searches_meet_what_is_wanted() -> None:
         assert sft.measure(codec, x).relative_mse == pytest.approx(wanted, rel=0.02)
         assert sft.measure(codec, x).relative_mse <= wanted
     assert sft.measure(sft.Codec.dead_zone_for_bits(x, 1.0), x).bits_per_element <= 1.0
+    for make in (sft.Codec.activation, sft.Codec.gradient):
+        codec = sft.Codec.top_k_for_error(make, x[:16], 0.1)
+        assert codec == make(keep=codec.keep, levels=codec.levels or 0)
+        assert sft.measure(codec, x[:16]).relative_mse <= 0.1
+        codec = sft.Codec.top_k_for_bits(make, x[:16], 2.0)
+        assert sft.measure(codec, x[:16]).bits_per_element <= 2.0
+
+    def fail(*, keep: float, levels: int) -> sft.Codec:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        sft.Codec.top_k_for_bits(fail, x, 2.0)
+    with pytest.raises(ValueError, match="relative_mse"):
+        sft.Codec.dead_zone_for_error(x, 1e-30)
     with pytest.raises(ValueError, match="relative_mse must be positive, got 0"):
         sft.Codec.dead_zone_for_error(x, 0.0)
     with pytest.raises(ValueError, match="bits must be positive, got -1"):

@@ -98,6 +98,12 @@ def test_importing_sft_does_not_import_torch() -> None:
     assert not modules & {"torch", "sft.torch", "matplotlib", "ml_dtypes", "transformers"}
 
 
+def test_sft_torch_without_torch_names_the_extra() -> None:
+    code = "import sys; sys.modules['torch'] = None; import sft.torch"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "sft.torch needs PyTorch: pip install 'sft[torch]'" in run.stderr
+
+
 def test_numpy_is_the_only_dependency_and_torch_an_extra() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert [re.split(r"[<>=]", item)[0] for item in project["dependencies"]] == ["numpy"]

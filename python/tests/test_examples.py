@@ -34,6 +34,17 @@ def test_two_processes_train_over_a_socket(capsys: pytest.CaptureFixture[str]) -
     assert "loss" in capsys.readouterr().out
 
 
+def test_the_benchmark_of_the_cut_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the rows of cargo, and without a look at the clock."""
+    monkeypatch.syspath_prepend(EXAMPLES.parent / "benches")
+    import cut
+
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(cut, "SHAPE", (4, 17, 64))
+    rows = cut.forward(1) | cut.two_threads(1) | cut.imports(1)
+    assert {"activation_cut_s", "paper_torch_over_cut", "two_threads_speedup"} <= set(rows)
+
+
 @pytest.mark.usefixtures("examples")
 def test_the_main_job_learns_in_pytorch() -> None:
     """Two of the eight rounds; the committed result is that of all."""

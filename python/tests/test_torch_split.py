@@ -235,6 +235,20 @@ def test_what_crosses_is_all_that_the_server_sees() -> None:
         assert torch.equal(server_model(h).logits, expected)
 
 
+@pytest.mark.parametrize("name", ["BERT, mask", "LLaMA", "GPT-2, mask"])
+def test_batches_with_and_without_padding_take_turns(name: str) -> None:
+    """Without padding these models drop the mask, so that it is not used behind the cut."""
+    case = CASES[name]
+    model = build(case).eval()
+    device_model, server_model = st.split(model, after=case.point)
+    for mask in (torch.ones_like(MASK), MASK, torch.ones_like(MASK), MASK):
+        for ids in (IDS, IDS[:, :4], IDS[:1, :5], IDS[:, :1]):
+            inputs = {"input_ids": ids, "attention_mask": mask[: len(ids), : ids.shape[1]]}
+            with torch.no_grad():
+                result = server_model(st.Cut(RAW)(device_model(**inputs)))
+                assert torch.equal(result.logits, model(**inputs).logits)
+
+
 def test_the_server_does_not_run_the_devices_modules() -> None:
     model = build(CASES["timm ViT"])
     device_model, server_model = st.split(model, after="blocks.1")
@@ -391,11 +405,28 @@ class Deciding(nn.Module):
 def test_decisions_by_value_are_taken_on_the_device() -> None:
     model, x = Deciding(), torch.randn(3, 4)
     device_model, server_model = st.split(model, after="body")
-    with pytest.warns(UserWarning, match="head is used on the other side of the cut"):
-        h = device_model(x, torch.ones(2))
-    assert isinstance(h, Tensor)
     for scale in (torch.ones(2), -torch.ones(2)):
-        assert torch.equal(server_model(device_model(x, scale)), model(x, scale))
+        with pytest.warns(UserWarning, match="head is used on the other side of the cut"):
+            h = device_model(x, scale)
+        assert isinstance(h, Tensor)
+        assert torch.equal(server_model(h), model(x, scale))
+
+
+def test_a_module_that_is_called_again_is_cut_the_first_time() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.layer(self.layer(x).relu())
+            return out
+
+    model, x = Twice(), torch.randn(3, 4)
+    device_model, server_model = st.split(model, after="layer")
+    h = device_model(x)
+    assert torch.equal(h, model.layer(x))
+    assert torch.equal(server_model(h), model(x))
 
 
 @pytest.mark.parametrize("name", ["blocks.9", "", "blocks.1.", "head.0"])

@@ -11,16 +11,23 @@ const STATE_MIN: u32 = 1 << 16;
 /// Most levels.
 const LEVELS: usize = 256;
 
+/// What [`write`] works in, kept from one message to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    words: Vec<u16>,
+    scratch: Vec<u32>,
+}
+
 /// Appends `symbols`, not empty and each below `levels`, coded with their own
 /// frequencies by two interleaved lanes of a range asymmetric numeral system
 /// (Duda, 2013): symbols of even index in the first lane, of odd in the second.
-/// `words` is memory to work in.
 ///
 /// The last symbol written is the first that is read, so writing goes backwards.
-pub(crate) fn write(out: &mut Vec<u8>, symbols: &[u32], levels: u32, words: &mut Vec<u16>) {
+pub(crate) fn write(out: &mut Vec<u8>, symbols: &[u32], levels: u32, memory: &mut Memory) {
     let frequencies = normalise(&count(symbols), levels as usize);
     let listed = frequencies[..levels as usize - 1].iter().copied();
-    golomb::write_section(out, listed, &mut Vec::new());
+    let Memory { scratch, words } = memory;
+    golomb::write_section(out, listed, scratch);
     let slots = Slots::of_all(&frequencies);
     let slots_of = |symbol: u32| &slots[symbol as usize % LEVELS];
 
@@ -254,7 +261,7 @@ mod tests {
 
     fn written(symbols: &[u32], levels: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
-        write(&mut bytes, symbols, levels, &mut Vec::new());
+        write(&mut bytes, symbols, levels, &mut Memory::default());
         bytes
     }
 

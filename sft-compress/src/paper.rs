@@ -14,7 +14,7 @@ pub(crate) struct EncodeMemory {
     mask: mask::Memory,
     ranges: Ranges,
     indices: Vec<u32>,
-    words: Vec<u16>,
+    entropy: entropy::Memory,
 }
 
 /// Appends the selected elements of a tensor of `shape`; `noise` decides
@@ -38,7 +38,7 @@ pub(crate) fn write(
     out.extend(sign_bytes(values));
     if span.lo < span.hi {
         memory.quantize(out, shape, found, span, levels, noise);
-        entropy::write(out, &memory.indices, levels.count, &mut memory.words);
+        entropy::write(out, &memory.indices, levels.count, &mut memory.entropy);
     }
 }
 

@@ -1,9 +1,8 @@
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 use sft_compress::TensorView;
 
 use crate::array::Array;
-use crate::codec::Codec;
+use crate::codec::Maker;
 use crate::error::{bad_argument, detached};
 
 /// Rate and error of a codec over kept fractions and numbers of levels.
@@ -108,26 +107,16 @@ impl RateTable {
             .iter()
             .map(Array::parts)
             .collect::<PyResult<Vec<_>>>()?;
-        let mut codecs = Vec::new();
-        for &levels in &levels {
-            for &keep in &keep {
-                codecs.push((keep, levels, make(codec, keep, levels)?));
-            }
-        }
-        let made = |keep: f64, levels: u32| {
-            let same =
-                |made: &&(f64, u32, Codec)| made.0.to_bits() == keep.to_bits() && made.1 == levels;
-            let found = codecs.iter().find(same).map(|made| made.2.0);
-            found.map_or_else(|| sft_compress::Codec::activation(keep, levels), Ok)
-        };
+        let maker = Maker::new(codec);
         let table = detached(py, || {
             let views = parts
                 .iter()
                 .map(|&(elements, shape)| TensorView::of(elements, shape));
             let views = views.collect::<sft_compress::Result<Vec<_>>>()?;
-            sft_compress::RateTable::measure(&views, made, &keep, &levels)
-        })?;
-        Ok(Self(table))
+            let make = |keep, levels| maker.make(keep, levels);
+            sft_compress::RateTable::measure(&views, make, &keep, &levels)
+        });
+        maker.finish(table).map(Self)
     }
 
     /// Read a table that `to_json` wrote.
@@ -300,12 +289,4 @@ fn choice(choice: sft_compress::Choice) -> Choice {
         rate: choice.rate,
         relative_mse: choice.relative_mse,
     }
-}
-
-/// The codec that Python's function makes.
-fn make(codec: &Bound<'_, PyAny>, keep: f64, levels: u32) -> PyResult<Codec> {
-    let settings = PyDict::new(codec.py());
-    settings.set_item("keep", keep)?;
-    settings.set_item("levels", levels)?;
-    Ok(codec.call((), Some(&settings))?.extract()?)
 }

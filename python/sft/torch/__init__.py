@@ -22,6 +22,12 @@ True
 
 """
 
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as error:
+    message = "sft.torch needs PyTorch: pip install 'sft[torch]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
+
 from sft.torch._crossing import Crossing, Plan
 from sft.torch._cut import Cut, attach
 from sft.torch._split import DeviceHalf, ServerHalf, split

@@ -46,7 +46,7 @@ def decode(frame: bytes, device: torch.device | str | None = None) -> Tensor:
     """Decode a frame to a tensor of its type."""
     y = sft.decode(frame)
     if not _ML_DTYPES and sft.inspect(frame).dtype == "bf16":
-        return torch.from_numpy(y).to(device=device, dtype=torch.bfloat16)
+        return torch.from_numpy(y).to(torch.bfloat16).to(device=device)
     return from_numpy(y).to(device=device)
 
 

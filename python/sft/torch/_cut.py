@@ -324,7 +324,7 @@ class Cut(nn.Module):
         """Encode and decode in one process."""
         frame = self._encode(x, way)
         count.add(len(frame), x.nbytes)
-        return _arrays.decode(frame).to(device=x.device, dtype=x.dtype)
+        return _arrays.decode(frame).to(x.dtype).to(x.device)
 
     def _encode(self, x: Tensor, way: int) -> bytes:
         codec = (self.activation, self.gradient)[way]
@@ -390,7 +390,8 @@ def attach(model: nn.Module, *, after: str, cut: Cut) -> RemovableHandle:
     """Put a cut behind a module of a whole model, for an unchanged training loop.
 
     The cut is in training or evaluation as the module is. It is not part of the model: save its
-    `state_dict` by itself.
+    `state_dict` by itself. A module that computes its forward again in backward (activation
+    checkpointing) crosses the cut again, and is counted again.
 
     Parameters
     ----------

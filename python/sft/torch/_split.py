@@ -38,8 +38,8 @@ def split(model: nn.Module, *, after: str) -> tuple[DeviceHalf, ServerHalf]:
     Parameters
     ----------
     model : torch.nn.Module
-        Any module whose `forward` passes through the cut once: of timm, Transformers, PEFT,
-        `torch.nn.Sequential` or your own.
+        Any module whose `forward` passes through the cut: of timm, Transformers, PEFT,
+        `torch.nn.Sequential` or your own. If it passes more than once, it is cut the first time.
     after : str
         The name of the last module on the device, as `named_modules` tells it. For a model of
         PEFT the name may leave out ``base_model.model.``.
@@ -100,7 +100,7 @@ class DeviceHalf(_Half):
 
     def __init__(self, model: nn.Module, point: str, plans: dict[tuple[int, ...], Plan]) -> None:
         super().__init__(prune(model, "", point.split("."), DEVICE), point, plans)
-        self._plain = all(type(module) is nn.Sequential for module in path_of(model, point))
+        self._in_a_row = all(type(module) is nn.Sequential for module in path_of(model, point))
         self._needed: dict[object, frozenset[Source]] = {}
 
     @eager
@@ -117,16 +117,14 @@ class DeviceHalf(_Half):
         torch.Tensor or Crossing
             The hidden state, with all else that is used behind the cut.
         """
-        key = _signature((args, kwargs), self.training)
         run = Run()
-        current = DevicePass(run, follow=not self._plain and key not in self._needed)
+        current = DevicePass(run, _way((args, kwargs), self.training), self._needed, self._in_a_row)
         token = device_pass.set(current)
         inputs = (args, kwargs)
         try:
             moved_args, moved_kwargs = traced(inputs, run, ("input",))
             result = self._code()(*moved_args, **moved_kwargs)
-            if current.follow:
-                run.needed |= _sources(result)
+            self._needed[current.key] = frozenset(run.needed | _sources(result))
         except Reached:
             pass
         except Exception as error:
@@ -140,16 +138,12 @@ class DeviceHalf(_Half):
             raise RuntimeError(
                 f"the forward did not pass through {self.point}, or it returned no hidden state"
             )
-        if self._plain:
+        if self._in_a_row:
             return current.hidden
-        needed = self._needed.setdefault(key, frozenset(run.needed))
-        return self._crossing(inputs, current, needed)
+        return self._crossing(inputs, current, current.hidden)
 
-    def _crossing(
-        self, inputs: Any, current: DevicePass, needed: frozenset[Source]
-    ) -> Tensor | Crossing:
-        hidden, sent = current.hidden, list[Tensor]()
-        assert hidden is not None
+    def _crossing(self, inputs: Any, current: DevicePass, hidden: Tensor) -> Tensor | Crossing:
+        needed, sent = self._needed[current.key], list[Tensor]()
 
         def described(tree: Any, source: Source) -> Any:
             numbers = iter(range(1 << 30))
@@ -190,7 +184,7 @@ class ServerHalf(_Half):
 
     def __init__(self, model: nn.Module, point: str, plans: dict[tuple[int, ...], Plan]) -> None:
         super().__init__(prune(model, "", point.split("."), SERVER), point, plans)
-        self._plain = all(type(module) is nn.Sequential for module in path_of(model, point))
+        self._in_a_row = all(type(module) is nn.Sequential for module in path_of(model, point))
 
     @eager
     def forward(self, h: Tensor | Crossing) -> Any:
@@ -210,14 +204,8 @@ class ServerHalf(_Half):
         token = server_pass.set(current)
         try:
             if current.plan is None:
-                result = self._code()(
-                    Ghost.empty(
-                        tuple(current.hidden.shape),
-                        current.hidden.dtype,
-                        current.hidden.device,
-                        current.run,
-                    )
-                )
+                # Stand-ins of modules in a row pass on what they get.
+                result = self._code()(current.hidden)
             else:
                 args, kwargs = map_leaves(current.value, current.plan.inputs)
                 result = self._code()(*args, **kwargs)
@@ -231,8 +219,8 @@ class ServerHalf(_Half):
             return ServerPass(Run(iter(h.plan.reads)), h.hidden, sent, h.plan)
         if not isinstance(h, Tensor):
             raise TypeError(f"h must be what device_model or Cut returned, got {type(h).__name__}")
-        plan = None if self._plain else plan_of(h) or self._plans.get(tuple(h.shape))
-        if plan is None and not self._plain:
+        plan = None if self._in_a_row else plan_of(h) or self._plans.get(tuple(h.shape))
+        if plan is None and not self._in_a_row:
             raise ValueError(
                 "h tells nothing about the device's inputs: pass what device_model, Cut or "
                 "Cut.decode returned"
@@ -240,12 +228,13 @@ class ServerHalf(_Half):
         return ServerPass(Run(iter(plan.reads if plan else ())), h, (), plan)
 
 
-def _signature(inputs: Any, training: bool) -> object:
-    """Tell what decides the way through the model's code, as far as it can be known."""
+def _way(inputs: Any, training: bool) -> object:
+    """Tell what decides the way through the model's code, beside what it reads from values."""
 
     def describe(x: Any) -> object:
         if isinstance(x, Tensor):
-            return ("tensor", x.dtype, x.ndim)
+            # Code tells apart one and many, but hardly 7 and 8.
+            return x.dtype, [min(size, 2) for size in x.shape]
         return x if isinstance(x, str | bool | int | float | None) else type(x)
 
     return repr(map_leaves(describe, inputs)), training

@@ -21,13 +21,30 @@ class Reached(BaseException):
 
 @dataclass
 class DevicePass:
-    """The state of one forward on the device."""
+    """The state of one forward on the device.
+
+    `needed` tells for each way through the code what is used behind the cut, and `way` begins the
+    key of this one; what the code reads from values completes it. Between modules `in_a_row`
+    nothing but the hidden state passes.
+    """
 
     run: Run
-    follow: bool
+    way: object
+    needed: dict[object, frozenset[Source]]
+    in_a_row: bool
     outputs: dict[str, list[Any]] = field(default_factory=dict)
     cut: Any = None
     hidden: Tensor | None = None
+
+    @property
+    def key(self) -> object:
+        """Tell the way that was taken."""
+        return self.way, repr(self.run.reads)
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known what is used behind the cut."""
+        return self.in_a_row or self.key in self.needed
 
 
 @dataclass
@@ -97,7 +114,7 @@ class DeviceStub(Stub):
         current = device_pass.get()
         if current is None or not _has_parameters(self._sft_original):
             return self._sft_original(*args, **kwargs)
-        if current.follow and current.run.behind == self._sft_own:
+        if current.run.behind == self._sft_own:
             warn_other_half(self._sft_path)
         if current.run.behind:
             return self._sft_original(*args, **kwargs)
@@ -115,14 +132,14 @@ class CutStub(Stub):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute, then end the pass or follow it without values."""
         current = device_pass.get()
+        if current is None or current.run.behind:
+            return self._sft_original(*args, **kwargs)
         args, kwargs = map_leaves(plain, (args, kwargs))
         result = self._sft_original(*args, **kwargs)
-        if current is None:
-            return result
         found = (x for x in leaves(result) if isinstance(x, Tensor) and x.is_floating_point())
         current.cut, current.hidden = result, next(found, None)
         current.run.behind = True
-        if current.hidden is None or not current.follow:
+        if current.hidden is None or current.known:
             raise Reached
         run, numbers = current.run, iter(range(1 << 30))
 
@@ -162,7 +179,7 @@ class EntryStub(Stub):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the hidden state in the place where the module returned it."""
         current = server_pass.get()
-        if current is None:
+        if current is None or current.run.behind:
             return self._sft_original(*args, **kwargs)
         current.run.behind = True
         if current.plan is None:

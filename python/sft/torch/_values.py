@@ -60,9 +60,15 @@ class Run:
     def read(self, value: object) -> object:
         """Return what the code reads from a value; the same on device and server."""
         if self.on_server:
-            return next(self._recorded)
+            return self._next()
         self.reads.append(value)
         return value
+
+    def _next(self) -> object:
+        try:
+            return next(self._recorded)
+        except StopIteration:
+            raise NotSentError("the model's code reads more values than on the device") from None
 
     def follow(self) -> None:
         """Go on behind the cut without computing."""
@@ -180,7 +186,8 @@ def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         run.needed |= sources
     if run.behind:
         # Code on inputs alone may decide by their values; what has a parameter is not computed.
-        ghostly = any(type(x) is not Traced for x in leaves((args, kwargs)) if _is_tensor(x))
+        tensors = (x for x in leaves((args, kwargs)) if isinstance(x, Tensor))
+        ghostly = any(type(x) is not Traced for x in tensors)
     if ghostly:
         return _without_values(run, func, args, kwargs, sources)
     with unset_fake_temporarily():
@@ -238,10 +245,6 @@ def _shape_only(x: Any) -> Any:
 def _is_value(result: Any) -> bool:
     """Tell whether a result is something that was read: a number or a list of them."""
     return all(isinstance(x, bool | int | float) for x in leaves(result))
-
-
-def _is_tensor(x: Any) -> bool:
-    return isinstance(x, Tensor)
 
 
 def _needs_value(name: str, args: tuple[Any, ...]) -> bool:

@@ -53,9 +53,13 @@ impl DeadZone {
 
 /// The magnitudes of indices in one range.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a box would be allocated for each message"
+)]
 pub(crate) enum Points {
     Linear(Scale),
-    Log(Box<LogScale>),
+    Log(LogScale),
     DeadZone(DeadZone),
     F16 { lo: u16, hi: u16 },
     F32 { lo: u32, hi: u32 },
@@ -119,7 +123,7 @@ impl Scheme {
                 span,
             } => match spacing {
                 Spacing::Linear => Points::Linear(Scale::new(span.lo, hi, levels.count)),
-                Spacing::Log => Points::Log(Box::new(LogScale::new(span.lo, hi, levels.count))),
+                Spacing::Log => Points::Log(LogScale::new(span.lo, hi, levels.count)),
             },
             _ => self.points(),
         }
