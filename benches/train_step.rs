@@ -85,7 +85,9 @@ fn split_step(c: &mut Criterion) {
                     .step(&activation.detach(), &labels, true, at)
                     .expect("server step");
                 let gradient = step.gradient.expect("the gradient of the cut");
-                device.backward(&activation, &gradient, at).expect("backward");
+                device
+                    .backward(&activation, &gradient, at)
+                    .expect("backward");
             });
         });
     }

@@ -270,6 +270,41 @@ fn all_parameters_are_sent_and_trained() {
     assert_eq!(error, "base must be given for fl-full, got none");
 }
 
+#[test]
+fn with_everything_on_the_number_of_threads_changes_nothing() {
+    for scheme in Scheme::ALL {
+        let targets = "q,v,fc2".parse().unwrap();
+        let outcome = |threads| {
+            let settings = Settings {
+                lora: settings(scheme)
+                    .lora
+                    .with_targets(targets)
+                    .with_dropout(0.1)
+                    .unwrap(),
+                optimizer: Optimizer::AdamW { weight_decay: 0.1 },
+                clip_norm: Some(0.5),
+                schedule: Schedule {
+                    warmup_rounds: 0.5,
+                    decay: Decay::Cosine,
+                },
+                participation: 0.7,
+                threads,
+                ..settings(scheme)
+            };
+            let bench = Bench::new(settings, 4);
+            let cuts: Vec<usize> = (0..bench.partition.len()).map(|n| 3 - n % 3).collect();
+            let job = Job {
+                device_cuts: Some(&cuts),
+                ..bench.job()
+            };
+            let outcome = run(&job).unwrap();
+            let losses: Vec<f64> = outcome.rounds.iter().map(|round| round.loss).collect();
+            (outcome.adapters, losses)
+        };
+        assert_eq!(outcome(1), outcome(3), "{scheme:?}");
+    }
+}
+
 /// What runs where there is no block engine.
 #[test]
 fn the_plain_model_trains_as_the_engine_does() {

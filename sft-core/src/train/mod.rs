@@ -88,6 +88,15 @@ pub fn finetune(
 fn next_round(job: &Job<'_>, run: &mut Outcome) -> Result<()> {
     let (start, round) = (Instant::now(), run.rounds.len() + 1);
     let parts = train_round(job, round, &run.adapters)?;
+    for Part {
+        device,
+        samples,
+        loss,
+        ..
+    } in &parts
+    {
+        tracing::debug!(round, device, samples, loss, "device finished");
+    }
     let adapters = aggregate(job, &parts);
     let accuracy = test_accuracy(job, &adapters)?;
     let record = record(job, round, accuracy, &parts, start)?;
