@@ -6,6 +6,8 @@
 //! to `surface.json`, every run to `accuracy_sweep.csv`, the paper's Fig. 7 to
 //! `accuracy_over_keep.svg` and its Fig. 3 to `accuracy_surface.svg`. `vit_finetune --auto`
 //! reads `surface.json`.
+// clap prints the documentation of a flag as it stands.
+#![allow(clippy::doc_markdown)]
 
 use std::fmt::Write as _;
 

@@ -59,6 +59,8 @@ mod predict;
 mod problem;
 /// Compressed bits over raw bits.
 mod rate;
+/// A cut layer and a share of the server for every device.
+mod shared_cuts;
 /// The answer to a bandwidth problem.
 mod solution;
 /// Algorithm 3: bandwidths by sequential programming.
