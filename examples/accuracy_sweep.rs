@@ -10,12 +10,13 @@
 #![allow(clippy::doc_markdown)]
 
 use std::fmt::Write as _;
+use std::sync::atomic::AtomicBool;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use sft_core::write_whole;
-use sft_core::{Data, Error, Images, Job, Pretrained, Result, Scheme, Vit, Wireless, finetune};
+use sft_core::{Data, Error, Job, Pretrained, Result, Scheme, Vit, Wireless, finetune};
 use sft_examples::flags::{Flags, message};
 use sft_examples::surface::Surface;
 use sft_examples::{input, one_thread_per_product, surface_plot};
@@ -120,7 +121,7 @@ fn run(sweep: &Sweep) -> Result<()> {
     let bar = progress((planned.len() + 1) * sweep.seeds.len());
     let raw = task.accuracies(sweep, Scheme::SftRaw, None, &bar)?;
     // The flags are right; see that the results can be written before the long part.
-    let out = &sweep.training.out;
+    let out = sweep.training.out();
     std::fs::create_dir_all(out).map_err(|e| Error::file(out, e))?;
     let measured = grid(sweep)
         .map(|(keep, bits)| {
@@ -166,14 +167,14 @@ fn progress(runs: usize) -> ProgressBar {
 struct Task {
     pretrained: Pretrained,
     vit: Vit,
-    train: Images,
-    test: Images,
+    train: Box<dyn Data>,
+    test: Box<dyn Data>,
 }
 
 impl Task {
     fn load(flags: &Flags) -> Result<Self> {
         let pretrained = input::model(flags.model.as_deref(), flags.heads)?;
-        let (train, test) = input::data(&flags.data, &pretrained)?;
+        let (train, test) = input::data(&flags.data, &pretrained, flags.augment)?;
         let vit = Vit::new(&pretrained.config, &pretrained.weights)?;
         Ok(Self {
             pretrained,
@@ -208,7 +209,7 @@ impl Task {
     /// Test accuracy after the last round of one run.
     fn accuracy(&self, flags: &Flags, scheme: Scheme) -> Result<f64> {
         let settings = flags.settings(scheme)?;
-        let partition = (flags.partition).split(&self.train, flags.devices, flags.seed)?;
+        let partition = (flags.partition).split(self.train.as_ref(), flags.devices, flags.seed)?;
         let classes = self.train.classes();
         let model = (self.pretrained.config).transformer(classes, settings.lora.rank());
         let samples: Vec<usize> = partition.iter().map(Vec::len).collect();
@@ -217,14 +218,17 @@ impl Task {
         let job = Job {
             model: &self.vit,
             head: &head,
-            train: &self.train,
+            base: Some(&self.pretrained),
+            train: self.train.as_ref(),
             partition: &partition,
-            test: &self.test,
+            device_cuts: None,
+            test: self.test.as_ref(),
             settings,
             wireless: &wireless,
             on_batch: &|| (),
+            stop: &AtomicBool::new(false),
         };
-        let outcome = finetune(&job, &mut |_| ())?;
+        let outcome = finetune(&job, job.start()?, &mut |_| Ok(()))?;
         Ok(outcome.rounds.last().map_or(0.0, |round| round.accuracy))
     }
 }
@@ -237,7 +241,7 @@ fn surface(sweep: &Sweep, raw: &[f64], measured: &[Measured]) -> Result<Surface>
     let points: Vec<_> = (measured.iter())
         .map(|m| point(m.keep, m.bits, mean(&m.accuracies)))
         .collect();
-    let out = &sweep.training.out;
+    let out = sweep.training.out();
     let mut settings = serde_json::to_value(&sweep.training).map_err(|e| Error::file(out, e))?;
     if let Some(settings) = settings.as_object_mut() {
         settings.retain(|name, _| !SWEPT.contains(&name.as_str()));
@@ -252,7 +256,7 @@ fn surface(sweep: &Sweep, raw: &[f64], measured: &[Measured]) -> Result<Surface>
 }
 
 fn write_files(sweep: &Sweep, raw: &[f64], measured: &[Measured], surface: &Surface) -> Result<()> {
-    let out = &sweep.training.out;
+    let out = sweep.training.out();
     let file = |name: &str, text: String| write_whole(&out.join(name), text.as_bytes());
     let json = serde_json::to_string_pretty(surface).map_err(|e| Error::file(out, e))?;
     file("surface.json", json + "\n")?;
