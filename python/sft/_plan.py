@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
 from typing import Any, Literal
 
 import numpy as np
@@ -186,7 +185,7 @@ class Plan:
         return [cuts, devices]
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(self._title())}</p>" + "".join(map(_html, self._tables()))
+        return f"<p>{self._title()}</p>" + "".join(map(_html, self._tables()))
 
 
 def optimize(
@@ -661,7 +660,7 @@ def _text(table: Sequence[Sequence[str]]) -> str:
 
 def _html(table: Sequence[Sequence[str]]) -> str:
     def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
 
     head, *body = table
     rows = "".join(row(cells, "td") for cells in body)
