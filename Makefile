@@ -24,7 +24,7 @@ export NO_COLOR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 
-.PHONY: help test check bench codec-peers docs wheel clean $(STEPS)
+.PHONY: help test check bench cut-bench codec-peers docs wheel clean $(STEPS)
 .NOTPARALLEL:
 
 help: ## show this list
@@ -51,6 +51,11 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --group dev
+	touch $@
+
+# What the tests of sft.torch need in addition: PyTorch with the libraries whose models it splits.
+$(VENV)/.models: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --group models --group notebooks
 	touch $@
 
 fmt:
@@ -105,17 +110,20 @@ install: $(VENV)/.ready
 sdist: $(VENV)/.ready
 	$(BIN)/maturin sdist --out $(TARGET)/sdist
 
-pytest: $(VENV)/.ready
+pytest: $(VENV)/.models
 	$(BIN)/python -m pytest
 
 stubs: $(VENV)/.ready
 	$(BIN)/python -m mypy.stubtest sft._sft
 
-types: $(VENV)/.ready
-	$(BIN)/python -m mypy python/sft python/tests
+types: $(VENV)/.models
+	$(BIN)/python -m mypy python/sft python/tests examples/*.py benches/cut.py
 
 bench: ## measure: run all benchmarks
 	cargo bench --locked -p sft-benches
+
+cut-bench: $(VENV)/.models install ## measure the cut in PyTorch beside its codec and torch's operations
+	$(BIN)/python benches/cut.py
 
 # PEERS_PYTHON names a Python that has numpy and torch, if not one is to be set up.
 PEERS_PYTHON ?= $(TARGET)/peers/bin/python

@@ -1,38 +1,109 @@
 """Compression and bandwidth allocation for split fine-tuning over wireless links.
 
 `Codec` and `decode` compress the activations and gradients that cross the cut
-of a split model; `allocate_bandwidth` shares a band among devices so that the
-slowest one finishes as early as possible.
+of a split model, and `sft.torch` puts them into a PyTorch loop. `optimize`
+chooses cut layer, compression and bandwidths, `predict` tells what they cost,
+and `finetune` runs the reference trainer, whose runs `sft.plot` draws.
 
 Examples
 --------
 >>> import numpy as np
 >>> import sft
 >>> activation = np.random.default_rng(0).standard_normal((64, 128), dtype=np.float32)
->>> frame = sft.Codec.paper(keep=0.2, levels=8).encode(activation, seed=1)
+>>> frame = sft.Codec.activation(keep=0.2, levels=8).encode(activation, seed=1)
 >>> sft.decode(frame).shape
 (64, 128)
 
 """
 
+from sft._plan import (
+    Compression,
+    CutDelay,
+    Fit,
+    Memory,
+    NotMonotone,
+    Payloads,
+    Phases,
+    Plan,
+    Prediction,
+    Setting,
+    fit_accuracy,
+    optimize,
+    predict,
+)
 from sft._sft import (
+    Choice,
     Codec,
     CodecError,
+    ErrorFeedback,
+    Info,
+    Measure,
+    RateTable,
     Solution,
+    SolverError,
+    TwoPoolSolution,
     __version__,
     allocate_bandwidth,
-    allocate_even,
-    allocate_random,
+    allocate_two_pools,
     decode,
+    inspect,
+    measure,
+)
+from sft._system import (
+    Accuracy,
+    Device,
+    Server,
+    System,
+    Term,
+    Training,
+    Vit,
+)
+from sft._train import (
+    Interrupted,
+    Round,
+    Run,
+    finetune,
 )
 
 __all__ = [
+    "Accuracy",
+    "Choice",
     "Codec",
     "CodecError",
+    "Compression",
+    "CutDelay",
+    "Device",
+    "ErrorFeedback",
+    "Fit",
+    "Info",
+    "Interrupted",
+    "Measure",
+    "Memory",
+    "NotMonotone",
+    "Payloads",
+    "Phases",
+    "Plan",
+    "Prediction",
+    "RateTable",
+    "Round",
+    "Run",
+    "Server",
+    "Setting",
     "Solution",
+    "SolverError",
+    "System",
+    "Term",
+    "Training",
+    "TwoPoolSolution",
+    "Vit",
     "__version__",
     "allocate_bandwidth",
-    "allocate_even",
-    "allocate_random",
+    "allocate_two_pools",
     "decode",
+    "finetune",
+    "fit_accuracy",
+    "inspect",
+    "measure",
+    "optimize",
+    "predict",
 ]

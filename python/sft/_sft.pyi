@@ -1,18 +1,35 @@
-from typing import Final, Literal, SupportsIndex, final
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, SupportsIndex, final
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer
 
 __all__ = [
+    "Choice",
     "Codec",
     "CodecError",
+    "ErrorFeedback",
+    "Info",
+    "Measure",
+    "RateTable",
     "Solution",
+    "SolverError",
+    "TwoPoolSolution",
     "__version__",
+    "_accuracy",
+    "_beta",
+    "_finetune",
+    "_fit",
+    "_optimize",
+    "_predict",
+    "_system",
     "allocate_bandwidth",
-    "allocate_even",
-    "allocate_random",
+    "allocate_two_pools",
     "decode",
+    "inspect",
+    "measure",
 ]
 
 __version__: Final[str]
@@ -31,16 +48,72 @@ class CodecError(ValueError):
 
 @final
 class Codec:
+    def __new__(
+        cls,
+        *,
+        sparsify: Literal["top_k", "row_top_k", "threshold", "none"] = "top_k",
+        keep: float | None = None,
+        threshold: float | None = None,
+        quantize: Literal["levels", "dead_zone", "f16", "none"] = "levels",
+        levels: SupportsIndex | None = None,
+        spacing: Literal["log", "linear"] | None = None,
+        rounding: Literal["stochastic", "nearest"] | None = None,
+        range: Literal["tensor", "row"] | None = None,
+        step: float | None = None,
+        code: Literal["context", "golomb", "none"] = "context",
+        non_finite: Literal["refuse", "saturate"] = "refuse",
+    ) -> Codec: ...
     @staticmethod
     def paper(
         *,
         keep: float = 0.2,
         levels: SupportsIndex = 8,
         range: Literal["tensor", "row"] = "tensor",
+        non_finite: Literal["refuse", "saturate"] = "refuse",
+    ) -> Codec: ...
+    @staticmethod
+    def activation(
+        *,
+        keep: float = 0.2,
+        levels: SupportsIndex = 8,
+        range: Literal["tensor", "row"] = "tensor",
+        non_finite: Literal["refuse", "saturate"] = "refuse",
+    ) -> Codec: ...
+    @staticmethod
+    def gradient(
+        *,
+        keep: float = 0.2,
+        levels: SupportsIndex = 8,
+        range: Literal["row", "tensor"] = "row",
+        non_finite: Literal["refuse", "saturate"] = "refuse",
+    ) -> Codec: ...
+    @staticmethod
+    def dead_zone(
+        step: float, *, non_finite: Literal["refuse", "saturate"] = "refuse"
+    ) -> Codec: ...
+    @staticmethod
+    def dead_zone_for_error(sample: npt.NDArray[Any], relative_mse: float) -> Codec: ...
+    @staticmethod
+    def dead_zone_for_bits(sample: npt.NDArray[Any], bits: float) -> Codec: ...
+    @staticmethod
+    def top_k_for_error(
+        codec: Callable[..., Codec], sample: npt.NDArray[Any], relative_mse: float
+    ) -> Codec: ...
+    @staticmethod
+    def top_k_for_bits(
+        codec: Callable[..., Codec], sample: npt.NDArray[Any], bits: float
     ) -> Codec: ...
     @staticmethod
     def raw() -> Codec: ...
-    def encode(self, x: npt.NDArray[np.float32], seed: SupportsIndex = 0) -> bytes: ...
+    def encode(
+        self,
+        x: npt.NDArray[Any],
+        seed: SupportsIndex = 0,
+        *,
+        dtype: Literal["f16", "bf16"] | None = None,
+    ) -> bytes: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
     @property
     def keep(self) -> float: ...
     @property
@@ -50,10 +123,93 @@ class Codec:
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]: ...
 
-def decode(
-    frame: Buffer, *, max_elements: SupportsIndex | None = None
-) -> npt.NDArray[np.float32]: ...
+# The type of the elements is that of the tensor that was encoded.
+def decode(frame: Buffer, *, max_elements: SupportsIndex | None = None) -> npt.NDArray[Any]: ...
+
+@final
+class Info:
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> Literal["f32", "f16", "bf16"]: ...
+    @property
+    def code(self) -> Literal["context", "golomb", "none"]: ...
+    @property
+    def kept(self) -> int: ...
+    @property
+    def payload_bytes(self) -> int: ...
+    @property
+    def chunks(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+def inspect(frame: Buffer) -> Info: ...
+
+@final
+class Measure:
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def bits_per_element(self) -> float: ...
+    @property
+    def relative_mse(self) -> float: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+
+def measure(codec: Codec, x: npt.NDArray[Any], seed: SupportsIndex = 0) -> Measure: ...
+
+@final
+class ErrorFeedback:
+    def __new__(
+        cls, shape: Sequence[int], residual: npt.NDArray[np.float32] | None = None
+    ) -> ErrorFeedback: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def residual(self) -> npt.NDArray[np.float32]: ...
+    def add(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]: ...
+    def keep(self, y: npt.NDArray[Any]) -> None: ...
+    def __getnewargs__(self) -> tuple[tuple[int, ...], npt.NDArray[np.float32]]: ...
+
+@final
+class RateTable:
+    @staticmethod
+    def measure(
+        samples: Sequence[npt.NDArray[Any]],
+        codec: Callable[..., Codec],
+        keep: Sequence[float],
+        levels: Sequence[int],
+    ) -> RateTable: ...
+    @staticmethod
+    def from_json(text: str) -> RateTable: ...
+    def to_json(self) -> str: ...
+    @property
+    def keeps(self) -> list[float]: ...
+    @property
+    def levels(self) -> list[int]: ...
+    def rate(self, keep: float, levels: int) -> float | None: ...
+    def relative_mse(self, keep: float, levels: int) -> float | None: ...
+    def best(
+        self, rate: float, accuracy: Callable[[float, int], float] | None = None
+    ) -> Choice | None: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[Callable[[str], RateTable], tuple[str]]: ...
+
+@final
+class Choice:
+    @property
+    def keep(self) -> float: ...
+    @property
+    def levels(self) -> int: ...
+    @property
+    def rate(self) -> float: ...
+    @property
+    def relative_mse(self) -> float: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
 
 @final
 class Solution:
@@ -76,23 +232,55 @@ class Solution:
     @property
     def iterations(self) -> int: ...
 
+@final
+class TwoPoolSolution:
+    @property
+    def shares(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]: ...
+    @property
+    def tau_s(self) -> float: ...
+    @property
+    def tau_minus_amax_s(self) -> float: ...
+    @property
+    def regime(
+        self,
+    ) -> Literal["bandwidth", "cap_or_floor", "no_demand", "infeasible"]: ...
+    @property
+    def iterations(self) -> int: ...
+
+class SolverError(RuntimeError):
+    constraint: Literal["accuracy", "memory", "bandwidth"]
+
 def allocate_bandwidth(
     a_s: npt.ArrayLike,
     c_bits_per_bps_hz: npt.ArrayLike,
     total_hz: float,
     cap_hz: npt.ArrayLike | None = None,
-) -> Solution: ...
-def allocate_even(
-    a_s: npt.ArrayLike,
-    c_bits_per_bps_hz: npt.ArrayLike,
-    total_hz: float,
-    cap_hz: npt.ArrayLike | None = None,
-) -> Solution: ...
-def allocate_random(
-    a_s: npt.ArrayLike,
-    c_bits_per_bps_hz: npt.ArrayLike,
-    total_hz: float,
-    cap_hz: npt.ArrayLike | None = None,
     *,
+    rule: Literal["optimal", "even", "proportional", "random"] = "optimal",
     seed: SupportsIndex = 0,
 ) -> Solution: ...
+def allocate_two_pools(
+    a_s: npt.ArrayLike,
+    demands: tuple[npt.ArrayLike, npt.ArrayLike],
+    totals: tuple[float, float],
+    caps: tuple[npt.ArrayLike | None, npt.ArrayLike | None] | None = None,
+) -> TwoPoolSolution: ...
+
+# What the modules of sft call; systems and settings go as JSON.
+def _accuracy(
+    surface: str, keep: npt.ArrayLike, bits: npt.ArrayLike
+) -> npt.NDArray[np.float64]: ...
+def _beta(keep: float, bits: int) -> float | None: ...
+def _fit(
+    keep: npt.ArrayLike, bits: npt.ArrayLike, accuracy: npt.ArrayLike, scale: str
+) -> tuple[str, npt.NDArray[np.float64]]: ...
+def _optimize(system: str, compression: str) -> dict[str, Any]: ...
+def _predict(system: str, forecast: str) -> dict[str, Any]: ...
+def _system(system: str) -> str: ...
+def _finetune(
+    model: str | os.PathLike[str],
+    train: tuple[Any, Any],
+    test: tuple[Any, Any] | None,
+    options: dict[str, Any],
+    watch: Callable[[int, int, list[str]], object],
+) -> tuple[list[str], float, BaseException | None]: ...

@@ -1,5 +1,6 @@
 """The solver's conversions and errors; what it computes is tested in Rust."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,10 @@ import sft
 A_S = [1.0, 0.5, 2.0]
 C = [3e6, 8e6, 1e6]
 TOTAL_HZ = 4e6
-ALLOCATORS = [sft.allocate_bandwidth, sft.allocate_even, sft.allocate_random]
+ALLOCATORS = [
+    functools.partial(sft.allocate_bandwidth, rule=rule)
+    for rule in ("optimal", "even", "proportional", "random")
+]
 each_allocator = pytest.mark.parametrize("allocate", ALLOCATORS)
 
 
@@ -30,8 +34,9 @@ def test_exact_allocation_beats_the_baselines() -> None:
     assert best.tau_minus_amax_s == pytest.approx(best.tau_s - max(A_S), rel=1e-12)
     assert best.used_hz == pytest.approx(TOTAL_HZ, rel=1e-12)
     for baseline in (
-        sft.allocate_even(A_S, C, TOTAL_HZ),
-        sft.allocate_random(A_S, C, TOTAL_HZ, seed=3),
+        sft.allocate_bandwidth(A_S, C, TOTAL_HZ, rule="even"),
+        sft.allocate_bandwidth(A_S, C, TOTAL_HZ, rule="proportional"),
+        sft.allocate_bandwidth(A_S, C, TOTAL_HZ, rule="random", seed=3),
     ):
         assert baseline.regime == "given"
         assert baseline.tau_s == pytest.approx(delay_s(baseline), rel=1e-12)
@@ -40,11 +45,11 @@ def test_exact_allocation_beats_the_baselines() -> None:
 
 
 def test_random_allocation_follows_the_seed() -> None:
-    first, again, other = (sft.allocate_random(A_S, C, TOTAL_HZ, seed=s) for s in (1, 1, 2))
-    assert first.b_hz.tolist() == again.b_hz.tolist()
-    assert first.b_hz.tolist() != other.b_hz.tolist()
-    default = sft.allocate_random(A_S, C, TOTAL_HZ)
-    assert default.b_hz.tolist() == sft.allocate_random(A_S, C, TOTAL_HZ, seed=0).b_hz.tolist()
+    draw = functools.partial(sft.allocate_bandwidth, A_S, C, TOTAL_HZ, rule="random")
+    first, again, other = (draw(seed=seed).b_hz.tolist() for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert draw().b_hz.tolist() == draw(seed=0).b_hz.tolist()
 
 
 @each_allocator
@@ -122,11 +127,30 @@ def test_other_objects_are_type_errors(name: str, value: Any) -> None:
         sft.allocate_bandwidth(**good | {name: value})
 
 
-def test_seed_is_keyword_only_and_checked() -> None:
+def test_rule_and_seed_are_keyword_only_and_checked() -> None:
     with pytest.raises(TypeError, match="positional"):
-        sft.allocate_random(A_S, C, TOTAL_HZ, None, 1)  # type: ignore[call-arg]
+        sft.allocate_bandwidth(A_S, C, TOTAL_HZ, None, "even")  # type: ignore[call-arg]
     with pytest.raises(ValueError, match=r"seed must be in 0\.\.2\*\*64, got -1"):
-        sft.allocate_random(A_S, C, TOTAL_HZ, seed=-1)
+        sft.allocate_bandwidth(A_S, C, TOTAL_HZ, rule="random", seed=-1)
+    with pytest.raises(ValueError, match=r"rule must be one of 'optimal', .*, got 'best'"):
+        sft.allocate_bandwidth(A_S, C, TOTAL_HZ, rule="best")  # type: ignore[arg-type]
+
+
+def test_two_pools_meet_their_caps_and_totals() -> None:
+    caps = ([1e6, math.inf], None)
+    demands = ([2e6, 3e6], [1e12, 4e12])
+    solution = sft.allocate_two_pools([1.0, 0.5], demands, (4e6, 5e12), caps)
+    assert solution.regime == "bandwidth"
+    assert solution.shares.sum(axis=1) == pytest.approx([4e6, 5e12], rel=1e-9)
+    assert solution.shares[0, 0] <= 1e6
+    delay_s = np.array([1.0, 0.5]) + (np.array(demands) / solution.shares).sum(axis=0)
+    assert delay_s.max() == pytest.approx(solution.tau_s, rel=1e-9)
+    free = sft.allocate_two_pools([1.0, 0.5], demands, (4e6, 5e12))
+    assert free.tau_s < solution.tau_s
+    with pytest.raises(ValueError, match="read-only"):
+        solution.shares[0, 0] = 0
+    with pytest.raises(TypeError, match=r"demands\[1\] must be a sequence of numbers"):
+        sft.allocate_two_pools([1.0], ([1.0], "x"), (1.0, 1.0))
 
 
 def test_solution_is_frozen() -> None:

@@ -15,16 +15,18 @@ X = RNG.standard_normal((256, 512), dtype=np.float32)
 A_S, C = RNG.random(100_000), RNG.random(100_000) * 1e6
 CODEC = sft.Codec.paper(keep=0.3, range="row")
 FRAME = CODEC.encode(X)
+FEEDBACK = sft.ErrorFeedback(X.shape)
 
 each_call = pytest.mark.parametrize(
     "call",
     [
         lambda seed: CODEC.encode(X, seed),
+        lambda seed: sft.Codec.activation().encode(X, seed),
         lambda seed: sft.decode(CODEC.encode(X[: 1 + seed])).tobytes(),
         lambda seed: sft.allocate_bandwidth(A_S, C, 1e6 * (1 + seed)).b_hz.tobytes(),
-        lambda seed: sft.allocate_random(A_S, C, 1e6, seed=seed).b_hz.tobytes(),
+        lambda seed: sft.allocate_bandwidth(A_S, C, 1e6, rule="random", seed=seed).b_hz.tobytes(),
     ],
-    ids=["encode", "decode", "allocate_bandwidth", "allocate_random"],
+    ids=["encode", "encode by context", "decode", "allocate_bandwidth", "random rule"],
 )
 
 
@@ -50,11 +52,17 @@ def lock_is_kept_until_released() -> Iterator[None]:
     "call",
     [
         lambda: CODEC.encode(X),
+        lambda: sft.Codec.activation().encode(X.astype(np.float16)),
         lambda: sft.decode(FRAME),
+        lambda: sft.measure(CODEC, X),
+        lambda: FEEDBACK.add(X),
         lambda: sft.allocate_bandwidth(A_S, C, 1e6),
-        lambda: sft.allocate_even(A_S, C, 1e6),
+        lambda: sft.allocate_bandwidth(A_S, C, 1e6, rule="even"),
     ],
-    ids=["encode", "decode", "allocate_bandwidth", "allocate_even"],
+    ids=[
+        *("encode", "encode halves", "decode", "measure", "add"),
+        *("allocate_bandwidth", "even rule"),
+    ],
 )
 def test_calls_release_the_lock(call: Callable[[], object]) -> None:
     start, ran = Event(), Event()

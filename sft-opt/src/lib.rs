@@ -53,6 +53,8 @@ mod payload;
 mod polynomial;
 /// Two resources shared at once.
 mod pools;
+/// Memory, payloads and delays of a whole training.
+mod predict;
 /// The bandwidth problem P2 and its checks.
 mod problem;
 /// Compressed bits over raw bits.
@@ -93,6 +95,7 @@ pub use outcome::{Constraint, Outcome};
 pub use path_loss::PathLoss;
 pub use payload::{Payload, activation_bits, adapter_bits, model_bits};
 pub use pools::{TwoPoolSolution, TwoPools, allocate_two_pools};
+pub use predict::{Allocation, Forecast, PredictedRound, Prediction};
 pub use problem::Problem;
 pub use rate::{Rate, RateGrid};
 pub use solution::{Regime, Solution};

@@ -1,6 +1,7 @@
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use sft_compress::ErrorKind;
+use sft_opt::Constraint;
 
 pyo3::create_exception!(
     sft,
@@ -17,12 +18,54 @@ pyo3::create_exception!(
     \x20   'too_large'."
 );
 
+pyo3::create_exception!(
+    sft,
+    SolverError,
+    PyRuntimeError,
+    "A problem that has no solution.\n\
+    \n\
+    Attributes\n\
+    ----------\n\
+    constraint : str\n\
+    \x20   The first one that cannot be met: 'accuracy', 'memory' or 'bandwidth'."
+);
+
+/// The exception for a problem without a feasible point.
+pub(crate) fn infeasible(py: Python<'_>, constraint: Constraint) -> PyErr {
+    let (name, reason) = match constraint {
+        Constraint::Accuracy => ("accuracy", "no compression in its box is accurate enough"),
+        Constraint::Memory => (
+            "memory",
+            "no cut layer fits into the memory of every device",
+        ),
+        _ => (
+            "bandwidth",
+            "a device with something to send cannot have any bandwidth or compute",
+        ),
+    };
+    let error = SolverError::new_err(reason);
+    match error.value(py).setattr("constraint", name) {
+        Ok(()) => error,
+        Err(failure) => failure,
+    }
+}
+
 /// Runs `work` without the interpreter's lock and raises its error as an exception.
 pub(crate) fn detached<T: Send, E: Raise>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<T, E> + Send,
 ) -> PyResult<T> {
     py.detach(work).map_err(|error| error.raise(py))
+}
+
+/// What a constructor of the codec crate makes, its error being a bad argument.
+pub(crate) fn raised<T>(result: sft_compress::Result<T>) -> PyResult<T> {
+    result.map_err(|error| bad_argument(error.to_string()))
+}
+
+/// An argument that is not accepted.
+pub(crate) fn bad_argument(message: String) -> PyErr {
+    PyValueError::new_err(message)
 }
 
 /// An error of a wrapped crate.
@@ -55,5 +98,17 @@ impl Raise for sft_compress::Error {
 impl Raise for sft_opt::Error {
     fn raise(self, _py: Python<'_>) -> PyErr {
         PyValueError::new_err(self.to_string())
+    }
+}
+
+impl Raise for sft_core::Error {
+    fn raise(self, py: Python<'_>) -> PyErr {
+        match self {
+            Self::Codec(error) => error.raise(py),
+            Self::Cost(error) => error.raise(py),
+            Self::Argument { .. } => bad_argument(self.to_string()),
+            Self::File { .. } => PyOSError::new_err(self.to_string()),
+            _ => PyRuntimeError::new_err(self.to_string()),
+        }
     }
 }

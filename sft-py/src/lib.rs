@@ -8,25 +8,50 @@
     clippy::doc_markdown,
     reason = "docstrings follow NumPy's conventions, not Markdown's"
 )]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "arguments from Python arrive by value"
+)]
 
 /// NumPy arrays and other Python arguments in, NumPy arrays out.
 mod array;
-/// `sft.Codec` and `sft.decode`.
-mod compress;
+/// `sft.Codec`.
+mod codec;
+/// The settings of a codec by their names in Python.
+mod config;
 /// Errors to exceptions, and running without the interpreter's lock.
 mod error;
-/// `sft.allocate_bandwidth`, its baselines and `sft.Solution`.
+/// `sft.ErrorFeedback`.
+mod feedback;
+/// `sft.decode`, `sft.inspect` and `sft.measure`.
+mod frame;
+/// The solvers.
 mod opt;
+/// `sft.RateTable`.
+mod rate;
+/// The trainer.
+mod train;
 
 /// Compiled part of sft; import `sft` instead.
 #[pyo3::pymodule]
 mod _sft {
     #[pymodule_export]
-    use crate::compress::{Codec, decode};
+    use crate::codec::Codec;
     #[pymodule_export]
-    use crate::error::CodecError;
+    use crate::error::{CodecError, SolverError};
     #[pymodule_export]
-    use crate::opt::{Solution, allocate_bandwidth, allocate_even, allocate_random};
+    use crate::feedback::ErrorFeedback;
+    #[pymodule_export]
+    use crate::frame::{Info, Measure, decode, inspect, measure};
+    #[pymodule_export]
+    use crate::opt::{
+        _accuracy, _beta, _fit, _optimize, _predict, _system, Solution, TwoPoolSolution,
+        allocate_bandwidth, allocate_two_pools,
+    };
+    #[pymodule_export]
+    use crate::rate::{Choice, RateTable};
+    #[pymodule_export]
+    use crate::train::_finetune;
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name")]

@@ -1,8 +1,9 @@
-use numpy::{IntoPyArray, PyArray1, PyArrayMethods};
+use numpy::PyArray1;
 use pyo3::prelude::*;
 use sft_opt::Problem;
 
-use crate::array::{seed, vector};
+use crate::array::{frozen, seed, vector};
+use crate::config::parse;
 use crate::error::detached;
 
 /// An allocation of bandwidth and what it achieves; immutable.
@@ -44,10 +45,8 @@ pub(crate) struct Solution {
 
 impl Solution {
     fn new(py: Python<'_>, solution: sft_opt::Solution) -> Self {
-        let b_hz = solution.b_hz.into_pyarray(py);
-        b_hz.readwrite().make_nonwriteable();
         Self {
-            b_hz: b_hz.unbind(),
+            b_hz: frozen(py, solution.b_hz).unbind(),
             tau_s: solution.tau_s,
             tau_minus_amax_s: solution.tau_minus_amax_s,
             used_hz: solution.used_hz,
@@ -89,25 +88,33 @@ impl Solution {
 ///
 /// Parameters
 /// ----------
-/// a_s : array_like of float
+/// a_s : array_like of float, [devices]
 ///     Delay of each device that bandwidth does not change, in seconds.
-/// c_bits_per_bps_hz : array_like of float
+/// c_bits_per_bps_hz : array_like of float, [devices]
 ///     Bits over spectral efficiency of each device; 0 for one without demand.
 /// total_hz : float
 ///     The band that the devices share, in Hz.
-/// cap_hz : array_like of float, optional
+/// cap_hz : array_like of float, [devices], optional
 ///     Most bandwidth of each device in Hz, `inf` for one without a cap.
+/// rule : {'optimal', 'even', 'proportional', 'random'}, default 'optimal'
+///     The exact solution, or a baseline to compare it with: the same bandwidth
+///     for every device, in proportion to `c_bits_per_bps_hz`, or uniform among
+///     all that sum to the band. What a capped device cannot take is shared among
+///     the others by the same rule.
+/// seed : int, default 0
+///     Decides the draws of 'random', 0 to 2**64 - 1.
 ///
 /// Returns
 /// -------
 /// Solution
-///     Where no allocation is feasible, its `regime` is 'infeasible'.
+///     Where no allocation is feasible, its `regime` is 'infeasible'; that of a
+///     baseline is 'given'.
 ///
 /// Raises
 /// ------
 /// ValueError
 ///     If an argument is negative, not finite, or does not have one entry for
-///     each device.
+///     each device, or if the rule is not known.
 /// TypeError
 ///     If an argument does not consist of numbers.
 ///
@@ -119,118 +126,20 @@ impl Solution {
 /// ('bandwidth', 12.0)
 /// >>> solution.b_hz.round()
 /// array([1000000., 2000000.])
+/// >>> sft.allocate_bandwidth([10.0, 0.0], [2e6, 24e6], 3e6, rule="even").tau_s
+/// 16.0
 #[pyfunction]
-#[pyo3(signature = (a_s, c_bits_per_bps_hz, total_hz, cap_hz=None))]
+#[pyo3(signature = (a_s, c_bits_per_bps_hz, total_hz, cap_hz=None, *, rule="optimal", seed=0))]
 pub(crate) fn allocate_bandwidth(
     py: Python<'_>,
     a_s: &Bound<'_, PyAny>,
     c_bits_per_bps_hz: &Bound<'_, PyAny>,
     total_hz: f64,
     cap_hz: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Solution> {
-    solve(
-        py,
-        a_s,
-        c_bits_per_bps_hz,
-        total_hz,
-        cap_hz,
-        sft_opt::allocate_bandwidth,
-    )
-}
-
-/// The even baseline: the same bandwidth for every device.
-///
-/// What a capped device cannot take is shared evenly among the others.
-///
-/// Parameters
-/// ----------
-/// a_s, c_bits_per_bps_hz, total_hz, cap_hz
-///     As `allocate_bandwidth` takes them.
-///
-/// Returns
-/// -------
-/// Solution
-///
-/// Raises
-/// ------
-/// ValueError, TypeError
-///     As `allocate_bandwidth`.
-///
-/// Examples
-/// --------
-/// >>> import sft
-/// >>> sft.allocate_even([10.0, 0.0], [2e6, 24e6], 3e6).b_hz
-/// array([1500000., 1500000.])
-#[pyfunction]
-#[pyo3(signature = (a_s, c_bits_per_bps_hz, total_hz, cap_hz=None))]
-pub(crate) fn allocate_even(
-    py: Python<'_>,
-    a_s: &Bound<'_, PyAny>,
-    c_bits_per_bps_hz: &Bound<'_, PyAny>,
-    total_hz: f64,
-    cap_hz: Option<&Bound<'_, PyAny>>,
-) -> PyResult<Solution> {
-    solve(
-        py,
-        a_s,
-        c_bits_per_bps_hz,
-        total_hz,
-        cap_hz,
-        sft_opt::allocate_even,
-    )
-}
-
-/// The random baseline: bandwidths uniform among all that sum to the band.
-///
-/// What a capped device cannot take is shared among the others in proportion to
-/// their draws.
-///
-/// Parameters
-/// ----------
-/// a_s, c_bits_per_bps_hz, total_hz, cap_hz
-///     As `allocate_bandwidth` takes them.
-/// seed : int, default 0
-///     Decides the draws, 0 to 2**64 - 1.
-///
-/// Returns
-/// -------
-/// Solution
-///
-/// Raises
-/// ------
-/// ValueError, TypeError
-///     As `allocate_bandwidth`.
-///
-/// Examples
-/// --------
-/// >>> import sft
-/// >>> even = sft.allocate_even([10.0, 0.0], [2e6, 24e6], 3e6)
-/// >>> drawn = sft.allocate_random([10.0, 0.0], [2e6, 24e6], 3e6, seed=1)
-/// >>> abs(drawn.used_hz - even.used_hz) < 1e-6
-/// True
-#[pyfunction]
-#[pyo3(signature = (a_s, c_bits_per_bps_hz, total_hz, cap_hz=None, *, seed=0))]
-pub(crate) fn allocate_random(
-    py: Python<'_>,
-    a_s: &Bound<'_, PyAny>,
-    c_bits_per_bps_hz: &Bound<'_, PyAny>,
-    total_hz: f64,
-    cap_hz: Option<&Bound<'_, PyAny>>,
+    rule: &str,
     #[pyo3(from_py_with = seed)] seed: u64,
 ) -> PyResult<Solution> {
-    solve(py, a_s, c_bits_per_bps_hz, total_hz, cap_hz, |problem| {
-        sft_opt::allocate_random(problem, seed)
-    })
-}
-
-fn solve(
-    py: Python<'_>,
-    a_s: &Bound<'_, PyAny>,
-    c_bits_per_bps_hz: &Bound<'_, PyAny>,
-    total_hz: f64,
-    cap_hz: Option<&Bound<'_, PyAny>>,
-    solver: impl FnOnce(&Problem<'_>) -> sft_opt::Result<sft_opt::Solution> + Send,
-) -> PyResult<Solution> {
+    let rule = parse("rule", rule, RULES)?;
     let a_s = vector(a_s, "a_s")?;
     let c = vector(c_bits_per_bps_hz, "c_bits_per_bps_hz")?;
     let cap_hz = cap_hz.map(|cap_hz| vector(cap_hz, "cap_hz")).transpose()?;
@@ -243,6 +152,18 @@ fn solve(
             .map(|cap_hz| cap_hz.as_slice())
             .transpose()?,
     };
-    let solution = detached(py, || solver(&problem))?;
+    let solution = detached(py, || rule(&problem, seed))?;
     Ok(Solution::new(py, solution))
 }
+
+/// A way to share a band, given a seed.
+type Rule = fn(&Problem<'_>, u64) -> sft_opt::Result<sft_opt::Solution>;
+
+const RULES: &[(&str, Rule)] = &[
+    ("optimal", |problem, _| sft_opt::allocate_bandwidth(problem)),
+    ("even", |problem, _| sft_opt::allocate_even(problem)),
+    ("proportional", |problem, _| {
+        sft_opt::allocate_proportional(problem)
+    }),
+    ("random", sft_opt::allocate_random),
+];

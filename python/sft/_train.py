@@ -1,0 +1,453 @@
+"""The reference trainer: split fine-tuning of a vision transformer on simulated devices."""
+
+import importlib
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sft import _sft
+from sft._plan import Scheme, _html, _text
+
+Arrays = tuple[npt.NDArray[Any], npt.ArrayLike]
+
+_ACTIVATION = _sft.Codec.paper(keep=0.5, levels=4, range="row")
+_GRADIENT = _sft.Codec.paper(keep=0.05, levels=4, range="row")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What a round did; every number is the round's own.
+
+    Attributes
+    ----------
+    round : int
+        From 1.
+    devices : tuple of int
+        The devices that took part, from 0.
+    accuracy : float
+        Test accuracy of the aggregated model without compression, a fraction.
+    loss : float
+        Mean training loss.
+    bytes_up, bytes_down : int
+        Activations with labels, and gradients, of all devices.
+    adapter_bytes_up, adapter_bytes_down : int
+        Adapters and head of all devices.
+    delay_s : float
+        Modelled delay in seconds.
+    wall_s : float
+        Time that the simulation took in seconds.
+
+    """
+
+    __module__ = "sft"
+
+    round: int
+    devices: tuple[int, ...] = ()
+    accuracy: float
+    loss: float
+    bytes_up: int
+    bytes_down: int
+    adapter_bytes_up: int
+    adapter_bytes_down: int
+    delay_s: float
+    wall_s: float
+
+    @property
+    def bytes(self) -> int:
+        """Everything that crossed a link."""
+        return self.bytes_up + self.bytes_down + self.adapter_bytes_up + self.adapter_bytes_down
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A fine-tuning run; what `finetune` returns.
+
+    Attributes
+    ----------
+    scheme : str
+        How devices and server shared the work.
+    rounds : tuple of Round
+        The finished rounds.
+    device_memory_bytes : float
+        Modelled memory of the device that holds the most blocks.
+    settings : dict
+        The arguments of the run.
+
+    """
+
+    __module__ = "sft"
+
+    scheme: str
+    rounds: tuple[Round, ...]
+    device_memory_bytes: float
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def accuracy(self) -> npt.NDArray[np.float64]:
+        """Test accuracy after every round, [rounds]."""
+        return np.array([r.accuracy for r in self.rounds])
+
+    @property
+    def delay_s(self) -> npt.NDArray[np.float64]:
+        """Modelled delay of every round in seconds, [rounds]."""
+        return np.array([r.delay_s for r in self.rounds])
+
+    @property
+    def bytes(self) -> npt.NDArray[np.int64]:
+        """Bytes that crossed all links in every round, [rounds]."""
+        return np.array([r.bytes for r in self.rounds], np.int64)
+
+    def summary(self) -> str:
+        """Return the rounds as a table of text.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> import sft
+        >>> sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0).summary()
+        'round  accuracy  loss  cut MB up  cut MB down  adapter MB  delay, s'
+
+        """
+        return _text(self._table())
+
+    def _table(self) -> "list[list[str]]":
+        rows = [["round", "accuracy", "loss", "cut MB up", "cut MB down", "adapter MB", "delay, s"]]
+        for r in self.rounds:
+            adapters = r.adapter_bytes_up + r.adapter_bytes_down
+            cells = [f"{n / 1e6:.3f}" for n in (r.bytes_up, r.bytes_down, adapters)]
+            rows.append([f"{r.round}", f"{r.accuracy:.1%}", f"{r.loss:.4f}", *cells])
+            rows[-1].append(f"{r.delay_s:.3f}")
+        return rows
+
+    def _repr_html_(self) -> str:
+        return _html(self._table())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the run as JSON, as the command-line trainer does.
+
+        Parameters
+        ----------
+        path : path
+            The file, such as ``run.json``.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import sft, tempfile, pathlib
+        >>> run = sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run.save(pathlib.Path(folder, "run.json"))
+        ...     sft.Run.load(pathlib.Path(folder, "run.json")) == (run,)
+        True
+
+        """
+        scheme = {
+            "name": self.scheme,
+            "device_memory_bytes": self.device_memory_bytes,
+            "rounds": [asdict(r) for r in self.rounds],
+        }
+        content = {"settings": self.settings, "schemes": [scheme]}
+        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "tuple[Run, ...]":
+        """Read the runs of a file that `save` or the command-line trainer wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        tuple of Run
+            One for every scheme.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is not the file of a run.
+
+        Examples
+        --------
+        >>> import sft
+        >>> sft.Run.load("no.json")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: [Errno 2] No such file or directory: 'no.json'
+
+        """
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        try:
+            return tuple(
+                cls(
+                    scheme=scheme["name"],
+                    rounds=tuple(_round(r) for r in scheme["rounds"]),
+                    device_memory_bytes=scheme["device_memory_bytes"],
+                    settings=content["settings"],
+                )
+                for scheme in content["schemes"]
+            )
+        except (KeyError, TypeError) as error:
+            msg = f"{path} is not the file of a run: {error}"
+            raise ValueError(msg) from error
+
+
+def _round(record: Mapping[str, Any]) -> Round:
+    return Round(**{**record, "devices": tuple(record.get("devices", ()))})
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during `finetune`, with what was finished until then.
+
+    Attributes
+    ----------
+    run : Run
+        The finished rounds.
+
+    """
+
+    __module__ = "sft"
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(f"{len(run.rounds)} rounds finished")
+        self.run = run
+
+
+def finetune(
+    *,
+    model: str | os.PathLike[str],
+    data: str | Arrays,
+    test: Arrays | None = None,
+    devices: int = 8,
+    scheme: Scheme = "sft",
+    cut: int = 2,
+    device_cuts: Sequence[int] | None = None,
+    activation: _sft.Codec | None = _ACTIVATION,
+    gradient: _sft.Codec | None = _GRADIENT,
+    rounds: int = 8,
+    local_epochs: int = 1,
+    batch: int = 16,
+    rank: int = 8,
+    alpha: float | None = None,
+    targets: Sequence[Literal["q", "k", "v", "o", "fc1", "fc2"]] | None = None,
+    lora_dropout: float = 0.0,
+    optimizer: Literal["adamw", "sgd"] = "adamw",
+    momentum: float = 0.9,
+    weight_decay: float | None = None,
+    clip_norm: float | None = None,
+    lr: float = 3e-3,
+    lr_server: float | None = None,
+    schedule: Literal["exponential", "constant", "cosine"] = "exponential",
+    lr_decay: float = 0.998,
+    warmup_rounds: float = 0.0,
+    participation: float = 1.0,
+    target_accuracy: float | None = None,
+    partition: str = "iid",
+    bandwidth_hz: float = 30e6,
+    snr_db: float = 17.0,
+    fading: bool = True,
+    heads: int | None = None,
+    full: int = 255,
+    augment: bool = False,
+    adapters: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    seed: int = 1,
+    threads: int | None = None,
+    progress: bool | Callable[[Round], object] | None = None,
+) -> Run:
+    """Fine-tune a vision transformer by the Rust trainer, on simulated devices.
+
+    Ctrl-C ends training within a mini-batch and raises `Interrupted`, a
+    KeyboardInterrupt whose `run` holds the finished rounds; `out` is written then too.
+    The same arguments give the same rounds on any number of threads.
+
+    Parameters
+    ----------
+    model : path
+        A ViT as safetensors, with Hugging Face's or timm's names; ``config.json`` and
+        ``preprocessor_config.json`` beside it are read.
+    data : (images, labels) or str
+        Training images, uint8 [n, h, h, c] (or [n, h, h] of one channel), resized and
+        normalised for the model, or float32 [n, side, side, c] exactly as the model takes
+        them; labels are integers [n] from 0. Or ``'cifar100:DIR'``,
+        ``'tiny-imagenet:DIR'`` or ``'folder:DIR'`` (``train/CLASS/*`` and
+        ``test/CLASS/*``).
+    test : (images, labels), optional
+        Test images, as and where `data` gives arrays.
+    devices : int, default 8
+        Number of devices.
+    scheme : {'sft', 'sft-raw', 'sl', 'fl-lora', 'fl-full'}, default 'sft'
+        Who does what, see `predict`.
+    cut : int, default 2
+        Cut layer: blocks on the device.
+    device_cuts : sequence of int, [devices], optional
+        A cut layer for each device in place of `cut`.
+    activation, gradient : Codec or None
+        What crosses the cut with 'sft': by default the paper's codec with a range for each
+        row, 4 levels, keeping 0.5 and 0.05; None sends it uncompressed.
+    rounds, local_epochs, batch : int, default 8, 1 and 16
+        Rounds, passes over the local data in each, samples of a mini-batch.
+    rank, alpha, targets, lora_dropout
+        Of the adapters: by default rank 8, alpha equal to the rank, all of 'q', 'k', 'v',
+        'o', 'fc1' and 'fc2', no dropout.
+    optimizer : {'adamw', 'sgd'}, default 'adamw'
+        With `momentum` for 'sgd', `weight_decay` (0.01 and 0 by default), and gradients
+        clipped to `clip_norm`.
+    lr, lr_server : float, default 3e-3
+        Peak rates of devices and server.
+    schedule : {'exponential', 'constant', 'cosine'}, default 'exponential'
+        How rates fall, by `lr_decay` a round or along a cosine, after `warmup_rounds`.
+    participation : float, default 1
+        Fraction of the devices in a round.
+    target_accuracy : float, optional
+        Stop after the first round that reaches it.
+    partition : str, default 'iid'
+        'iid', 'dirichlet:CONCENTRATION' or 'shards:NUMBER'.
+    bandwidth_hz, snr_db, fading
+        The modelled channel: 30 MHz at 17 dB with Rayleigh fading.
+    heads : int, optional
+        Attention heads, where no configuration tells them.
+    full : int, default 255
+        The value of a uint8 pixel at full intensity.
+    augment : bool, default False
+        Whether training images are cropped and flipped at random.
+    adapters : path, optional
+        A PEFT folder to start from.
+    out : path, optional
+        A folder for ``run.json`` and, in ``adapters``, what PEFT's ``from_pretrained``
+        reads (in ``merged`` the whole model with 'fl-full').
+    seed : int, default 1
+        Of everything random.
+    threads : int, optional
+        Threads; all cores without it.
+    progress : bool or callable, optional
+        A bar by tqdm: where that is installed (None), or always (True); nothing (False);
+        or what is called with every finished `Round`.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    Interrupted
+        On Ctrl-C.
+    ValueError, TypeError
+        If an argument is out of its range or of another type.
+    OSError
+        If a file cannot be read or written, or is not what it should be.
+    RuntimeError
+        If training diverges.
+
+    Examples
+    --------
+    >>> import sft
+    >>> sft.finetune(model="no.safetensors", data="folder:images")
+    Traceback (most recent call last):
+        ...
+    OSError: no.safetensors: No such file or directory (os error 2)
+
+    """
+    options = dict(locals())
+    watch = _Watch(options.pop("progress"))
+    given = {name: options.pop(name) for name in ("model", "data", "test")}
+    options["targets"] = None if targets is None else ",".join(targets)
+    options["threads"] = threads or os.cpu_count() or 1
+    # candle's own threads would wait by spinning; the trainer gives each a device instead.
+    os.environ.setdefault("CANDLE_NUM_THREADS", "1")
+    train = _source("data", data)
+    tested = None if test is None else _source("test", test)
+    try:
+        answer = _sft._finetune(model, train, tested, options, watch)
+    finally:
+        watch.close()
+    records, memory, failure = answer
+    settings = {**options, "model": str(given["model"])}
+    settings["data"] = data if isinstance(data, str) else "arrays"
+    run = Run(
+        scheme=scheme,
+        rounds=tuple(_round(json.loads(record)) for record in records),
+        device_memory_bytes=memory,
+        settings={name: _named(value) for name, value in settings.items()},
+    )
+    if out is not None and run.rounds:
+        run.save(Path(out, "run.json"))
+    if isinstance(failure, KeyboardInterrupt):
+        raise Interrupted(run) from failure
+    if failure is not None:
+        raise failure
+    return run
+
+
+def _named(value: Any) -> Any:
+    """Return a setting as JSON has it."""
+    simple = isinstance(value, str | int | float | bool | None)
+    return value if simple else list(value) if isinstance(value, Sequence) else str(value)
+
+
+def _source(name: str, data: str | Arrays) -> tuple[Any, Any]:
+    """Return the kind and folder of a data set, or images [n, c, h, h] and labels."""
+    if isinstance(data, str):
+        kind, _, folder = data.partition(":")
+        return kind, folder
+    try:
+        images, labels = (np.asarray(part) for part in data)
+    except (TypeError, ValueError):
+        msg = f"{name} must be (images, labels) or a str, got {type(data).__name__}"
+        raise TypeError(msg) from None
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4 or images.shape[1] != images.shape[2]:
+        msg = f"{name} must have images [n, h, h, c], got shape {list(images.shape)}"
+        raise ValueError(msg)
+    if images.dtype not in (np.uint8, np.float32):
+        msg = f"{name} must have images of uint8 or float32, got {images.dtype}"
+        raise TypeError(msg)
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or np.any(labels < 0):
+        msg = f"{name} must have one label from 0 for each of {len(images)} images, as integers"
+        raise ValueError(msg)
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.tolist()
+
+
+class _Watch:
+    """Shows progress, if asked to."""
+
+    def __init__(self, progress: bool | Callable[[Round], object] | None) -> None:
+        self._told = progress if callable(progress) else None
+        self._bar: Any = None
+        found = importlib.util.find_spec("tqdm") is not None
+        self._shown = progress is True or (progress is None and found)
+
+    def __call__(self, done: int, total: int, records: Sequence[str]) -> None:
+        rounds = [_round(json.loads(record)) for record in records]
+        if self._told is not None:
+            for r in rounds:
+                self._told(r)
+        if not self._shown:
+            return
+        if self._bar is None:
+            self._bar = importlib.import_module("tqdm.auto").tqdm(total=total, unit="batch")
+        for r in rounds:
+            self._bar.set_postfix_str(f"round {r.round}: {r.accuracy:.1%}", refresh=False)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,57 @@
+"""Tensors to frames and back; what is copied is copied between devices."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+import sft
+
+_DTYPES = {torch.float32, torch.float16, torch.bfloat16}
+_ML_DTYPES = find_spec("ml_dtypes") is not None
+
+
+def check(x: object, name: str) -> Tensor:
+    """Return a tensor that a codec can encode.
+
+    Raises
+    ------
+    TypeError
+        If it is no tensor, or of a type that frames do not have.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if x.dtype not in _DTYPES:
+        raise TypeError(
+            f"{name} must be float32, float16 or bfloat16, got {x.dtype}: convert it with "
+            f"{name}.float()"
+        )
+    return x
+
+
+def encode(codec: sft.Codec, x: Tensor, seed: int) -> bytes:
+    """Encode a tensor of any device; a contiguous one of the CPU is not copied."""
+    x = x.detach().cpu().contiguous()
+    if x.dtype == torch.bfloat16:
+        return codec.encode(x.view(torch.uint16).numpy(), seed, dtype="bf16")
+    return codec.encode(x.numpy(), seed)
+
+
+def decode(frame: bytes, device: torch.device | str | None = None) -> Tensor:
+    """Decode a frame to a tensor of its type."""
+    y = sft.decode(frame)
+    if not _ML_DTYPES and sft.inspect(frame).dtype == "bf16":
+        return torch.from_numpy(y).to(torch.bfloat16).to(device=device)
+    return from_numpy(y).to(device=device)
+
+
+def from_numpy(y: npt.NDArray[Any]) -> Tensor:
+    """Return an array as a tensor; the bfloat16 of ml_dtypes as that of torch."""
+    if y.dtype.name == "bfloat16":
+        return torch.from_numpy(y.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(y)

@@ -1,0 +1,237 @@
+"""Planning from Python: what goes in, what comes out; the mathematics is tested in Rust."""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sft
+from sft import _sft
+from sft._plan import Scheme
+from sft._system import encode
+
+CLOCKS_HZ = np.linspace(0.5e9, 1.5e9, 8)
+SYSTEM = sft.System(total_hz=30e6, devices=sft.Device.many(8, clock_hz=CLOCKS_HZ))
+SURFACE = sft.Accuracy(scale="log2_keep", terms=[sft.Term(0, 0, 0.9), sft.Term(1, 0, 0.02)])
+COMPRESSION = sft.Compression(accuracy=SURFACE, accuracy_min=0.85)
+SCHEMES = typing.get_args(Scheme)
+
+
+def test_defaults_are_those_of_the_solvers() -> None:
+    minimal = json.loads(
+        _sft._system(
+            encode(
+                {"total_hz": 1, "devices": [{}], "model": {"preset": "vit_base", "classes": 100}}
+            )
+        )
+    )
+    ours = json.loads(_sft._system(encode(sft.System(total_hz=1.0, devices=[sft.Device()]))))
+    assert ours == minimal
+
+
+@pytest.mark.parametrize("suffix", ["json", "toml"])
+def test_a_dict_and_a_file_equal_the_dataclasses(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"system.{suffix}"
+    if suffix == "json":
+        path.write_text(encode(SYSTEM))
+    else:
+        devices = "".join(f"[[devices]]\nclock_hz = {clock!r}\n" for clock in CLOCKS_HZ.tolist())
+        model = 'model = { preset = "vit_base", classes = 100 }'
+        path.write_text(f"total_hz = 30e6\n{model}\n{devices}")
+    columns: dict[str, Any] = dataclasses.asdict(SYSTEM)
+    expected = sft.optimize(SYSTEM)
+    for system in (path, str(path), columns, {**columns, "total_hz": np.float64(30e6)}):
+        assert sft.optimize(system) == expected
+
+
+def test_the_plan_is_the_best_cut_and_uses_the_band() -> None:
+    plan = sft.optimize(SYSTEM)
+    delays = {c.cut: c.tau_s for c in plan.cuts if c.tau_s is not None}
+    assert plan.cut == min(delays, key=lambda cut: delays[cut])
+    assert plan.tau_s == delays[plan.cut]
+    assert plan.cuts[-1].tau_s is None
+    assert plan.b_hz.sum() == pytest.approx(30e6, rel=1e-9)
+    assert plan.server_flop_per_s is None
+    assert plan.setting == sft.Setting(keep=0.2, bits=3, beta=plan.setting.beta)
+    with pytest.raises(ValueError, match="read-only"):
+        plan.b_hz[0] = 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.cut = 2  # type: ignore[misc]
+
+
+def test_compression_meets_its_accuracy() -> None:
+    plan = sft.optimize(SYSTEM, COMPRESSION)
+    assert plan.setting.accuracy == pytest.approx(0.85, abs=1e-9)
+    assert plan.setting.keep == pytest.approx(2**-2.5, rel=1e-9)
+    assert plan.setting.bits == 1
+    assert sft.optimize(SYSTEM, dataclasses.asdict(COMPRESSION)) == plan
+
+
+def test_rates_may_be_measured() -> None:
+    x = np.random.default_rng(0).standard_normal((64, 96), dtype=np.float32)
+    table = sft.RateTable.measure([x], sft.Codec.activation, [0.1, 0.5, 1.0], [2, 3, 8])
+    wanted = sft.Compression(
+        accuracy=SURFACE, accuracy_min=0.88, keep_min=0.1, bits_max=3, rate=table
+    )
+    setting = sft.optimize(SYSTEM, wanted).setting
+    assert setting.accuracy is not None
+    assert setting.accuracy > 0.88 - 1e-9
+    assert setting.beta == table.rate(setting.keep, setting.levels)
+
+
+def test_the_server_is_shared_where_asked() -> None:
+    shared = dataclasses.replace(SYSTEM, server=sft.Server(model="optimal_share"))
+    plan = sft.optimize(shared)
+    assert plan.server_flop_per_s is not None
+    assert plan.server_flop_per_s.sum() == pytest.approx(3e9 * 2048 * 4, rel=1e-6)
+    assert "TFLOP/s" in plan.summary()
+    optimal = sft.predict(shared, plan=plan, rounds=2)
+    assert optimal.round_s[1] == pytest.approx(plan.tau_s, rel=1e-9)
+    even = sft.predict(shared, plan=plan, rounds=2, bandwidth="even")
+    assert even.round_s[1] > optimal.round_s[1]
+
+
+@pytest.mark.parametrize(
+    ("constraint", "changes", "wanted"),
+    [
+        ("accuracy", {}, {"accuracy_min": 0.95}),
+        ("memory", {"devices": [sft.Device(memory_bytes=1 << 20)]}, {}),
+        ("bandwidth", {"devices": [sft.Device(cap_hz=0.0)]}, {}),
+    ],
+)
+def test_what_cannot_be_met_is_an_error(
+    constraint: str, changes: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    system = dataclasses.replace(SYSTEM, **changes)
+    compression = {**dataclasses.asdict(COMPRESSION), **wanted}
+    with pytest.raises(sft.SolverError) as caught:
+        sft.optimize(system, compression)
+    assert isinstance(caught.value, RuntimeError)
+    assert caught.value.constraint == constraint
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"total_hz": -1.0}, ValueError, "system: total_hz is -1"),
+        ({"total_hz": "wide"}, TypeError, "system.total_hz: invalid type"),
+        ({"devices": []}, ValueError, "no devices"),
+        ({"devices": [{"clock": 1e9}]}, ValueError, r"devices\[0\].*unknown field `clock`"),
+        ({"devices": [{"clock_hz": -1.0}]}, ValueError, r"clock_hz\[0\] is -1"),
+        ({"server": {"model": "best"}}, ValueError, "server.model.*unknown variant `best`"),
+    ],
+)
+def test_bad_fields_are_named(
+    changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        sft.optimize(dataclasses.replace(SYSTEM, **changes))
+
+
+def test_other_objects_are_type_errors() -> None:
+    with pytest.raises(TypeError, match="system must be a System, a dict or the path"):
+        sft.optimize(3)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError):
+        sft.optimize("no.toml")
+    with pytest.raises(ValueError, match="clock_hz must have 3 entries"):
+        sft.Device.many(3, clock_hz=[1.0, 2.0])
+    with pytest.raises(TypeError, match="clock"):
+        sft.Device.many(3, clock=1.0)
+
+
+@pytest.mark.parametrize("model", ["sequential", "per_device", "even", "optimal_share"])
+@pytest.mark.parametrize("flops", ["paper", "exact"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_and_variant_is_predicted(scheme: Any, flops: Any, model: Any) -> None:
+    system = dataclasses.replace(
+        SYSTEM, server=sft.Server(model=model), training=sft.Training(flops=flops)
+    )
+    prediction = sft.predict(system, scheme, cut=5, rounds=3, fading_seed=1)
+    phases = prediction.phases
+    names = [f.name for f in dataclasses.fields(phases) if f.name != "total_s"]
+    total_s = sum(getattr(phases, name) for name in names)
+    np.testing.assert_allclose(total_s, phases.total_s, rtol=1e-12)
+    whole = phases.total_s.sum(axis=1) if scheme == "sl" else phases.total_s.max(axis=1)
+    np.testing.assert_allclose(prediction.round_s, whole, rtol=1e-12)
+    assert prediction.total_s == prediction.round_s.sum()
+    assert prediction.b_hz.shape == prediction.payloads.uplink_bits.shape == (3, 8)
+    assert (prediction.server_flop_per_s is not None) == (
+        model == "optimal_share" and scheme != "sl"
+    )
+    assert (phases.uplink_s > 0).all() == (not scheme.startswith("fl"))
+    assert scheme in prediction.summary()
+    assert "<table>" in prediction._repr_html_()
+
+
+def test_table_three_of_the_paper() -> None:
+    """Rows that the cost model meets exactly, in MiB."""
+    system = dataclasses.replace(
+        SYSTEM, model=sft.Vit(classes=200), training=sft.Training(fl_head="adapters")
+    )
+    split, lora, full = (
+        sft.predict(system, scheme, cut=5, rounds=1).memory
+        for scheme in typing.get_args(Scheme)
+        if scheme in ("sft", "fl-lora", "fl-full")
+    )
+    mib = [memory.model_bytes / 2**20 for memory in (split, lora, full)]
+    assert mib == pytest.approx([141.19, 337.03, 327.88], abs=0.01)
+    assert split.input_bytes / 2**20 == 36.75
+
+
+def test_bandwidths_may_be_given() -> None:
+    plan = sft.optimize(SYSTEM)
+    given = sft.predict(SYSTEM, plan=plan, rounds=2, bandwidth=plan.b_hz)
+    assert given.round_s[1] == pytest.approx(plan.tau_s, rel=1e-9)
+    assert given.b_hz.tolist() == [plan.b_hz.tolist()] * 2
+    assert sft.predict(SYSTEM, plan=plan, rounds=2, bandwidth="even").round_s[1] > plan.tau_s
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scheme": "fl"}, "scheme must be 'sft'"),
+        ({"cut": None}, "cut must be given for 'sft'"),
+        ({"cut": 12}, "cut is 12"),
+        ({"beta": 0.0}, "beta is 0"),
+        ({"rounds": 0}, "rounds is empty"),
+        ({"bandwidth": [1.0]}, "b_hz has 1 entries, expected 8"),
+        ({"bandwidth": "most"}, "forecast.allocation"),
+    ],
+)
+def test_bad_arguments_of_predict_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sft.predict(SYSTEM, **{"cut": 5, "rounds": 2} | arguments)
+
+
+def test_a_fit_returns_what_it_was_made_of() -> None:
+    keep, bits = map(np.ravel, np.meshgrid([0.05, 0.1, 0.2, 0.5, 1.0], [1, 2, 3, 4, 8]))
+    fit = sft.fit_accuracy(keep, bits, SURFACE(keep, bits))
+    np.testing.assert_allclose(fit.accuracy(keep, bits), SURFACE(keep, bits), atol=1e-9)
+    assert fit.residuals.shape == keep.shape
+    assert fit.max_error == pytest.approx(np.abs(fit.residuals).max())
+    assert fit.rmse == pytest.approx(np.sqrt((fit.residuals**2).mean()))
+    assert fit.warnings == ()
+    wanted = sft.Compression(accuracy=fit.accuracy, accuracy_min=0.85, keep_min=0.05)
+    assert sft.optimize(SYSTEM, wanted).setting.keep == pytest.approx(2**-2.5, rel=1e-6)
+
+
+def test_a_surface_that_falls_warns() -> None:
+    keep, bits = map(np.ravel, np.meshgrid([0.05, 0.1, 0.2, 0.5, 1.0], [1, 2, 3, 4, 8]))
+    fit = sft.fit_accuracy(keep, bits, 0.9 - 0.01 * bits, scale="keep")
+    (warning,) = fit.warnings
+    assert (warning.axis, round(warning.change, 6)) == ("bits", -0.01)
+
+
+def test_bad_points_are_named() -> None:
+    with pytest.raises(ValueError, match="accuracy has 1 entries, expected 2"):
+        sft.fit_accuracy([0.1, 0.2], [1, 2], [0.5])
+    with pytest.raises(ValueError, match="points"):
+        sft.fit_accuracy([0.1] * 12, [1] * 12, [0.5] * 12)
+    with pytest.raises(TypeError, match="keep must be a sequence of numbers"):
+        sft.fit_accuracy("x", [1], [0.5])
+    with pytest.raises(ValueError, match="scale"):
+        sft.fit_accuracy([0.1], [1], [0.5], scale="log")  # type: ignore[arg-type]

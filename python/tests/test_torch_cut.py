@@ -1,0 +1,307 @@
+"""The cut as a module: what autograd, autocast, the compiler and `state_dict` see."""
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sft
+import sft.torch as st
+
+RAW = sft.Codec.raw()
+
+
+def hidden(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_forward_and_backward_are_the_codecs(dtype: torch.dtype) -> None:
+    activation, gradient = sft.Codec.activation(keep=0.3), sft.Codec.gradient(keep=0.1)
+    cut = st.Cut(activation, gradient, seed=5)
+    for message in range(2):
+        h, g = hidden(8, 16, dtype=dtype), hidden(8, 16, dtype=dtype, seed=1).detach()
+        z = cut(h)
+        assert (z.dtype, z.shape) == (dtype, h.shape)
+        z.backward(g)
+        assert h.grad is not None
+        for codec, x, y, way in ((activation, h, z, 0), (gradient, g, h.grad, 1)):
+            bits = x.detach().view(torch.uint16).numpy() if dtype == torch.bfloat16 else None
+            seed = 5 + 2 * message + way
+            if bits is None:
+                frame = codec.encode(x.detach().numpy(), seed)
+            else:
+                frame = codec.encode(bits, seed, dtype="bf16")
+            decoded = torch.from_numpy(sft.decode(frame).astype(np.float32)).to(dtype)
+            assert torch.equal(y.detach(), decoded)
+
+
+def test_lossless_settings_are_the_identity() -> None:
+    cut, h, g = st.Cut(RAW, RAW), hidden(4, 3, 8), hidden(4, 3, 8, seed=1)
+    z = cut(h)
+    assert torch.equal(z, h)
+    z.backward(g.detach())
+    assert h.grad is not None
+    assert torch.equal(h.grad, g)
+
+
+def test_traffic_counts_the_frames() -> None:
+    cut = st.Cut(seed=3)
+    assert (cut.traffic.messages, cut.traffic.bytes) == (0, 0)
+    assert str(cut.traffic).startswith("up 0 bytes in 0 messages")
+    h = hidden(32, 64)
+    cut(h).sum().backward()
+    up = cut.activation.encode(h.detach().numpy(), 3)
+    down = cut.gradient.encode(np.ones((32, 64), np.float32), 4)
+    traffic = cut.traffic
+    assert traffic.up == st.Direction(1, len(up), 4 * h.numel())
+    assert traffic.down == st.Direction(1, len(down), 4 * h.numel())
+    assert traffic.bytes == len(up) + len(down)
+    assert traffic.up.ratio == 4 * h.numel() / len(up)
+    assert traffic.ratio == 8 * h.numel() / traffic.bytes
+    assert "messages" in str(traffic)
+    assert cut.reset_traffic() is traffic
+    assert cut.traffic == st.Traffic()
+
+
+def test_no_gradient_no_message_down() -> None:
+    cut = st.Cut()
+    z = cut(hidden(8, 8).detach())
+    assert not z.requires_grad
+    with torch.no_grad():
+        cut(hidden(8, 8))
+    assert (cut.traffic.up.messages, cut.traffic.down.messages) == (2, 0)
+
+
+def test_evaluation_passes_through_or_compresses() -> None:
+    h = hidden(8, 8)
+    cut = st.Cut().eval()
+    assert cut(h) is h
+    assert cut.traffic.messages == 0
+    compressing = st.Cut(compress_eval=True).eval()
+    assert not torch.equal(compressing(h), h)
+    assert compressing.traffic.up.messages == 1
+    lossless: Any = st.Cut().eval()
+    assert torch.equal(lossless.decode(lossless.encode(h)), h)
+
+
+def test_every_message_has_its_own_seed_and_state_dict_saves_it() -> None:
+    h = hidden(64, 64)
+    cut = st.Cut(sft.Codec.activation(keep=1.0, levels=2), seed=2**64 - 1)
+    first, second = cut(h), cut(h)
+    assert not torch.equal(first, second)
+    file = io.BytesIO()
+    torch.save(cut.state_dict(), file)
+    file.seek(0)
+    for again in (st.Cut(cut.activation), copy.deepcopy(cut), pickle.loads(pickle.dumps(cut))):
+        file.seek(0)
+        again.load_state_dict(torch.load(file))
+        assert again.traffic == cut.traffic
+        assert torch.equal(again(h), copy.deepcopy(cut)(h))
+    assert torch.equal(st.Cut(cut.activation, seed=7)(h), st.Cut(cut.activation, seed=7)(h))
+
+
+def test_error_feedback_brings_later_what_was_dropped() -> None:
+    codec = sft.Codec.paper(keep=0.1, levels=2)
+    cut, x = st.Cut(codec, codec, error_feedback=True), hidden(16, 16)
+    received, gradient = torch.zeros(16, 16), torch.zeros(16, 16)
+    for _ in range(10):
+        z = cut(x)
+        received += z.detach()
+        z.backward(torch.ones(16, 16) / 4)
+    restored = st.Cut(codec, codec, error_feedback=True)
+    restored.load_state_dict(cut.state_dict())
+    for _ in range(10):
+        z = restored(x)
+        received += z.detach()
+        z.backward(torch.ones(16, 16) / 4)
+    residuals = restored.get_extra_state()["feedback"]
+    torch.testing.assert_close(received + residuals[0], 20 * x.detach(), atol=1e-3, rtol=0)
+    assert x.grad is not None
+    gradient += x.grad
+    torch.testing.assert_close(
+        gradient + residuals[1], torch.full((16, 16), 5.0), atol=1e-3, rtol=0
+    )
+
+
+def test_error_feedback_begins_anew_with_another_shape_and_stays_after_errors() -> None:
+    cut = st.Cut(error_feedback=True)
+    cut(hidden(8, 8))
+    before = cut.get_extra_state()["feedback"][0].clone()
+    bad = hidden(8, 8).detach()
+    bad[0, 0] = torch.nan
+    with pytest.raises(sft.CodecError):
+        cut(bad)
+    assert torch.equal(cut.get_extra_state()["feedback"][0], before)
+    cut(hidden(4, 8))
+    assert cut.get_extra_state()["feedback"][0].shape == (4, 8)
+
+
+def test_gradients_that_are_not_finite_reach_the_loss_scaler() -> None:
+    cut, h = st.Cut(), hidden(8, 8)
+    g = torch.ones(8, 8)
+    g[2, 3] = torch.inf
+    cut(h).backward(g)
+    assert h.grad is not None
+    assert torch.equal(h.grad, g)
+    with pytest.raises(sft.CodecError, match="element 19 is inf"):
+        cut(g)
+
+
+def test_autocast_keeps_the_types() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        cut = st.Cut()
+        model = nn.Sequential(nn.Linear(8, 64), cut, nn.Linear(64, 2))
+        with torch.autocast("cpu", dtype):
+            out = model(torch.randn(16, 8))
+        assert out.dtype == dtype
+        out.float().sum().backward()
+        assert cut.traffic.up.raw_bytes == cut.traffic.down.raw_bytes == 2 * 16 * 64
+        assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+
+
+def test_gradients_accumulate() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), st.Cut(RAW, RAW), nn.Linear(8, 2))
+    x = torch.randn(6, 8)
+    model(x).sum().backward()
+    whole = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    for part in x.split(2):
+        model(part).sum().backward()
+    for p, expected in zip(model.parameters(), whole, strict=True):
+        torch.testing.assert_close(p.grad, expected)
+
+
+def test_layouts_are_handled() -> None:
+    cut, h = st.Cut(RAW, RAW), hidden(4, 6)
+    z = cut(h.T)
+    assert torch.equal(z, h.T)
+    z.backward(torch.ones(1, 1).expand(6, 4))
+    assert h.grad is not None
+    assert torch.equal(h.grad, torch.ones(4, 6))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_models_train(backend: str) -> None:
+    cut = st.Cut(RAW, RAW)
+    model = nn.Sequential(nn.Linear(8, 8), cut, nn.Linear(8, 2))
+    x = torch.randn(4, 8)
+    model(x).sum().backward()
+    expected = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    model.zero_grad()
+    compiled: Any = torch.compile(model, backend=backend)
+    compiled(x).sum().backward()
+    for p, grad in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, grad)
+    assert cut.traffic.up.messages == cut.traffic.down.messages == 2
+    whole = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    st.attach(whole, after="0", cut=cut)
+    attached: Any = torch.compile(whole, backend=backend)
+    attached(x).sum().backward()
+    halves = st.split(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2)), after="0")
+    device_model, server_model = (torch.compile(half, backend=backend) for half in halves)
+    server_model(cut(device_model(x))).sum().backward()
+    assert cut.traffic.up.messages == cut.traffic.down.messages == 4
+    torch.compiler.reset()
+
+
+def test_halves_in_two_processes_agree() -> None:
+    device, server = st.Cut(seed=1), st.Cut(seed=1)
+    h = hidden(16, 8, 32)
+    z: Any = server.decode(device.encode(h)).requires_grad_()
+    z.square().sum().backward()
+    h.backward(device.decode_gradient(server.encode_gradient(z.grad)))
+    cut, again = st.Cut(seed=1), hidden(16, 8, 32)
+    together = cut(again)
+    together.square().sum().backward()
+    assert torch.equal(z.detach(), together.detach())
+    assert h.grad is not None
+    assert again.grad is not None
+    assert torch.equal(h.grad, again.grad)
+    assert device.traffic == server.traffic == cut.traffic
+
+
+def test_half_precision_crosses_between_processes() -> None:
+    cut, h = st.Cut(RAW, RAW), hidden(4, 8, dtype=torch.bfloat16)
+    for frame in (cut.encode(h), bytearray(cut.encode(h)), memoryview(cut.encode(h))):
+        assert torch.equal(cut.decode(frame), h)  # type: ignore[arg-type]
+    code = (
+        "import sys; sys.modules['ml_dtypes'] = None\n"
+        "import torch, sft.torch as st\n"
+        "z = st.Cut().decode(sys.stdin.buffer.read())\n"
+        "assert z.dtype == torch.bfloat16, z.dtype\n"
+        "sys.stdout.buffer.write(z.view(torch.uint16).numpy().tobytes())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], input=cut.encode(h), capture_output=True)
+    assert run.stdout == h.detach().view(torch.uint16).numpy().tobytes(), run.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda cut: cut("h"), TypeError, "h must be a torch.Tensor, got str"),
+        (lambda cut: cut(torch.ones(3).double()), TypeError, r"torch.float64.*h\.float\(\)"),
+        (lambda cut: cut.encode(torch.ones(3).int()), TypeError, "h must be float32"),
+        (lambda cut: cut.encode_gradient(None), TypeError, "grad must be a torch.Tensor, got None"),
+        (lambda cut: cut.decode(5), TypeError, "bytes-like"),
+        (lambda cut: cut.decode(b"SFTZ"), sft.CodecError, "."),
+        (lambda cut: cut.decode_gradient(b""), sft.CodecError, "."),
+        (
+            lambda cut: type(cut)(activation="raw"),
+            TypeError,
+            "activation must be a sft.Codec, got str",
+        ),
+        (lambda cut: type(cut)(gradient=0.2), TypeError, "gradient must be a sft.Codec, got float"),
+        (lambda cut: st.Cut(seed=-1), ValueError, r"seed must be in 0\.\.2\*\*64, got -1"),
+        (lambda cut: cut(torch.tensor(1.0)), ValueError, "dimensions"),
+    ],
+)
+def test_errors_name_the_argument(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(st.Cut())
+
+
+def test_attach_is_one_line_and_comes_off() -> None:
+    model = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 2))
+    x, cut = torch.randn(16, 8), st.Cut()
+    expected = model[2](st.Cut()(model[1](model[0](x))))
+    handle = st.attach(model, after="1", cut=cut)
+    assert torch.equal(model(x), expected)
+    model(x).sum().backward()
+    assert (cut.traffic.up.messages, cut.traffic.down.messages) == (2, 1)
+    model.eval()
+    model(x)
+    assert cut.traffic.up.messages == 2
+    handle.remove()
+    model.train()
+    model(x)
+    assert cut.traffic.up.messages == 2
+    with pytest.raises(ValueError, match="after must name a module of the model, got '7'"):
+        st.attach(model, after="7", cut=cut)
+    with pytest.raises(TypeError, match="cut must be a Cut, got Linear"):
+        st.attach(model, after="1", cut=nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
+def test_attach_takes_the_first_of_a_tuple() -> None:
+    model = nn.Sequential(nn.LSTM(4, 8, batch_first=True))
+    cut = st.Cut(RAW, RAW)
+    st.attach(model, after="0", cut=cut)
+    out, (_, cell) = model(torch.randn(2, 3, 4))
+    assert out.shape == (2, 3, 8)
+    assert cell.shape == (1, 2, 8)
+    assert cut.traffic.up.raw_bytes == 4 * 2 * 3 * 8
+
+
+def test_repr_names_the_settings() -> None:
+    text = repr(st.Cut(RAW, compress_eval=True, seed=4))
+    assert "activation=Codec.raw()" in text
+    assert "seed=4" in text
+    assert "compress_eval=True" in text

@@ -1,0 +1,477 @@
+"""Halves of real models: the same results and gradients as the whole, in one process or two."""
+
+import copy
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import peft
+import pytest
+import timm
+import torch
+import transformers
+from torch import Tensor, nn
+
+import sft
+import sft.torch as st
+
+RAW = sft.Codec.raw()
+IDS = torch.randint(1, 50, (2, 7), generator=torch.Generator().manual_seed(0))
+MASK = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+LABELS = torch.tensor([0, 1])
+SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+TEXT: dict[str, Any] = {**SIZES, "intermediate_size": 64, "vocab_size": 50}
+
+
+def images(size: int = 16) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def timm_vit() -> nn.Module:
+    model: nn.Module = timm.create_model(
+        "vit_tiny_patch16_224", img_size=16, patch_size=4, depth=3, num_classes=4, drop_rate=0.1
+    )
+    return model
+
+
+def hf_vit() -> nn.Module:
+    sizes: dict[str, Any] = {**SIZES, "image_size": 16, "patch_size": 4}
+    config = transformers.ViTConfig(**sizes, intermediate_size=64, hidden_dropout_prob=0.1)
+    return transformers.ViTForImageClassification(config)
+
+
+def bert() -> nn.Module:
+    return transformers.BertForSequenceClassification(transformers.BertConfig(**TEXT))
+
+
+def gpt2(kind: Any = transformers.GPT2LMHeadModel) -> nn.Module:
+    special: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = transformers.GPT2Config(n_embd=32, n_layer=3, n_head=2, vocab_size=50, **special)
+    model: nn.Module = kind(config)
+    return model
+
+
+def llama() -> nn.Module:
+    config = transformers.LlamaConfig(**TEXT, num_key_value_heads=1)
+    return transformers.LlamaForCausalLM(config)
+
+
+def with_lora(model: nn.Module, targets: str | list[str]) -> nn.Module:
+    config = peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
+    wrapped: nn.Module = peft.get_peft_model(model, config)
+    return wrapped
+
+
+def resnet() -> nn.Module:
+    model: nn.Module = timm.create_model("resnet18", num_classes=4)
+    return model
+
+
+def sequential() -> nn.Module:
+    layers = (nn.Flatten(), nn.Linear(768, 16), nn.Dropout(), nn.ReLU(), nn.Linear(16, 2))
+    return nn.Sequential(*layers)
+
+
+class Case(NamedTuple):
+    """A model, its cut, its inputs, and the shapes of what passes unchanged."""
+
+    build: Callable[[], nn.Module]
+    point: str
+    inputs: dict[str, Any]
+    beside: Sequence[tuple[int, ...]] = ()
+
+
+TOKENS = {"input_ids": IDS}
+MASKED = {"input_ids": IDS, "attention_mask": MASK}
+CASES = {
+    "sequential": Case(sequential, "1", {"input": images()}),
+    "sequential, before a ReLU": Case(sequential, "2", {"input": images()}),
+    "timm ViT": Case(timm_vit, "blocks.1", {"x": images()}),
+    "HF ViT": Case(hf_vit, "vit.layers.1", {"pixel_values": images()}),
+    "HF ViT, loss": Case(
+        hf_vit, "vit.layers.0", {"pixel_values": images(), "labels": LABELS}, [(2,)]
+    ),
+    "BERT": Case(bert, "bert.encoder.layer.1", TOKENS),
+    "BERT, mask": Case(
+        bert, "bert.encoder.layer.1", {**MASKED, "token_type_ids": 1 - MASK}, [(2, 7)]
+    ),
+    "GPT-2": Case(gpt2, "transformer.h.1", TOKENS),
+    "GPT-2, mask": Case(gpt2, "transformer.h.0", {**MASKED, "use_cache": False}, [(2, 7)]),
+    "GPT-2, pooled at the last token": Case(
+        lambda: gpt2(transformers.GPT2ForSequenceClassification),
+        "transformer.h.0",
+        MASKED,
+        [(2, 7), (2, 7)],
+    ),
+    "LLaMA": Case(llama, "model.layers.1", {**MASKED, "labels": IDS}, [(2, 7), (2, 7)]),
+    "LLaMA, positions": Case(
+        llama, "model.layers.0", {**TOKENS, "position_ids": torch.arange(7)[None] * 2}, [(1, 7)]
+    ),
+    "PEFT on timm ViT": Case(
+        lambda: with_lora(timm_vit(), ["qkv", "proj", "fc1", "fc2"]), "blocks.1", {"x": images()}
+    ),
+    "PEFT on BERT": Case(
+        lambda: with_lora(bert(), ["query", "value"]), "bert.encoder.layer.0", MASKED, [(2, 7)]
+    ),
+    "PEFT on LLaMA": Case(
+        lambda: with_lora(llama(), "all-linear"), "model.layers.1", MASKED, [(2, 7)]
+    ),
+    "convolutions": Case(resnet, "layer2", {"x": images(64)}),
+    "inside a residual": Case(resnet, "layer2.0.conv1", {"x": images(64)}, [(2, 64, 16, 16)]),
+}
+
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+def build(case: Case) -> nn.Module:
+    torch.manual_seed(0)
+    return case.build()
+
+
+def loss_of(result: Any) -> Tensor:
+    loss = getattr(result, "loss", None)
+    if loss is not None:
+        return loss  # type: ignore[no-any-return]
+    logits: Tensor = getattr(result, "logits", result)
+    return logits.square().mean()
+
+
+def gradients(model: nn.Module) -> list[Tensor | None]:
+    found = [p.grad for p in model.parameters()]
+    model.zero_grad()
+    return found
+
+
+def assert_equal(left: list[Tensor | None], right: list[Tensor | None]) -> None:
+    assert any(grad is not None for grad in left)
+    for a, b in zip(left, right, strict=True):
+        assert (a is None and b is None) or (a is not None and b is not None and a.equal(b))
+
+
+def train_whole(model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, list[Tensor | None]]:
+    """Run and differentiate a copy of a model, with the random numbers of seed 1."""
+    model = copy.deepcopy(model)
+    torch.manual_seed(1)
+    result = model(**inputs)
+    loss_of(result).backward()
+    return result, gradients(model)
+
+
+@every_case
+def test_lossless_halves_equal_the_whole_exactly(case: Case) -> None:
+    model, point, inputs = build(case), case.point, case.inputs
+    expected, grads = train_whole(model, inputs)
+    device_model, server_model = st.split(model, after=point)
+    cut = st.Cut(RAW, RAW)
+    for _ in range(2):
+        torch.manual_seed(1)
+        h = device_model(**inputs)
+        sent = h.sent if isinstance(h, st.Crossing) else ()
+        assert [tuple(x.shape) for x in sent] == list(case.beside)
+        assert isinstance(h, st.Crossing) == bool(case.beside)
+        result = server_model(cut(h))
+        loss_of(result).backward()
+        if not any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
+            assert type(result) is type(expected)
+            assert torch.equal(loss_of(result), loss_of(expected))
+            assert_equal(gradients(model), grads)
+        model.zero_grad()
+    raw = [x.nbytes for x in (h.hidden if isinstance(h, st.Crossing) else h, *sent)]
+    assert cut.traffic.up.raw_bytes == 2 * sum(raw)
+    assert cut.traffic.up.bytes >= cut.traffic.up.raw_bytes
+    assert cut.traffic.down.messages == 2
+
+
+@every_case
+def test_parameters_are_shared_and_belong_to_one_half(case: Case) -> None:
+    model, point = build(case), case.point
+    device_model, server_model = st.split(model, after=point)
+    device, server = (dict(half.named_parameters()) for half in (device_model, server_model))
+    whole = dict(model.named_parameters(remove_duplicate=False))
+    assert not set(device) & set(server)
+    for name, p in {**device, **server}.items():
+        assert p is whole[name]
+    assert {id(p) for p in whole.values()} == {id(p) for p in (*device.values(), *server.values())}
+    keys = [*device_model.state_dict(), *server_model.state_dict()]
+    assert sorted(keys) == sorted(model.state_dict())
+
+
+@every_case
+def test_halves_in_two_processes_equal_the_whole(case: Case) -> None:
+    model, point, inputs = build(case), case.point, case.inputs
+    if any(x == (2, 64, 16, 16) for x in case.beside):
+        pytest.skip("a residual has no way back between processes")
+    model.eval()
+    expected, grads = train_whole(model, inputs)
+    # Each process has a model of its own: the halves know nothing of each other.
+    here, there = model, copy.deepcopy(model)
+    (device_model, _), (_, server_model) = (st.split(m, after=point) for m in (here, there))
+    device, server = st.Cut(RAW, RAW), st.Cut(RAW, RAW)
+    h = device_model(**inputs)
+    z: Any = server.decode(device.encode(h)).requires_grad_()
+    result = server_model(z)
+    loss_of(result).backward()
+    h.backward(device.decode_gradient(server.encode_gradient(z.grad)))
+    assert torch.equal(loss_of(result), loss_of(expected))
+    assert device.traffic == server.traffic
+    found = [
+        sum(g for g in (a, b) if g is not None) if a is not None or b is not None else None
+        for a, b in zip(gradients(here), gradients(there), strict=True)
+    ]
+    for a, b in zip(found, grads, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_what_crosses_is_all_that_the_server_sees() -> None:
+    """The inputs do not reach the server: with other ones it returns the same."""
+    model = build(CASES["BERT, mask"]).eval()
+    device_model, server_model = st.split(model, after="bert.encoder.layer.1")
+    h: Any = device_model(input_ids=IDS, attention_mask=MASK)
+    assert [x.equal(MASK) for x in h.sent] == [True]
+    embeddings: Any = model.get_submodule("bert.embeddings.word_embeddings")
+    with torch.no_grad():
+        expected = server_model(h).logits
+        embeddings.weight.fill_(torch.nan)
+        assert torch.equal(server_model(h).logits, expected)
+
+
+@pytest.mark.parametrize("name", ["BERT, mask", "LLaMA", "GPT-2, mask"])
+def test_batches_with_and_without_padding_take_turns(name: str) -> None:
+    """Without padding these models drop the mask, so that it is not used behind the cut."""
+    case = CASES[name]
+    model = build(case).eval()
+    device_model, server_model = st.split(model, after=case.point)
+    for mask in (torch.ones_like(MASK), MASK, torch.ones_like(MASK), MASK):
+        for ids in (IDS, IDS[:, :4], IDS[:1, :5], IDS[:, :1]):
+            inputs = {"input_ids": ids, "attention_mask": mask[: len(ids), : ids.shape[1]]}
+            with torch.no_grad():
+                result = server_model(st.Cut(RAW)(device_model(**inputs)))
+                assert torch.equal(result.logits, model(**inputs).logits)
+
+
+def test_the_server_does_not_run_the_devices_modules() -> None:
+    model = build(CASES["timm ViT"])
+    device_model, server_model = st.split(model, after="blocks.1")
+    calls: list[str] = []
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    h = device_model(images())
+    assert "blocks.1" in calls
+    calls.clear()
+    h = device_model(images())
+    assert {"patch_embed", "blocks.0", "blocks.1"} <= set(calls)
+    assert not {name for name in calls if name.startswith(("blocks.2", "head"))}
+    calls.clear()
+    server_model(h)
+    assert {"blocks.2", "head"} <= set(calls)
+    assert not {name for name in calls if name.startswith(("blocks.0", "blocks.1", "patch_embed."))}
+
+
+def test_training_and_evaluation_follow_the_halves() -> None:
+    model = build(CASES["timm ViT"])
+    device_model, server_model = st.split(model, after="blocks.1")
+    device_model.eval()
+    server_model.eval()
+    assert not any(m.training for name, m in model.named_modules() if "blocks." in name)
+    x = images()
+    with torch.no_grad():
+        first = server_model(device_model(x))
+        assert torch.equal(first, server_model(device_model(x)))
+        model.eval()
+        assert torch.equal(first, model(x))
+
+
+def test_two_optimizers_train_the_model() -> None:
+    torch.manual_seed(0)
+    model = build(CASES["HF ViT"])
+    device_model, server_model = st.split(model, after="vit.layers.1")
+    cut = st.Cut(sft.Codec.activation(keep=0.5, levels=8), sft.Codec.gradient(keep=0.2, levels=8))
+    optimizers = [
+        torch.optim.AdamW(half.parameters(), 3e-3) for half in (device_model, server_model)
+    ]
+    x, y = torch.randn(16, 3, 16, 16), torch.arange(16) % 2
+    losses = []
+    for _ in range(20):
+        loss = nn.functional.cross_entropy(server_model(cut(device_model(x))).logits, y)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+    assert cut.traffic.up.messages == cut.traffic.down.messages == 20
+    assert cut.traffic.ratio > 4
+
+
+def test_lora_of_peft_trains_through_the_cut() -> None:
+    torch.manual_seed(0)
+    model = build(CASES["PEFT on timm ViT"])
+    reference = copy.deepcopy(model)
+    device_model, server_model = st.split(model, after="blocks.1")
+    for half in (device_model, server_model):
+        names = [name for name, p in half.named_parameters() if p.requires_grad]
+        assert names
+        assert all("lora_" in name for name in names)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    twins = [p for p in reference.parameters() if p.requires_grad]
+    optimizers = [torch.optim.SGD(params, 0.05, momentum=0.9) for params in (trained, twins)]
+    halves = nn.Sequential(device_model, st.Cut(RAW, RAW), server_model)
+    for step in range(3):
+        for whole in (halves, reference):
+            torch.manual_seed(step)
+            nn.functional.cross_entropy(whole(images()), LABELS).backward()
+        for a, b in zip(trained, twins, strict=True):
+            assert a.grad is not None
+            assert b.grad is not None
+            assert torch.equal(a.grad, b.grad)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(trained, twins, strict=True))
+
+
+def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+    model: Any = build(CASES["HF ViT"])
+    _, grads = train_whole(model, {"pixel_values": images()})
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    device_model, server_model = st.split(model, after="vit.layers.1")
+    torch.manual_seed(1)
+    loss_of(server_model(st.Cut(RAW, RAW)(device_model(pixel_values=images())))).backward()
+    assert_equal(gradients(model), grads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_through_halves_equals_the_whole(dtype: torch.dtype) -> None:
+    model = build(CASES["BERT, mask"]).eval()
+    inputs = {"input_ids": IDS, "attention_mask": MASK}
+    with torch.autocast("cpu", dtype):
+        expected = model(**inputs).logits
+        device_model, server_model = st.split(model, after="bert.encoder.layer.0")
+        assert torch.equal(server_model(st.Cut(RAW, RAW)(device_model(**inputs))).logits, expected)
+
+
+def test_a_hidden_state_may_be_detached() -> None:
+    model = build(CASES["timm ViT"]).eval()
+    device_model, server_model = st.split(model, after="blocks.0")
+    h = device_model(images())
+    assert isinstance(h, Tensor)
+    z = h.detach().requires_grad_()
+    loss_of(server_model(z)).backward()
+    h.backward(z.grad)
+    found = gradients(model)
+    assert_equal(found, train_whole(model, {"x": images()})[1])
+    with pytest.raises(ValueError, match="h tells nothing about the device's inputs"):
+        st.split(model, after="blocks.0")[1](z)
+    with pytest.raises(TypeError, match="h must be what device_model or Cut returned, got list"):
+        server_model([z])
+
+
+def test_a_crossing_behaves_as_its_hidden_state() -> None:
+    model = build(CASES["BERT, mask"])
+    h: Any = st.split(model, after="bert.encoder.layer.0")[0](input_ids=IDS, attention_mask=MASK)
+    assert (h.shape, h.dtype, h.device) == (h.hidden.shape, torch.float32, h.hidden.device)
+    z = h.detach().requires_grad_()
+    assert (z.requires_grad, z.grad) == (True, None)
+    z.backward(torch.ones(2, 7, 32))
+    assert torch.equal(z.grad, torch.ones(2, 7, 32))
+
+
+def test_halves_can_be_copied_and_pickled() -> None:
+    model = build(CASES["BERT, mask"]).eval()
+    halves = st.split(model, after="bert.encoder.layer.1")
+    inputs = {"input_ids": IDS, "attention_mask": MASK}
+    expected = model(**inputs).logits
+    for again in (copy.deepcopy(halves), pickle.loads(pickle.dumps(halves))):
+        device_model, server_model = again
+        assert torch.equal(server_model(device_model(**inputs)).logits, expected)
+        assert next(device_model.parameters()) is not next(halves[0].parameters())
+
+
+class Deciding(nn.Module):
+    """Reads a value before the cut and registers its modules out of order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 2)
+        self.first = nn.Linear(4, 4)
+        self.body = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        sign = 1 if scale.sum() > 0 else -1
+        out: Tensor = self.head(self.body(self.first(x)) * sign)
+        return out
+
+
+def test_decisions_by_value_are_taken_on_the_device() -> None:
+    model, x = Deciding(), torch.randn(3, 4)
+    device_model, server_model = st.split(model, after="body")
+    for scale in (torch.ones(2), -torch.ones(2)):
+        with pytest.warns(UserWarning, match="head is used on the other side of the cut"):
+            h = device_model(x, scale)
+        assert isinstance(h, Tensor)
+        assert torch.equal(server_model(h), model(x, scale))
+
+
+def test_a_module_that_is_called_again_is_cut_the_first_time() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.layer(self.layer(x).relu())
+            return out
+
+    model, x = Twice(), torch.randn(3, 4)
+    device_model, server_model = st.split(model, after="layer")
+    h = device_model(x)
+    assert torch.equal(h, model.layer(x))
+    assert torch.equal(server_model(h), model(x))
+
+
+@pytest.mark.parametrize("name", ["blocks.9", "", "blocks.1.", "head.0"])
+def test_unknown_points_list_those_that_are(name: str) -> None:
+    with pytest.raises(ValueError, match=r"after must name .* there are .*blocks\.0 to blocks\.2"):
+        st.split(timm_vit(), after=name)
+
+
+def test_wrong_types_are_named() -> None:
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
+        st.split("model", after="0")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="after must be the name of a module, got int"):
+        st.split(sequential(), after=1)  # type: ignore[arg-type]
+
+
+def test_a_forward_that_misses_the_cut_is_an_error() -> None:
+    class Skipping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.used(x)
+            return out
+
+    device_model, _ = st.split(Skipping(), after="unused")
+    with pytest.raises(RuntimeError, match="the forward did not pass through unused"):
+        device_model(torch.ones(1, 2))
+
+
+def message() -> bytes:
+    model = build(CASES["BERT, mask"])
+    device_model, _ = st.split(model, after="bert.encoder.layer.1")
+    return st.Cut().encode(device_model(input_ids=IDS, attention_mask=MASK))
+
+
+def test_damaged_messages_are_codec_errors() -> None:
+    whole, cut = message(), st.Cut()
+    assert isinstance(cut.decode(whole), st.Crossing)
+    for end in range(len(whole)):
+        with pytest.raises(sft.CodecError):
+            cut.decode(whole[:end])
+    for position in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x10
+        with pytest.raises(sft.CodecError):
+            cut.decode(bytes(damaged))
+    assert cut.traffic.up.messages == 1

@@ -1,0 +1,124 @@
+"""The trainer from Python: data in, rounds out, Ctrl-C."""
+
+import _thread
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sft
+
+DATA = Path(__file__).parents[2] / "examples" / "data"
+RESULTS = DATA.parent / "results"
+MODEL = DATA / "digits_vit" / "model.safetensors"
+
+
+def digits() -> dict[str, Any]:
+    records = np.fromfile(DATA / "digits.bin", np.uint8).reshape(-1, 65)
+    images, labels = records[:, 1:].reshape(-1, 8, 8), records[:, 0]
+    test = np.arange(len(records)) % 5 == 4
+    return {
+        "data": (images[~test], labels[~test]),
+        "test": (images[test], labels[test]),
+        "full": 16,
+    }
+
+
+def few(count: int = 64) -> dict[str, Any]:
+    all_digits = digits()
+    for name in ("data", "test"):
+        images, labels = all_digits[name]
+        all_digits[name] = images[:count], labels[:count]
+    return all_digits | {"devices": 2, "rounds": 2, "progress": False}
+
+
+def test_rounds_equal_those_of_the_committed_run() -> None:
+    """The program's own, bytes and accuracy: same data, defaults and seed."""
+    run = sft.finetune(model=MODEL, **digits(), rounds=2, progress=False)
+    committed, *_ = sft.Run.load(RESULTS / "run.json")
+    for ours, theirs in zip(run.rounds, committed.rounds, strict=False):
+        assert ours.bytes == theirs.bytes
+        assert ours.accuracy == theirs.accuracy
+        assert ours.delay_s == pytest.approx(theirs.delay_s, rel=1e-12)
+    assert run.device_memory_bytes == committed.device_memory_bytes
+    assert run.accuracy[-1] > 0.8
+
+
+def test_progress_is_told_and_a_run_survives_its_file(tmp_path: Path) -> None:
+    told: list[sft.Round] = []
+    arguments = few() | {"progress": told.append, "out": tmp_path}
+    run = sft.finetune(model=MODEL, activation=None, gradient=None, **arguments)
+    assert tuple(told) == run.rounds
+    assert sft.Run.load(tmp_path / "run.json") == (run,)
+    assert json.loads((tmp_path / "adapters" / "adapter_config.json").read_text())["r"] == 8
+    raw = sft.finetune(model=MODEL, scheme="sft-raw", **few())
+    assert raw.accuracy.tolist() == run.accuracy.tolist()
+    assert "acc" in run.summary()
+    assert "<table>" in run._repr_html_()
+    more = sft.finetune(model=MODEL, adapters=tmp_path / "adapters", **few())
+    assert more.rounds[0].loss < run.rounds[0].loss
+
+
+def test_float_images_are_taken_as_they_are() -> None:
+    """The model is for 8 x 8 pixels normalised by 0.5: the same numbers, the same run."""
+    arguments = few()
+    expected = sft.finetune(model=MODEL, **arguments)
+    for name in ("data", "test"):
+        images, labels = arguments[name]
+        scale, shift = np.float32(1) / (np.float32(16) * np.float32(0.5)), np.float32(1)
+        arguments[name] = images.astype(np.float32) * scale - shift, labels.tolist()
+    run = sft.finetune(model=MODEL, **arguments)
+    assert [r.bytes for r in run.rounds] == [r.bytes for r in expected.rounds]
+    assert run.accuracy.tolist() == expected.accuracy.tolist()
+
+
+def test_threads_change_nothing() -> None:
+    one, two = (sft.finetune(model=MODEL, threads=n, **few()) for n in (1, 2))
+    assert [r.loss for r in one.rounds] == [r.loss for r in two.rounds]
+
+
+def test_ctrl_c_keeps_the_finished_rounds(tmp_path: Path) -> None:
+    def interrupt(done: sft.Round) -> None:
+        if done.round == 2:
+            _thread.interrupt_main()
+
+    arguments = few() | {"rounds": 10_000, "progress": interrupt, "out": tmp_path}
+    with pytest.raises(sft.Interrupted) as caught:
+        sft.finetune(model=MODEL, **arguments)
+    assert isinstance(caught.value, KeyboardInterrupt)
+    run = caught.value.run
+    assert 2 <= len(run.rounds) < 10_000
+    assert sft.Run.load(tmp_path / "run.json") == (run,)
+    assert (tmp_path / "adapters" / "adapter_model.safetensors").exists()
+
+
+def test_an_error_of_the_callback_ends_the_run() -> None:
+    def fail(done: sft.Round) -> None:
+        raise LookupError(done.round)
+
+    with pytest.raises(LookupError):
+        sft.finetune(model=MODEL, **few() | {"rounds": 10_000, "progress": fail})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"cut": 9}, ValueError, "cut must be in 1"),
+        ({"scheme": "fl"}, ValueError, "scheme expected sft"),
+        ({"rounds": 0}, ValueError, "rounds must be at least 1"),
+        ({"partition": "even"}, ValueError, "partition expected iid"),
+        ({"data": 3}, TypeError, "data must be"),
+        ({"data": (np.zeros((2, 8, 4)), [0, 1])}, ValueError, r"images \[n, h, h, c\]"),
+        ({"data": (np.zeros((2, 8, 8)), [0, 1])}, TypeError, "uint8 or float32"),
+        ({"data": (np.zeros((2, 8, 8), np.uint8), [0, -1])}, ValueError, "one label"),
+        ({"test": None}, ValueError, "test must be arrays"),
+        ({"data": "mnist:here", "test": None}, ValueError, "data must be cifar100:DIR"),
+        ({"data": "folder:nowhere", "test": None}, (OSError, ValueError), "nowhere|channels"),
+        ({"model": "no.safetensors"}, OSError, "no.safetensors"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: dict[str, Any], error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        sft.finetune(**{"model": MODEL} | few() | arguments)

@@ -1,0 +1,677 @@
+use std::hash::{Hash, Hasher};
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+use sft_compress::{NonFinite, Quantize, TensorView};
+
+use crate::array::{Array, levels, seed};
+use crate::config::{NON_FINITES, RANGES, Settings, name_of, parse, to_dict};
+use crate::error::{detached, raised};
+
+/// How tensors are encoded: an immutable set of settings.
+///
+/// Start from a named constructor: `Codec.activation` for forward tensors,
+/// `Codec.gradient` for backward ones, `Codec.dead_zone` for the fewest bits at
+/// an error, `Codec.paper` for fidelity to the paper, `Codec.raw` for no loss.
+/// The constructor itself takes every choice; `config` tells the choices of
+/// a codec, and ``Codec(**codec.config) == codec``. Codecs can be compared,
+/// hashed and pickled.
+///
+/// Parameters
+/// ----------
+/// sparsify : {'top_k', 'row_top_k', 'threshold', 'none'}, default 'top_k'
+///     Which elements are kept; the others decode to zero. The fraction `keep` of
+///     largest magnitude in the tensor or in each row, those of magnitude
+///     `threshold` or more, or all.
+/// keep : float, default 0.2
+///     Fraction to keep in (0, 1], with 'top_k' and 'row_top_k'.
+/// threshold : float
+///     Least magnitude to keep, positive, with 'threshold'.
+/// quantize : {'levels', 'dead_zone', 'f16', 'none'}, default 'levels'
+///     What becomes of the kept elements: one of a few `levels`, a uniform
+///     quantizer with a dead zone, half precision, or nothing.
+/// levels : int, default 8
+///     Number of points, 2 to 256, with 'levels' as the next three.
+/// spacing : {'log', 'linear'}, default 'log'
+///     How the points are spaced.
+/// rounding : {'stochastic', 'nearest'}, default 'stochastic'
+///     Unbiased, or of less error.
+/// range : {'tensor', 'row'}, default 'tensor'
+///     Which kept magnitudes share the points.
+/// step : float
+///     Step relative to the root mean square of the tensor, 0.001 to 1000, with
+///     'dead_zone'.
+/// code : {'context', 'golomb', 'none'}, default 'context'
+///     How the result becomes bytes. 'golomb' needs linear levels, 'none' needs
+///     both `sparsify` and `quantize` to be 'none'.
+/// non_finite : {'refuse', 'saturate'}, default 'refuse'
+///     Whether NaN and infinities are an error, or become zero and the largest
+///     finite number.
+///
+/// Raises
+/// ------
+/// ValueError
+///     If an argument is not in its range, or belongs to another choice.
+///
+/// Examples
+/// --------
+/// >>> import numpy as np
+/// >>> import sft
+/// >>> x = np.array([[0.5, -2.0, 0.1], [1.0, 0.0, 3.0]], dtype=np.float32)
+/// >>> frame = sft.Codec.paper(keep=0.5, levels=8).encode(x, seed=7)
+/// >>> sft.decode(frame)[1]
+/// array([1., 0., 3.], dtype=float32)
+///
+/// >>> sft.Codec(**{**sft.Codec.activation().config, "rounding": "nearest"}).levels
+/// 8
+#[pyclass(frozen, eq, hash, module = "sft", from_py_object)]
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Codec(pub(crate) sft_compress::Codec);
+
+impl Hash for Codec {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        format!("{:?}", self.0.config()).hash(state);
+    }
+}
+
+#[pymethods]
+impl Codec {
+    #[new]
+    #[pyo3(signature = (
+        *, sparsify="top_k", keep=None, threshold=None, quantize="levels", levels=None,
+        spacing=None, rounding=None, range=None, step=None, code="context", non_finite="refuse"
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "every choice by its name")]
+    fn new(
+        sparsify: &str,
+        keep: Option<f64>,
+        threshold: Option<f32>,
+        quantize: &str,
+        #[pyo3(from_py_with = some_levels)] levels: Option<u32>,
+        spacing: Option<&str>,
+        rounding: Option<&str>,
+        range: Option<&str>,
+        step: Option<f64>,
+        code: &str,
+        non_finite: &str,
+    ) -> PyResult<Self> {
+        let settings = Settings {
+            sparsify,
+            keep,
+            threshold,
+            quantize,
+            levels,
+            spacing,
+            rounding,
+            range,
+            step,
+            code,
+            non_finite,
+        };
+        raised(sft_compress::Codec::new(settings.config()?)).map(Self)
+    }
+
+    /// The paper's codec: Top-K, stochastic quantization, lossless coding.
+    ///
+    /// Parameters
+    /// ----------
+    /// keep : float, default 0.2
+    ///     Fraction of the elements to keep, in (0, 1]: those of largest
+    ///     magnitude. The others decode to zero.
+    /// levels : int, default 8
+    ///     Number of quantization points, 2 to 256.
+    /// range : {'tensor', 'row'}, default 'tensor'
+    ///     Which kept magnitudes share a quantization range: all of the tensor,
+    ///     as in the paper, or those of one row, a row being one index into all
+    ///     dimensions but the last. Rows cost a few more bits and are far more
+    ///     accurate where rows differ in scale, as they do in gradients.
+    /// non_finite : {'refuse', 'saturate'}, default 'refuse'
+    ///     Whether NaN and infinities are an error, or become zero and the
+    ///     largest finite number.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     If an argument is not in its range.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sft
+    /// >>> sft.Codec.paper(keep=0.1, range="row")
+    /// Codec.paper(keep=0.1, levels=8, range='row')
+    #[staticmethod]
+    #[pyo3(signature = (*, keep=0.2, levels=8, range="tensor", non_finite="refuse"))]
+    fn paper(
+        keep: f64,
+        #[pyo3(from_py_with = levels)] levels: u32,
+        range: &str,
+        non_finite: &str,
+    ) -> PyResult<Self> {
+        with(sft_compress::Codec::paper(keep, levels), range, non_finite)
+    }
+
+    /// For activations: Top-K, stochastic log-spaced levels, coded by context.
+    ///
+    /// Unbiased given the kept set. The default for forward tensors.
+    ///
+    /// Parameters
+    /// ----------
+    /// keep, levels, range, non_finite
+    ///     As `Codec.paper` takes them.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     If an argument is not in its range.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sft
+    /// >>> sft.Codec.activation(keep=0.5, levels=4)
+    /// Codec.activation(keep=0.5, levels=4)
+    #[staticmethod]
+    #[pyo3(signature = (*, keep=0.2, levels=8, range="tensor", non_finite="refuse"))]
+    fn activation(
+        keep: f64,
+        #[pyo3(from_py_with = levels)] levels: u32,
+        range: &str,
+        non_finite: &str,
+    ) -> PyResult<Self> {
+        let codec = sft_compress::Codec::activation(keep, levels);
+        with(codec, range, non_finite)
+    }
+
+    /// For gradients: Top-K, stochastic levels in a range for each row.
+    ///
+    /// Unbiased given the kept set; coded by context. The default for backward
+    /// tensors.
+    ///
+    /// Parameters
+    /// ----------
+    /// keep, levels, non_finite
+    ///     As `Codec.paper` takes them.
+    /// range : {'row', 'tensor'}, default 'row'
+    ///     As `Codec.paper` takes it.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     If an argument is not in its range.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sft
+    /// >>> sft.Codec.gradient(keep=0.05, levels=4).range
+    /// 'row'
+    #[staticmethod]
+    #[pyo3(signature = (*, keep=0.2, levels=8, range="row", non_finite="refuse"))]
+    fn gradient(
+        keep: f64,
+        #[pyo3(from_py_with = levels)] levels: u32,
+        range: &str,
+        non_finite: &str,
+    ) -> PyResult<Self> {
+        let codec = sft_compress::Codec::gradient(keep, levels);
+        with(codec, range, non_finite)
+    }
+
+    /// The fewest bits at a mean squared error: a quantizer with a dead zone.
+    ///
+    /// Not random, and not unbiased.
+    ///
+    /// Parameters
+    /// ----------
+    /// step : float
+    ///     Step of the quantizer relative to the root mean square of the tensor,
+    ///     0.001 to 1000. Magnitudes below 5/8 of it become zero.
+    /// non_finite : {'refuse', 'saturate'}, default 'refuse'
+    ///     As `Codec.paper` takes it.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     If an argument is not in its range.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np
+    /// >>> import sft
+    /// >>> x = np.random.default_rng(0).standard_normal((64, 64), dtype=np.float32)
+    /// >>> frames = [sft.Codec.dead_zone(step).encode(x) for step in (0.5, 1.5)]
+    /// >>> len(frames[0]) > len(frames[1])
+    /// True
+    #[staticmethod]
+    #[pyo3(signature = (step, *, non_finite="refuse"))]
+    fn dead_zone(step: f64, non_finite: &str) -> PyResult<Self> {
+        with(sft_compress::Codec::dead_zone(step), "tensor", non_finite)
+    }
+
+    /// The dead zone of largest step within an error on a sample.
+    ///
+    /// Parameters
+    /// ----------
+    /// sample : numpy.ndarray of float32, float16 or bfloat16
+    ///     As `encode` takes it.
+    /// relative_mse : float
+    ///     Largest sum of squared errors relative to the sum of squares.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     If `relative_mse` is not positive or no step reaches it.
+    /// TypeError, CodecError
+    ///     As `encode`.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np
+    /// >>> import sft
+    /// >>> x = np.random.default_rng(0).standard_normal((64, 64), dtype=np.float32)
+    /// >>> codec = sft.Codec.dead_zone_for_error(x, 0.1)
+    /// >>> 0.099 < sft.measure(codec, x).relative_mse <= 0.1
+    /// True
+    #[staticmethod]
+    fn dead_zone_for_error(
+        py: Python<'_>,
+        sample: &Bound<'_, PyAny>,
+        relative_mse: f64,
+    ) -> PyResult<Self> {
+        search(
+            py,
+            sample,
+            relative_mse,
+            sft_compress::Codec::dead_zone_for_error,
+        )
+    }
+
+    /// The dead zone of least step within a size on a sample.
+    ///
+    /// Parameters
+    /// ----------
+    /// sample : numpy.ndarray of float32, float16 or bfloat16
+    ///     As `encode` takes it.
+    /// bits : float
+    ///     Most bits of the frame for each element.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     If `bits` is not positive or no step reaches it.
+    /// TypeError, CodecError
+    ///     As `encode`.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np
+    /// >>> import sft
+    /// >>> x = np.random.default_rng(0).standard_normal((64, 64), dtype=np.float32)
+    /// >>> codec = sft.Codec.dead_zone_for_bits(x, 1.5)
+    /// >>> sft.measure(codec, x).bits_per_element <= 1.5
+    /// True
+    #[staticmethod]
+    fn dead_zone_for_bits(py: Python<'_>, sample: &Bound<'_, PyAny>, bits: f64) -> PyResult<Self> {
+        search(py, sample, bits, sft_compress::Codec::dead_zone_for_bits)
+    }
+
+    /// The keep and levels of fewest bits within an error on a sample.
+    ///
+    /// Parameters
+    /// ----------
+    /// codec : callable
+    ///     Makes a codec of ``keep`` and ``levels``, as `Codec.gradient` does.
+    /// sample : numpy.ndarray of float32, float16 or bfloat16
+    ///     As `encode` takes it. It is encoded hundreds of times: some 10**5
+    ///     elements of a message are enough.
+    /// relative_mse : float
+    ///     Largest sum of squared errors relative to the sum of squares.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///     What `codec` made of them.
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     If `relative_mse` is not positive or no setting reaches it.
+    /// TypeError, CodecError
+    ///     As `encode`.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np
+    /// >>> import sft
+    /// >>> x = np.random.default_rng(0).standard_normal((16, 64), dtype=np.float32)
+    /// >>> codec = sft.Codec.top_k_for_error(sft.Codec.gradient, x, 0.1)
+    /// >>> sft.measure(codec, x).relative_mse <= 0.1
+    /// True
+    #[staticmethod]
+    fn top_k_for_error(
+        py: Python<'_>,
+        codec: &Bound<'_, PyAny>,
+        sample: &Bound<'_, PyAny>,
+        relative_mse: f64,
+    ) -> PyResult<Self> {
+        let maker = Maker::new(codec);
+        let find = |sample: TensorView<'_>, wanted| {
+            sft_compress::Codec::top_k_for_error(
+                |keep, levels| maker.make(keep, levels),
+                sample,
+                wanted,
+            )
+        };
+        let found = search(py, sample, relative_mse, find);
+        maker.finish(found)
+    }
+
+    /// The keep and levels of least error within a size on a sample.
+    ///
+    /// Parameters
+    /// ----------
+    /// codec, sample
+    ///     As `top_k_for_error` takes them.
+    /// bits : float
+    ///     Most bits of the frame for each element.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///     What `codec` made of them.
+    ///
+    /// Raises
+    /// ------
+    /// ValueError
+    ///     If `bits` is not positive or no setting reaches it.
+    /// TypeError, CodecError
+    ///     As `encode`.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np
+    /// >>> import sft
+    /// >>> x = np.random.default_rng(0).standard_normal((16, 64), dtype=np.float32)
+    /// >>> codec = sft.Codec.top_k_for_bits(sft.Codec.activation, x, 2.0)
+    /// >>> sft.measure(codec, x).bits_per_element <= 2.0
+    /// True
+    #[staticmethod]
+    fn top_k_for_bits(
+        py: Python<'_>,
+        codec: &Bound<'_, PyAny>,
+        sample: &Bound<'_, PyAny>,
+        bits: f64,
+    ) -> PyResult<Self> {
+        let maker = Maker::new(codec);
+        let find = |sample: TensorView<'_>, wanted| {
+            sft_compress::Codec::top_k_for_bits(
+                |keep, levels| maker.make(keep, levels),
+                sample,
+                wanted,
+            )
+        };
+        let found = search(py, sample, bits, find);
+        maker.finish(found)
+    }
+
+    /// No compression: every element as it is, bit for bit, NaN included.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np
+    /// >>> import sft
+    /// >>> sft.decode(sft.Codec.raw().encode(np.float32([1.5, np.nan])))
+    /// array([1.5, nan], dtype=float32)
+    #[staticmethod]
+    fn raw() -> Self {
+        Self(sft_compress::Codec::raw())
+    }
+
+    /// Encode a tensor as one self-describing frame.
+    ///
+    /// The same tensor, codec and seed give the same bytes everywhere. Other
+    /// threads run meanwhile and must not write to `x`.
+    ///
+    /// Parameters
+    /// ----------
+    /// x : numpy.ndarray of float32, float16 or bfloat16
+    ///     Tensor of 1 to 8 dimensions, C-contiguous; it is not copied. The last
+    ///     dimension is that of the channels. bfloat16 is that of ml_dtypes.
+    /// seed : int, default 0
+    ///     Decides the random roundings, 0 to 2**64 - 1: take a new one for every
+    ///     message, or their errors do not average out. Codecs that do not round
+    ///     at random ignore it.
+    /// dtype : {'f16', 'bf16'}, optional
+    ///     That `x` is an array of uint16 that holds the bits of this type, for
+    ///     programs that do without ml_dtypes.
+    ///
+    /// Returns
+    /// -------
+    /// bytes
+    ///
+    /// Raises
+    /// ------
+    /// TypeError
+    ///     If `x` is not an array of one of these types.
+    /// ValueError
+    ///     If `x` is not C-contiguous or has 0 or more than 8 dimensions.
+    /// CodecError
+    ///     If `x` holds NaN or an infinity that the codec refuses, or if it is too
+    ///     large for a frame.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import numpy as np
+    /// >>> import sft
+    /// >>> x = np.random.default_rng(0).standard_normal((64, 128), dtype=np.float32)
+    /// >>> len(sft.Codec.paper().encode(x, seed=1)) < x.nbytes / 20
+    /// True
+    #[pyo3(signature = (x, seed=0, *, dtype=None))]
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        x: &Bound<'py, PyAny>,
+        #[pyo3(from_py_with = seed)] seed: u64,
+        dtype: Option<&str>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let x = match dtype {
+            Some(dtype) => Array::bits(x, dtype)?,
+            None => Array::extract(x, "x")?,
+        };
+        let (elements, shape) = x.parts()?;
+        let encode = || self.0.encode(TensorView::of(elements, shape)?, seed);
+        Ok(PyBytes::new(py, &detached(py, encode)?))
+    }
+
+    /// Every choice: the arguments that make an equal codec.
+    #[getter]
+    fn config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        to_dict(py, self.0.config())
+    }
+
+    /// Fraction of the elements kept, in (0, 1]; 1.0 where it is not a setting.
+    #[getter]
+    fn keep(&self) -> f64 {
+        self.0.keep()
+    }
+
+    /// Number of quantization points; None where it is not a setting.
+    #[getter]
+    fn levels(&self) -> Option<u32> {
+        self.0.levels()
+    }
+
+    /// Which magnitudes share a range, 'tensor' or 'row'; None without levels.
+    #[getter]
+    fn range(&self) -> Option<&'static str> {
+        self.0.range().map(|range| name_of(&range, RANGES))
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        if let Some((constructor, arguments)) = self.named() {
+            return Ok(format!("Codec.{constructor}({arguments})"));
+        }
+        let config = self.config(py)?.into_iter();
+        let arguments = config.map(|(name, value)| Ok(format!("{name}={}", value.repr()?)));
+        let arguments = arguments.collect::<PyResult<Vec<_>>>()?;
+        Ok(format!("Codec({})", arguments.join(", ")))
+    }
+
+    fn __getnewargs_ex__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+        Ok((PyTuple::empty(py), self.config(py)?))
+    }
+}
+
+impl Codec {
+    /// The named constructor for these settings, if there is one, and its arguments.
+    fn named(&self) -> Option<(&'static str, String)> {
+        if self.0 == sft_compress::Codec::raw() {
+            return Some(("raw", String::new()));
+        }
+        let (constructor, mut arguments) = self.dead_zone_arguments().or_else(|| self.top_k())?;
+        if self.0.config().non_finite == NonFinite::Saturate {
+            arguments += ", non_finite='saturate'";
+        }
+        Some((constructor, arguments))
+    }
+
+    fn dead_zone_arguments(&self) -> Option<(&'static str, String)> {
+        let Quantize::DeadZone { step } = self.0.config().quantize else {
+            return None;
+        };
+        let same = self.is(sft_compress::Codec::dead_zone(step));
+        same.then(|| ("dead_zone", format!("{step:?}")))
+    }
+
+    fn top_k(&self) -> Option<(&'static str, String)> {
+        let (keep, levels, range) = (self.0.keep(), self.0.levels()?, self.0.range()?);
+        let named = [
+            ("paper", sft_compress::Codec::paper(keep, levels)),
+            ("activation", sft_compress::Codec::activation(keep, levels)),
+            ("gradient", sft_compress::Codec::gradient(keep, levels)),
+        ];
+        let found = named
+            .into_iter()
+            .filter_map(|(name, codec)| Some((name, codec.ok()?)));
+        // The constructor that needs no range comes first.
+        let mut found: Vec<_> = found
+            .filter(|(_, codec)| self.is(Ok(codec.with_range(range))))
+            .collect();
+        found.sort_by_key(|(_, codec)| codec.range() != Some(range));
+        let (name, codec) = found.first()?;
+        let suffix = if codec.range() == Some(range) {
+            String::new()
+        } else {
+            format!(", range='{}'", name_of(&range, RANGES))
+        };
+        let arguments = format!("keep={keep:?}, levels={levels}{suffix}");
+        Some((name, arguments))
+    }
+
+    /// Whether this is the other codec but for NaN and infinities.
+    fn is(&self, other: sft_compress::Result<sft_compress::Codec>) -> bool {
+        let treatment = self.0.config().non_finite;
+        other.is_ok_and(|other| other.with_non_finite(treatment) == self.0)
+    }
+}
+
+/// A named codec with the settings that all of them have.
+fn with(
+    codec: sft_compress::Result<sft_compress::Codec>,
+    range: &str,
+    non_finite: &str,
+) -> PyResult<Codec> {
+    let range = parse("range", range, RANGES)?;
+    let non_finite = parse("non_finite", non_finite, NON_FINITES)?;
+    let codec = raised(codec)?;
+    Ok(Codec(codec.with_range(range).with_non_finite(non_finite)))
+}
+
+/// Searches on a sample without the interpreter's lock.
+fn search(
+    py: Python<'_>,
+    sample: &Bound<'_, PyAny>,
+    wanted: f64,
+    find: impl Fn(TensorView<'_>, f64) -> sft_compress::Result<sft_compress::Codec> + Sync,
+) -> PyResult<Codec> {
+    let sample = Array::extract(sample, "sample")?;
+    let (elements, shape) = sample.parts()?;
+    let find = || find(TensorView::of(elements, shape)?, wanted);
+    detached(py, find).map(Codec)
+}
+
+/// Python's function from kept fraction and levels to a codec, called without the lock held.
+pub(crate) struct Maker {
+    function: Py<PyAny>,
+    failure: Mutex<Option<PyErr>>,
+}
+
+impl Maker {
+    pub(crate) fn new(function: &Bound<'_, PyAny>) -> Self {
+        Self {
+            function: function.clone().unbind(),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// The codec; an error stands for the exception that `finish` raises.
+    pub(crate) fn make(&self, keep: f64, levels: u32) -> sft_compress::Result<sft_compress::Codec> {
+        let made = Python::attach(|py| {
+            let settings = PyDict::new(py);
+            settings.set_item("keep", keep)?;
+            settings.set_item("levels", levels)?;
+            let made = self.function.bind(py).call((), Some(&settings))?;
+            Ok(made.extract::<Codec>()?.0)
+        });
+        made.or_else(|error: PyErr| {
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            sft_compress::Codec::paper(f64::NAN, levels)
+        })
+    }
+
+    /// The result, or what Python's function raised.
+    pub(crate) fn finish<T>(self, result: PyResult<T>) -> PyResult<T> {
+        let failure = self.failure.into_inner();
+        match failure.unwrap_or_else(PoisonError::into_inner) {
+            Some(failure) => Err(failure),
+            None => result,
+        }
+    }
+}
+
+fn some_levels(value: &Bound<'_, PyAny>) -> PyResult<Option<u32>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    levels(value).map(Some)
+}

@@ -1,0 +1,177 @@
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use sft_compress::{Code, Config, NonFinite, Quantize, Range, Rounding, Spacing, Sparsify};
+
+/// The settings of a codec as Python gives them: some belong to one choice only.
+#[derive(Default)]
+pub(crate) struct Settings<'a> {
+    pub(crate) sparsify: &'a str,
+    pub(crate) keep: Option<f64>,
+    pub(crate) threshold: Option<f32>,
+    pub(crate) quantize: &'a str,
+    pub(crate) levels: Option<u32>,
+    pub(crate) spacing: Option<&'a str>,
+    pub(crate) rounding: Option<&'a str>,
+    pub(crate) range: Option<&'a str>,
+    pub(crate) step: Option<f64>,
+    pub(crate) code: &'a str,
+    pub(crate) non_finite: &'a str,
+}
+
+/// The values of an enumeration by their names in Python.
+type Names<T> = &'static [(&'static str, T)];
+
+pub(crate) const RANGES: Names<Range> = &[("tensor", Range::Tensor), ("row", Range::Row)];
+pub(crate) const NON_FINITES: Names<NonFinite> = &[
+    ("refuse", NonFinite::Refuse),
+    ("saturate", NonFinite::Saturate),
+];
+pub(crate) const CODES: Names<Code> = &[
+    ("none", Code::None),
+    ("golomb", Code::Golomb),
+    ("context", Code::Context),
+];
+const SPACINGS: Names<Spacing> = &[("linear", Spacing::Linear), ("log", Spacing::Log)];
+const ROUNDINGS: Names<Rounding> = &[
+    ("stochastic", Rounding::Stochastic),
+    ("nearest", Rounding::Nearest),
+];
+
+/// The value that the argument `name` names.
+pub(crate) fn parse<T: Copy>(name: &str, value: &str, names: Names<T>) -> PyResult<T> {
+    let found = names.iter().find(|(known, _)| *known == value);
+    found.map(|&(_, value)| value).ok_or_else(|| {
+        let known: Vec<_> = names.iter().map(|(known, _)| *known).collect();
+        unknown(name, value, &known)
+    })
+}
+
+/// The name of a value.
+pub(crate) fn name_of<T: PartialEq>(value: &T, names: Names<T>) -> &'static str {
+    let found = names.iter().find(|(_, known)| known == value);
+    found.map_or("unknown", |(name, _)| name)
+}
+
+impl Settings<'_> {
+    /// The configuration, before its values are checked.
+    pub(crate) fn config(self) -> PyResult<Config> {
+        let mut config = Config::default();
+        config.sparsify = self.sparsify()?;
+        config.quantize = self.quantize()?;
+        config.code = parse("code", self.code, CODES)?;
+        config.non_finite = parse("non_finite", self.non_finite, NON_FINITES)?;
+        Ok(config)
+    }
+
+    fn sparsify(&self) -> PyResult<Sparsify> {
+        let top_k = matches!(self.sparsify, "top_k" | "row_top_k");
+        belongs("keep", self.keep, top_k, "sparsify 'top_k' or 'row_top_k'")?;
+        let threshold = self.sparsify == "threshold";
+        belongs(
+            "threshold",
+            self.threshold,
+            threshold,
+            "sparsify 'threshold'",
+        )?;
+        let keep = self.keep.unwrap_or(0.2);
+        match self.sparsify {
+            "none" => Ok(Sparsify::None),
+            "top_k" => Ok(Sparsify::TopK(keep)),
+            "row_top_k" => Ok(Sparsify::RowTopK(keep)),
+            "threshold" => needed("threshold", self.threshold).map(Sparsify::Threshold),
+            other => Err(unknown(
+                "sparsify",
+                other,
+                &["none", "top_k", "row_top_k", "threshold"],
+            )),
+        }
+    }
+
+    fn quantize(&self) -> PyResult<Quantize> {
+        let levels = self.quantize == "levels";
+        let owner = "quantize 'levels'";
+        belongs("levels", self.levels, levels, owner)?;
+        belongs("spacing", self.spacing, levels, owner)?;
+        belongs("rounding", self.rounding, levels, owner)?;
+        belongs("range", self.range, levels, owner)?;
+        let dead_zone = self.quantize == "dead_zone";
+        belongs("step", self.step, dead_zone, "quantize 'dead_zone'")?;
+        match self.quantize {
+            "none" => Ok(Quantize::None),
+            "f16" => Ok(Quantize::F16),
+            "levels" => Ok(Quantize::Levels {
+                count: self.levels.unwrap_or(8),
+                spacing: parse("spacing", self.spacing.unwrap_or("log"), SPACINGS)?,
+                rounding: parse("rounding", self.rounding.unwrap_or("stochastic"), ROUNDINGS)?,
+                range: parse("range", self.range.unwrap_or("tensor"), RANGES)?,
+            }),
+            "dead_zone" => needed("step", self.step).map(|step| Quantize::DeadZone { step }),
+            other => Err(unknown(
+                "quantize",
+                other,
+                &["none", "f16", "levels", "dead_zone"],
+            )),
+        }
+    }
+}
+
+/// The arguments that make a codec of this configuration.
+pub(crate) fn to_dict<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    match config.sparsify {
+        Sparsify::None => dict.set_item("sparsify", "none")?,
+        Sparsify::TopK(keep) => {
+            dict.set_item("sparsify", "top_k")?;
+            dict.set_item("keep", keep)?;
+        }
+        Sparsify::RowTopK(keep) => {
+            dict.set_item("sparsify", "row_top_k")?;
+            dict.set_item("keep", keep)?;
+        }
+        Sparsify::Threshold(threshold) => {
+            dict.set_item("sparsify", "threshold")?;
+            dict.set_item("threshold", threshold)?;
+        }
+    }
+    match config.quantize {
+        Quantize::None => dict.set_item("quantize", "none")?,
+        Quantize::F16 => dict.set_item("quantize", "f16")?,
+        Quantize::Levels {
+            count,
+            spacing,
+            rounding,
+            range,
+        } => {
+            dict.set_item("quantize", "levels")?;
+            dict.set_item("levels", count)?;
+            dict.set_item("spacing", name_of(&spacing, SPACINGS))?;
+            dict.set_item("rounding", name_of(&rounding, ROUNDINGS))?;
+            dict.set_item("range", name_of(&range, RANGES))?;
+        }
+        Quantize::DeadZone { step } => {
+            dict.set_item("quantize", "dead_zone")?;
+            dict.set_item("step", step)?;
+        }
+    }
+    dict.set_item("code", name_of(&config.code, CODES))?;
+    dict.set_item("non_finite", name_of(&config.non_finite, NON_FINITES))?;
+    Ok(dict)
+}
+
+/// Refuses a setting where the choice it belongs to was not made.
+fn belongs<T: Copy>(name: &str, value: Option<T>, chosen: bool, owner: &str) -> PyResult<()> {
+    if value.is_none() || chosen {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("{name} needs {owner}")))
+}
+
+fn needed<T>(name: &str, value: Option<T>) -> PyResult<T> {
+    value.ok_or_else(|| PyValueError::new_err(format!("{name} is missing")))
+}
+
+fn unknown(name: &str, value: &str, known: &[&str]) -> PyErr {
+    let known = known.join("', '");
+    PyValueError::new_err(format!("{name} must be one of '{known}', got '{value}'"))
+}

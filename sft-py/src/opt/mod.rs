@@ -1,0 +1,20 @@
+//! The solvers: `sft.allocate_bandwidth`, `sft.allocate_two_pools`, and what `sft._plan` calls.
+
+/// One band: `sft.allocate_bandwidth` and `sft.Solution`.
+mod bandwidth;
+/// Accuracy surfaces: fit and value.
+mod fit;
+/// Systems and settings as JSON.
+mod json;
+/// The joint problem.
+mod plan;
+/// Two resources: `sft.allocate_two_pools` and `sft.TwoPoolSolution`.
+mod pools;
+/// Delay, memory and payloads of a training.
+mod predict;
+
+pub(crate) use bandwidth::{Solution, allocate_bandwidth};
+pub(crate) use fit::{_accuracy, _beta, _fit};
+pub(crate) use plan::_optimize;
+pub(crate) use pools::{TwoPoolSolution, allocate_two_pools};
+pub(crate) use predict::{_predict, _system};

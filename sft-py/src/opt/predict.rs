@@ -1,0 +1,81 @@
+use numpy::{PyArray2, PyArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use sft_opt::{Forecast, Payload, Phases, PredictedRound, System};
+
+use super::json::{read, write};
+use crate::array::frozen;
+use crate::error::detached;
+
+/// A field by its name.
+type Field<T> = (&'static str, fn(&T) -> f64);
+
+const PHASES: [Field<Phases>; 7] = [
+    ("broadcast_s", |p| p.broadcast_s),
+    ("device_forward_s", |p| p.device_forward_s),
+    ("uplink_s", |p| p.uplink_s),
+    ("server_s", |p| p.server_s),
+    ("downlink_s", |p| p.downlink_s),
+    ("device_backward_s", |p| p.device_backward_s),
+    ("adapter_upload_s", |p| p.adapter_upload_s),
+];
+const PAYLOADS: [Field<Payload>; 4] = [
+    ("broadcast_bits", |p| p.broadcast_bits),
+    ("uplink_bits", |p| p.uplink_bits),
+    ("downlink_bits", |p| p.downlink_bits),
+    ("adapter_bits", |p| p.adapter_bits),
+];
+
+/// `sft.predict`: memory as JSON, everything else as arrays of rounds by devices.
+#[pyfunction]
+pub(crate) fn _predict<'py>(
+    py: Python<'py>,
+    system: &str,
+    forecast: &str,
+) -> PyResult<Bound<'py, PyDict>> {
+    let system: System = read("system", system)?;
+    let forecast: Forecast = read("forecast", forecast)?;
+    let prediction = detached(py, || system.predict(&forecast))?;
+    let rounds = &prediction.rounds;
+    let answer = PyDict::new(py);
+    answer.set_item("memory", write(&prediction.memory)?)?;
+    let round_s = rounds.iter().map(|round| round.delay.total_s).collect();
+    answer.set_item("round_s", frozen(py, round_s))?;
+    answer.set_item("b_hz", by_round(py, rounds, |round| round.b_hz.clone())?)?;
+    let shared = rounds.iter().all(|round| round.server_flop_per_s.is_some());
+    let shares = |round: &PredictedRound| round.server_flop_per_s.clone().unwrap_or_default();
+    let shares = shared.then(|| by_round(py, rounds, shares)).transpose()?;
+    answer.set_item("server_flop_per_s", shares)?;
+    let (phases, payloads) = (PyDict::new(py), PyDict::new(py));
+    for (name, of) in PHASES {
+        let row = |round: &PredictedRound| round.delay.devices.iter().map(of).collect();
+        phases.set_item(name, by_round(py, rounds, row)?)?;
+    }
+    let total = |round: &PredictedRound| round.delay.devices.iter().map(Phases::total_s).collect();
+    phases.set_item("total_s", by_round(py, rounds, total)?)?;
+    for (name, of) in PAYLOADS {
+        let row = |round: &PredictedRound| round.payloads.iter().map(of).collect();
+        payloads.set_item(name, by_round(py, rounds, row)?)?;
+    }
+    answer.set_item("phases", phases)?;
+    answer.set_item("payloads", payloads)?;
+    Ok(answer)
+}
+
+/// An array of rounds by devices.
+fn by_round<'py>(
+    py: Python<'py>,
+    rounds: &[PredictedRound],
+    row: impl Fn(&PredictedRound) -> Vec<f64>,
+) -> PyResult<Bound<'py, PyArray2<f64>>> {
+    let rows: Vec<_> = rounds.iter().map(row).collect();
+    let array = PyArray2::from_vec2(py, &rows)?;
+    array.readwrite().make_nonwriteable();
+    Ok(array)
+}
+
+/// A system with all defaults filled in and every value checked.
+#[pyfunction]
+pub(crate) fn _system(system: &str) -> PyResult<String> {
+    write(&read::<System>("system", system)?)
+}

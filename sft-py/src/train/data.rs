@@ -1,0 +1,153 @@
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use sft_core::{
+    Augment, Data, Error, ImageInput, Images, Result, cifar100, image_folder, tiny_imagenet,
+};
+
+/// Training and test data.
+pub(super) type Examples = (Box<dyn Data + Send>, Box<dyn Data + Send>);
+
+/// Images of `sft.finetune`: `[n, c, h, h]` in order, with their classes.
+#[derive(FromPyObject)]
+pub(crate) enum Source<'py> {
+    /// A kind of data set and its folder.
+    Folder((String, String)),
+    /// Pixels or the model's own input, and labels.
+    Arrays((Bound<'py, PyAny>, Vec<u32>)),
+}
+
+/// One data set of arrays, taken out of Python's hands.
+pub(super) enum Arrays {
+    Bytes(Vec<u8>, Vec<u32>, usize),
+    Floats(Vec<f32>, Vec<u32>, Vec<usize>),
+}
+
+impl Arrays {
+    /// Copies what `name` gives: training outlives any lock on it.
+    pub(super) fn extract(
+        name: &str,
+        images: &Bound<'_, PyAny>,
+        labels: Vec<u32>,
+    ) -> PyResult<Self> {
+        if let Ok(bytes) = images.cast::<PyArrayDyn<u8>>() {
+            return Ok(Self::Bytes(bytes.to_vec()?, labels, bytes.shape()[3]));
+        }
+        let floats = images.cast::<PyArrayDyn<f32>>().map_err(|_| {
+            PyValueError::new_err(format!("{name} must be images of uint8 or float32"))
+        })?;
+        Ok(Self::Floats(
+            floats.to_vec()?,
+            labels,
+            floats.shape().to_vec(),
+        ))
+    }
+
+    pub(super) fn labels(&self) -> &[u32] {
+        match self {
+            Self::Bytes(_, labels, _) | Self::Floats(_, labels, _) => labels,
+        }
+    }
+
+    /// The data set for a model that wants `input`; `full` is the byte of full intensity.
+    pub(super) fn data(
+        self,
+        classes: usize,
+        full: u8,
+        input: &ImageInput,
+        augment: Option<Augment>,
+    ) -> Result<Box<dyn Data + Send>> {
+        match self {
+            Self::Bytes(pixels, labels, side) => {
+                let images = Images::new(pixels, labels, classes, side, full, input.clone())?;
+                Ok(Box::new(images.with_augmentation(augment)))
+            }
+            Self::Floats(values, labels, shape) => {
+                if augment.is_some() {
+                    let reason = "needs images of uint8, got float32";
+                    return Err(Error::argument("augment", reason));
+                }
+                let wanted = [input.mean.len(), input.side, input.side];
+                if shape[1..] != wanted {
+                    let [channels, side, _] = wanted;
+                    let reason = format!(
+                        "of float32 must be [n, {side}, {side}, {channels}] as the model takes \
+                         them, got [n, {}, {}, {}]",
+                        shape[2], shape[3], shape[1]
+                    );
+                    return Err(Error::argument("images", reason));
+                }
+                Ok(Box::new(Floats {
+                    values,
+                    labels,
+                    classes,
+                    shape: wanted,
+                }))
+            }
+        }
+    }
+}
+
+/// Images as a model takes them.
+struct Floats {
+    /// `[n, c, h, h]`.
+    values: Vec<f32>,
+    labels: Vec<u32>,
+    classes: usize,
+    /// `[c, h, h]`.
+    shape: [usize; 3],
+}
+
+impl Data for Floats {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        self.labels[index]
+    }
+
+    fn inputs(&self, indices: &[usize]) -> Result<Tensor> {
+        let size: usize = self.shape.iter().product();
+        let image = |&index: &usize| &self.values[index * size..][..size];
+        let values: Vec<f32> = indices.iter().flat_map(image).copied().collect();
+        let [channels, height, width] = self.shape;
+        let shape = (indices.len(), channels, height, width);
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+}
+
+/// Training and test images of a folder in the layout that `kind` names.
+pub(super) fn folder(
+    kind: &str,
+    dir: &str,
+    input: &ImageInput,
+    augment: Option<Augment>,
+) -> Result<Examples> {
+    let dir = Path::new(dir);
+    match kind {
+        "cifar100" => {
+            let (train, test) = cifar100(dir, input)?;
+            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
+        }
+        "tiny-imagenet" => {
+            let (train, test) = tiny_imagenet(dir, input)?;
+            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
+        }
+        "folder" => {
+            let (train, test) = image_folder(dir, input)?;
+            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
+        }
+        other => Err(Error::argument(
+            "data",
+            format!("must be cifar100:DIR, tiny-imagenet:DIR or folder:DIR, got {other}:DIR"),
+        )),
+    }
+}

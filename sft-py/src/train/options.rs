@@ -1,0 +1,131 @@
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use sft_core::{
+    Channel, Decay, Error, Lora, Optimizer, Partition, Result, Schedule, Scheme, Settings,
+};
+
+use crate::codec::Codec;
+
+/// The arguments of `sft.finetune` but for model and data, each by its name there.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Options {
+    pub(super) devices: usize,
+    pub(super) scheme: String,
+    pub(super) cut: usize,
+    pub(super) device_cuts: Option<Vec<usize>>,
+    pub(super) activation: Option<Codec>,
+    pub(super) gradient: Option<Codec>,
+    pub(super) rounds: usize,
+    pub(super) local_epochs: usize,
+    pub(super) batch: usize,
+    pub(super) rank: usize,
+    pub(super) alpha: Option<f64>,
+    pub(super) targets: Option<String>,
+    pub(super) lora_dropout: f64,
+    pub(super) optimizer: String,
+    pub(super) momentum: f64,
+    pub(super) weight_decay: Option<f64>,
+    pub(super) clip_norm: Option<f64>,
+    pub(super) lr: f64,
+    pub(super) lr_server: Option<f64>,
+    pub(super) schedule: String,
+    pub(super) lr_decay: f64,
+    pub(super) warmup_rounds: f64,
+    pub(super) participation: f64,
+    pub(super) target_accuracy: Option<f64>,
+    pub(super) partition: String,
+    pub(super) bandwidth_hz: f64,
+    pub(super) snr_db: f64,
+    pub(super) fading: bool,
+    pub(super) seed: u64,
+    pub(super) threads: usize,
+    pub(super) heads: Option<usize>,
+    pub(super) full: u8,
+    pub(super) augment: bool,
+    pub(super) adapters: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
+}
+
+impl Options {
+    pub(super) fn settings(&self) -> Result<Settings> {
+        let codec = |codec: Option<Codec>| codec.map_or_else(sft_compress::Codec::raw, |c| c.0);
+        Ok(Settings {
+            lora: self.lora()?,
+            activation: codec(self.activation),
+            gradient: codec(self.gradient),
+            rounds: self.rounds,
+            local_epochs: self.local_epochs,
+            batch: self.batch,
+            optimizer: self.optimizer()?,
+            clip_norm: self.clip_norm,
+            lr: self.lr,
+            lr_server: self.lr_server.unwrap_or(self.lr),
+            schedule: Schedule {
+                warmup_rounds: self.warmup_rounds,
+                decay: self.decay()?,
+            },
+            participation: self.participation,
+            target_accuracy: self.target_accuracy,
+            seed: self.seed,
+            threads: self.threads,
+            ..Settings::new(parse::<Scheme>("scheme", &self.scheme)?, self.cut)?
+        })
+    }
+
+    pub(super) fn partition(&self) -> Result<Partition> {
+        parse("partition", &self.partition)
+    }
+
+    pub(super) fn channel(&self) -> Channel {
+        Channel {
+            bandwidth_hz: self.bandwidth_hz,
+            snr_db: self.snr_db,
+            rayleigh: self.fading,
+        }
+    }
+
+    fn lora(&self) -> Result<Lora> {
+        let mut lora = Lora::new(self.rank, self.alpha.unwrap_or(self.rank as f64))?;
+        if let Some(targets) = &self.targets {
+            lora = lora.with_targets(parse("targets", targets)?);
+        }
+        lora.with_dropout(self.lora_dropout)
+    }
+
+    fn optimizer(&self) -> Result<Optimizer> {
+        match self.optimizer.as_str() {
+            "adamw" => Ok(Optimizer::AdamW {
+                weight_decay: self.weight_decay.unwrap_or(0.01),
+            }),
+            "sgd" => Ok(Optimizer::Sgd {
+                momentum: self.momentum,
+                weight_decay: self.weight_decay.unwrap_or(0.0),
+            }),
+            other => Err(unknown("optimizer", "adamw or sgd", other)),
+        }
+    }
+
+    fn decay(&self) -> Result<Decay> {
+        match self.schedule.as_str() {
+            "constant" => Ok(Decay::Constant),
+            "exponential" => Ok(Decay::Exponential(self.lr_decay)),
+            "cosine" => Ok(Decay::Cosine),
+            other => Err(unknown(
+                "schedule",
+                "constant, exponential or cosine",
+                other,
+            )),
+        }
+    }
+}
+
+fn unknown(argument: &'static str, accepted: &str, got: &str) -> Error {
+    Error::argument(argument, format!("must be {accepted}, got {got}"))
+}
+
+fn parse<T: std::str::FromStr<Err = String>>(argument: &'static str, text: &str) -> Result<T> {
+    let wrong = |reason: String| Error::argument(argument, format!("{reason}, got {text}"));
+    text.parse().map_err(wrong)
+}
