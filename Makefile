@@ -90,6 +90,7 @@ fuzz:
 
 examples:
 	cargo run $(RELEASE) $(FEATURES) --example vit_finetune -- --rounds 1 --devices 2 --out $(TARGET)/examples/vit_finetune
+	cargo run $(RELEASE) $(FEATURES) --example library
 	cargo run $(RELEASE) $(FEATURES) --example pretrain_digits -- --epochs 1 --out $(TARGET)/examples/pretrain_digits
 
 benches:

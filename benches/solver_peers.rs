@@ -7,8 +7,14 @@
 use std::hint::black_box;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use optimization_engine::FunctionCallResult;
+use optimization_engine::alm::{
+    AlmCache, AlmFactory, AlmOptimizer, AlmProblem, NO_JACOBIAN_MAPPING, NO_MAPPING,
+};
+use optimization_engine::constraints::Rectangle;
+use optimization_engine::panoc::PANOCCache;
 use sft_opt::{
     Direction, Fading, Problem, Sqp, allocate_bandwidth, allocate_bandwidth_into,
     evaluate_allocation, random_clocks_hz, spectral_efficiency, sqp,
@@ -149,6 +155,77 @@ fn by_cobyla(instance: &Instance, start: &[f64], scale: f64) -> Vec<f64> {
     }
 }
 
+/// Lateness and the band by an augmented Lagrangian, inner problems by PANOC in a box.
+///
+/// In times on the air, `y_n = c_n/b_n` over `scale`, lateness is linear; in shares, which the
+/// projection lets be 0, the solver did not converge.
+fn by_optimization_engine(instance: &Instance, start: &[f64], scale: f64) -> Vec<f64> {
+    let n = instance.c.len();
+    let need = |k: usize| instance.c[k] / (instance.total_hz * scale);
+    let objective = |x: &[f64], cost: &mut f64| -> FunctionCallResult {
+        *cost = x[n];
+        Ok(())
+    };
+    let gradient = |_: &[f64], gradient: &mut [f64]| -> FunctionCallResult {
+        gradient.fill(0.0);
+        gradient[n] = 1.0;
+        Ok(())
+    };
+    let constraints = |x: &[f64], values: &mut [f64]| -> FunctionCallResult {
+        for k in 0..n {
+            values[k] = instance.a_s[k] / scale + x[k] - x[n];
+        }
+        values[n] = (0..n).map(|k| need(k) / x[k]).sum::<f64>() - 1.0;
+        Ok(())
+    };
+    let transposed = |x: &[f64], d: &[f64], product: &mut [f64]| -> FunctionCallResult {
+        for k in 0..n {
+            product[k] = d[k] - d[n] * need(k) / (x[k] * x[k]);
+        }
+        product[n] = -d[..n].iter().sum::<f64>();
+        Ok(())
+    };
+    let (zeros, most) = (vec![0.0; n + 1], vec![1e6; n + 1]);
+    let met = || Rectangle::new(None, Some(&zeros));
+    let factory = AlmFactory::new(
+        objective,
+        gradient,
+        Some(constraints),
+        Some(transposed),
+        NO_MAPPING,
+        NO_JACOBIAN_MAPPING,
+        Some(met()),
+        0,
+    );
+    // Nobody is faster than alone on the whole band, and the start is feasible.
+    let low: Vec<f64> = (0..n).map(need).chain([0.0]).collect();
+    let high = vec![start[n]; n + 1];
+    let problem = AlmProblem::new(
+        Rectangle::new(Some(&low), Some(&high)),
+        Some(met()),
+        Some(Rectangle::new(Some(&zeros), Some(&most))),
+        |x: &[f64], xi: &[f64], cost: &mut f64| factory.psi(x, xi, cost),
+        |x: &[f64], xi: &[f64], gradient: &mut [f64]| factory.d_psi(x, xi, gradient),
+        Some(constraints),
+        NO_MAPPING,
+        n + 1,
+        0,
+    );
+    let mut cache = AlmCache::new(PANOCCache::new(n + 1, 1e-8, 10), n + 1, 0);
+    let mut optimizer = AlmOptimizer::new(&mut cache, problem)
+        .with_delta_tolerance(1e-8)
+        .with_epsilon_tolerance(1e-8)
+        .with_initial_penalty(10.0)
+        .with_max_outer_iterations(60)
+        .with_max_inner_iterations(5_000)
+        .with_max_duration(Duration::from_mins(1));
+    let mut x: Vec<f64> = (0..n).map(|k| need(k) / start[k]).collect();
+    x.push(start[n]);
+    // Where it stops without convergence, the point it reached counts.
+    let _ = optimizer.solve(&mut x);
+    (0..n).map(|k| need(k) / x[k]).collect()
+}
+
 fn compare(n: usize) {
     let instance = Instance::new(n);
     let problem = instance.problem();
@@ -184,6 +261,11 @@ fn compare(n: usize) {
         });
         row("slsqp crate", seconds, instance.tau_s(&x[..n]));
     }
+    let mut x = Vec::new();
+    let seconds = median_s(if n > 100 { 1 } else { 3 }, || {
+        x = by_optimization_engine(&instance, &start, scale);
+    });
+    row("optimization_engine crate", seconds, instance.tau_s(&x));
     if n <= 8 {
         let x = by_cobyla(&instance, &start, scale);
         let seconds = median_s(3, || {

@@ -6,7 +6,8 @@ use std::hint::black_box;
 use candle_core::{Device, Tensor};
 use criterion::{Criterion, criterion_group, criterion_main};
 use sft_core::{
-    Adapters, DeviceHalf, Head, Lora, Model, Optimizer, ServerHalf, Vit, VitConfig, VitWeights,
+    Adapters, DeviceHalf, Head, Lora, Model, Optimizer, ServerHalf, Step, Vit, VitConfig,
+    VitWeights,
 };
 
 /// Weights of deviation 0.02 and gains of 1: their values do not matter for speed.
@@ -61,10 +62,10 @@ fn split_step(c: &mut Criterion) {
         let head = Head::new(10, config.hidden_size, 1);
         let start = Adapters::new(&model, lora, head, 1);
         let (low, high) = start.blocks.split_at(model.depth() / 2);
-        let sgd = Optimizer::Sgd { momentum: 0.9 };
-        let mut device = DeviceHalf::new(&model, lora, low, sgd, 1e-3).expect("a device half");
+        let sgd = Optimizer::sgd(0.9);
+        let mut device = DeviceHalf::new(&model, lora, low, sgd).expect("a device half");
         let mut server =
-            ServerHalf::new(&model, lora, high, &start.head, sgd, 1e-3).expect("a server half");
+            ServerHalf::new(&model, lora, high, &start.head, sgd).expect("a server half");
         let shape = (
             batch,
             config.num_channels,
@@ -73,14 +74,20 @@ fn split_step(c: &mut Criterion) {
         );
         let input = Tensor::randn(0.0f32, 1.0, shape, &Device::Cpu).expect("an input");
         let labels: Vec<u32> = (0..batch as u32).map(|i| i % 10).collect();
+        let at = Step {
+            learning_rate: 1e-3,
+            dropout_seed: 0,
+        };
         group.bench_function(name, |b| {
             b.iter(|| {
-                let activation = device.forward(black_box(&input)).expect("forward");
+                let activation = device.forward(black_box(&input), at).expect("forward");
                 let step = server
-                    .step(&activation.detach(), &labels, true)
+                    .step(&activation.detach(), &labels, true, at)
                     .expect("server step");
                 let gradient = step.gradient.expect("the gradient of the cut");
-                device.backward(&activation, &gradient).expect("backward");
+                device
+                    .backward(&activation, &gradient, at)
+                    .expect("backward");
             });
         });
     }

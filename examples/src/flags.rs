@@ -2,13 +2,17 @@
 // clap prints the documentation of a flag as it stands.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use sft_compress::{Codec, Range};
-use sft_core::{Channel, Error, Lora, Optimizer, Partition, Result, Scheme, Settings};
+use sft_core::{
+    Channel, Decay, Error, Lora, ModuleNames, Optimizer, Partition, Result, Schedule, Scheme,
+    Settings, Targets,
+};
 
 /// Split LoRA fine-tuning of a vision transformer over simulated mobile devices.
 ///
@@ -18,7 +22,7 @@ use sft_core::{Channel, Error, Lora, Optimizer, Partition, Result, Scheme, Setti
 #[derive(Clone, Debug, Parser, Serialize)]
 #[command(name = "vit_finetune")]
 pub struct Flags {
-    /// Schemes to run, comma-separated: sft, sft-raw, sl, fl-lora.
+    /// Schemes to run, comma-separated: sft, sft-raw, sl, fl-lora, fl-full.
     #[arg(long, value_delimiter = ',', value_parser = Scheme::from_str,
           default_values = ["sft", "sft-raw", "sl", "fl-lora"])]
     #[serde(serialize_with = "names")]
@@ -30,12 +34,19 @@ pub struct Flags {
     /// Attention heads of a model without config.json [A]; by default width / 64.
     #[arg(long)]
     pub heads: Option<usize>,
-    /// Data set: digits, digits:FILE or cifar100:DIR.
+    /// Data set: digits, digits:FILE, cifar100:DIR (official binary or Python files),
+    /// tiny-imagenet:DIR (official folder) or folder:DIR (DIR/train/CLASS/*, DIR/test/CLASS/*).
     #[arg(long, default_value = "digits")]
     pub data: String,
+    /// Mirror half of the training images and crop them all at random, anew in every epoch.
+    #[arg(long)]
+    pub augment: bool,
     /// Mobile devices [N].
     #[arg(long, default_value_t = 8)]
     pub devices: usize,
+    /// Fraction of the devices that take part in a round, drawn anew for each, in (0, 1].
+    #[arg(long, default_value_t = 1.0)]
+    pub participation: f64,
     /// Rounds at most [T].
     #[arg(long, default_value_t = 8)]
     pub rounds: usize,
@@ -51,12 +62,42 @@ pub struct Flags {
     /// Blocks on the device, 1 to L - 1 [l].
     #[arg(long, default_value_t = 2)]
     pub cut: usize,
+    /// Blocks on each device, comma-separated, in place of --cut [l_n].
+    #[arg(long, value_delimiter = ',', value_name = "CUTS")]
+    pub device_cuts: Option<Vec<usize>>,
+    /// Choose --cut, --keep and --levels for the least modelled delay; prints why.
+    #[arg(long, conflicts_with_all = ["cut", "device_cuts", "keep", "levels"])]
+    #[serde(skip)]
+    pub auto: bool,
+    /// Accuracy over keep and levels for --auto, from accuracy_sweep; by default the digits'.
+    #[arg(long, value_name = "FILE", requires = "auto")]
+    #[serde(skip)]
+    pub surface: Option<PathBuf>,
+    /// Accuracy that --auto may give up for speed, a fraction.
+    #[arg(long, default_value_t = 0.02, requires = "auto")]
+    #[serde(skip)]
+    pub accuracy_drop: f64,
+    /// Memory of every device for --auto, MiB [M_max].
+    #[arg(long, default_value_t = 8192.0, requires = "auto")]
+    #[serde(skip)]
+    pub device_memory_mib: f64,
     /// Rank of the LoRA adapters [r].
     #[arg(long, default_value_t = 8)]
     pub rank: usize,
     /// Scale of the adapters is alpha / rank; by default alpha = rank.
     #[arg(long)]
     pub alpha: Option<f64>,
+    /// Linear layers that get an adapter, some of q,k,v,o,fc1,fc2; the head is trained in full.
+    #[arg(long, value_parser = Targets::from_str, default_value_t = Targets::ALL)]
+    #[serde(serialize_with = "display")]
+    pub targets: Targets,
+    /// Fraction of an adapter's inputs dropped while training, in [0, 1).
+    #[arg(long, default_value_t = 0.0)]
+    pub lora_dropout: f64,
+    /// PEFT folder to start the adapters and the head from, in all schemes but fl-full; it must
+    /// have the flags' rank, alpha and targets.
+    #[arg(long, value_name = "DIR")]
+    pub adapters: Option<PathBuf>,
     /// Kept fraction of an activation's elements, in (0, 1] [ρ].
     #[arg(long, default_value_t = 0.5)]
     pub keep: f64,
@@ -75,19 +116,32 @@ pub struct Flags {
     /// Update rule of the adapters and the head.
     #[arg(long, value_enum, default_value_t = OptimizerFlag::Adamw)]
     pub optimizer: OptimizerFlag,
-    /// Learning rate of the devices in round 1 [ε_u].
+    /// Peak learning rate of the devices [ε_u].
     #[arg(long, default_value_t = 3e-3)]
     pub lr: f64,
-    /// Learning rate of the server in round 1 [ε_s]; by default that of the devices.
+    /// Peak learning rate of the server [ε_s]; by default that of the devices.
     #[arg(long)]
     pub lr_server: Option<f64>,
     /// Momentum of SGD, in [0, 1).
     #[arg(long, default_value_t = 0.9)]
     pub momentum: f64,
-    /// Factor on the learning rates from round to round, in (0, 1].
+    /// Weight decay per step; by default 0.01 for AdamW and 0 for SGD.
+    #[arg(long)]
+    pub weight_decay: Option<f64>,
+    /// Largest norm of the gradient on a device, and of that on the server; by default no bound.
+    #[arg(long)]
+    pub clip_norm: Option<f64>,
+    /// How the learning rates fall.
+    #[arg(long, value_enum, default_value_t = ScheduleFlag::Exponential)]
+    pub schedule: ScheduleFlag,
+    /// Factor on the learning rates from round to round of --schedule exponential, in (0, 1].
     #[arg(long, default_value_t = 0.998)]
     pub lr_decay: f64,
-    /// How the training data is spread over the devices: iid or dirichlet:CONCENTRATION.
+    /// Rounds, or a fraction of one, over which the learning rates rise from 0, step by step.
+    #[arg(long, default_value_t = 0.0)]
+    pub warmup_rounds: f64,
+    /// How the training data is spread over the devices: iid, dirichlet:CONCENTRATION or
+    /// shards:NUMBER_PER_DEVICE.
     #[arg(long, value_parser = Partition::from_str, default_value = "iid")]
     #[serde(serialize_with = "display")]
     pub partition: Partition,
@@ -107,10 +161,64 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip)]
     pub threads: Option<usize>,
-    /// Folder that gets run.json, the adapters and the pictures.
-    #[arg(long, default_value = "runs/vit_finetune")]
+    /// Where the model runs; other than cpu needs a build with the feature of that name.
+    #[arg(long, value_enum, default_value_t = Backend::Cpu)]
+    pub backend: Backend,
+    /// Keep a checkpoint of each scheme after every so many rounds, and after the last.
+    #[arg(long, value_name = "ROUNDS")]
     #[serde(skip)]
-    pub out: PathBuf,
+    pub checkpoint_every: Option<usize>,
+    /// Go on from the checkpoints in this folder, with the flags they were made with; more
+    /// --rounds are welcome unless the schedule is cosine.
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
+    pub resume: Option<PathBuf>,
+    /// Also write each tuned model, adapters merged, as a Hugging Face folder.
+    #[arg(long)]
+    #[serde(skip)]
+    pub merged: bool,
+    /// Module names in the adapters' PEFT folders.
+    #[arg(long, value_enum, default_value_t = NamesFlag::Transformers5)]
+    #[serde(skip)]
+    pub peft_names: NamesFlag,
+    /// Folder that gets run.json, the adapters, the pictures and the checkpoints; by default that
+    /// of --resume, else runs/vit_finetune.
+    #[arg(long)]
+    #[serde(skip)]
+    out: Option<PathBuf>,
+}
+
+/// Values of `--schedule`.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleFlag {
+    /// Not at all.
+    Constant,
+    /// By --lr-decay from round to round, as in the paper.
+    Exponential,
+    /// Along half a cosine to 0 at the end of the last round.
+    Cosine,
+}
+
+/// Values of `--backend`.
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The block engine for processors.
+    Cpu,
+    /// candle's operations on the first NVIDIA GPU.
+    Cuda,
+    /// candle's operations on the first Apple GPU.
+    Metal,
+}
+
+/// Values of `--peft-names`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum NamesFlag {
+    /// vit.layers.0.attention.q_proj
+    Transformers5,
+    /// vit.encoder.layer.0.attention.attention.query
+    Transformers4,
 }
 
 /// Values of `--range`.
@@ -127,9 +235,9 @@ pub enum RangeFlag {
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerFlag {
-    /// Stochastic gradient descent with momentum.
+    /// Stochastic gradient descent with --momentum.
     Sgd,
-    /// AdamW with weight decay 0.01.
+    /// AdamW with beta 0.9 and 0.999.
     Adamw,
 }
 
@@ -153,7 +261,7 @@ impl Flags {
         Ok(Settings {
             scheme,
             cut: self.cut,
-            lora: Lora::new(self.rank, self.alpha.unwrap_or(self.rank as f64))?,
+            lora: self.lora()?,
             activation: self.codec(self.keep, self.levels)?,
             gradient: self.gradient_codec()?,
             rounds: self.rounds,
@@ -162,16 +270,79 @@ impl Flags {
             optimizer: match self.optimizer {
                 OptimizerFlag::Sgd => Optimizer::Sgd {
                     momentum: self.momentum,
+                    weight_decay: self.weight_decay.unwrap_or(0.0),
                 },
-                OptimizerFlag::Adamw => Optimizer::AdamW,
+                OptimizerFlag::Adamw => Optimizer::AdamW {
+                    weight_decay: self.weight_decay.unwrap_or(0.01),
+                },
             },
+            clip_norm: self.clip_norm,
             lr: self.lr,
             lr_server: self.lr_server.unwrap_or(self.lr),
-            lr_decay: self.lr_decay,
+            schedule: Schedule {
+                warmup_rounds: self.warmup_rounds,
+                decay: match self.schedule {
+                    ScheduleFlag::Constant => Decay::Constant,
+                    ScheduleFlag::Exponential => Decay::Exponential(self.lr_decay),
+                    ScheduleFlag::Cosine => Decay::Cosine,
+                },
+            },
+            participation: self.participation,
             target_accuracy: self.target_accuracy,
             seed: self.seed,
             threads: self.threads.unwrap_or_else(cores),
         })
+    }
+
+    fn lora(&self) -> Result<Lora> {
+        let alpha = self.alpha.unwrap_or(self.rank as f64);
+        let lora = Lora::new(self.rank, alpha)?.with_targets(self.targets);
+        lora.with_dropout(self.lora_dropout)
+    }
+
+    /// Whether a checkpoint is due after this many rounds.
+    ///
+    /// # Errors
+    /// A checkpoint after every 0 rounds.
+    pub fn checkpoint_is_due(&self, rounds: usize) -> Result<bool> {
+        match self.checkpoint_every {
+            Some(0) => {
+                let reason = "must be at least 1, got 0";
+                Err(Error::argument("checkpoint_every", reason))
+            }
+            Some(every) => Ok(rounds.is_multiple_of(every)),
+            None => Ok(false),
+        }
+    }
+
+    /// The folder that gets the results.
+    pub fn out(&self) -> &Path {
+        let default = || Path::new("runs/vit_finetune");
+        let named = self.out.as_deref().or(self.resume.as_deref());
+        named.unwrap_or_else(default)
+    }
+
+    /// What decides a scheme's results: a run goes on only from a checkpoint with the same.
+    ///
+    /// The number of rounds is not part of it, unless the schedule depends on it.
+    pub fn configuration(&self) -> Map<String, Value> {
+        let Ok(Value::Object(mut flags)) = serde_json::to_value(self) else {
+            unreachable!("flags are an object")
+        };
+        flags.remove("scheme");
+        flags.remove("target_accuracy");
+        if self.schedule != ScheduleFlag::Cosine {
+            flags.remove("rounds");
+        }
+        flags
+    }
+
+    /// The names of modules in PEFT folders.
+    pub fn module_names(&self) -> ModuleNames {
+        match self.peft_names {
+            NamesFlag::Transformers5 => ModuleNames::Transformers5,
+            NamesFlag::Transformers4 => ModuleNames::Transformers4,
+        }
     }
 
     /// The channel that the devices share.
@@ -230,6 +401,23 @@ fn names<S: serde::Serializer>(schemes: &[Scheme], out: S) -> Result<S::Ok, S::E
     out.collect_seq(schemes.iter().map(|scheme| scheme.name()))
 }
 
-fn display<S: serde::Serializer>(value: &Partition, out: S) -> Result<S::Ok, S::Error> {
+fn display<S: serde::Serializer>(
+    value: &impl std::fmt::Display,
+    out: S,
+) -> Result<S::Ok, S::Error> {
     out.collect_str(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_library() {
+        for scheme in Scheme::ALL {
+            let flags = Flags::parse_from(["vit_finetune", "--threads", "1"]);
+            let (flags, library) = (flags.settings(scheme), Settings::new(scheme, 2));
+            assert_eq!(format!("{flags:?}"), format!("{library:?}"));
+        }
+    }
 }

@@ -2,9 +2,14 @@
 
 use std::path::Path;
 
-use sft_core::{Error, Head, Images, Pretrained, Result, cifar100};
+use candle_core::Device;
+use sft_core::{
+    Augment, Data, Error, Head, Model, PlainVit, Pretrained, Result, Vit, cifar100, image_folder,
+    tiny_imagenet,
+};
 
 use crate::digits;
+use crate::flags::Backend;
 
 const MODEL: &[u8] = include_bytes!("../data/digits_vit/model.safetensors");
 const CONFIG: &str = include_str!("../data/digits_vit/config.json");
@@ -21,17 +26,55 @@ pub fn model(path: Option<&Path>, heads: Option<usize>) -> Result<Pretrained> {
     }
 }
 
-/// Training and test images that `data` names, as the model wants them.
+/// The model where it runs: in the block engine on a processor, in candle's operations elsewhere.
+///
+/// # Errors
+/// A backend that this build or this machine does not have.
+pub fn on_backend(model: &Pretrained, backend: Backend) -> Result<Box<dyn Model>> {
+    let device = match backend {
+        Backend::Cpu => return Ok(Box::new(Vit::new(&model.config, &model.weights)?)),
+        Backend::Cuda => Device::new_cuda(0),
+        Backend::Metal => Device::new_metal(0),
+    };
+    let reason = |e| format!("cannot be used by this build on this machine: {e}");
+    let device = device.map_err(|e| Error::argument("backend", reason(e)))?;
+    let weights = model.weights.to_device(&device)?;
+    Ok(Box::new(PlainVit::new(&model.config, &weights)?))
+}
+
+/// Training and test examples.
+pub type Examples = (Box<dyn Data>, Box<dyn Data>);
+
+/// Training and test images that `data` names, as the model wants them; the training images
+/// changed at random if `augment`.
 ///
 /// # Errors
 /// An unknown data set, or files that do not hold it.
-pub fn data(data: &str, model: &Pretrained) -> Result<(Images, Images)> {
-    match data.split_once(':') {
-        None if data == "digits" => digits::load(None, &model.input),
-        Some(("digits", path)) => digits::load(Some(Path::new(path)), &model.input),
-        Some(("cifar100", dir)) => cifar100(Path::new(dir), &model.input),
+pub fn data(data: &str, model: &Pretrained, augment: bool) -> Result<Examples> {
+    let (name, path) = data.split_once(':').unwrap_or((data, ""));
+    let (dir, input) = (Path::new(path), &model.input);
+    let augment = augment.then(Augment::default);
+    match name {
+        "digits" => {
+            let path = Some(dir).filter(|dir| !dir.as_os_str().is_empty());
+            let (train, test) = digits::load(path, input)?;
+            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
+        }
+        "cifar100" => {
+            let (train, test) = cifar100(dir, input)?;
+            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
+        }
+        "tiny-imagenet" => {
+            let (train, test) = tiny_imagenet(dir, input)?;
+            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
+        }
+        "folder" => {
+            let (train, test) = image_folder(dir, input)?;
+            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
+        }
         _ => {
-            let reason = format!("must be digits, digits:FILE or cifar100:DIR, got {data}");
+            let accepted = "digits, digits:FILE, cifar100:DIR, tiny-imagenet:DIR or folder:DIR";
+            let reason = format!("must be {accepted}, got {data}");
             Err(Error::argument("data", reason))
         }
     }

@@ -1,15 +1,23 @@
 //! What the examples share.
 
+/// Cut and compression by the cost model.
+pub mod auto;
 /// The data set of the embedded default.
 pub mod digits;
 /// The flags of `vit_finetune`.
 pub mod flags;
 /// Model and data as the flags name them.
 pub mod input;
+/// Instances of P1 and P2 in a file.
+pub mod instances;
 /// Curves as SVG.
 pub mod plot;
 /// Table, `run.json` and pictures.
 pub mod report;
+/// An accuracy surface as a file.
+pub mod surface;
+/// An accuracy surface as SVG.
+pub mod surface_plot;
 
 /// Makes every matrix product of this process run on the thread that asks for it.
 ///

@@ -145,6 +145,7 @@ pub fn title(name: &str) -> &'static str {
         Ok(Scheme::SftRaw) => "SFT without compression",
         Ok(Scheme::Sl) => "sequential split learning (SL)",
         Ok(Scheme::FlLora) => "FL with LoRA",
+        Ok(Scheme::FlFull) => "FL with full parameters",
         Err(_) => "unknown",
     }
 }

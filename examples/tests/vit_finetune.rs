@@ -72,10 +72,12 @@ fn a_run_leaves_the_documented_files() {
                 assert!(round[field].as_f64().unwrap() > 0.0, "{field}");
             }
         }
-        let file = format!("adapters-{}.safetensors", scheme["name"].as_str().unwrap());
-        let bytes = std::fs::read(Path::new(&out).join(file)).unwrap();
+        let folder = format!("adapters-{}", scheme["name"].as_str().unwrap());
+        let folder = Path::new(&out).join(folder);
+        assert!(folder.join("adapter_config.json").exists());
+        let bytes = std::fs::read(folder.join("adapter_model.safetensors")).unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let name = "base_model.model.vit.encoder.layer.0.attention.attention.query.lora_B.weight";
+        let name = "base_model.model.vit.layers.0.attention.q_proj.lora_B.weight";
         let b = tensors.tensor(name).unwrap();
         assert!(b.data().iter().any(|&byte| byte != 0), "B was trained");
     }
@@ -183,7 +185,8 @@ fn flags_out_of_range_are_refused_in_one_line() {
         (["--heads", "5"], "heads must divide the width 64, got 5"),
         (
             ["--data", "mnist"],
-            "--data must be digits, digits:FILE or cifar100:DIR, got mnist",
+            "--data must be digits, digits:FILE, cifar100:DIR, tiny-imagenet:DIR or folder:DIR, \
+             got mnist",
         ),
         (
             ["--data", "cifar100:."],
@@ -192,6 +195,44 @@ fn flags_out_of_range_are_refused_in_one_line() {
         (["--data", "digits:no/such.bin"], "no/such.bin: "),
         (["--model", "no/such.safetensors"], "no/such.safetensors: "),
         (["--lr", "1e30"], "training diverged in round 1 on device "),
+        (
+            ["--weight-decay=-1", "--cut=2"],
+            "--weight-decay must be at least 0, got -1",
+        ),
+        (["--clip-norm", "0"], "--clip-norm must be positive, got 0"),
+        (
+            ["--warmup-rounds", "8"],
+            "--warmup-rounds must be in [0, 8), got 8",
+        ),
+        (
+            ["--lora-dropout", "1"],
+            "--lora-dropout must be in [0, 1), got 1",
+        ),
+        (
+            ["--participation", "0"],
+            "--participation must be in (0, 1], got 0",
+        ),
+        (
+            ["--device-cuts", "1,2"],
+            "--device-cuts must have one entry for each of 8 devices, got 2",
+        ),
+        (
+            ["--checkpoint-every", "0"],
+            "--checkpoint-every must be at least 1, got 0",
+        ),
+        (
+            ["--resume", "no/such"],
+            "no/such: no checkpoint-*.safetensors to go on from",
+        ),
+        (["--adapters", "no/such"], "no/such/adapter_config.json: "),
+        (
+            ["--backend", "cuda"],
+            "--backend cannot be used by this build on this machine",
+        ),
+        (
+            ["--data", "tiny-imagenet:."],
+            "the images have 3 channels, the model 1",
+        ),
     ] {
         refused(&flags, message);
     }

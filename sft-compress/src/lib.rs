@@ -28,7 +28,7 @@ mod error;
 mod feedback;
 /// The frame: its envelope, verified before anything else, and its header.
 mod format;
-/// Golomb code of non-negative integers.
+/// Golomb codes of non-negative integers.
 mod golomb;
 /// The set of kept positions as Golomb-coded gaps.
 mod mask;

@@ -4,12 +4,16 @@
 //! Gaussian, `B` `[outputs, r]` zero and `s = alpha / r`. The adapter of one
 //! block is one vector: `A` then `B` of each adapted linear, in the model's order.
 
+use std::fmt;
+use std::str::FromStr;
+
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 
+use crate::seed::{derive, mix};
 use crate::{Error, Result};
 
-/// A linear layer that takes an adapter; the same in every block.
+/// A linear layer that may take an adapter; the same in every block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinearSpec {
     /// The layer's name within its block, as in the checkpoint.
@@ -20,15 +24,59 @@ pub struct LinearSpec {
     pub outputs: usize,
 }
 
-/// Rank and scale of the adapters.
+/// The linear layers of a block that get an adapter: a subset of q, k, v, o, fc1, fc2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Targets(u8);
+
+impl Targets {
+    /// The layers' names in flags, in the order of [`Model::linears`](crate::Model::linears).
+    pub const NAMES: [&'static str; 6] = ["q", "k", "v", "o", "fc1", "fc2"];
+    /// Every layer, as in the paper.
+    pub const ALL: Self = Self(0b11_1111);
+    /// No layer: the frozen model with a head.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// Whether the layer at this place of the model's list gets an adapter.
+    pub fn contains(self, linear: usize) -> bool {
+        linear < Self::NAMES.len() && self.0 >> linear & 1 == 1
+    }
+}
+
+impl FromStr for Targets {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split(',').try_fold(Self::NONE, |targets, name| {
+            let place = Self::NAMES.iter().position(|&known| known == name);
+            let place = place.ok_or_else(|| {
+                format!("expected some of q,k,v,o,fc1,fc2, comma-separated, got {name}")
+            })?;
+            Ok(Self(targets.0 | 1 << place))
+        })
+    }
+}
+
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = (0..6).filter(|&i| self.contains(i)).map(|i| Self::NAMES[i]);
+        f.write_str(&names.collect::<Vec<_>>().join(","))
+    }
+}
+
+/// Rank, scale, targets and dropout of the adapters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lora {
     rank: usize,
     alpha: f64,
+    targets: Targets,
+    dropout: f64,
+    /// Where the masks of the forward pass come from; without it nothing is dropped.
+    mask_seed: Option<u64>,
 }
 
 impl Lora {
-    /// Adapters of `rank` r >= 1 scaled by `alpha` / r, `alpha` positive and finite.
+    /// Adapters of `rank` r >= 1 on every linear layer, scaled by `alpha` / r, `alpha` positive and
+    /// finite, without dropout.
     ///
     /// # Errors
     /// A rank of 0, or an `alpha` that is not positive and finite.
@@ -42,12 +90,70 @@ impl Lora {
                 format!("must be positive, got {alpha}"),
             ));
         }
-        Ok(Self { rank, alpha })
+        Ok(Self {
+            rank,
+            alpha,
+            targets: Targets::ALL,
+            dropout: 0.0,
+            mask_seed: None,
+        })
+    }
+
+    /// The same on these layers only.
+    #[must_use]
+    pub fn with_targets(self, targets: Targets) -> Self {
+        Self { targets, ..self }
+    }
+
+    /// The same with this fraction of an adapter's inputs dropped while training, in [0, 1).
+    ///
+    /// # Errors
+    /// A fraction outside [0, 1).
+    pub fn with_dropout(self, dropout: f64) -> Result<Self> {
+        if !(0.0..1.0).contains(&dropout) {
+            let reason = format!("must be in [0, 1), got {dropout}");
+            return Err(Error::argument("lora_dropout", reason));
+        }
+        Ok(Self { dropout, ..self })
+    }
+
+    /// The same with dropout switched on, its masks drawn from `seed`.
+    ///
+    /// The masks depend on the seed, the block, the layer and the element, on nothing else.
+    #[must_use]
+    pub fn training(self, seed: u64) -> Self {
+        Self {
+            mask_seed: (self.dropout > 0.0).then_some(seed),
+            ..self
+        }
+    }
+
+    /// The same for one block: its masks are its own.
+    pub(crate) fn in_block(self, block: usize) -> Self {
+        let mask_seed = self.mask_seed.map(|seed| derive(seed, &[block as u64]));
+        Self { mask_seed, ..self }
+    }
+
+    /// The mask on the input of a linear's adapter.
+    pub(crate) fn mask(self, linear: usize) -> Option<Dropout> {
+        self.mask_seed.map(|seed| Dropout {
+            seed: derive(seed, &[linear as u64]),
+            fraction: self.dropout,
+        })
     }
 
     /// The rank r.
     pub fn rank(self) -> usize {
         self.rank
+    }
+
+    /// The rank of the adapter on a linear: r, or 0 where it has none.
+    pub(crate) fn rank_of(self, linear: usize) -> usize {
+        if self.targets.contains(linear) {
+            self.rank
+        } else {
+            0
+        }
     }
 
     /// The numerator of the scale.
@@ -60,28 +166,115 @@ impl Lora {
         self.alpha / self.rank as f64
     }
 
+    /// The layers that get an adapter.
+    pub fn targets(self) -> Targets {
+        self.targets
+    }
+
+    /// The fraction of an adapter's inputs that is dropped while training.
+    pub fn dropout(self) -> f64 {
+        self.dropout
+    }
+
     /// Parameters that one block's adapter holds.
     pub fn parameters(self, linears: &[LinearSpec]) -> usize {
-        linears
-            .iter()
-            .map(|l| self.rank * (l.inputs + l.outputs))
-            .sum()
+        let count = |(i, l): (usize, &LinearSpec)| self.rank_of(i) * (l.inputs + l.outputs);
+        linears.iter().enumerate().map(count).sum()
     }
 
     /// One block's initial adapter: `A` from N(0, 1/r^2), `B` zero.
     pub fn initial(self, linears: &[LinearSpec], rng: &mut impl Rng) -> Vec<f32> {
         let deviation = 1.0 / self.rank as f64;
         let mut values = Vec::with_capacity(self.parameters(linears));
-        for linear in linears {
-            let a = (0..self.rank * linear.inputs).map(|_| (deviation * normal(rng)) as f32);
+        for (i, linear) in linears.iter().enumerate() {
+            let rank = self.rank_of(i);
+            let a = (0..rank * linear.inputs).map(|_| (deviation * normal(rng)) as f32);
             values.extend(a);
-            values.resize(values.len() + self.rank * linear.outputs, 0.0);
+            values.resize(values.len() + rank * linear.outputs, 0.0);
         }
         values
+    }
+
+    /// One block's adapter as `(linear, A, B)` of each target.
+    pub(crate) fn pairs<'a>(
+        self,
+        linears: &[LinearSpec],
+        mut block: &'a [f32],
+    ) -> Vec<(usize, &'a [f32], &'a [f32])> {
+        let mut pairs = Vec::with_capacity(linears.len());
+        for (i, linear) in linears.iter().enumerate() {
+            let rank = self.rank_of(i);
+            let (a, rest) = block.split_at(rank * linear.inputs);
+            let (b, rest) = rest.split_at(rank * linear.outputs);
+            block = rest;
+            if rank > 0 {
+                pairs.push((i, a, b));
+            }
+        }
+        pairs
+    }
+}
+
+/// A dropout mask that is computed, not kept: element `i` is dropped if the hash of seed and `i`
+/// falls below the fraction, and scaled by `1 / (1 - fraction)` otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dropout {
+    seed: u64,
+    fraction: f64,
+}
+
+impl Dropout {
+    /// Multiplies every element by its factor.
+    pub(crate) fn apply(self, values: &mut [f32]) {
+        // Below 2^64 since the fraction is below 1.
+        let threshold = (self.fraction * 2f64.powi(64)) as u64;
+        let scale = (1.0 / (1.0 - self.fraction)) as f32;
+        for (i, value) in values.iter_mut().enumerate() {
+            let dropped = mix(self.seed.wrapping_add(i as u64)) < threshold;
+            *value *= if dropped { 0.0 } else { scale };
+        }
     }
 }
 
 /// A draw from the standard normal distribution.
 pub(crate) fn normal(rng: &mut impl Rng) -> f64 {
     StandardNormal.sample(rng)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_drops_its_fraction_and_keeps_the_mean() {
+        for fraction in [0.1, 0.5, 0.9] {
+            let mask = |seed| {
+                let mut values = vec![1.0; 100_000];
+                Dropout { seed, fraction }.apply(&mut values);
+                values
+            };
+            let values = mask(1);
+            let dropped = values.iter().filter(|&&v| v == 0.0).count() as f64 / 1e5;
+            let mean = values.iter().copied().map(f64::from).sum::<f64>() / 1e5;
+            // Five standard errors.
+            let error = 5.0 * (fraction * (1.0 - fraction) / 1e5).sqrt();
+            assert!((dropped - fraction).abs() < error, "{fraction}: {dropped}");
+            assert!(
+                (mean - 1.0).abs() < error / (1.0 - fraction),
+                "{fraction}: {mean}"
+            );
+            assert_eq!(values, mask(1));
+            assert_ne!(values, mask(2));
+        }
+    }
+
+    #[test]
+    fn targets_are_read_as_they_are_written() {
+        for text in ["q", "q,v", "k,o,fc2", "q,k,v,o,fc1,fc2"] {
+            assert_eq!(text.parse::<Targets>().unwrap().to_string(), text);
+        }
+        for text in ["", "q,", "query", "q v"] {
+            assert!(text.parse::<Targets>().is_err(), "{text}");
+        }
+    }
 }

@@ -36,6 +36,9 @@ pub enum Error {
     /// A trainable tensor took no part in the loss.
     #[error("no gradient reached trainable tensor {0}")]
     NoGradient(usize),
+    /// The caller asked for an end.
+    #[error("stopped")]
+    Stopped,
     /// A frame could not be encoded or decoded.
     #[error(transparent)]
     Codec(#[from] sft_compress::Error),

@@ -1,10 +1,12 @@
 //! Accuracy of adapters on a data set.
 
-use candle_core::{D, Device, Tensor};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use candle_core::{D, Tensor};
 
 use crate::parallel::parallel;
 use crate::split::{blocks, check_adapters, check_head, classify};
-use crate::{Adapters, Data, Lora, Model, Result};
+use crate::{Adapters, Data, Error, Lora, Model, Result};
 
 /// Examples per forward pass.
 const BATCH: usize = 32;
@@ -21,7 +23,8 @@ pub fn logits(
 ) -> Result<Tensor> {
     check_adapters(model, lora, &adapters.blocks)?;
     check_head(model, &adapters.head)?;
-    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu);
+    let tensor =
+        |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, model.device());
     let block = |block: &Vec<f32>| tensor(block, &[block.len()]);
     let vectors = adapters
         .blocks
@@ -34,7 +37,7 @@ pub fn logits(
     )?;
     let bias = tensor(&adapters.head.bias, &[adapters.head.classes()])?;
     let hidden = blocks(model, lora, 0, vectors.iter(), model.embed(input)?)?;
-    classify(model, &weight, &bias, &hidden)
+    classify(&model.features(&hidden)?, &weight, &bias)
 }
 
 /// The fraction of `data` that the adapted model classifies correctly.
@@ -48,9 +51,36 @@ pub fn accuracy(
     data: &dyn Data,
     threads: usize,
 ) -> Result<f64> {
+    accuracy_until(
+        model,
+        lora,
+        adapters,
+        data,
+        threads,
+        &AtomicBool::new(false),
+    )
+}
+
+/// The same, given up with [`Error::Stopped`] once `stop` is set.
+pub(crate) fn accuracy_until(
+    model: &dyn Model,
+    lora: Lora,
+    adapters: &Adapters,
+    data: &dyn Data,
+    threads: usize,
+    stop: &AtomicBool,
+) -> Result<f64> {
     let correct = parallel(threads, data.len().div_ceil(BATCH), |batch| {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
         let indices: Vec<usize> = (batch * BATCH..data.len().min((batch + 1) * BATCH)).collect();
-        let logits = logits(model, lora, adapters, &data.inputs(&indices)?)?;
+        let logits = logits(
+            model,
+            lora,
+            adapters,
+            &data.inputs(&indices)?.to_device(model.device())?,
+        )?;
         let classes = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
         let right = |(i, class): &(&usize, &u32)| data.label(**i) == **class;
         Ok(indices.iter().zip(&classes).filter(right).count())

@@ -5,6 +5,8 @@
 mod adapter;
 /// The frozen transformer block with adapters, forward and backward by hand.
 mod block;
+/// A run as a file, to go on from.
+mod checkpoint;
 /// Labelled examples and how they are spread over devices.
 mod data;
 /// The crate's error.
@@ -15,12 +17,14 @@ mod evaluate;
 mod kernels;
 /// The messages between device and server, and the link that carries them.
 mod link;
+/// The tuned model as one model.
+mod merge;
 /// What a splittable model is.
 mod model;
 /// Independent tasks on a few threads.
 mod parallel;
-/// Adapters as files.
-mod save;
+/// Adapters as PEFT's folder.
+mod peft;
 /// Independent random streams from one seed.
 mod seed;
 /// The device's and the server's half of a training step.
@@ -31,18 +35,26 @@ mod train;
 mod trainable;
 /// The vision transformer.
 mod vit;
+/// Files that appear whole or not at all.
+mod whole;
 /// Devices, server and channel: the modelled delay and memory.
 mod wireless;
 
-pub use adapter::{LinearSpec, Lora};
-pub use data::{CIFAR100_CLASSES, Data, ImageInput, Images, Partition, cifar100};
+pub use adapter::{LinearSpec, Lora, Targets};
+pub use checkpoint::{load_checkpoint, save_checkpoint};
+pub use data::{
+    Augment, CIFAR100_CLASSES, Data, ImageFiles, ImageInput, Images, Partition, cifar100,
+    image_folder, tiny_imagenet,
+};
 pub use error::{Error, Result};
 pub use evaluate::{accuracy, logits};
 pub use link::{ActivationMessage, AdapterMessage, Counted, GradientMessage, Link, Traffic};
+pub use merge::save_merged;
 pub use model::Model;
-pub use save::{save_adapters, write_whole};
-pub use split::{DeviceHalf, ServerHalf, ServerStep};
-pub use train::{Job, Outcome, RoundRecord, Scheme, Settings, fed_avg, finetune};
-pub use trainable::{Adapters, Head, Optimizer};
+pub use peft::{ModuleNames, load_peft, save_peft};
+pub use split::{DeviceHalf, ServerHalf, ServerStep, Step};
+pub use train::{Decay, Job, Outcome, RoundRecord, Schedule, Scheme, Settings, fed_avg, finetune};
+pub use trainable::{Adapters, Head, Optimizer, Rule};
 pub use vit::{PlainVit, Pretrained, Vit, VitConfig, VitWeights};
-pub use wireless::{Channel, Wireless};
+pub use whole::write_whole;
+pub use wireless::{Channel, DeviceRound, Wireless};

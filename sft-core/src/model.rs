@@ -1,6 +1,6 @@
 //! What a splittable model is.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use crate::{LinearSpec, Lora};
 
@@ -17,7 +17,7 @@ pub trait Model: Send + Sync {
     /// Features of a hidden state, D.
     fn width(&self) -> usize;
 
-    /// The linear layers of a block that take adapters, in the order of the adapter vector.
+    /// The linear layers of a block, in the order of the adapter vector: q, k, v, o, fc1, fc2.
     fn linears(&self) -> &[LinearSpec];
 
     /// The path of a block's parameters in the checkpoint.
@@ -25,6 +25,9 @@ pub trait Model: Send + Sync {
 
     /// The path of the head's parameters in the checkpoint.
     fn head_path(&self) -> &str;
+
+    /// Where the model's tensors live.
+    fn device(&self) -> &Device;
 
     /// The hidden state `[B, S, D]` before block 0.
     ///

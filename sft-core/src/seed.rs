@@ -10,6 +10,9 @@ pub(crate) const HEAD: u64 = 3;
 pub(crate) const ORDER: u64 = 4;
 pub(crate) const UPLINK: u64 = 5;
 pub(crate) const DOWNLINK: u64 = 6;
+pub(crate) const DROPOUT: u64 = 7;
+pub(crate) const AUGMENT: u64 = 8;
+pub(crate) const PARTICIPANTS: u64 = 9;
 
 /// The seed of the stream with this key (the SplitMix64 finaliser over its words).
 pub(crate) fn derive(seed: u64, key: &[u64]) -> u64 {
@@ -22,7 +25,8 @@ pub(crate) fn rng(seed: u64, key: &[u64]) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(derive(seed, key))
 }
 
-fn mix(word: u64) -> u64 {
+/// Spreads a word over all 64 bits.
+pub(crate) fn mix(word: u64) -> u64 {
     let z = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

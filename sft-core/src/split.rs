@@ -7,7 +7,16 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, Var};
 
 use crate::trainable::Trainable;
-use crate::{Adapters, Error, Head, Lora, Model, Optimizer, Result};
+use crate::{Adapters, Error, Head, Lora, Model, Result, Rule};
+
+/// What differs from one mini-batch to the next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The learning rate of the update.
+    pub learning_rate: f64,
+    /// Where the masks of LoRA dropout come from; the same on both sides of the cut.
+    pub dropout_seed: u64,
+}
 
 /// The device's half: embedding and the first blocks, with their adapters.
 pub struct DeviceHalf<'m> {
@@ -25,11 +34,10 @@ impl<'m> DeviceHalf<'m> {
         model: &'m dyn Model,
         lora: Lora,
         blocks: &[Vec<f32>],
-        optimizer: Optimizer,
-        learning_rate: f64,
+        rule: impl Into<Rule>,
     ) -> Result<Self> {
         check_adapters(model, lora, blocks)?;
-        let adapter = Trainable::new(blocks, None, optimizer, learning_rate)?;
+        let adapter = Trainable::new(blocks, None, rule.into(), model.device())?;
         Ok(Self {
             model,
             lora,
@@ -41,18 +49,23 @@ impl<'m> DeviceHalf<'m> {
     ///
     /// # Errors
     /// An input of the wrong shape.
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, input: &Tensor, step: Step) -> Result<Tensor> {
         let adapters = self.adapter.vars().iter().map(Var::as_tensor);
-        blocks(self.model, self.lora, 0, adapters, self.model.embed(input)?)
+        let lora = self.lora.training(step.dropout_seed);
+        blocks(self.model, lora, 0, adapters, self.model.embed(input)?)
     }
 
     /// Updates the adapter, (6) of the paper, from the gradient of the activation.
     ///
     /// # Errors
     /// A gradient of another shape than the activation's.
-    pub fn backward(&mut self, activation: &Tensor, gradient: &Tensor) -> Result<()> {
-        let loss = activation.apply_op1(Inject(gradient.clone()))?;
-        self.adapter.step(&loss.backward()?)
+    pub fn backward(&mut self, activation: &Tensor, gradient: &Tensor, step: Step) -> Result<()> {
+        let loss = if activation.device().is_cpu() {
+            activation.apply_op1(Inject(gradient.clone()))?
+        } else {
+            (activation * gradient)?.sum_all()?
+        };
+        self.adapter.step(loss.backward()?, step.learning_rate)
     }
 
     /// The adapters of the half's blocks.
@@ -92,12 +105,11 @@ impl<'m> ServerHalf<'m> {
         lora: Lora,
         blocks: &[Vec<f32>],
         head: &Head,
-        optimizer: Optimizer,
-        learning_rate: f64,
+        rule: impl Into<Rule>,
     ) -> Result<Self> {
         check_adapters(model, lora, blocks)?;
         check_head(model, head)?;
-        let adapter = Trainable::new(blocks, Some(head), optimizer, learning_rate)?;
+        let adapter = Trainable::new(blocks, Some(head), rule.into(), model.device())?;
         Ok(Self {
             model,
             lora,
@@ -110,19 +122,25 @@ impl<'m> ServerHalf<'m> {
     ///
     /// # Errors
     /// Shapes that do not fit the model.
-    pub fn step(&mut self, activation: &Tensor, labels: &[u32], cut: bool) -> Result<ServerStep> {
+    pub fn step(
+        &mut self,
+        activation: &Tensor,
+        labels: &[u32],
+        cut: bool,
+        step: Step,
+    ) -> Result<ServerStep> {
         let received = if cut {
             Some(Var::from_tensor(activation)?)
         } else {
             None
         };
         let input = received.as_ref().map_or(activation, Var::as_tensor);
-        let logits = self.logits(input)?;
+        let logits = self.logits(input, self.lora.training(step.dropout_seed))?;
         let labels = Tensor::new(labels, logits.device())?;
         let loss = candle_nn::loss::cross_entropy(&logits, &labels)?;
         let mut grads = loss.backward()?;
         let gradient = received.as_ref().and_then(|var| grads.remove(var));
-        self.adapter.step(&grads)?;
+        self.adapter.step(grads, step.learning_rate)?;
         Ok(ServerStep {
             loss: loss.to_scalar()?,
             gradient,
@@ -130,16 +148,13 @@ impl<'m> ServerHalf<'m> {
     }
 
     /// The logits `[B, K]` for a hidden state before the half's first block.
-    ///
-    /// # Errors
-    /// Shapes that do not fit the model.
-    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+    fn logits(&self, hidden: &Tensor, lora: Lora) -> Result<Tensor> {
         let [adapters @ .., weight, bias] = self.adapter.vars() else {
             unreachable!("a server half is made with a head")
         };
         let adapters = adapters.iter().map(Var::as_tensor);
-        let hidden = blocks(self.model, self.lora, self.start, adapters, hidden.clone())?;
-        classify(self.model, weight, bias, &hidden)
+        let hidden = blocks(self.model, lora, self.start, adapters, hidden.clone())?;
+        classify(&self.model.features(&hidden)?, weight, bias)
     }
 
     /// The adapters of the half's blocks, and the head.
@@ -162,21 +177,13 @@ pub(crate) fn blocks<'a>(
     adapters
         .zip(start..)
         .try_fold(hidden, |hidden, (adapter, index)| {
-            Ok(model.block(index, &hidden, adapter, lora)?)
+            Ok(model.block(index, &hidden, adapter, lora.in_block(index))?)
         })
 }
 
-/// The logits `[B, K]` for the last hidden state.
-pub(crate) fn classify(
-    model: &dyn Model,
-    weight: &Tensor,
-    bias: &Tensor,
-    hidden: &Tensor,
-) -> Result<Tensor> {
-    Ok(model
-        .features(hidden)?
-        .matmul(&weight.t()?)?
-        .broadcast_add(bias)?)
+/// The logits `[B, K]` for features `[B, D]`.
+pub(crate) fn classify(features: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    Ok(features.matmul(&weight.t()?)?.broadcast_add(bias)?)
 }
 
 /// Adapters for at most all blocks, each of the right length.

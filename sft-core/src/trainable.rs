@@ -29,6 +29,16 @@ impl Head {
         }
     }
 
+    /// Its weight and bias as variables.
+    pub(crate) fn vars(&self, device: &Device) -> Result<[Var; 2]> {
+        let (classes, weight) = (self.bias.len(), self.weight.as_slice());
+        let shape = [classes, weight.len() / classes];
+        Ok([
+            Var::from_slice(weight, &shape[..], device)?,
+            Var::from_slice(&self.bias, &[classes][..], device)?,
+        ])
+    }
+
     /// Number of classes, K.
     pub fn classes(&self) -> usize {
         self.bias.len()
@@ -38,7 +48,9 @@ impl Head {
 /// Everything that fine-tuning changes: an adapter per block, and the head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapters {
-    /// One flat vector per block, as [`Lora::initial`] lays it out.
+    /// One flat vector per block, as [`Lora::initial`] lays it out; of
+    /// [`Scheme::FlFull`](crate::Scheme::FlFull), which tunes the weights themselves, one flat
+    /// vector per parameter, in the order of [`VitConfig::parameters`](crate::VitConfig::parameters).
     pub blocks: Vec<Vec<f32>>,
     /// The head.
     pub head: Head,
@@ -76,22 +88,62 @@ impl Adapters {
     }
 }
 
-/// How gradients become updates.
+/// How gradients become updates; the formulas are PyTorch's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Optimizer {
-    /// Stochastic gradient descent: `v = momentum v + g`, `p = p - lr v`.
+    /// Stochastic gradient descent: `v = momentum v + g + decay p`, `p = p - lr v`.
     Sgd {
         /// In [0, 1).
         momentum: f64,
+        /// At least 0.
+        weight_decay: f64,
     },
-    /// AdamW with beta 0.9 and 0.999, epsilon 1e-8 and weight decay 0.01.
-    AdamW,
+    /// AdamW with beta 0.9 and 0.999 and epsilon 1e-8.
+    AdamW {
+        /// At least 0; each step takes `lr decay p` off `p`.
+        weight_decay: f64,
+    },
+}
+
+impl Optimizer {
+    /// SGD without weight decay.
+    pub fn sgd(momentum: f64) -> Self {
+        let weight_decay = 0.0;
+        Self::Sgd {
+            momentum,
+            weight_decay,
+        }
+    }
+
+    /// AdamW with PyTorch's weight decay of 0.01.
+    pub fn adamw() -> Self {
+        Self::AdamW { weight_decay: 0.01 }
+    }
+}
+
+/// What turns gradients into updates, the same in every step of a round.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// The optimizer, whose state starts anew with every half.
+    pub optimizer: Optimizer,
+    /// The largest norm of a half's whole gradient; a longer one is scaled down to it.
+    pub clip_norm: Option<f64>,
+}
+
+impl From<Optimizer> for Rule {
+    fn from(optimizer: Optimizer) -> Self {
+        Self {
+            optimizer,
+            clip_norm: None,
+        }
+    }
 }
 
 /// Variables with their optimizer state, which starts anew with them.
 #[derive(Debug)]
 pub(crate) struct Trainable {
     vars: Vec<Var>,
+    clip_norm: Option<f64>,
     state: State,
 }
 
@@ -99,7 +151,7 @@ pub(crate) struct Trainable {
 enum State {
     Sgd {
         momentum: f64,
-        learning_rate: f64,
+        weight_decay: f64,
         velocity: Vec<Option<Tensor>>,
     },
     AdamW(AdamW),
@@ -110,58 +162,78 @@ impl Trainable {
     pub(crate) fn new(
         blocks: &[Vec<f32>],
         head: Option<&Head>,
-        optimizer: Optimizer,
-        learning_rate: f64,
+        rule: Rule,
+        device: &Device,
     ) -> Result<Self> {
-        let var = |values: &[f32], shape: &[usize]| Var::from_slice(values, shape, &Device::Cpu);
+        let var = |values: &[f32], shape: &[usize]| Var::from_slice(values, shape, device);
         let mut vars = Vec::with_capacity(blocks.len() + 2);
         for block in blocks {
             vars.push(var(block, &[block.len()])?);
         }
-        if let Some(Head { weight, bias }) = head {
-            vars.push(var(weight, &[bias.len(), weight.len() / bias.len()])?);
-            vars.push(var(bias, &[bias.len()])?);
+        if let Some(head) = head {
+            vars.extend(head.vars(device)?);
         }
-        let state = match optimizer {
-            Optimizer::Sgd { momentum } => State::Sgd {
+        Self::of(vars, rule)
+    }
+
+    /// These variables.
+    pub(crate) fn of(vars: Vec<Var>, rule: Rule) -> Result<Self> {
+        let state = match rule.optimizer {
+            Optimizer::Sgd {
                 momentum,
-                learning_rate,
+                weight_decay,
+            } => State::Sgd {
+                momentum,
+                weight_decay,
                 velocity: vec![None; vars.len()],
             },
-            Optimizer::AdamW => {
+            Optimizer::AdamW { weight_decay } => {
                 let params = ParamsAdamW {
-                    lr: learning_rate,
+                    weight_decay,
                     ..ParamsAdamW::default()
                 };
                 State::AdamW(AdamW::new(vars.clone(), params)?)
             }
         };
-        Ok(Self { vars, state })
+        let clip_norm = rule.clip_norm;
+        Ok(Self {
+            vars,
+            clip_norm,
+            state,
+        })
     }
 
     pub(crate) fn vars(&self) -> &[Var] {
         &self.vars
     }
 
-    /// One update; every variable must have a gradient.
-    pub(crate) fn step(&mut self, grads: &GradStore) -> Result<()> {
+    /// One update at this learning rate; every variable must have a gradient.
+    pub(crate) fn step(&mut self, mut grads: GradStore, learning_rate: f64) -> Result<()> {
         if let Some(i) = self.vars.iter().position(|var| grads.get(var).is_none()) {
             return Err(Error::NoGradient(i));
         }
+        if let Some(max) = self.clip_norm {
+            clip(&self.vars, &mut grads, max)?;
+        }
         match &mut self.state {
-            State::AdamW(adamw) => adamw.step(grads)?,
+            State::AdamW(adamw) => {
+                adamw.set_learning_rate(learning_rate);
+                adamw.step(&grads)?;
+            }
             State::Sgd {
                 momentum,
-                learning_rate,
+                weight_decay,
                 velocity,
             } => {
                 for (var, velocity) in self.vars.iter().zip(velocity) {
-                    let grad = grads.get(var).ok_or(Error::NoGradient(0))?;
-                    let next = match velocity.take() {
-                        Some(v) => ((v * *momentum)? + grad)?,
-                        None => grad.clone(),
-                    };
-                    var.set(&(var.as_tensor() - (&next * *learning_rate)?)?)?;
+                    let mut next = grads.get(var).ok_or(Error::NoGradient(0))?.clone();
+                    if *weight_decay > 0.0 {
+                        next = (next + (var.as_tensor() * *weight_decay)?)?;
+                    }
+                    if let Some(v) = velocity.take() {
+                        next = ((v * *momentum)? + next)?;
+                    }
+                    var.set(&(var.as_tensor() - (&next * learning_rate)?)?)?;
                     *velocity = Some(next);
                 }
             }
@@ -175,5 +247,79 @@ impl Trainable {
             .iter()
             .map(|var| Ok(var.flatten_all()?.to_vec1()?))
             .collect()
+    }
+}
+
+/// Scales the gradients so that the norm of all of them together is at most `max`.
+fn clip(vars: &[Var], grads: &mut GradStore, max: f64) -> Result<()> {
+    let mut squares = 0.0;
+    for grad in vars.iter().filter_map(|var| grads.get(var)) {
+        squares += f64::from(grad.sqr()?.sum_all()?.to_scalar::<f32>()?);
+    }
+    // As torch.nn.utils.clip_grad_norm_.
+    let factor = max / (squares.sqrt() + 1e-6);
+    if factor < 1.0 {
+        for var in vars {
+            if let Some(grad) = grads.remove(var) {
+                grads.insert(var, (grad * factor)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Five steps on `sum(w (p - t)^2)`, as the script in [`pytorch_steps`] takes them.
+    fn five_steps(rule: Rule) -> Vec<f32> {
+        let tensor = |values: [f32; 3]| Tensor::new(&values, &Device::Cpu).unwrap();
+        let var = Var::from_tensor(&tensor([0.5, -1.0, 2.0])).unwrap();
+        let mut trainable = Trainable::of(vec![var], rule).unwrap();
+        for _ in 0..5 {
+            let p = trainable.vars()[0].as_tensor();
+            let off = (p - tensor([1.0, 2.0, -0.5])).unwrap().sqr().unwrap();
+            let loss = (off * tensor([1.0, 0.5, 2.0])).unwrap().sum_all().unwrap();
+            trainable.step(loss.backward().unwrap(), 0.1).unwrap();
+        }
+        trainable.values().unwrap().remove(0)
+    }
+
+    /// PyTorch 2.15, in double precision:
+    /// ```python
+    /// p = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    /// optimizer = torch.optim.SGD([p], lr=0.1, momentum=0.9, weight_decay=0.05)  # and so on
+    /// for _ in range(5):
+    ///     optimizer.zero_grad()
+    ///     t, w = torch.tensor([1.0, 2.0, -0.5]).double(), torch.tensor([1.0, 0.5, 2.0]).double()
+    ///     (w * (p - t) ** 2).sum().backward()
+    ///     torch.nn.utils.clip_grad_norm_([p], 1.0)  # in the last case
+    ///     optimizer.step()
+    /// ```
+    #[test]
+    fn pytorch_steps() {
+        let sgd = |momentum, weight_decay| Optimizer::Sgd {
+            momentum,
+            weight_decay,
+        };
+        let clipped = Rule {
+            optimizer: sgd(0.9, 0.0),
+            clip_norm: Some(1.0),
+        };
+        let cases = [
+            (sgd(0.0, 0.0).into(), [0.836_16, 0.228_53, -0.305_6]),
+            (sgd(0.9, 0.05).into(), [1.259_906, 2.099_269, -2.293_668]),
+            (
+                Optimizer::AdamW { weight_decay: 0.2 }.into(),
+                [0.911_174, -0.425_656, 1.330_73],
+            ),
+            (clipped, [0.631_233, -0.595_626, 0.756_848]),
+        ];
+        for (rule, want) in cases {
+            for (got, want) in five_steps(rule).into_iter().zip(want) {
+                assert!((got - want).abs() < 1e-5, "{rule:?}: {got} {want}");
+            }
+        }
     }
 }

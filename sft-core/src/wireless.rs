@@ -1,11 +1,11 @@
 //! Devices, server and channel of the cost model: modelled delay and device memory.
 
 use sft_opt::{
-    Device, Fading, Flops, Link, Payload, Round, Server, System, Training, Transformer,
+    Demands, Device, Fading, Flops, Link, Payload, Round, Server, System, Training, Transformer,
     allocate_bandwidth, random_clocks_hz,
 };
 
-use crate::{Optimizer, Result, Scheme, Settings, Traffic};
+use crate::{Error, Optimizer, Result, Scheme, Settings, Traffic};
 
 /// The clocks of the paper's devices, Hz.
 const CLOCKS_HZ: std::ops::Range<f64> = 0.5e9..1.5e9;
@@ -19,6 +19,28 @@ pub struct Channel {
     pub snr_db: f64,
     /// Whether every link fades anew in every round (Rayleigh), or keeps its mean.
     pub rayleigh: bool,
+}
+
+impl Default for Channel {
+    /// Table II of the paper: 30 MHz at 17 dB, with fading.
+    fn default() -> Self {
+        Self {
+            bandwidth_hz: 30e6,
+            snr_db: 17.0,
+            rayleigh: true,
+        }
+    }
+}
+
+/// One device's part in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRound {
+    /// The device, from 0.
+    pub device: usize,
+    /// Its cut layer; ignored by FL.
+    pub cut: usize,
+    /// What crossed its link.
+    pub traffic: Traffic,
 }
 
 /// A simulated wireless system: the paper's devices and server with one channel.
@@ -48,9 +70,9 @@ impl Wireless {
         training.local_epochs = settings.local_epochs;
         training.flops = Flops::Exact;
         training.optimizer_bytes_per_parameter = match settings.optimizer {
-            Optimizer::Sgd { momentum: 0.0 } => 0.0,
+            Optimizer::Sgd { momentum: 0.0, .. } => 0.0,
             Optimizer::Sgd { .. } => 4.0,
-            Optimizer::AdamW => 8.0,
+            Optimizer::AdamW { .. } => 8.0,
         };
         let clocks = random_clocks_hz(samples.len(), CLOCKS_HZ, settings.seed);
         let device = |(&samples, clock_hz)| {
@@ -75,36 +97,88 @@ impl Wireless {
         })
     }
 
-    /// Modelled delay of a round, seconds, from the bytes that each device really moved.
+    /// The devices, the server and the band, for the solvers of `sft-opt`.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// Modelled delay of a round, seconds, from the bytes that each participant really moved.
     ///
     /// Bandwidth is shared by the exact solution of P2 at the round's channel draw; in SL
     /// each device in turn has the whole band. Round 1 includes the broadcast of the
-    /// device's part of the frozen model.
+    /// device's part of the frozen model. The server works through the mini-batches of all
+    /// participants in turn, whatever their cut layers.
     ///
     /// # Errors
-    /// Traffic of another number of devices than the system has.
-    pub fn delay_s(&self, settings: &Settings, round: usize, traffic: &[Traffic]) -> Result<f64> {
-        let links = self.links(round);
-        let payloads = self.payloads(settings, round, traffic)?;
-        let round = Round {
-            scheme: scheme(settings),
-            links: &links,
-            payloads: &payloads,
+    /// A device that the system does not have, or a cut outside 1 to L - 1.
+    pub fn delay_s(&self, settings: &Settings, round: usize, parts: &[DeviceRound]) -> Result<f64> {
+        let (system, links) = self.among(round, parts)?;
+        let mut demands: Option<Demands> = None;
+        let (mut server_s, mut in_turn_s) = (0.0, 0.0);
+        let batches = |n: usize| {
+            let samples = system.devices()[n].samples;
+            system.training().batches_per_round(samples)
         };
-        if settings.scheme == Scheme::Sl {
-            return Ok(self.system.sequential_delay(&round)?.total_s);
+        let all_batches: f64 = (0..parts.len()).map(batches).sum();
+        for (n, part) in parts.iter().enumerate() {
+            let payloads = payloads(&system, settings, round, parts, part.cut)?;
+            let round = Round {
+                scheme: scheme(settings, part.cut),
+                links: &links,
+                payloads: &payloads,
+            };
+            let alone = &system.sequential_delay(&round)?.devices[n];
+            in_turn_s += alone.total_s();
+            server_s += alone.server_s;
+            // What the device adds to its delay by itself, under its own cut.
+            let own = system.demands(&round)?;
+            let waits_s = alone.server_s / batches(n) * all_batches;
+            let all = demands.get_or_insert_with(|| own.clone());
+            all.a_s[n] = own.a_s[n] - waits_s;
+            all.c_bits_per_bps_hz[n] = own.c_bits_per_bps_hz[n];
         }
-        let demands = self.system.demands(&round)?;
-        let bandwidth = allocate_bandwidth(&demands.problem())?;
-        Ok(self.system.parallel_delay(&round, &bandwidth.b_hz)?.total_s)
+        let Some(mut demands) = demands.filter(|_| settings.scheme != Scheme::Sl) else {
+            return Ok(in_turn_s);
+        };
+        for a_s in &mut demands.a_s {
+            *a_s += server_s;
+        }
+        Ok(allocate_bandwidth(&demands.problem())?.tau_s)
     }
 
-    /// Modelled memory of a device, bytes: the corrected form of (26), see [`sft_opt::device_memory`].
+    /// The participants as a system of their own, with their links in this round.
+    fn among(&self, round: usize, parts: &[DeviceRound]) -> Result<(System, Vec<Link>)> {
+        let links = self.links(round);
+        let known = |part: &DeviceRound| {
+            let devices = self.system.devices();
+            let (count, got) = (devices.len(), part.device);
+            let unknown = || Error::argument("device", format!("must be below {count}, got {got}"));
+            let device = devices.get(got).ok_or_else(unknown)?;
+            Ok((*device, links[got]))
+        };
+        let (devices, links) = parts
+            .iter()
+            .map(known)
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .unzip();
+        let system = System::new(
+            *self.system.model(),
+            *self.system.training(),
+            *self.system.server(),
+            devices,
+            self.system.total_hz(),
+        )?;
+        Ok((system, links))
+    }
+
+    /// Modelled memory of a device that is cut at `cut`, bytes: the corrected form of (26), see
+    /// [`sft_opt::device_memory`], with adapters on all six linears.
     ///
     /// # Errors
     /// A cut outside 1 to L - 1.
-    pub fn device_memory_bytes(&self, settings: &Settings) -> Result<f64> {
-        Ok(self.system.memory(scheme(settings))?.total_bytes())
+    pub fn device_memory_bytes(&self, settings: &Settings, cut: usize) -> Result<f64> {
+        Ok(self.system.memory(scheme(settings, cut))?.total_bytes())
     }
 
     fn links(&self, round: usize) -> Vec<Link> {
@@ -113,43 +187,42 @@ impl Wireless {
             None => self.system.links(),
         }
     }
+}
 
-    fn payloads(
-        &self,
-        settings: &Settings,
-        round: usize,
-        traffic: &[Traffic],
-    ) -> Result<Vec<Payload>> {
-        let scheme = scheme(settings);
-        // What the first broadcast adds to the adapters: the frozen part of the model.
-        let predicted = |first| match settings.scheme {
-            Scheme::Sl => self.system.sequential_payloads(scheme, 1.0, first),
-            _ => self.system.payloads(scheme, 1.0, first),
-        };
-        let (first, later) = (predicted(round == 1)?, predicted(false)?);
-        let payload = |((traffic, first), later): ((&Traffic, &Payload), &Payload)| {
-            let bits = |bytes: u64| 8.0 * bytes as f64;
-            let frozen = first.broadcast_bits - later.broadcast_bits;
-            Payload {
-                broadcast_bits: bits(traffic.adapter_down) + frozen,
-                uplink_bits: bits(traffic.up),
-                downlink_bits: bits(traffic.down),
-                adapter_bits: bits(traffic.adapter_up),
-            }
-        };
-        Ok(traffic
-            .iter()
-            .zip(&first)
-            .zip(&later)
-            .map(payload)
-            .collect())
-    }
+/// What every participant moves, if all were cut at `cut`.
+fn payloads(
+    system: &System,
+    settings: &Settings,
+    round: usize,
+    parts: &[DeviceRound],
+    cut: usize,
+) -> Result<Vec<Payload>> {
+    let scheme = scheme(settings, cut);
+    // What the first broadcast adds to the adapters: the frozen part of the model.
+    let predicted = |first| match settings.scheme {
+        Scheme::Sl => system.sequential_payloads(scheme, 1.0, first),
+        _ => system.payloads(scheme, 1.0, first),
+    };
+    let (first, later) = (predicted(round == 1)?, predicted(false)?);
+    let payload = |((part, first), later): ((&DeviceRound, &Payload), &Payload)| {
+        let bits = |bytes: u64| 8.0 * bytes as f64;
+        let frozen = first.broadcast_bits - later.broadcast_bits;
+        Payload {
+            broadcast_bits: bits(part.traffic.adapter_down) + frozen,
+            uplink_bits: bits(part.traffic.up),
+            downlink_bits: bits(part.traffic.down),
+            adapter_bits: bits(part.traffic.adapter_up),
+        }
+    };
+    let pairs = parts.iter().zip(&first).zip(&later);
+    Ok(pairs.map(payload).collect())
 }
 
 /// The cost model's name for who computes what.
-fn scheme(settings: &Settings) -> sft_opt::Scheme {
+fn scheme(settings: &Settings, cut: usize) -> sft_opt::Scheme {
     match settings.scheme {
         Scheme::FlLora => sft_opt::Scheme::FlLora,
-        _ => sft_opt::Scheme::Split { cut: settings.cut },
+        Scheme::FlFull => sft_opt::Scheme::FlFull,
+        Scheme::Sft | Scheme::SftRaw | Scheme::Sl => sft_opt::Scheme::Split { cut },
     }
 }

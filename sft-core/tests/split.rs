@@ -4,7 +4,7 @@ mod common;
 
 use common::{Bench, InMemory, config, settings, vit};
 use sft_core::{
-    Adapters, Data, DeviceHalf, Head, Lora, Model, Optimizer, Scheme, ServerHalf, finetune,
+    Adapters, Data, DeviceHalf, Head, Lora, Model, Optimizer, Scheme, ServerHalf, Step,
 };
 
 fn assert_close(a: &[Vec<f32>], b: &[Vec<f32>], tolerance: f32) {
@@ -16,19 +16,21 @@ fn assert_close(a: &[Vec<f32>], b: &[Vec<f32>], tolerance: f32) {
 
 #[test]
 fn five_split_steps_equal_five_unsplit_steps_wherever_the_cut_is() {
-    let (config, lora) = (config(), Lora::new(3, 6.0).unwrap());
+    let config = config();
+    // With dropout: both halves must draw the masks of the whole model.
+    let lora = Lora::new(3, 6.0).unwrap().with_dropout(0.2).unwrap();
     let model = vit(&config);
     let data = InMemory::new(20, 3, 1);
     let start = Adapters::new(&model, lora, Head::new(3, config.hidden_size, 5), 9);
-    for optimizer in [Optimizer::Sgd { momentum: 0.9 }, Optimizer::AdamW] {
+    for optimizer in [Optimizer::sgd(0.9), Optimizer::adamw()] {
         let whole = |blocks: &[Vec<f32>]| {
-            ServerHalf::new(&model, lora, blocks, &start.head, optimizer, 0.02).unwrap()
+            ServerHalf::new(&model, lora, blocks, &start.head, optimizer).unwrap()
         };
         let mut unsplit = whole(&start.blocks);
         for step in 0..5 {
-            let (input, labels) = batch(&data, step);
+            let (at, (input, labels)) = (at(step), batch(&data, step));
             unsplit
-                .step(&model.embed(&input).unwrap(), &labels, false)
+                .step(&model.embed(&input).unwrap(), &labels, false, at)
                 .unwrap();
         }
         let Adapters { blocks, head } = unsplit.adapters().unwrap();
@@ -36,14 +38,16 @@ fn five_split_steps_equal_five_unsplit_steps_wherever_the_cut_is() {
 
         for cut in 1..config.num_hidden_layers {
             let (low, high) = start.blocks.split_at(cut);
-            let mut device = DeviceHalf::new(&model, lora, low, optimizer, 0.02).unwrap();
+            let mut device = DeviceHalf::new(&model, lora, low, optimizer).unwrap();
             let mut server = whole(high);
             for step in 0..5 {
-                let (input, labels) = batch(&data, step);
-                let activation = device.forward(&input).unwrap();
-                let reply = server.step(&activation.detach(), &labels, true).unwrap();
+                let (at, (input, labels)) = (at(step), batch(&data, step));
+                let activation = device.forward(&input, at).unwrap();
+                let reply = server
+                    .step(&activation.detach(), &labels, true, at)
+                    .unwrap();
                 device
-                    .backward(&activation, &reply.gradient.unwrap())
+                    .backward(&activation, &reply.gradient.unwrap(), at)
                     .unwrap();
             }
             let Adapters {
@@ -61,6 +65,13 @@ fn five_split_steps_equal_five_unsplit_steps_wherever_the_cut_is() {
     }
 }
 
+fn at(step: usize) -> Step {
+    Step {
+        learning_rate: 0.02,
+        dropout_seed: step as u64,
+    }
+}
+
 fn batch(data: &InMemory, step: usize) -> (candle_core::Tensor, Vec<u32>) {
     let indices: Vec<usize> = (step * 4..step * 4 + 4).collect();
     let labels = indices.iter().map(|&i| data.label(i)).collect();
@@ -74,7 +85,7 @@ fn one_device_without_codec_is_plain_fine_tuning() {
         let mut settings = settings(scheme);
         settings.lr_server = settings.lr;
         let bench = Bench::new(settings, 1);
-        finetune(&bench.job(), &mut |_| ()).unwrap()
+        bench.run().unwrap()
     };
     let plain = outcome(Scheme::FlLora);
     for scheme in [Scheme::SftRaw, Scheme::Sl] {
@@ -91,11 +102,11 @@ fn one_device_without_codec_is_plain_fine_tuning() {
 fn sequential_learning_passes_the_adapters_on() {
     let run = |devices| {
         let bench = Bench::new(settings(Scheme::Sl), devices);
-        finetune(&bench.job(), &mut |_| ()).unwrap()
+        bench.run().unwrap()
     };
     let parallel = {
         let bench = Bench::new(settings(Scheme::SftRaw), 3);
-        finetune(&bench.job(), &mut |_| ()).unwrap()
+        bench.run().unwrap()
     };
     assert_ne!(run(3).adapters, parallel.adapters);
     assert!(run(3).rounds[0].delay_s > parallel.rounds[0].delay_s);
@@ -107,11 +118,10 @@ fn adapters_and_heads_that_do_not_fit_are_refused() {
     let lora = Lora::new(3, 6.0).unwrap();
     let head = Head::new(3, config().hidden_size, 5);
     let start = Adapters::new(&model, lora, head.clone(), 9);
-    let device = |blocks: &[Vec<f32>]| {
-        DeviceHalf::new(&model, lora, blocks, Optimizer::AdamW, 0.1).map(|_| ())
-    };
+    let device =
+        |blocks: &[Vec<f32>]| DeviceHalf::new(&model, lora, blocks, Optimizer::adamw()).map(|_| ());
     let server = |blocks: &[Vec<f32>], head: &Head| {
-        ServerHalf::new(&model, lora, blocks, head, Optimizer::AdamW, 0.1).map(|_| ())
+        ServerHalf::new(&model, lora, blocks, head, Optimizer::adamw()).map(|_| ())
     };
     assert!(device(&start.blocks).is_ok() && server(&start.blocks, &head).is_ok());
     let five = [start.blocks.clone(), start.blocks[..1].to_vec()].concat();

@@ -1,16 +1,18 @@
 //! Whole runs: determinism, traffic, stop rule, divergence, refused settings.
 
+// Settings are written where they are used.
+#![allow(clippy::large_types_passed_by_value)]
+
 mod common;
 
 use common::{Bench, config, settings};
 use sft_core::{
-    Adapters, Error, Head, Lora, Optimizer, RoundRecord, Scheme, Settings, fed_avg, finetune,
-    logits,
+    Adapters, Decay, Error, Head, Lora, Optimizer, RoundRecord, Schedule, Scheme, Settings,
+    fed_avg, logits,
 };
 
 fn run(settings: Settings, devices: usize) -> sft_core::Result<sft_core::Outcome> {
-    let bench = Bench::new(settings, devices);
-    finetune(&bench.job(), &mut |_| ())
+    Bench::new(settings, devices).run()
 }
 
 fn without_wall(rounds: &[RoundRecord]) -> Vec<RoundRecord> {
@@ -61,7 +63,7 @@ fn the_number_of_threads_changes_nothing() {
 #[test]
 fn every_scheme_learns() {
     for scheme in Scheme::ALL {
-        let (optimizer, rate) = (Optimizer::AdamW, 3e-3);
+        let (optimizer, rate) = (Optimizer::adamw(), 3e-3);
         let settings = Settings {
             rounds: 12,
             optimizer,
@@ -123,7 +125,7 @@ fn the_stop_rule_ends_the_run() {
 #[test]
 fn divergence_names_round_device_and_tensor() {
     for scheme in Scheme::ALL {
-        let optimizer = Optimizer::Sgd { momentum: 0.9 };
+        let optimizer = Optimizer::sgd(0.9);
         let settings = Settings {
             lr: 1e20,
             lr_server: 1e20,
@@ -185,14 +187,14 @@ fn refused_settings_name_the_setting() {
         (
             "lr_decay must be in (0, 1], got 1.5",
             Settings {
-                lr_decay: 1.5,
+                schedule: Schedule::new(Decay::Exponential(1.5)),
                 ..good
             },
         ),
         (
             "momentum must be in [0, 1), got 1",
             Settings {
-                optimizer: Optimizer::Sgd { momentum: 1.0 },
+                optimizer: Optimizer::sgd(1.0),
                 ..good
             },
         ),
@@ -210,7 +212,7 @@ fn refused_settings_name_the_setting() {
             settings,
             ..bench.job()
         };
-        let error = finetune(&job, &mut |_| ()).unwrap_err();
+        let error = common::run(&job).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
 }
@@ -218,7 +220,7 @@ fn refused_settings_name_the_setting() {
 #[test]
 fn a_job_whose_parts_do_not_fit_is_refused() {
     let bench = Bench::new(settings(Scheme::Sft), 2);
-    let error = |job: &sft_core::Job<'_>| finetune(job, &mut |_| ()).unwrap_err().to_string();
+    let error = |job: &sft_core::Job<'_>| common::run(job).unwrap_err().to_string();
     let job = bench.job();
     assert!(
         error(&sft_core::Job {

@@ -1,4 +1,4 @@
-//! P2 solved exactly: Newton's method on one monotone equation, `O(N)`.
+//! P2 solved exactly: one monotone equation, solved to fourth order, `O(N)`.
 //!
 //! With `a_max` the largest `a_n` among devices with demand, `δ_n = a_max − a_n` and
 //! `u = τ − a_max`, device `n` needs `c_n/(u + δ_n)`, so the band suffices for `u` iff
@@ -9,33 +9,43 @@
 //!
 //! `g` falls from infinity to 0. Caps and devices without demand only bound `u` from below:
 //! `u ≥ u_lo = max{c_n/cap_n − δ_n; a_m − a_max where c_m = 0}`. Hence `u* = max(u_lo, root)`,
-//! where `root` solves `g = W`. `h = 1/g` is concave and increasing: Newton's method on
-//! `h = 1/W` rises monotonically from any start left of the root. With weights
-//! `p_n = c_n/(u + δ_n)/g` and `x_n = 1/(u + δ_n) ≤ 1/u`, the curvature obeys
-//! `u·|h''|/h' = 2u·Var(x)/E(x) ≤ 2`, so a relative step of `s` leaves a relative error of
-//! about `s²` at most.
+//! where `root` solves `g = W`.
+//!
+//! With `t_n = u/(u + δ_n)`, which lies in (0, 1], and moments `m_k = Σ c_n·t_nᵏ⁺¹/u`,
+//! `g(u(1 + y)) = Σ_k m_k(−y)ᵏ`. A step puts two devices in the place of all, such that `m_0` to
+//! `m_3` stay, and solves for them: a quadratic. That is Gauss's quadrature of `1/(1 + yt)` with
+//! two nodes; its error has the sign of the fourth derivative in `t`, so the two devices never
+//! need more than all, and the steps rise to the root from the left, as Newton's on `1/g` do
+//! (one node). With the bound `Σ p(t)²·c·t/u ≤ (4/27)·m_1` on the monic polynomial `p` of the nodes,
+//! a step of `y` leaves a relative error of at most about `0.15·y⁴`.
 
 use crate::compensated::{Sum, quotient, two_sum};
 use crate::error::{Error, Result, check_len};
+use crate::lanes::{larger, map_sums, maxima, sums};
 use crate::problem::Problem;
 use crate::solution::{Regime, Solution};
 
-/// Newton stops when a step is this small against `u`; the error left is its square.
-const LAST_STEP: f64 = 1e-8;
+/// Relative size of the last step but one: `0.15·y⁴` is 5e-4, as large as the last may be.
+const LAST_BUT_ONE: f64 = 0.24;
+/// Relative size of the last step: `y⁴`, the error left, is 6e-14.
+const LAST_STEP: f64 = 5e-4;
 /// Far above what is needed: Newton's error times slope falls at least fourfold per step.
 const MAX_STEPS: u32 = 200;
+/// From this many devices on, a sample of them gives the start.
+const WORTH_A_SAMPLE: usize = 256;
+/// Devices of the sample.
+const SAMPLE: usize = 64;
+/// Relative size of the last step on the sample, which is not exact itself.
+const SAMPLE_STEP: f64 = 0.5;
+/// Below this share of the mean square, the variance of `t` is rounding.
+const ALL_ALIKE: f64 = 1e-12;
 /// Above this condition number of the root, the residual is computed with compensation.
 const ILL_CONDITIONED: f64 = 1e3;
 /// A share of the band below which rounding cannot hide that the band is not used up.
 const CLEARLY_LESS: f64 = 1.0 - 1e-9;
-/// Loops fold into this many lanes: enough that the compiler turns the loop over lanes into
-/// vector instructions instead of unrolling it (measured: 0.7 ns a device and step, 1.9 ns
-/// with 4 lanes).
-const LANES: usize = 32;
-
 /// Solves P2 exactly: the bandwidths that minimise the delay of the slowest device.
 ///
-/// Equations (29) to (32), see [`Problem`]; `O(N)` time, usually 3 to 8 passes. With
+/// Equations (29) to (32), see [`Problem`]; `O(N)` time, usually 2 to 4 steps. With
 /// `δ_n = a_max − a_n` and `u = τ − a_max` the optimum is the larger of
 /// `max{c_n/cap_n − δ_n; a_m − a_max where c_m = 0}` and the root of `Σ c_n/(u + δ_n) = W`.
 /// The relative error of `τ − a_max` and of the bandwidths is below 1e-12.
@@ -90,14 +100,11 @@ fn solve(problem: &Problem<'_>, b_hz: &mut [f64]) -> Result<Solution<()>> {
     }
     let bounds = lower_bounds(problem, starts, b_hz);
     let root = band_root(problem, a_max, b_hz, &bounds)?;
-    // A root that meets the other bounds to rounding is a tie, where more band gains nothing.
-    let tie = bounds.fixed * (1.0 + 4.0 * f64::EPSILON);
-    let (u, regime) = if root.u <= tie {
-        (bounds.fixed, Regime::CapOrFloor)
-    } else {
-        (root.u, Regime::Bandwidth)
+    let steps = root.as_ref().map_or(0, |(root, _)| root.steps);
+    let (u, Need { hz, slope }, regime) = match root {
+        Some((root, exact)) => finish(problem, a_max, b_hz, &bounds, root.u, exact),
+        None => cap_or_floor(problem, b_hz, bounds.fixed),
     };
-    let Need { hz, slope } = write_need(problem, b_hz, u);
     let tau_s = a_max + u;
     if !(tau_s.is_finite() && hz.is_finite() && slope > 0.0) {
         return Err(Error::Range { name: "tau_s" });
@@ -113,7 +120,7 @@ fn solve(problem: &Problem<'_>, b_hz: &mut [f64]) -> Result<Solution<()>> {
         },
         equality_feasible: problem.band_fits_caps(),
         regime,
-        iterations: root.steps,
+        iterations: steps,
     })
 }
 
@@ -132,30 +139,53 @@ fn latest_starts(problem: &Problem<'_>) -> [f64; 2] {
 struct Bounds {
     /// `u_lo`: caps and devices without demand.
     fixed: f64,
-    /// Left of the root of `g = W`, but for rounding.
-    root: f64,
     /// Left of the root, positive and free of cancellation: `max c_n/W` where `δ_n = 0`.
     positive: f64,
 }
 
-/// Finds all bounds and leaves `δ_n` in `delta`, infinite for devices without demand: their
-/// terms of `g` vanish by themselves.
+/// Finds the bounds and leaves `δ_n` in `delta`.
 fn lower_bounds(problem: &Problem<'_>, [a_max, idle]: [f64; 2], delta: &mut [f64]) -> Bounds {
     let c = problem.c_bits_per_bps_hz;
-    for ((delta, &a), &c) in delta.iter_mut().zip(problem.a_s).zip(c) {
-        *delta = if c > 0.0 { a_max - a } else { f64::INFINITY };
-    }
-    let per_hz = 1.0 / problem.total_hz;
-    let [alone, positive] = maxima(c, delta, |c, delta| {
-        let time = c * per_hz;
-        [time - delta, if delta == 0.0 { time } else { 0.0 }]
-    });
-    let [c_sum, moment] = sums(c, problem.a_s, |c, a| [c, c * a]);
-    let tangent = c_sum * per_hz - (a_max - moment / c_sum);
+    write_delta(c, problem.a_s, a_max, delta);
+    let [latest] = maxima(c, delta, |c, delta| [if delta == 0.0 { c } else { 0.0 }]);
     Bounds {
         fixed: (idle - a_max).max(cap_bound(problem, a_max)),
-        root: alone.max(tangent).max(positive),
-        positive,
+        positive: latest / problem.total_hz,
+    }
+}
+
+/// Where to start: left of the root but for rounding, or near it on either side.
+fn start(problem: &Problem<'_>, a_max: f64, delta: &[f64], positive: f64) -> f64 {
+    let (c, a_s, total) = (problem.c_bits_per_bps_hz, problem.a_s, problem.total_hz);
+    let all = c.len();
+    if all < WORTH_A_SAMPLE {
+        return left_of_root(c, a_s, total, a_max).max(positive);
+    }
+    // The root for some of the devices on their share of the band.
+    let take = |list: &[f64]| -> [f64; SAMPLE] { std::array::from_fn(|k| list[k * all / SAMPLE]) };
+    let (c, a_s, delta) = (take(c), take(a_s), take(delta));
+    let total = total * (SAMPLE as f64 / all as f64);
+    let start = left_of_root(&c, &a_s, total, a_max).max(positive);
+    let sampled = search(start, positive, SAMPLE_STEP, |u| {
+        let moments = moments(&c, &delta, u);
+        (moments, moments[0] / total - 1.0)
+    });
+    sampled.map_or(start, |root| root.u)
+}
+
+/// The root is at least `c_n/W − δ_n`, device by device, and, as `1/(u + δ)` is convex in `δ`, at
+/// least `Σc/W − Σcδ/Σc`.
+fn left_of_root(c: &[f64], a_s: &[f64], total: f64, a_max: f64) -> f64 {
+    let per_hz = 1.0 / total;
+    let [alone] = maxima(c, a_s, |c, a| [if c > 0.0 { c * per_hz + a } else { 0.0 }]);
+    let [c_sum, moment] = sums(c, a_s, |c, a| [c, c * a]);
+    larger(alone - a_max, c_sum * per_hz + (moment / c_sum - a_max))
+}
+
+/// `δ_n`, infinite for devices without demand: their terms of `g` vanish by themselves.
+fn write_delta(c: &[f64], a_s: &[f64], a_max: f64, delta: &mut [f64]) {
+    for (delta, (&a, &c)) in delta.iter_mut().zip(a_s.iter().zip(c)) {
+        *delta = if c > 0.0 { a_max - a } else { f64::INFINITY };
     }
 }
 
@@ -177,92 +207,184 @@ fn cap_bound(problem: &Problem<'_>, a_max: f64) -> f64 {
     best
 }
 
-/// Where `g = W`; 0 if that is clearly left of `u_lo`.
+/// Where `g = W`, or left of it by at most about `0.15·y⁴`, if not clearly left of `u_lo`.
 struct Root {
     u: f64,
     steps: u32,
 }
 
-fn band_root(problem: &Problem<'_>, a_max: f64, delta: &[f64], bounds: &Bounds) -> Result<Root> {
+/// Finds the root up to a last step, or exactly where sums without compensation are too coarse
+/// for it: then `true`.
+fn band_root(
+    problem: &Problem<'_>,
+    a_max: f64,
+    delta: &[f64],
+    bounds: &Bounds,
+) -> Result<Option<(Root, bool)>> {
     let c = problem.c_bits_per_bps_hz;
     let total = problem.total_hz;
-    if bounds.fixed > bounds.root && need(c, delta, bounds.fixed).hz < CLEARLY_LESS * total {
-        return Ok(Root { u: 0.0, steps: 0 });
+    let start = start(problem, a_max, delta, bounds.positive);
+    if bounds.fixed > start && moments(c, delta, bounds.fixed)[0] < CLEARLY_LESS * total {
+        return Ok(None);
     }
-    let start = bounds.root.max(bounds.fixed);
-    let mut slope_at_end = 0.0;
-    let mut root = newton(start, bounds.positive, total, |u| {
-        let need = need(c, delta, u);
-        slope_at_end = need.slope;
-        (need, need.hz - total)
+    let start = larger(start, bounds.fixed);
+    let mut last = [0.0; 4];
+    let root = search(start, bounds.positive, LAST_BUT_ONE, |u| {
+        last = moments(c, delta, u);
+        (last, last[0] / total - 1.0)
     })?;
-    if total > ILL_CONDITIONED * slope_at_end * root.u {
-        let plain_steps = root.steps;
-        root = newton(root.u, bounds.positive, total, |u| {
-            (need(c, delta, u), excess(problem, a_max, u))
-        })?;
-        root.steps += plain_steps;
+    if total <= ILL_CONDITIONED * last[1] {
+        return Ok(Some((root, false)));
     }
-    Ok(root)
+    let mut exact = search(root.u, bounds.positive, LAST_STEP, |u| {
+        (moments(c, delta, u), excess(problem, a_max, u) / total)
+    })?;
+    exact.steps += root.steps;
+    Ok(Some((exact, true)))
 }
 
-/// Newton's method on `1/g = 1/W`, given `g`, `−g'` and `g − W` at `u`.
+/// Steps to the root of `g = W`, given the moments of `t` and `g/W − 1` at `u`.
 ///
 /// From a start right of the root the first step is negative and lands left of it. A later
 /// negative step is rounding: the root is found.
-fn newton(
+fn search(
     start: f64,
     positive: f64,
-    total: f64,
-    mut eval: impl FnMut(f64) -> (Need, f64),
+    last_step: f64,
+    mut eval: impl FnMut(f64) -> ([f64; 4], f64),
 ) -> Result<Root> {
     let mut u = start;
     for steps in 1..=MAX_STEPS {
-        let (Need { hz, slope }, excess) = eval(u);
-        let step = hz / total * excess / slope;
-        if !(step.is_finite() && slope.is_finite() && hz > 0.0) {
+        let (moments, excess) = eval(u);
+        let y = relative_step(&moments, excess);
+        if !(y.is_finite() && moments[0] > 0.0) {
             return Err(Error::Range { name: "tau_s" });
         }
-        u = (u + step).max(positive);
-        if step.abs() <= LAST_STEP * u || (steps > 1 && step < 0.0) {
+        u = (u + u * y).max(positive);
+        if y.abs() <= last_step || (steps > 1 && y < 0.0) {
             return Ok(Root { u, steps });
         }
     }
     Err(Error::Range { name: "tau_s" })
 }
 
-/// Bandwidth that all devices need to finish at `u`: `g(u)` and `−g'(u)`.
-#[derive(Clone, Copy)]
+/// `y` with `Σ_k m_k(−y)ᵏ = W` for two devices of the moments `m`, given `w = m_0/W − 1`.
+///
+/// As a continued fraction: `w = q_1·y/(1 + q_2·y/(1 + q_3·y))`. One device, `w = q_1·y`, is
+/// enough where all `t` are alike but for rounding.
+fn relative_step(m: &[f64], w: f64) -> f64 {
+    let [q1, r2, r3] = [m[1], m[2], m[3]].map(|moment| moment / m[0]);
+    let one_device = w / q1;
+    let variance = r2 - q1 * q1;
+    if variance <= ALL_ALIKE * r2 {
+        return one_device;
+    }
+    let (q2, q3) = (variance / q1, (q1 * r3 - r2 * r2) / (q1 * variance));
+    let q3 = q3.max(0.0);
+    let linear = q1 - w * (q2 + q3);
+    let root = (linear * linear + 4.0 * q1 * q3 * w).max(0.0).sqrt();
+    if linear > 0.0 {
+        2.0 * w / (linear + root)
+    } else if q3 > 0.0 {
+        (root - linear) / (2.0 * q1 * q3)
+    } else {
+        one_device
+    }
+}
+
+/// `m_0` to `m_3` at `u`; `m_0 = g(u)` and `m_1 = −u·g'(u)`.
+fn moments(c: &[f64], delta: &[f64], u: f64) -> [f64; 4] {
+    sums(c, delta, |c, delta| powers(c, u / (u + delta))).map(|m| m / u)
+}
+
+/// `c·t` to `c·tᴷ`.
+#[inline]
+fn powers<const K: usize>(c: f64, t: f64) -> [f64; K] {
+    let mut power = c;
+    std::array::from_fn(|_| {
+        power *= t;
+        power
+    })
+}
+
+/// Bandwidth that all devices need together: `g(u)` and `−g'(u)`.
 struct Need {
     hz: f64,
     slope: f64,
 }
 
-fn need(c: &[f64], delta: &[f64], u: f64) -> Need {
-    let [hz, slope] = sums(c, delta, |c, delta| {
-        let per_time = 1.0 / (u + delta);
-        let b = c * per_time;
-        [b, b * per_time]
-    });
-    Need { hz, slope }
+/// Takes the last step from `u` unless it is exact, chooses between the root and the other
+/// bounds, and turns `δ` in place into the bandwidths.
+fn finish(
+    problem: &Problem<'_>,
+    a_max: f64,
+    b_hz: &mut [f64],
+    bounds: &Bounds,
+    mut u: f64,
+    exact: bool,
+) -> (f64, Need, Regime) {
+    // A root that meets the other bounds to rounding is a tie, where more band gains nothing.
+    let tie = bounds.fixed * (1.0 + 4.0 * f64::EPSILON);
+    for _ in 0..MAX_STEPS {
+        let moments = share_times(problem.c_bits_per_bps_hz, b_hz, u);
+        let y = if exact {
+            0.0
+        } else {
+            relative_step(&moments, moments[0] / problem.total_hz - 1.0)
+        };
+        let root = u + u * y;
+        let found = root > tie && y.abs() <= LAST_STEP;
+        // Not a number: `solve` says that no result can be represented.
+        if found || y.is_nan() {
+            let need = write_need(problem, b_hz, &moments, u, y);
+            return (root, need, Regime::Bandwidth);
+        }
+        write_delta(problem.c_bits_per_bps_hz, problem.a_s, a_max, b_hz);
+        if root <= tie {
+            break;
+        }
+        u = root.max(bounds.positive);
+    }
+    cap_or_floor(problem, b_hz, bounds.fixed)
 }
 
-/// Turns `δ` in place into the bandwidths that finish at `u`.
-fn write_need(problem: &Problem<'_>, b_hz: &mut [f64], u: f64) -> Need {
-    let c = problem.c_bits_per_bps_hz;
-    for b in &mut *b_hz {
-        *b = 1.0 / (u + *b);
-    }
-    let [hz, slope] = sums(c, b_hz, |c, per_time| {
-        [c * per_time, c * per_time * per_time]
+/// Turns `δ` in place into the bandwidths at `u`, which caps or devices without demand fix.
+fn cap_or_floor(problem: &Problem<'_>, b_hz: &mut [f64], u: f64) -> (f64, Need, Regime) {
+    let moments = share_times(problem.c_bits_per_bps_hz, b_hz, u);
+    let need = write_need(problem, b_hz, &moments, u, 0.0);
+    (u, need, Regime::CapOrFloor)
+}
+
+/// Turns `δ` in place into `t` at `u`; `m_0` to `m_4`.
+fn share_times(c: &[f64], delta: &mut [f64], u: f64) -> [f64; 5] {
+    let moments = map_sums(c, delta, |c, delta| {
+        let t = u / (u + delta);
+        (t, powers(c, t))
     });
-    for (b, &c) in b_hz.iter_mut().zip(c) {
-        *b *= c;
+    moments.map(|m| m / u)
+}
+
+/// Turns `t` at `u` in place into the bandwidths at `u(1 + y)`, `y` at most [`LAST_STEP`]: all
+/// series end before `y⁴`.
+fn write_need(
+    problem: &Problem<'_>,
+    t: &mut [f64],
+    &[m0, m1, m2, m3, m4]: &[f64; 5],
+    u: f64,
+    y: f64,
+) -> Need {
+    let [k0, k1, k2, k3] = [1.0, -y, y * y, -y * y * y].map(|k| k / u);
+    for (b, &c) in t.iter_mut().zip(problem.c_bits_per_bps_hz) {
+        let t = *b;
+        *b = (c * t) * (k0 + t * (k1 + t * (k2 + t * k3)));
     }
-    for (b, &cap) in b_hz.iter_mut().zip(problem.cap_hz.unwrap_or_default()) {
+    for (b, &cap) in t.iter_mut().zip(problem.cap_hz.unwrap_or_default()) {
         *b = b.min(cap);
     }
-    Need { hz, slope }
+    Need {
+        hz: m0 - y * (m1 - y * (m2 - y * m3)),
+        slope: (m1 - y * (2.0 * m2 - y * (3.0 * m3 - y * 4.0 * m4))) / u,
+    }
 }
 
 /// `g(u) − W` with an error far below the rounding of `W`.
@@ -277,62 +399,6 @@ fn excess(problem: &Problem<'_>, a_max: f64, u: f64) -> f64 {
         }
     }
     sum.value()
-}
-
-/// Sums of the `K` terms of each pair.
-#[inline]
-fn sums<const K: usize>(x: &[f64], y: &[f64], terms: impl Fn(f64, f64) -> [f64; K]) -> [f64; K] {
-    fold(0.0, x, y, terms, |sum, term| sum + term)
-}
-
-/// Maxima of the `K` terms of each pair.
-#[inline]
-fn maxima<const K: usize>(x: &[f64], y: &[f64], terms: impl Fn(f64, f64) -> [f64; K]) -> [f64; K] {
-    // Unlike `f64::max`, the comparison is one instruction.
-    let larger = |max, term| if term > max { term } else { max };
-    fold(f64::NEG_INFINITY, x, y, terms, larger)
-}
-
-/// Folds the `K` terms of each pair, in lanes that are joined at the end.
-#[inline]
-fn fold<const K: usize>(
-    init: f64,
-    x: &[f64],
-    y: &[f64],
-    terms: impl Fn(f64, f64) -> [f64; K],
-    join: impl Fn(f64, f64) -> f64,
-) -> [f64; K] {
-    let mut folded = [[init; LANES]; K];
-    let mut step = |lane: usize, x: f64, y: f64| {
-        for (folded, term) in folded.iter_mut().zip(terms(x, y)) {
-            folded[lane] = join(folded[lane], term);
-        }
-    };
-    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
-    let (y_chunks, y_rest) = y.as_chunks::<LANES>();
-    for (x, y) in x_chunks.iter().zip(y_chunks) {
-        for lane in 0..LANES {
-            step(lane, x[lane], y[lane]);
-        }
-    }
-    for (lane, (&x, &y)) in x_rest.iter().zip(y_rest).enumerate() {
-        step(lane, x, y);
-    }
-    folded.map(|lanes| join_lanes(lanes, &join))
-}
-
-/// Joins lanes pairwise, which also runs as vectors.
-#[inline]
-fn join_lanes(mut lanes: [f64; LANES], join: impl Fn(f64, f64) -> f64) -> f64 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        let (low, high) = lanes.split_at_mut(half);
-        for (low, &high) in low.iter_mut().zip(high.iter()) {
-            *low = join(*low, high);
-        }
-        half /= 2;
-    }
-    lanes[0]
 }
 
 fn no_demand(problem: &Problem<'_>, b_hz: &mut [f64]) -> Solution<()> {

@@ -5,7 +5,7 @@ use crate::delay::{Round, RoundClock};
 use crate::error::Result;
 use crate::joint::{CutOption, JointProblem};
 use crate::payload::Payload;
-use crate::system::{Device, ServerModel, System};
+use crate::system::{ServerModel, System};
 use crate::training::Scheme;
 
 impl System {
@@ -16,12 +16,10 @@ impl System {
     ///
     /// # Errors
     /// A model of one block, which cannot be cut; links that are not one per device, finite and
-    /// positive; a device with a cap under [`ServerModel::OptimalShare`].
+    /// positive.
     pub fn joint_problem(&self, links: &[Link], first: bool) -> Result<JointProblem> {
         let option = |cut| self.cut_option(cut, links, first);
         let devices = self.devices();
-        let capped = devices.iter().any(|device| device.cap_hz.is_some());
-        let cap = |device: &Device| device.cap_hz.unwrap_or(f64::INFINITY);
         let problem = JointProblem {
             cuts: (1..self.model().blocks)
                 .map(option)
@@ -29,7 +27,7 @@ impl System {
             c_beta: self.raw_demand(links, first)?,
             memory_max_bytes: devices.iter().map(|d| d.memory_bytes as f64).collect(),
             total_hz: self.total_hz(),
-            cap_hz: capped.then(|| devices.iter().map(cap).collect()),
+            cap_hz: self.caps_hz(),
             server_model: self.server().model,
             server_flop_per_s: self.server().flop_per_s(),
         };

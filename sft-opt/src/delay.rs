@@ -8,7 +8,7 @@ use crate::flops::BatchFlops;
 use crate::payload::Payload;
 use crate::pools::TwoPools;
 use crate::problem::Problem;
-use crate::system::{ServerModel, System};
+use crate::system::{Device, ServerModel, System};
 use crate::training::Scheme;
 
 /// A round to be timed: what is computed, over which links, and the bits that are moved.
@@ -98,6 +98,8 @@ pub struct PoolDemands {
     pub demands: [Vec<f64>; 2],
     /// The pools.
     pub totals: [f64; 2],
+    /// Caps, infinite for a device without one; `None` for a pool that nobody has a cap of.
+    pub caps: [Option<Vec<f64>>; 2],
 }
 
 impl PoolDemands {
@@ -107,6 +109,7 @@ impl PoolDemands {
             a_s: &self.a_s,
             demands: [&self.demands[0], &self.demands[1]],
             totals: self.totals,
+            caps: [self.caps[0].as_deref(), self.caps[1].as_deref()],
         }
     }
 }
@@ -134,12 +137,11 @@ impl System {
     }
 
     /// Demands of the band (Hz) and of the server (FLOP/s) of a round in which every device
-    /// gets a share of either, whatever the [`ServerModel`]; `O(N)`.
+    /// gets a share of either, whatever the [`ServerModel`]; `O(N)`. Caps are those of the band.
     ///
     /// # Errors
-    /// As [`System::demands`]; a device with a cap, which two pools do not know.
+    /// As [`System::demands`].
     pub fn server_pools(&self, round: &Round<'_>) -> Result<PoolDemands> {
-        self.refuse_caps()?;
         let clock = RoundClock::new(self, round)?;
         let all = 0..self.devices().len();
         Ok(PoolDemands {
@@ -149,11 +151,12 @@ impl System {
                 all.map(|n| clock.server_flop(n)).collect(),
             ],
             totals: [self.total_hz(), self.server().flop_per_s()],
+            caps: [self.caps_hz(), None],
         })
     }
 
     /// Demands of an uplink and a downlink band (frequency-division duplex), both in Hz, the
-    /// broadcast being sent in the downlink band; `O(N)`.
+    /// broadcast being sent in the downlink band; `O(N)`. A cap holds in either band.
     ///
     /// # Errors
     /// As [`System::server_pools`] and [`System::demands`]; a band that is not finite and
@@ -166,7 +169,6 @@ impl System {
     ) -> Result<PoolDemands> {
         check_rate("uplink_hz", uplink_hz)?;
         check_rate("downlink_hz", downlink_hz)?;
-        self.refuse_caps()?;
         let mut clock = RoundClock::new(self, round)?;
         clock.broadcast_bps *= downlink_hz / self.total_hz();
         let up = |(link, payload): (&Link, &Payload)| {
@@ -181,6 +183,7 @@ impl System {
                 .collect::<Result<_>>()?,
             demands: [pairs().map(up).collect(), pairs().map(down).collect()],
             totals: [uplink_hz, downlink_hz],
+            caps: [self.caps_hz(), self.caps_hz()],
         })
     }
 
@@ -240,15 +243,12 @@ impl System {
         Ok(RoundDelay { devices, total_s })
     }
 
-    fn refuse_caps(&self) -> Result<()> {
-        if self.devices().iter().all(|device| device.cap_hz.is_none()) {
-            return Ok(());
-        }
-        Err(Error::Unsupported {
-            name: "cap_hz",
-            value: "set",
-            accepted: "no caps where two pools are shared",
-        })
+    /// Caps of the devices, infinite without one; `None` if nobody has one.
+    pub(crate) fn caps_hz(&self) -> Option<Vec<f64>> {
+        let devices = self.devices();
+        let capped = devices.iter().any(|device| device.cap_hz.is_some());
+        let cap = |device: &Device| device.cap_hz.unwrap_or(f64::INFINITY);
+        capped.then(|| devices.iter().map(cap).collect())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Transformer;
+use crate::model::{Part, Transformer};
 use crate::training::Scheme;
 
 /// How floating-point operations are counted.
@@ -67,6 +67,9 @@ impl Flops {
     /// [`Flops::Paper`]; forward `g + 2BSp_L`, backward `g + 4BS²D + 4BSp_L` as
     /// [`Flops::Exact`].
     pub fn block(self, model: &Transformer, batch: usize) -> Pass {
+        if let Some(counts) = model.counts {
+            return counted(counts.block, batch);
+        }
         let (linear, attention) = block_forward(model, batch);
         let forward = linear + attention;
         let lora = 2.0 * tokens(model, batch) * model.lora_parameters_per_block();
@@ -85,6 +88,9 @@ impl Flops {
     /// Operations of the frozen embedding: none as [`Flops::Paper`]; forward `2BSP²CD`, no
     /// backward, as [`Flops::Exact`].
     pub fn embedding(self, model: &Transformer, batch: usize) -> Pass {
+        if let Some(counts) = model.counts {
+            return counted(counts.embedding, batch);
+        }
         match self {
             Self::Paper => Pass::default(),
             Self::Exact => Pass {
@@ -97,6 +103,9 @@ impl Flops {
     /// Operations of the trained head: forward `2BSDK` as [`Flops::Paper`], `2BDK` as
     /// [`Flops::Exact`]; backward twice that.
     pub fn head(self, model: &Transformer, batch: usize) -> Pass {
+        if let Some(counts) = model.counts {
+            return counted(counts.head, batch);
+        }
         let rows = match self {
             Self::Paper => tokens(model, batch),
             Self::Exact => batch as f64,
@@ -147,7 +156,7 @@ impl Flops {
         let mut pass = self
             .embedding(model, batch)
             .plus(self.block(model, batch).times(blocks as f64));
-        if self == Self::Exact {
+        if self == Self::Exact && model.counts.is_none() {
             let d = model.width as f64;
             pass.backward -= 6.0 * tokens(model, batch) * d * d;
         }
@@ -164,6 +173,15 @@ fn on_device(device: Pass) -> BatchFlops {
 
 /// Every parameter trained: weight and input gradients everywhere but at the image.
 fn trained_model(model: &Transformer, batch: usize) -> Pass {
+    if let Some(counts) = model.counts {
+        let blocks = counted(counts.block, batch).times(model.blocks as f64);
+        let forward = blocks.forward + counted(counts.embedding, batch).forward;
+        let trained = Pass {
+            forward,
+            backward: 2.0 * forward,
+        };
+        return trained.plus(counted(counts.head, batch));
+    }
     let (linear, attention) = block_forward(model, batch);
     let embedding = patch_projection(model, batch);
     let blocks = Pass {
@@ -177,6 +195,14 @@ fn trained_model(model: &Transformer, batch: usize) -> Pass {
             forward: embedding,
             backward: embedding,
         })
+}
+
+/// A mini-batch through a counted part.
+fn counted(part: Part, batch: usize) -> Pass {
+    Pass {
+        forward: batch as f64 * part.forward_flop as f64,
+        backward: batch as f64 * part.backward_flop as f64,
+    }
 }
 
 /// Forward operations of one block: linear layers and attention products.

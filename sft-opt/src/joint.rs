@@ -83,7 +83,7 @@ impl JointProblem {
     ///
     /// # Errors
     /// No device, no cut, a list without one entry per device, a number that is not finite and
-    /// at least 0; caps together with [`ServerModel::OptimalShare`].
+    /// at least 0.
     pub fn validate(&self) -> Result<()> {
         let n = self.devices();
         if n == 0 {
@@ -112,21 +112,9 @@ impl JointProblem {
             }
         }
         if shared {
-            self.check_shared()?;
+            check_rate("server_flop_per_s", self.server_flop_per_s)?;
         }
         Ok(())
-    }
-
-    fn check_shared(&self) -> Result<()> {
-        check_rate("server_flop_per_s", self.server_flop_per_s)?;
-        if self.cap_hz.is_none() {
-            return Ok(());
-        }
-        Err(Error::Unsupported {
-            name: "cap_hz",
-            value: "set",
-            accepted: "no caps where the server is shared too",
-        })
     }
 
     /// Cut layers that fit into every device.
@@ -219,6 +207,7 @@ pub fn optimize(
                 a_s: &option.a_s,
                 demands: [&c, &option.server_flop],
                 totals: [problem.total_hz, problem.server_flop_per_s],
+                caps: [problem.cap_hz.as_deref(), None],
             };
             let solution = allocate_two_pools(&pools)?;
             let [b_hz, server] = solution.shares;

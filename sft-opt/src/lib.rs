@@ -7,6 +7,8 @@ mod accuracy;
 mod bandwidth;
 /// Allocations to compare with: given, even, proportional, random.
 mod baseline;
+/// Two resources shared at once, with caps.
+mod capped_pools;
 /// Spectral efficiency, Rayleigh fading, random clocks.
 mod channel;
 /// Sums and quotients with their rounding errors.
@@ -27,10 +29,14 @@ mod error;
 mod fit;
 /// Floating-point operations of a mini-batch.
 mod flops;
+/// The inner problem of Algorithm 2.
+mod inner;
 /// P1 and the joint problem P.
 mod joint;
 /// Algorithm 2 as an augmented Lagrangian.
 mod lagrangian;
+/// Loops that become vector instructions.
+mod lanes;
 /// Algorithm 2 as printed.
 mod literal;
 /// Memory on a device.
@@ -51,6 +57,8 @@ mod pools;
 mod problem;
 /// Compressed bits over raw bits.
 mod rate;
+/// A cut layer and a share of the server for every device.
+mod shared_cuts;
 /// The answer to a bandwidth problem.
 mod solution;
 /// Algorithm 3: bandwidths by sequential programming.
@@ -80,7 +88,7 @@ pub use joint::{Configuration, CutOption, JointProblem, configure, optimize};
 pub use lagrangian::{Phr, PhrSolution, augmented_lagrangian};
 pub use literal::{Literal, LiteralSolution, algorithm2_literal};
 pub use memory::{Memory, device_memory};
-pub use model::{Qkv, Transformer};
+pub use model::{Counts, Part, Qkv, Transformer};
 pub use outcome::{Constraint, Outcome};
 pub use path_loss::PathLoss;
 pub use payload::{Payload, activation_bits, adapter_bits, model_bits};

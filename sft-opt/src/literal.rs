@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::compression::{Compression, Setting};
 use crate::error::{Result, check};
+use crate::inner::CutDelay;
 use crate::joint::JointProblem;
-use crate::lagrangian::{CutDelay, check_fixed_share};
+use crate::lagrangian::check_fixed_share;
 use crate::rate::formula;
 
 /// Settings of [`algorithm2_literal`]; the paper gives none of them.

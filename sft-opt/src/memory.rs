@@ -99,9 +99,7 @@ fn trained_on_device(model: &Transformer, training: &Training, scheme: Scheme) -
         (Scheme::Split { cut }, _) => cut as f64 * lora,
         (Scheme::FlFull, _) => model.parameters(),
         (Scheme::FlLora, FlHead::Full) => all_blocks + model.head_parameters(),
-        (Scheme::FlLora, FlHead::Adapters) => {
-            all_blocks + 2.0 * model.width as f64 * model.lora_rank as f64
-        }
+        (Scheme::FlLora, FlHead::Adapters) => all_blocks + model.outer_lora_parameters()[0],
     }
 }
 

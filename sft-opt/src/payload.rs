@@ -72,11 +72,10 @@ pub fn adapter_bits(model: &Transformer, training: &Training, scheme: Scheme) ->
 
 /// Adapter parameters of the whole model in federated LoRA.
 pub(crate) fn fl_adapters(model: &Transformer, training: &Training) -> f64 {
-    let (d, r) = (model.width as f64, model.lora_rank as f64);
     let blocks = model.blocks as f64 * model.lora_parameters_per_block();
     match training.fl_head {
         FlHead::Full => blocks,
-        FlHead::Adapters => blocks + 2.0 * d * r + r * (d + model.classes as f64),
+        FlHead::Adapters => blocks + model.outer_lora_parameters().iter().sum::<f64>(),
     }
 }
 

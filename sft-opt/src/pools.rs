@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::bandwidth::allocate_bandwidth_into;
+use crate::capped_pools::{Device, shares_at};
 use crate::error::{Error, NOT_NEGATIVE, Result, check_entries, check_len, check_size};
 use crate::problem::Problem;
 use crate::solution::Regime;
@@ -10,12 +11,13 @@ use crate::solution::Regime;
 /// The min–max problem with two pools: over `x, y ≥ 0`,
 ///
 /// ```text
-/// minimise max_n a_n + u_n/x_n + d_n/y_n   subject to   Σ x_n ≤ X,  Σ y_n ≤ Y
+/// minimise max_n a_n + u_n/x_n + d_n/y_n
+/// subject to Σ x_n ≤ X,  Σ y_n ≤ Y,  x_n ≤ xcap_n,  y_n ≤ ycap_n
 /// ```
 ///
 /// with `0/0 = 0`. Uplink and downlink of frequency-division duplex: `u`, `d` in bits over
 /// spectral efficiency, `X`, `Y` in Hz. Band and server: `u` as before, `d` in FLOP, `Y` in
-/// FLOP/s. There are no caps.
+/// FLOP/s.
 #[derive(Clone, Copy, Debug)]
 pub struct TwoPools<'a> {
     /// Delay that neither pool changes, `a_n`, in seconds; finite and at least 0.
@@ -24,6 +26,9 @@ pub struct TwoPools<'a> {
     pub demands: [&'a [f64]; 2],
     /// Pools `X` and `Y`, finite and at least 0.
     pub totals: [f64; 2],
+    /// Most that each device can use of either pool, at least 0, `f64::INFINITY` for a device
+    /// without a cap; `None` if nobody has one.
+    pub caps: [Option<&'a [f64]>; 2],
 }
 
 /// An allocation of two pools and what it achieves.
@@ -35,7 +40,8 @@ pub struct TwoPoolSolution {
     pub tau_s: f64,
     /// `τ − a_max` in seconds, `a_max` the largest `a_n` among devices with demand.
     pub tau_minus_amax_s: f64,
-    /// [`Regime::Bandwidth`] where the pools fix the delay.
+    /// [`Regime::Bandwidth`] where more of a pool would shorten the delay,
+    /// [`Regime::CapOrFloor`] where a device at its caps or without demand fixes it.
     pub regime: Regime,
     /// Bisection steps.
     pub iterations: u32,
@@ -43,6 +49,8 @@ pub struct TwoPoolSolution {
 
 /// Far above what is needed: bisection ends at neighbouring doubles.
 const MAX_STEPS: u32 = 2_000;
+/// Relative distance at which a delay is that of a device at its caps.
+const TIE: f64 = 1e-12;
 
 /// Solves the problem of two pools exactly, see [`TwoPools`].
 ///
@@ -52,20 +60,32 @@ const MAX_STEPS: u32 = 2_000;
 /// then `x_n = X(p_n + κ√(p_n r_n))/s_n`, `y_n = Y(r_n + √(p_n r_n)/κ)/s_n` with
 /// `κ = (1 − Σp/s)/(Σ√(pr)/s)`. `O(N)` per step, about 60 steps.
 ///
+/// If these shares break a cap, a second bisection, upwards from the `τ` found: `x_n(κ)` is
+/// clamped between what the cap of the second pool demands and the cap of the first, `κ` uses up
+/// the first pool (the root of a piecewise linear function), and `τ` can be met iff the second
+/// pool then suffices. `O(N)` per step of either search, about 60 times 5 steps.
+///
 /// # Errors
 /// Lists without one entry per device, no device, entries outside the ranges of [`TwoPools`];
 /// magnitudes whose results a double cannot hold.
 pub fn allocate_two_pools(problem: &TwoPools<'_>) -> Result<TwoPoolSolution> {
     validate(problem)?;
+    let free = without_caps(problem)?;
+    let within = |k: usize| {
+        problem.caps[k]
+            .is_none_or(|caps| (free.shares[k].iter().zip(caps)).all(|(x, cap)| x <= cap))
+    };
+    if free.regime == Regime::Infeasible || (within(0) && within(1)) {
+        return Ok(free);
+    }
+    with_caps(problem, &free)
+}
+
+/// The problem without its caps.
+fn without_caps(problem: &TwoPools<'_>) -> Result<TwoPoolSolution> {
     let n = problem.a_s.len();
     if starved(problem, 0) || starved(problem, 1) {
-        return Ok(TwoPoolSolution {
-            shares: [vec![0.0; n], vec![0.0; n]],
-            tau_s: f64::INFINITY,
-            tau_minus_amax_s: f64::INFINITY,
-            regime: Regime::Infeasible,
-            iterations: 0,
-        });
+        return Ok(infeasible(n));
     }
     let needs = Needs::new(problem);
     let enough = needs.enough.iter().copied();
@@ -77,6 +97,98 @@ pub fn allocate_two_pools(problem: &TwoPools<'_>) -> Result<TwoPoolSolution> {
     let low = bound(problem, half)?.u;
     let (u, iterations) = needs.bisect(problem, high.a_max, low.min(high.u), high.u);
     Ok(needs.finish(problem, u, high, iterations))
+}
+
+fn infeasible(devices: usize) -> TwoPoolSolution {
+    TwoPoolSolution {
+        shares: [vec![0.0; devices], vec![0.0; devices]],
+        tau_s: f64::INFINITY,
+        tau_minus_amax_s: f64::INFINITY,
+        regime: Regime::Infeasible,
+        iterations: 0,
+    }
+}
+
+/// The problem whose solution without caps, `free`, breaks one.
+fn with_caps(problem: &TwoPools<'_>, free: &TwoPoolSolution) -> Result<TwoPoolSolution> {
+    let n = problem.a_s.len();
+    if dead(problem, 0) || dead(problem, 1) {
+        return Ok(infeasible(n));
+    }
+    let demanding: Vec<usize> = (0..n)
+        .filter(|&n| problem.demands.iter().any(|demands| demands[n] > 0.0))
+        .collect();
+    let a_max = (demanding.iter()).fold(0.0, |max: f64, &n| max.max(problem.a_s[n]));
+    let devices: Vec<Device> = (demanding.iter())
+        .map(|&n| Device {
+            delta: a_max - problem.a_s[n],
+            demand: [0, 1].map(|k| over(problem.demands[k][n], problem.totals[k])),
+            cap: [0, 1].map(|k| {
+                let part = |caps: &[f64]| over(caps[n], problem.totals[k]);
+                problem.caps[k].map_or(f64::INFINITY, part)
+            }),
+        })
+        .collect();
+    let alone = devices.iter().map(Device::alone).fold(0.0, f64::max);
+    let (u, parts, iterations) = least_delay(&devices, alone.max(free.tau_minus_amax_s))?;
+    let mut shares = [vec![0.0; n], vec![0.0; n]];
+    for (&n, part) in demanding.iter().zip(parts) {
+        for k in 0..2 {
+            shares[k][n] = part[k] * problem.totals[k];
+        }
+    }
+    let fixed = free.regime == Regime::CapOrFloor && u <= free.tau_minus_amax_s;
+    Ok(TwoPoolSolution {
+        shares,
+        tau_s: a_max + u,
+        tau_minus_amax_s: u,
+        regime: if fixed || u <= alone * (1.0 + TIE) {
+            Regime::CapOrFloor
+        } else {
+            Regime::Bandwidth
+        },
+        iterations,
+    })
+}
+
+/// `x/total`, 0 where there is no pool because nobody asks it.
+fn over(x: f64, total: f64) -> f64 {
+    if total > 0.0 { x / total } else { 0.0 }
+}
+
+/// Whether a device with demand may have nothing.
+fn dead(problem: &TwoPools<'_>, pool: usize) -> bool {
+    let zero = |caps: &[f64]| {
+        (caps.iter().zip(problem.demands[pool])).any(|(&cap, &demand)| cap == 0.0 && demand > 0.0)
+    };
+    problem.caps[pool].is_some_and(zero)
+}
+
+/// Least `u` that can be met, from a bound below, with its shares.
+fn least_delay(devices: &[Device], low: f64) -> Result<(f64, Vec<[f64; 2]>, u32)> {
+    if let Some(parts) = shares_at(devices, low) {
+        return Ok((low, parts, 0));
+    }
+    let (mut low, mut high, mut parts) = (low, 2.0 * low, None);
+    for step in 0..MAX_STEPS {
+        let trial = if parts.is_none() {
+            high
+        } else {
+            f64::midpoint(low, high)
+        };
+        if let Some(best) = parts.take_if(|_| trial <= low || trial >= high) {
+            return Ok((high, best, step));
+        }
+        match shares_at(devices, trial) {
+            found @ Some(_) => (high, parts) = (trial, found),
+            None if parts.is_none() => (low, high) = (trial, 2.0 * trial),
+            None => low = trial,
+        }
+        if !high.is_finite() {
+            break;
+        }
+    }
+    Err(Error::Range { name: "tau_s" })
 }
 
 fn validate(problem: &TwoPools<'_>) -> Result<()> {
@@ -91,6 +203,12 @@ fn validate(problem: &TwoPools<'_>) -> Result<()> {
     {
         check_len(name, demands.len(), n)?;
         check_entries(name, demands, f64::MAX, NOT_NEGATIVE)?;
+    }
+    for (name, caps) in ["caps[0]", "caps[1]"].into_iter().zip(problem.caps) {
+        if let Some(caps) = caps {
+            check_len(name, caps.len(), n)?;
+            check_entries(name, caps, f64::INFINITY, "at least 0")?;
+        }
     }
     check_size("totals[0]", problem.totals[0])?;
     check_size("totals[1]", problem.totals[1])
@@ -155,12 +273,14 @@ struct Needs {
 
 impl Needs {
     fn new(problem: &TwoPools<'_>) -> Self {
-        let over = |pool: usize| -> Vec<f64> {
+        let parts = |pool: usize| -> Vec<f64> {
             let total = problem.totals[pool];
-            let share = |&d: &f64| if d > 0.0 { d / total } else { 0.0 };
-            problem.demands[pool].iter().map(share).collect()
+            problem.demands[pool]
+                .iter()
+                .map(|&d| over(d, total))
+                .collect()
         };
-        let (first, second) = (over(0), over(1));
+        let (first, second) = (parts(0), parts(1));
         let both: Vec<f64> = (first.iter().zip(&second))
             .map(|(p, r)| p.sqrt() * r.sqrt())
             .collect();

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::model::{Qkv, Transformer};
+use crate::model::{Counts, Qkv, Transformer};
 use crate::system::{Device, Server, System};
 use crate::training::Training;
 
@@ -20,11 +20,12 @@ pub(crate) struct SystemFile {
     devices: Vec<Device>,
 }
 
-/// A model by name or by shape.
+/// A model by name, by what its parts count, or by shape.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum ModelFile {
     Named(Named),
+    Counted(Counted),
     Shape(Transformer),
 }
 
@@ -37,6 +38,16 @@ struct Named {
     lora_rank: usize,
     #[serde(default)]
     qkv: Qkv,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counted {
+    blocks: usize,
+    tokens: usize,
+    width: usize,
+    heads: usize,
+    counts: Counts,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -59,6 +70,13 @@ impl ModelFile {
     fn transformer(self) -> Transformer {
         match self {
             Self::Shape(transformer) => transformer,
+            Self::Counted(Counted {
+                blocks,
+                tokens,
+                width,
+                heads,
+                counts,
+            }) => Transformer::counted(blocks, tokens, width, heads, counts),
             Self::Named(named) => {
                 let make = match named.preset {
                     Vit::Tiny => Transformer::vit_tiny,

@@ -64,7 +64,8 @@ fn caps(n: usize) -> impl Strategy<Value = Option<Vec<f64>>> {
 }
 
 fn instances() -> impl Strategy<Value = Instance> {
-    (1usize..70).prop_flat_map(|n| {
+    // From 256 devices on the solver starts from a sample of them.
+    prop_oneof![5 => 1usize..70, 1 => 250usize..600].prop_flat_map(|n| {
         (starts(n), demands(n), decades(-2.0, 8.0), caps(n)).prop_map(
             |(a_s, c, total_hz, cap_hz)| Instance {
                 a_s,

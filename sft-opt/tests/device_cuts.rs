@@ -6,8 +6,8 @@ mod common;
 
 use common::joint::{Rng, compression, joint_problem};
 use sft_opt::{
-    Compression, Constraint, JointProblem, Problem, ServerModel, allocate_bandwidth,
-    best_compression, optimize, optimize_device_cuts,
+    Compression, Constraint, JointProblem, Problem, ServerModel, TwoPools, allocate_bandwidth,
+    allocate_two_pools, best_compression, optimize, optimize_device_cuts,
 };
 
 /// An instance whose devices differ in what a block costs them.
@@ -143,6 +143,90 @@ fn a_device_without_demand_moves_to_a_cut_that_finishes_earlier() {
     let answer = optimize_device_cuts(&problem, &compression).unwrap();
     let answer = answer.optimal().unwrap();
     assert_eq!((answer.tau_s, answer.cuts[0]), (3.0, 2));
+}
+
+/// Every device may have any cut that fits and shares of band and server.
+fn shared_instance(rng: &mut Rng, n: usize, cuts: usize) -> (JointProblem, Compression) {
+    let (mut problem, compression) = instance(rng, n, cuts);
+    problem.server_model = ServerModel::OptimalShare;
+    problem.server_flop_per_s = rng.decades(11.0, 13.5);
+    let work: Vec<f64> = (0..n).map(|_| rng.decades(12.5, 13.5)).collect();
+    for option in &mut problem.cuts {
+        let left = (cuts + 1 - option.cut) as f64;
+        option.server_flop = work.iter().map(|work| work * left).collect();
+        // Blocks on the device take its time.
+        option.a_s = (work.iter())
+            .map(|work| 1.0 + option.cut as f64 * work / 3e11)
+            .collect();
+    }
+    (problem, compression)
+}
+
+#[test]
+fn shares_of_the_server_against_every_combination() {
+    let mut rng = Rng(35);
+    let (mut mixed, mut branched) = (0, 0);
+    for case in 0..60 {
+        let (n, cuts) = (rng.count(1, 4), rng.count(2, 5));
+        let (problem, compression) = shared_instance(&mut rng, n, cuts);
+        let beta = best_compression(&compression).unwrap().unwrap().beta;
+        let mut least = f64::INFINITY;
+        for code in 0..cuts.pow(n as u32) {
+            let chosen: Vec<usize> = (0..n).map(|k| code / cuts.pow(k as u32) % cuts).collect();
+            if !(0..n).all(|k| fits(&problem, k, chosen[k])) {
+                continue;
+            }
+            let entries: Vec<_> = (0..n)
+                .map(|k| entry(&problem, beta, k, chosen[k]))
+                .collect();
+            let (a_s, c): (Vec<f64>, Vec<f64>) = entries.into_iter().unzip();
+            let flop: Vec<f64> = (0..n)
+                .map(|k| problem.cuts[chosen[k]].server_flop[k])
+                .collect();
+            let pools = TwoPools {
+                a_s: &a_s,
+                demands: [&c, &flop],
+                totals: [problem.total_hz, problem.server_flop_per_s],
+                caps: [problem.cap_hz.as_deref(), None],
+            };
+            least = least.min(allocate_two_pools(&pools).unwrap().tau_s);
+        }
+        let answer = optimize_device_cuts(&problem, &compression).unwrap();
+        let answer = answer.optimal().unwrap();
+        let gap = answer.tau_s / least - 1.0;
+        assert!(gap.abs() < 1e-8, "{case}: {gap:e}");
+        assert!(
+            answer.lower_bound_s >= answer.tau_s * (1.0 - 1e-8),
+            "{case}"
+        );
+        assert_eq!(answer.server_flop_per_s.unwrap().len(), n);
+        branched += usize::from(answer.iterations > 1);
+        mixed += usize::from(answer.cuts.iter().any(|&cut| cut != answer.cuts[0]));
+    }
+    println!("{mixed} answers with different cuts, {branched} needed branches");
+    assert!(mixed > 10 && branched > 5);
+}
+
+#[test]
+fn shares_of_the_server_for_many_devices_come_with_a_bound() {
+    let mut rng = Rng(36);
+    for n in [8, 40, 200] {
+        let (mut problem, compression) = shared_instance(&mut rng, n, 11);
+        problem.server_flop_per_s = 2e11 * n as f64;
+        problem.memory_max_bytes = vec![1e12; n];
+        problem.cap_hz = None;
+        let answer = optimize_device_cuts(&problem, &compression).unwrap();
+        let answer = answer.optimal().unwrap();
+        let common = optimize(&problem, &compression).unwrap().optimal().unwrap();
+        assert!(answer.tau_s <= common.tau_s * (1.0 + 1e-12));
+        let gap = 1.0 - answer.lower_bound_s / answer.tau_s;
+        let gain = 1.0 - answer.tau_s / common.tau_s;
+        println!(
+            "{n}: gap {gap:.1e}, {gain:.3} faster, {} branches",
+            answer.iterations
+        );
+        assert!((0.0..0.3 / n as f64).contains(&gap), "{n}: {gap:e}");
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ impl Instance {
             a_s: &self.a_s,
             demands: [&self.demands[0], &self.demands[1]],
             totals: self.totals,
+            caps: [None; 2],
         }
     }
 
@@ -53,6 +54,7 @@ fn one_device_takes_both() {
         a_s: &[3.0],
         demands: [&[8.0], &[6.0]],
         totals: [2.0, 3.0],
+        caps: [None; 2],
     };
     let solution = allocate_two_pools(&problem).unwrap();
     assert!((solution.tau_s - 9.0).abs() < 1e-14);
@@ -149,6 +151,7 @@ fn floors_empty_pools_and_mistakes() {
         a_s: &a_s,
         demands: [&first, &second],
         totals: [10.0, 10.0],
+        caps: [None; 2],
     };
     let solution = allocate_two_pools(&problem).unwrap();
     assert_eq!((solution.regime, solution.tau_s), (Regime::CapOrFloor, 9.0));

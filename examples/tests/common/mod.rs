@@ -1,5 +1,6 @@
 //! Running the examples that cargo built beside the tests.
 #![allow(unreachable_pub)]
+#![allow(dead_code, reason = "every test file uses its own part")]
 
 use std::path::PathBuf;
 

@@ -52,19 +52,31 @@ impl BlockOp {
     }
 
     fn pairs<'a>(&self, mut adapter: &'a [f32]) -> [LoraPair<'a>; 6] {
-        let (rank, scale) = (self.lora.rank(), self.lora.scale() as f32);
+        let scale = self.lora.scale() as f32;
+        let mut linear = 0;
         self.sizes().map(|(inputs, outputs)| {
+            let (rank, dropout) = (self.lora.rank_of(linear), self.lora.mask(linear));
+            linear += 1;
             let (a, rest) = adapter.split_at(rank * inputs);
             let (b, rest) = rest.split_at(rank * outputs);
             adapter = rest;
-            LoraPair { a, b, rank, scale }
+            LoraPair {
+                a,
+                b,
+                rank,
+                scale,
+                dropout,
+            }
         })
     }
 
     fn pair_grads<'a>(&self, mut grad: &'a mut [f32]) -> [LoraPairGrad<'a>; 6] {
+        let mut linear = 0;
         self.sizes().map(|(inputs, outputs)| {
-            let (a, rest) = std::mem::take(&mut grad).split_at_mut(self.lora.rank() * inputs);
-            let (b, rest) = rest.split_at_mut(self.lora.rank() * outputs);
+            let rank = self.lora.rank_of(linear);
+            linear += 1;
+            let (a, rest) = std::mem::take(&mut grad).split_at_mut(rank * inputs);
+            let (b, rest) = rest.split_at_mut(rank * outputs);
             grad = rest;
             LoraPairGrad { a, b }
         })
@@ -73,10 +85,8 @@ impl BlockOp {
     /// The number of samples, once the shapes of both arguments are right.
     fn check(&self, hidden: &Shape, adapter: &Shape) -> Result<usize> {
         let (samples, _, width) = hidden.dims3()?;
-        let needed: usize = self
-            .sizes()
-            .iter()
-            .map(|(i, o)| self.lora.rank() * (i + o))
+        let needed: usize = (self.sizes().iter().enumerate())
+            .map(|(linear, (i, o))| self.lora.rank_of(linear) * (i + o))
             .sum();
         if width != self.weights.width() || adapter.dims() != [needed] {
             let want = self.weights.width();

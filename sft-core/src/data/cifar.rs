@@ -1,4 +1,4 @@
-//! CIFAR-100 in its official binary layout.
+//! CIFAR-100 in its official binary and Python layouts.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,12 @@ use crate::{Error, Result};
 pub const CIFAR100_CLASSES: usize = 100;
 
 const SIDE: usize = 32;
-const PIXELS: usize = 3 * SIDE * SIDE;
+pub(super) const PIXELS: usize = 3 * SIDE * SIDE;
 /// Coarse label, fine label, then the planes R, G, B.
 const RECORD: usize = 2 + PIXELS;
 
-/// Reads the one `train*.bin` and the one `test*.bin` of `dir`, with fine labels.
+/// Reads the files `train` and `test` of the Python layout where `dir` has them, else the one
+/// `train*.bin` and the one `test*.bin` of the binary layout; with fine labels.
 ///
 /// # Errors
 /// A folder without exactly one file of each kind, a file whose size is no
@@ -27,10 +28,29 @@ pub fn cifar100(dir: &Path, input: &ImageInput) -> Result<(Images, Images)> {
             format!("cifar100 has 3 channels, the model {channels}"),
         ));
     }
-    Ok((
-        read(&find(dir, "train")?, input)?,
-        read(&find(dir, "test")?, input)?,
-    ))
+    let set = |stem: &str| {
+        let pickled = dir.join(stem);
+        if pickled.is_file() {
+            let (pixels, labels) = super::pickle::read(&pickled)?;
+            return images(&pickled, pixels, labels, input);
+        }
+        let path = find(dir, stem)?;
+        let (pixels, labels) = read(&path)?;
+        images(&path, pixels, labels, input)
+    };
+    Ok((set("train")?, set("test")?))
+}
+
+fn images(path: &Path, pixels: Vec<u8>, labels: Vec<u32>, input: &ImageInput) -> Result<Images> {
+    Images::new(
+        pixels,
+        labels,
+        CIFAR100_CLASSES,
+        SIDE,
+        u8::MAX,
+        input.clone(),
+    )
+    .map_err(|e| Error::file(path, e))
 }
 
 fn find(dir: &Path, stem: &str) -> Result<PathBuf> {
@@ -55,7 +75,7 @@ fn find(dir: &Path, stem: &str) -> Result<PathBuf> {
     }
 }
 
-fn read(path: &Path, input: &ImageInput) -> Result<Images> {
+fn read(path: &Path) -> Result<(Vec<u8>, Vec<u32>)> {
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
     if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
         let size = bytes.len();
@@ -80,13 +100,5 @@ fn read(path: &Path, input: &ImageInput) -> Result<Images> {
         labels.push(u32::from(fine));
         pixels.extend_from_slice(&record[2..]);
     }
-    Images::new(
-        pixels,
-        labels,
-        CIFAR100_CLASSES,
-        SIDE,
-        u8::MAX,
-        input.clone(),
-    )
-    .map_err(|e| Error::file(path, e))
+    Ok((pixels, labels))
 }

@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::Data;
+use super::augment::{Augment, crop};
 use crate::{Error, Result};
 
 /// The images that a model wants.
@@ -27,6 +28,7 @@ pub struct Images {
     /// The value that means full intensity.
     full: u8,
     input: ImageInput,
+    augment: Option<Augment>,
 }
 
 impl Images {
@@ -67,12 +69,39 @@ impl Images {
             side,
             full,
             input,
+            augment: None,
         })
+    }
+
+    /// The same, changed at random in training.
+    #[must_use]
+    pub fn with_augmentation(self, augment: Option<Augment>) -> Self {
+        Self { augment, ..self }
     }
 
     /// The pixels of one image, `[C, H, H]`.
     pub fn pixels(&self, index: usize) -> &[u8] {
         &self.pixels[index * self.image_size()..][..self.image_size()]
+    }
+
+    fn load(&self, indices: &[usize], seed: Option<u64>) -> Result<Tensor> {
+        let (from, to, channels) = (self.side, self.input.side, self.input.mean.len());
+        let taps = Taps::new(from, to);
+        let mut values = Vec::with_capacity(indices.len() * channels * to * to);
+        for &index in indices {
+            let planes = self.pixels(index).chunks_exact(from * from);
+            let (Some(augment), Some(seed)) = (self.augment, seed) else {
+                normalise(planes, &taps, &self.input, self.full, &mut values);
+                continue;
+            };
+            let padding = augment.pixels(from);
+            let change = augment.draw(seed, index, [2 * padding; 2]);
+            let planes: Vec<_> = planes.map(|p| crop(p, from, padding, change)).collect();
+            let planes = planes.iter().map(Vec::as_slice);
+            normalise(planes, &taps, &self.input, self.full, &mut values);
+        }
+        let shape = (indices.len(), channels, to, to);
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 
     fn image_size(&self) -> usize {
@@ -93,20 +122,27 @@ impl Data for Images {
         self.labels[index]
     }
 
-    fn inputs(&self, indices: &[usize]) -> candle_core::Result<Tensor> {
-        let (from, to, channels) = (self.side, self.input.side, self.input.mean.len());
-        let taps = taps(from, to);
-        let mut values = Vec::with_capacity(indices.len() * channels * to * to);
-        for &index in indices {
-            for (channel, plane) in self.pixels(index).chunks_exact(from * from).enumerate() {
-                let scale = 1.0 / (f32::from(self.full) * self.input.std[channel]);
-                let shift = self.input.mean[channel] / self.input.std[channel];
-                resize(plane, from, &taps, |value| {
-                    values.push(value * scale - shift);
-                });
-            }
-        }
-        Tensor::from_vec(values, (indices.len(), channels, to, to), &Device::Cpu)
+    fn inputs(&self, indices: &[usize]) -> Result<Tensor> {
+        self.load(indices, None)
+    }
+
+    fn training_inputs(&self, indices: &[usize], seed: u64) -> Result<Tensor> {
+        self.load(indices, Some(seed))
+    }
+}
+
+/// Appends the planes of one image, resized, and normalised from values 0 to `full`.
+pub(super) fn normalise<'a>(
+    planes: impl Iterator<Item = &'a [u8]>,
+    taps: &Taps,
+    input: &ImageInput,
+    full: u8,
+    values: &mut Vec<f32>,
+) {
+    for (channel, plane) in planes.enumerate() {
+        let scale = 1.0 / (f32::from(full) * input.std[channel]);
+        let shift = input.mean[channel] / input.std[channel];
+        taps.resize(plane, |value| values.push(value * scale - shift));
     }
 }
 
@@ -117,31 +153,41 @@ struct Tap {
     weight: f32,
 }
 
-/// Bilinear sampling with pixel centres aligned, as PyTorch's `align_corners=False`.
-fn taps(from: usize, to: usize) -> Vec<Tap> {
-    let ratio = from as f32 / to as f32;
-    let tap = |i: usize| {
-        let position = ((i as f32 + 0.5) * ratio - 0.5).max(0.0);
-        let low = (position as usize).min(from - 1);
-        Tap {
-            low,
-            high: (low + 1).min(from - 1),
-            weight: position - low as f32,
-        }
-    };
-    (0..to).map(tap).collect()
+/// Bilinear sampling of square planes with pixel centres aligned, as PyTorch's
+/// `align_corners=False`.
+pub(super) struct Taps {
+    from: usize,
+    taps: Vec<Tap>,
 }
 
-/// Calls `put` with each value of the resized plane, row after row.
-fn resize(plane: &[u8], from: usize, taps: &[Tap], mut put: impl FnMut(f32)) {
-    for y in taps {
-        let (top, bottom) = (&plane[y.low * from..], &plane[y.high * from..]);
-        for x in taps {
-            let row = |row: &[u8]| {
-                let (a, b) = (f32::from(row[x.low]), f32::from(row[x.high]));
-                a * (1.0 - x.weight) + b * x.weight
-            };
-            put(row(top) * (1.0 - y.weight) + row(bottom) * y.weight);
+impl Taps {
+    /// From planes of side `from` to planes of side `to`.
+    pub(super) fn new(from: usize, to: usize) -> Self {
+        let ratio = from as f32 / to as f32;
+        let tap = |i: usize| {
+            let position = ((i as f32 + 0.5) * ratio - 0.5).max(0.0);
+            let low = (position as usize).min(from - 1);
+            Tap {
+                low,
+                high: (low + 1).min(from - 1),
+                weight: position - low as f32,
+            }
+        };
+        let taps = (0..to).map(tap).collect();
+        Self { from, taps }
+    }
+
+    /// Calls `put` with each value of the resized plane, row after row.
+    fn resize(&self, plane: &[u8], mut put: impl FnMut(f32)) {
+        for y in &self.taps {
+            let (top, bottom) = (&plane[y.low * self.from..], &plane[y.high * self.from..]);
+            for x in &self.taps {
+                let row = |row: &[u8]| {
+                    let (a, b) = (f32::from(row[x.low]), f32::from(row[x.high]));
+                    a * (1.0 - x.weight) + b * x.weight
+                };
+                put(row(top) * (1.0 - y.weight) + row(bottom) * y.weight);
+            }
         }
     }
 }

@@ -1,12 +1,21 @@
 //! Labelled examples and their distribution over devices.
 
+mod augment;
 mod cifar;
+mod files;
+mod folders;
 mod images;
 mod partition;
+mod pickle;
 
 use candle_core::Tensor;
 
+use crate::Result;
+
+pub use augment::Augment;
 pub use cifar::{CIFAR100_CLASSES, cifar100};
+pub use files::ImageFiles;
+pub use folders::{image_folder, tiny_imagenet};
 pub use images::{ImageInput, Images};
 pub use partition::Partition;
 
@@ -29,6 +38,16 @@ pub trait Data: Sync {
     /// The model's input for these examples, stacked along the first dimension.
     ///
     /// # Errors
-    /// A tensor operation failed.
-    fn inputs(&self, indices: &[usize]) -> candle_core::Result<Tensor>;
+    /// An example that cannot be read.
+    fn inputs(&self, indices: &[usize]) -> Result<Tensor>;
+
+    /// The same for training: changed at random where the data set says so. What becomes of an
+    /// example depends on `seed` and its index, not on the batch that it is in.
+    ///
+    /// # Errors
+    /// An example that cannot be read.
+    fn training_inputs(&self, indices: &[usize], seed: u64) -> Result<Tensor> {
+        let _ = seed;
+        self.inputs(indices)
+    }
 }

@@ -17,6 +17,9 @@ pub enum Partition {
     /// Each class spread by proportions from a symmetric Dirichlet distribution
     /// with this concentration; every device gets at least one example.
     Dirichlet(f64),
+    /// Sorted by class and cut into even shards, of which every device gets this many at random
+    /// (McMahan et al. 2017).
+    Shards(usize),
 }
 
 impl FromStr for Partition {
@@ -26,12 +29,21 @@ impl FromStr for Partition {
         if text == "iid" {
             return Ok(Self::Iid);
         }
+        if let Some(shards) = text.strip_prefix("shards:") {
+            return match shards.parse() {
+                Ok(shards) if shards > 0 => Ok(Self::Shards(shards)),
+                _ => Err("expected shards:NUMBER with a number of at least 1".into()),
+            };
+        }
         let concentration = text
             .strip_prefix("dirichlet:")
             .and_then(|rest| rest.parse().ok());
         match concentration {
             Some(alpha) if alpha > 0.0 && f64::is_finite(alpha) => Ok(Self::Dirichlet(alpha)),
-            _ => Err("expected iid or dirichlet:CONCENTRATION with a positive number".into()),
+            _ => Err(
+                "expected iid, shards:NUMBER, or dirichlet:CONCENTRATION with a positive number"
+                    .into(),
+            ),
         }
     }
 }
@@ -41,6 +53,7 @@ impl std::fmt::Display for Partition {
         match self {
             Self::Iid => f.write_str("iid"),
             Self::Dirichlet(alpha) => write!(f, "dirichlet:{alpha}"),
+            Self::Shards(shards) => write!(f, "shards:{shards}"),
         }
     }
 }
@@ -49,7 +62,7 @@ impl Partition {
     /// The indices of each device's examples.
     ///
     /// # Errors
-    /// No device, more devices than examples, or a concentration that is not positive.
+    /// No device, more devices or shards than examples, or a concentration that is not positive.
     pub fn split(self, data: &dyn Data, devices: usize, seed: u64) -> Result<Vec<Vec<usize>>> {
         if devices == 0 {
             return Err(Error::argument("devices", "must be at least 1, got 0"));
@@ -68,6 +81,20 @@ impl Partition {
                 })?;
                 Ok(dirichlet(data, devices, gamma, &mut rng))
             }
+            Self::Shards(each) => {
+                let samples = data.len();
+                match devices.checked_mul(each) {
+                    Some(count @ 1..) if count <= samples => {
+                        Ok(shards(data, devices, each, &mut rng))
+                    }
+                    _ => Err(Error::argument(
+                        "partition",
+                        format!(
+                            "needs 1 to {samples} shards in all, got {each} on {devices} devices"
+                        ),
+                    )),
+                }
+            }
         }
     }
 }
@@ -77,6 +104,19 @@ fn iid(len: usize, devices: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
     order.shuffle(rng);
     (0..devices)
         .map(|n| order[n * len / devices..(n + 1) * len / devices].to_vec())
+        .collect()
+}
+
+fn shards(data: &dyn Data, devices: usize, each: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
+    let mut sorted: Vec<usize> = (0..data.len()).collect();
+    sorted.sort_by_key(|&i| data.label(i));
+    let count = devices * each;
+    let mut order: Vec<usize> = (0..count).collect();
+    order.shuffle(rng);
+    let shard = |&n: &usize| &sorted[n * data.len() / count..(n + 1) * data.len() / count];
+    order
+        .chunks(each)
+        .map(|own| own.iter().flat_map(shard).copied().collect())
         .collect()
 }
 

@@ -1,21 +1,63 @@
 //! One device's part of a round, on the device and on the server.
 
-use candle_core::{Device, Tensor};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+
+use candle_core::Tensor;
 use rand::seq::SliceRandom;
 use sft_compress::{Codec, TensorView, decode};
 
-use super::Job;
+use super::{Job, Settings};
 use crate::link::{ActivationMessage, AdapterMessage, Counted, GradientMessage, Link, Traffic};
-use crate::split::{DeviceHalf, ServerHalf};
-use crate::{Adapters, Error, Result, seed};
+use crate::split::{DeviceHalf, ServerHalf, Step};
+use crate::{Adapters, Error, Model, Result, seed};
 
 /// What a device's part of a round leaves behind.
 pub(super) struct Part {
+    pub(super) device: usize,
     pub(super) adapters: Adapters,
     /// Sum of the losses of all samples seen.
     pub(super) loss: f64,
     pub(super) samples: usize,
     pub(super) traffic: Traffic,
+}
+
+/// A whole model that a device of FL trains.
+pub(super) trait Whole {
+    /// Trains on a mini-batch and returns its mean loss.
+    fn step(&mut self, inputs: &Tensor, labels: &[u32], step: Step) -> Result<f32>;
+
+    /// What training has changed so far.
+    fn adapters(&self) -> Result<Adapters>;
+}
+
+/// The frozen model with adapters and a head.
+pub(super) struct Adapted<'a>(pub(super) &'a dyn Model, pub(super) ServerHalf<'a>);
+
+impl Whole for Adapted<'_> {
+    fn step(&mut self, inputs: &Tensor, labels: &[u32], step: Step) -> Result<f32> {
+        let Self(model, half) = self;
+        Ok(half.step(&model.embed(inputs)?, labels, false, step)?.loss)
+    }
+
+    fn adapters(&self) -> Result<Adapters> {
+        self.1.adapters()
+    }
+}
+
+/// Which samples make up a mini-batch.
+struct Plan {
+    /// From 0, within the round.
+    number: u64,
+    epoch: u64,
+    indices: Vec<usize>,
+}
+
+/// A mini-batch in memory.
+struct Batch {
+    number: u64,
+    inputs: Tensor,
+    labels: Vec<u32>,
 }
 
 /// A device in a round.
@@ -37,25 +79,23 @@ impl<'a> Turn<'a> {
     }
 
     /// Local training of the whole model from `start`, as in FL.
-    pub(super) fn whole(self, start: &Adapters) -> Result<Part> {
-        let settings = &self.job.settings;
+    pub(super) fn whole<W: Whole>(
+        self,
+        start: &Adapters,
+        model: impl FnOnce(&Adapters) -> Result<W>,
+    ) -> Result<Part> {
         let down = AdapterMessage::encode(start.vectors())?;
-        let start = Adapters::from_vectors(down.decode(&start.lengths())?);
-        let rate = settings.lr * settings.decay(self.round);
-        let model = self.job.model;
-        let (lora, optimizer) = (settings.lora, settings.optimizer);
-        let mut half = ServerHalf::new(model, lora, &start.blocks, &start.head, optimizer, rate)?;
+        let mut model = model(&Adapters::from_vectors(down.decode(&start.lengths())?))?;
         let (mut loss, mut samples) = (0.0, 0);
-        for (_, batch) in self.batches() {
-            let labels = self.labels(&batch);
-            let embedded = model.embed(&self.job.train.inputs(&batch)?)?;
-            let step = half.step(&embedded, &labels, false)?;
-            self.finite(&[step.loss], "the loss")?;
-            loss += f64::from(step.loss) * batch.len() as f64;
-            samples += batch.len();
-            self.job.batch_done();
-        }
-        let trained = half.adapters()?;
+        self.each_batch(|batch| {
+            let step = self.step(batch.number, self.job.settings.lr);
+            let mean = model.step(&batch.inputs, &batch.labels, step)?;
+            self.finite(&[mean], "the loss")?;
+            loss += f64::from(mean) * batch.labels.len() as f64;
+            samples += batch.labels.len();
+            Ok(())
+        })?;
+        let trained = model.adapters()?;
         self.all_finite(&trained)?;
         let up = AdapterMessage::encode(trained.vectors())?;
         let adapters = Adapters::from_vectors(up.decode(&trained.lengths())?);
@@ -65,6 +105,7 @@ impl<'a> Turn<'a> {
             ..Traffic::default()
         };
         Ok(Part {
+            device: self.device,
             adapters,
             loss,
             samples,
@@ -75,23 +116,20 @@ impl<'a> Turn<'a> {
     /// The device's side of Algorithm 1.
     fn run_device(self, link: &mut impl Link) -> Result<()> {
         let settings = &self.job.settings;
-        let model = self.job.model;
-        let lengths = vec![settings.lora.parameters(model.linears()); settings.cut];
+        let (model, lora) = (self.job.model, settings.lora);
+        let lengths = vec![lora.parameters(model.linears()); self.job.cut(self.device)];
         let blocks = link.receive_adapter()?.decode(&lengths)?;
-        let rate = settings.lr * settings.decay(self.round);
-        let mut half = DeviceHalf::new(model, settings.lora, &blocks, settings.optimizer, rate)?;
+        let mut half = DeviceHalf::new(model, lora, &blocks, settings.rule())?;
         let (codec, _) = settings.codecs();
-        for (step, batch) in self.batches() {
-            let activation = half.forward(&self.job.train.inputs(&batch)?)?;
-            let frame = self.encode(codec, &activation, seed::UPLINK, step, "the activation")?;
-            let up = ActivationMessage {
-                frame,
-                labels: self.labels(&batch),
-            };
-            let gradient = tensor(&link.exchange(&up)?.frame)?;
-            half.backward(&activation, &gradient)?;
-            self.job.batch_done();
-        }
+        self.each_batch(|batch| {
+            let step = self.step(batch.number, settings.lr);
+            let activation = half.forward(&batch.inputs, step)?;
+            let (direction, name) = (seed::UPLINK, "the activation");
+            let frame = self.encode(codec, &activation, direction, batch.number, name)?;
+            let labels = batch.labels;
+            let reply = link.exchange(&ActivationMessage { frame, labels })?;
+            half.backward(&activation, &self.tensor(&reply.frame)?, step)
+        })?;
         let blocks = half.adapters()?;
         for block in &blocks {
             self.finite(block, "the device's adapter")?;
@@ -99,20 +137,81 @@ impl<'a> Turn<'a> {
         link.send_adapter(&AdapterMessage::encode(blocks.iter().map(Vec::as_slice))?)
     }
 
-    /// The mini-batches of the round with their numbers, newly shuffled in every local epoch.
-    fn batches(self) -> impl Iterator<Item = (u64, Vec<usize>)> + use<'a> {
+    /// Calls `train` with the round's mini-batches, the next one being loaded meanwhile.
+    fn each_batch(self, mut train: impl FnMut(Batch) -> Result<()>) -> Result<()> {
+        std::thread::scope(|scope| {
+            // One batch waits in the channel while the loader makes the one after it.
+            let (send, loaded) = sync_channel(1);
+            scope.spawn(move || {
+                for plan in self.batches() {
+                    let batch = self.load(plan);
+                    let failed = batch.is_err();
+                    // Training that ended early has dropped its side.
+                    if send.send(batch).is_err() || failed {
+                        break;
+                    }
+                }
+            });
+            for batch in loaded {
+                if self.job.stop.load(Ordering::Relaxed) {
+                    return Err(Error::Stopped);
+                }
+                train(batch?)?;
+                (self.job.on_batch)();
+            }
+            Ok(())
+        })
+    }
+
+    /// What the mini-batches of the round hold, newly shuffled in every local epoch.
+    fn batches(self) -> impl Iterator<Item = Plan> + use<'a> {
         let (settings, local) = (&self.job.settings, &self.job.partition[self.device]);
         let epochs = (0..settings.local_epochs as u64).flat_map(move |epoch| {
             let mut order = local.clone();
             order.shuffle(&mut self.rng(&[seed::ORDER, epoch]));
             let batches = order.chunks(settings.batch).map(<[usize]>::to_vec);
-            batches.collect::<Vec<_>>()
+            batches.map(|indices| (epoch, indices)).collect::<Vec<_>>()
         });
-        (0..).zip(epochs)
+        (0..).zip(epochs).map(|(number, (epoch, indices))| Plan {
+            number,
+            epoch,
+            indices,
+        })
     }
 
-    fn labels(self, batch: &[usize]) -> Vec<u32> {
-        batch.iter().map(|&i| self.job.train.label(i)).collect()
+    fn load(self, plan: Plan) -> Result<Batch> {
+        let Plan {
+            number,
+            epoch,
+            indices,
+        } = plan;
+        let data = self.job.train;
+        let seed = seed::derive(self.seed(), &[seed::AUGMENT, epoch]);
+        let inputs = data.training_inputs(&indices, seed)?;
+        Ok(Batch {
+            number,
+            inputs: inputs.to_device(self.job.model.device())?,
+            labels: indices.iter().map(|&i| data.label(i)).collect(),
+        })
+    }
+
+    /// What the step of a mini-batch needs, at this peak learning rate.
+    fn step(self, batch: u64, peak: f64) -> Step {
+        let Settings {
+            schedule, rounds, ..
+        } = self.job.settings;
+        let batches = self.job.batches(self.device) as u64;
+        Step {
+            learning_rate: peak * schedule.factor(self.round, rounds, batch, batches),
+            dropout_seed: seed::derive(self.seed(), &[seed::DROPOUT, batch]),
+        }
+    }
+
+    fn tensor(self, frame: &[u8]) -> Result<Tensor> {
+        let decoded = decode(frame)?;
+        let shape = decoded.shape().to_vec();
+        let device = self.job.model.device();
+        Ok(Tensor::from_vec(decoded.into_data(), shape, device)?)
     }
 
     fn rng(self, key: &[u64]) -> rand_chacha::ChaCha8Rng {
@@ -174,12 +273,11 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(turn: Turn<'a>, start: &Adapters) -> Result<Self> {
         let settings = &turn.job.settings;
-        let (device, server) = start.blocks.split_at(settings.cut);
-        let rate = settings.lr_server * settings.decay(turn.round);
+        let (device, server) = start.blocks.split_at(turn.job.cut(turn.device));
         let (model, lora) = (turn.job.model, settings.lora);
         Ok(Self {
             turn,
-            half: ServerHalf::new(model, lora, server, &start.head, settings.optimizer, rate)?,
+            half: ServerHalf::new(model, lora, server, &start.head, settings.rule())?,
             broadcast: AdapterMessage::encode(device.iter().map(Vec::as_slice))?,
             lengths: device.iter().map(Vec::len).collect(),
             uploaded: Vec::new(),
@@ -195,6 +293,7 @@ impl<'a> Session<'a> {
         let adapters = Adapters { blocks, head };
         self.turn.all_finite(&adapters)?;
         Ok(Part {
+            device: self.turn.device,
             adapters,
             loss: self.loss,
             samples: self.samples,
@@ -209,8 +308,9 @@ impl Link for Session<'_> {
     }
 
     fn exchange(&mut self, up: &ActivationMessage) -> Result<GradientMessage> {
-        let activation = tensor(&up.frame)?;
-        let step = self.half.step(&activation, &up.labels, true)?;
+        let activation = self.turn.tensor(&up.frame)?;
+        let step = self.turn.step(self.step, self.turn.job.settings.lr_server);
+        let step = self.half.step(&activation, &up.labels, true, step)?;
         self.turn.finite(&[step.loss], "the loss")?;
         // The cut is a variable of the graph, so its gradient is there.
         let gradient = step.gradient.ok_or(Error::NoGradient(0))?;
@@ -229,10 +329,4 @@ impl Link for Session<'_> {
         self.uploaded = up.decode(&self.lengths)?;
         Ok(())
     }
-}
-
-fn tensor(frame: &[u8]) -> Result<Tensor> {
-    let decoded = decode(frame)?;
-    let shape = decoded.shape().to_vec();
-    Ok(Tensor::from_vec(decoded.into_data(), shape, &Device::Cpu)?)
 }

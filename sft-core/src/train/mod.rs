@@ -1,46 +1,33 @@
 //! Algorithm 1 and the schemes it is compared with.
 
+mod full;
+mod job;
 mod local;
+mod schedule;
 mod settings;
 
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+pub use job::Job;
+pub use schedule::{Decay, Schedule};
 pub use settings::{Scheme, Settings};
 
-use self::local::{Part, Turn};
+use self::full::FullModel;
+use self::local::{Adapted, Part, Turn};
+use crate::adapter::Targets;
+use crate::evaluate::accuracy_until;
 use crate::parallel::parallel;
-use crate::split::check_head;
-use crate::{Adapters, Data, Error, Head, Model, Result, Traffic, Wireless, accuracy};
-
-/// Everything that a fine-tuning run needs.
-#[derive(Clone, Copy)]
-pub struct Job<'a> {
-    /// The frozen model.
-    pub model: &'a dyn Model,
-    /// The head to start from.
-    pub head: &'a Head,
-    /// The training data of all devices.
-    pub train: &'a dyn Data,
-    /// The indices of each device's examples, as [`Partition::split`](crate::Partition::split)
-    /// gives them.
-    pub partition: &'a [Vec<usize>],
-    /// The data that accuracy is measured on.
-    pub test: &'a dyn Data,
-    /// What to do.
-    pub settings: Settings,
-    /// The devices, the server and the channel, for the modelled delay.
-    pub wireless: &'a Wireless,
-    /// Called after every mini-batch, from any thread.
-    pub on_batch: &'a (dyn Fn() + Sync),
-}
+use crate::{Adapters, DeviceRound, Error, Head, Model, Result, ServerHalf, Traffic, Vit};
 
 /// What a round did; every number is the round's own, not cumulative.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RoundRecord {
     /// From 1.
     pub round: usize,
+    /// The devices that took part, from 0.
+    pub devices: Vec<usize>,
     /// Test accuracy of the aggregated model without compression, a fraction.
     pub accuracy: f64,
     /// Mean training loss over the samples of all devices.
@@ -59,8 +46,11 @@ pub struct RoundRecord {
     pub wall_s: f64,
 }
 
-/// The end of a fine-tuning run.
-#[derive(Clone, Debug)]
+/// A fine-tuning run after any of its rounds.
+///
+/// It is all that the rest of the run depends on: optimizers start anew with each round, and
+/// random streams are keyed by seed, round, device and step.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// The aggregated adapters and head after the last round.
     pub adapters: Adapters,
@@ -68,105 +58,90 @@ pub struct Outcome {
     pub rounds: Vec<RoundRecord>,
 }
 
-impl Job<'_> {
-    /// Mini-batches of one round on all devices.
-    pub fn batches_per_round(&self) -> usize {
-        let Settings {
-            local_epochs,
-            batch,
-            ..
-        } = self.settings;
-        self.partition
-            .iter()
-            .map(|part| local_epochs * part.len().div_ceil(batch))
-            .sum()
-    }
-
-    fn batch_done(&self) {
-        (self.on_batch)();
-    }
-
-    /// Checks that the parts fit together; [`finetune`] does so first.
-    ///
-    /// # Errors
-    /// The first part that does not fit, named.
-    pub fn validate(&self) -> Result<()> {
-        self.settings.validate(self.model.depth())?;
-        let samples = self.train.len();
-        let known = |part: &Vec<usize>| !part.is_empty() && part.iter().all(|&i| i < samples);
-        if self.partition.is_empty() || !self.partition.iter().all(known) {
-            let reason = format!("must give every device some of the {samples} training samples");
-            return Err(Error::argument("partition", reason));
-        }
-        if self.test.is_empty() {
-            return Err(Error::argument("test", "must hold at least one sample"));
-        }
-        check_head(self.model, self.head)?;
-        let (got, classes) = (
-            self.head.classes(),
-            self.train.classes().max(self.test.classes()),
-        );
-        if got != classes {
-            return Err(Error::argument(
-                "head",
-                format!("must have {classes} classes, got {got}"),
-            ));
-        }
-        Ok(())
-    }
-}
-
-/// Fine-tunes by the scheme of the settings; `on_round` sees each round's record.
+/// Fine-tunes by the scheme of the settings, going on from `run`; `on_round` sees the run so far
+/// after every round and may save it.
+///
+/// A run that went on from [`Outcome`] of an earlier one equals, bit for bit, the one that never
+/// stopped. Where [`Job::stop`] was set, the result is what the finished rounds left.
 ///
 /// # Errors
-/// A setting outside its range, or a run that diverges.
-pub fn finetune(job: &Job<'_>, on_round: &mut dyn FnMut(&RoundRecord)) -> Result<Outcome> {
+/// A setting outside its range, a run that diverges, an example that cannot be read, or what
+/// `on_round` returns.
+pub fn finetune(
+    job: &Job<'_>,
+    mut run: Outcome,
+    on_round: &mut dyn FnMut(&Outcome) -> Result<()>,
+) -> Result<Outcome> {
     job.validate()?;
-    let Settings {
-        lora,
-        seed,
-        rounds,
-        threads,
-        ..
-    } = job.settings;
-    let mut adapters = Adapters::new(job.model, lora, job.head.clone(), seed);
-    let mut records = Vec::new();
-    for round in 1..=rounds {
-        let start = Instant::now();
-        let parts = train_round(job, round, &adapters)?;
-        adapters = aggregate(job, &parts);
-        let accuracy = accuracy(job.model, lora, &adapters, job.test, threads)?;
-        let record = record(job, round, accuracy, &parts, start)?;
-        on_round(&record);
-        records.push(record);
-        if job
-            .settings
-            .target_accuracy
-            .is_some_and(|target| accuracy >= target)
-        {
-            break;
+    job.check(&run.adapters)?;
+    while !job.is_finished(&run) {
+        match next_round(job, &mut run) {
+            Ok(()) => on_round(&run)?,
+            Err(Error::Stopped) => break,
+            Err(error) => return Err(error),
         }
     }
-    Ok(Outcome {
-        adapters,
-        rounds: records,
-    })
+    Ok(run)
 }
 
-/// Every device's part of a round, in the order of the devices.
+/// One more round of Algorithm 1, or of what it is compared with.
+fn next_round(job: &Job<'_>, run: &mut Outcome) -> Result<()> {
+    let (start, round) = (Instant::now(), run.rounds.len() + 1);
+    let parts = train_round(job, round, &run.adapters)?;
+    for Part {
+        device,
+        samples,
+        loss,
+        ..
+    } in &parts
+    {
+        tracing::debug!(round, device, samples, loss, "device finished");
+    }
+    let adapters = aggregate(job, &parts);
+    let accuracy = test_accuracy(job, &adapters)?;
+    let record = record(job, round, accuracy, &parts, start)?;
+    tracing::info!(
+        scheme = job.settings.scheme.name(),
+        round,
+        accuracy,
+        loss = record.loss,
+        "round finished"
+    );
+    run.adapters = adapters;
+    run.rounds.push(record);
+    Ok(())
+}
+
+/// Every participant's part of a round, in the order of the devices.
 fn train_round(job: &Job<'_>, round: usize, start: &Adapters) -> Result<Vec<Part>> {
-    let devices = job.partition.len();
+    let devices = job.participants(round);
     let turn = |device| Turn { job, round, device };
-    match job.settings.scheme {
-        Scheme::Sft | Scheme::SftRaw => {
-            parallel(job.settings.threads, devices, |n| turn(n).split(start))
-        }
-        Scheme::FlLora => parallel(job.settings.threads, devices, |n| turn(n).whole(start)),
+    let each = |task: &(dyn Fn(Turn<'_>) -> Result<Part> + Sync)| {
+        parallel(job.settings.threads, devices.len(), |n| {
+            task(turn(devices[n]))
+        })
+    };
+    let Settings { scheme, lora, .. } = job.settings;
+    let rule = job.settings.rule();
+    match scheme {
+        Scheme::Sft | Scheme::SftRaw => each(&|turn| turn.split(start)),
+        Scheme::FlLora => each(&|turn| {
+            turn.whole(start, |start| {
+                let half = ServerHalf::new(job.model, lora, &start.blocks, &start.head, rule)?;
+                Ok(Adapted(job.model, half))
+            })
+        }),
+        Scheme::FlFull => each(&|turn| {
+            let device = job.model.device();
+            turn.whole(start, |start| {
+                FullModel::new(job.own_weights()?, start, rule, device)
+            })
+        }),
         Scheme::Sl => {
-            let mut parts: Vec<Part> = Vec::with_capacity(devices);
-            for n in 0..devices {
+            let mut parts: Vec<Part> = Vec::with_capacity(devices.len());
+            for &device in &devices {
                 let start = parts.last().map_or(start, |part| &part.adapters);
-                parts.push(turn(n).split(start)?);
+                parts.push(turn(device).split(start)?);
             }
             Ok(parts)
         }
@@ -175,11 +150,31 @@ fn train_round(job: &Job<'_>, round: usize, start: &Adapters) -> Result<Vec<Part
 
 /// The adapters after a round: the average, or in SL what the last device left.
 fn aggregate(job: &Job<'_>, parts: &[Part]) -> Adapters {
-    let all = parts.iter().map(|part| &part.adapters);
+    let samples = |part: &Part| job.partition[part.device].len();
     match (job.settings.scheme, parts.last()) {
         (Scheme::Sl, Some(last)) => last.adapters.clone(),
-        _ => fed_avg(all.zip(job.partition).map(|(a, part)| (a, part.len()))),
+        _ => fed_avg(parts.iter().map(|part| (&part.adapters, samples(part)))),
     }
+}
+
+/// Test accuracy of the aggregated model.
+fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
+    let Settings {
+        scheme,
+        lora,
+        threads,
+        ..
+    } = job.settings;
+    if scheme != Scheme::FlFull {
+        return accuracy_until(job.model, lora, adapters, job.test, threads, job.stop);
+    }
+    let base = job.own_weights()?;
+    let model = Vit::new(&base.config, &full::weights(base, &adapters.blocks)?)?;
+    let head = adapters.head.clone();
+    let blocks = vec![Vec::new(); model.depth()];
+    let plain = Adapters { blocks, head };
+    let lora = lora.with_targets(Targets::NONE);
+    accuracy_until(&model, lora, &plain, job.test, threads, job.stop)
 }
 
 /// The average of adapters weighted by numbers of samples: FedAvg, (7) and (8).
@@ -221,18 +216,24 @@ fn record(
     parts: &[Part],
     start: Instant,
 ) -> Result<RoundRecord> {
-    let traffic: Vec<Traffic> = parts.iter().map(|part| part.traffic).collect();
-    let total: Traffic = traffic.iter().copied().sum();
+    let total: Traffic = parts.iter().map(|part| part.traffic).sum();
+    let shares = parts.iter().map(|part| DeviceRound {
+        device: part.device,
+        cut: job.cut(part.device),
+        traffic: part.traffic,
+    });
+    let shares: Vec<_> = shares.collect();
     let samples: usize = parts.iter().map(|part| part.samples).sum();
     Ok(RoundRecord {
         round,
+        devices: parts.iter().map(|part| part.device).collect(),
         accuracy,
         loss: parts.iter().map(|part| part.loss).sum::<f64>() / samples as f64,
         bytes_up: total.up,
         bytes_down: total.down,
         adapter_bytes_up: total.adapter_up,
         adapter_bytes_down: total.adapter_down,
-        delay_s: job.wireless.delay_s(&job.settings, round, &traffic)?,
+        delay_s: job.wireless.delay_s(&job.settings, round, &shares)?,
         wall_s: start.elapsed().as_secs_f64(),
     })
 }

@@ -2,9 +2,10 @@
 
 use std::str::FromStr;
 
-use sft_compress::Codec;
+use sft_compress::{Codec, Range};
 
-use crate::{Error, Lora, Optimizer, Result};
+use super::{Decay, Schedule};
+use crate::{Error, Lora, Optimizer, Result, Rule};
 
 /// How devices and server share the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +18,24 @@ pub enum Scheme {
     Sl,
     /// Federated learning with LoRA: the whole model on every device.
     FlLora,
+    /// Federated learning of all parameters, as the paper's first baseline.
+    FlFull,
 }
 
 impl Scheme {
     /// Every scheme, in the order of the paper's comparison.
-    pub const ALL: [Self; 4] = [Self::Sft, Self::SftRaw, Self::Sl, Self::FlLora];
+    pub const ALL: [Self; 5] = [
+        Self::Sft,
+        Self::SftRaw,
+        Self::Sl,
+        Self::FlLora,
+        Self::FlFull,
+    ];
+
+    /// Whether the model is split between device and server.
+    pub fn is_split(self) -> bool {
+        !matches!(self, Self::FlLora | Self::FlFull)
+    }
 
     /// The scheme's name in files and flags.
     pub fn name(self) -> &'static str {
@@ -30,6 +44,7 @@ impl Scheme {
             Self::SftRaw => "sft-raw",
             Self::Sl => "sl",
             Self::FlLora => "fl-lora",
+            Self::FlFull => "fl-full",
         }
     }
 }
@@ -39,7 +54,7 @@ impl FromStr for Scheme {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let scheme = Self::ALL.into_iter().find(|scheme| scheme.name() == text);
-        scheme.ok_or_else(|| "expected sft, sft-raw, sl or fl-lora".into())
+        scheme.ok_or_else(|| "expected sft, sft-raw, sl, fl-lora or fl-full".into())
     }
 }
 
@@ -48,9 +63,9 @@ impl FromStr for Scheme {
 pub struct Settings {
     /// Who does what.
     pub scheme: Scheme,
-    /// Blocks on the device (`l`), 1..L; ignored by FL.
+    /// Blocks on the device (`l`), 1..L; ignored by FL, overruled by [`Job::device_cuts`](crate::Job::device_cuts).
     pub cut: usize,
-    /// Rank and scale of the adapters (`r`).
+    /// Rank (`r`), scale, targets and dropout of the adapters; ignored by [`Scheme::FlFull`].
     pub lora: Lora,
     /// How activations go up; used by [`Scheme::Sft`].
     pub activation: Codec,
@@ -64,12 +79,16 @@ pub struct Settings {
     pub batch: usize,
     /// The rule of (5) and (6).
     pub optimizer: Optimizer,
-    /// The device's rate in round 1 (`ε_u`).
+    /// The largest norm of a half's whole gradient; device and server clip their own.
+    pub clip_norm: Option<f64>,
+    /// The device's peak rate (`ε_u`).
     pub lr: f64,
-    /// The server's rate in round 1 (`ε_s`).
+    /// The server's peak rate (`ε_s`).
     pub lr_server: f64,
-    /// The factor on both rates from round to round.
-    pub lr_decay: f64,
+    /// How both rates change over the run.
+    pub schedule: Schedule,
+    /// The fraction of the devices that take part in a round, in (0, 1]; at least one does.
+    pub participation: f64,
     /// Stop after the first round whose test accuracy reaches this fraction.
     pub target_accuracy: Option<f64>,
     /// The seed of everything random.
@@ -79,6 +98,35 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What `vit_finetune` does by default, for a scheme and a common cut layer: 8 rounds of
+    /// AdamW at 3e-3, batches of 16, adapters of rank 8, activations at keep 0.5 on 4 levels,
+    /// gradients at keep 0.05 on 4 levels, seed 1, one thread.
+    ///
+    /// # Errors
+    /// None: every default is in its range.
+    pub fn new(scheme: Scheme, cut: usize) -> Result<Self> {
+        let codec = |keep| Ok::<_, Error>(Codec::paper(keep, 4)?.with_range(Range::Row));
+        Ok(Self {
+            scheme,
+            cut,
+            lora: Lora::new(8, 8.0)?,
+            activation: codec(0.5)?,
+            gradient: codec(0.05)?,
+            rounds: 8,
+            local_epochs: 1,
+            batch: 16,
+            optimizer: Optimizer::adamw(),
+            clip_norm: None,
+            lr: 3e-3,
+            lr_server: 3e-3,
+            schedule: Schedule::new(Decay::Exponential(0.998)),
+            participation: 1.0,
+            target_accuracy: None,
+            seed: 1,
+            threads: 1,
+        })
+    }
+
     /// Checks every number against its range, for a model of `depth` blocks.
     pub(crate) fn validate(&self, depth: usize) -> Result<()> {
         let counts = [
@@ -90,45 +138,55 @@ impl Settings {
         for (name, count) in counts {
             require(count >= 1, name, count, "at least 1")?;
         }
-        let split = self.scheme != Scheme::FlLora;
-        let cuts = format!(
-            "in 1..={} for a model of {depth} blocks",
-            depth.saturating_sub(1)
-        );
-        require(
-            !split || (1..depth).contains(&self.cut),
-            "cut",
-            self.cut,
-            &cuts,
-        )?;
+        self.validate_cut("cut", self.cut, depth)?;
         let rates = [("lr", self.lr), ("lr_server", self.lr_server)];
         for (name, rate) in rates {
             require(rate.is_finite() && rate > 0.0, name, rate, "positive")?;
         }
-        let decay = self.lr_decay;
-        require(decay > 0.0 && decay <= 1.0, "lr_decay", decay, "in (0, 1]")?;
-        if let Optimizer::Sgd { momentum } = self.optimizer {
-            require(
-                (0.0..1.0).contains(&momentum),
-                "momentum",
+        self.schedule.validate(self.rounds)?;
+        let weight_decay = match self.optimizer {
+            Optimizer::Sgd {
                 momentum,
-                "in [0, 1)",
-            )?;
+                weight_decay,
+            } => {
+                let holds = (0.0..1.0).contains(&momentum);
+                require(holds, "momentum", momentum, "in [0, 1)")?;
+                weight_decay
+            }
+            Optimizer::AdamW { weight_decay } => weight_decay,
+        };
+        let holds = weight_decay.is_finite() && weight_decay >= 0.0;
+        require(holds, "weight_decay", weight_decay, "at least 0")?;
+        if let Some(norm) = self.clip_norm {
+            let holds = norm.is_finite() && norm > 0.0;
+            require(holds, "clip_norm", norm, "positive")?;
         }
-        if let Some(target) = self.target_accuracy {
-            require(
-                target > 0.0 && target <= 1.0,
-                "target_accuracy",
-                target,
-                "in (0, 1]",
-            )?;
+        let fractions = [
+            ("participation", Some(self.participation)),
+            ("target_accuracy", self.target_accuracy),
+        ];
+        for (name, fraction) in fractions {
+            let fraction = fraction.unwrap_or(1.0);
+            let holds = fraction > 0.0 && fraction <= 1.0;
+            require(holds, name, fraction, "in (0, 1]")?;
         }
         Ok(())
     }
 
-    /// The factor on the learning rates in a round, counted from 1.
-    pub(crate) fn decay(&self, round: usize) -> f64 {
-        (1..round).fold(1.0, |factor, _| factor * self.lr_decay)
+    /// Checks a cut layer, where the scheme has one.
+    pub(crate) fn validate_cut(&self, name: &'static str, cut: usize, depth: usize) -> Result<()> {
+        let last = depth.saturating_sub(1);
+        let accepted = format!("in 1..={last} for a model of {depth} blocks");
+        let holds = !self.scheme.is_split() || (1..depth).contains(&cut);
+        require(holds, name, cut, &accepted)
+    }
+
+    /// What turns gradients into updates.
+    pub(crate) fn rule(&self) -> Rule {
+        Rule {
+            optimizer: self.optimizer,
+            clip_norm: self.clip_norm,
+        }
     }
 
     /// The codecs for activations and gradients that the scheme really uses.
@@ -140,7 +198,7 @@ impl Settings {
     }
 }
 
-fn require(
+pub(super) fn require(
     holds: bool,
     argument: &'static str,
     value: impl std::fmt::Display,

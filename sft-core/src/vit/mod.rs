@@ -8,14 +8,16 @@ mod pretrained;
 mod stem;
 mod weights;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 pub use config::VitConfig;
 pub use plain::PlainVit;
 pub use pretrained::Pretrained;
 pub use weights::VitWeights;
 
-use self::config::block_path;
+pub(crate) use self::config::block_path;
+pub(crate) use self::names::as_checkpoint;
+
 use self::features::FeatureNorm;
 use self::stem::Stem;
 use crate::block::{BlockWeights, FrozenBlock, Linear, Norm};
@@ -69,6 +71,10 @@ impl Model for Vit {
 
     fn head_path(&self) -> &'static str {
         "classifier"
+    }
+
+    fn device(&self) -> &Device {
+        &Device::Cpu
     }
 
     fn embed(&self, input: &Tensor) -> Result<Tensor> {

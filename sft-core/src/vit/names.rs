@@ -8,7 +8,7 @@ use super::VitConfig;
 
 /// Renames parameters to those of Hugging Face's checkpoints and splits timm's fused qkv;
 /// what has another name passes unchanged.
-pub(super) fn as_checkpoint(
+pub(crate) fn as_checkpoint(
     tensors: HashMap<String, Tensor>,
 ) -> Result<HashMap<String, Tensor>, String> {
     let mut renamed = HashMap::with_capacity(tensors.len());

@@ -3,9 +3,10 @@
 //! Slower and larger than [`Vit`](super::Vit), but differentiable in every
 //! weight: it pre-trains models, and it is what the block engine is tested against.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 
 use super::{Stem, VitConfig, VitWeights, config::block_path};
+use crate::adapter::Dropout;
 use crate::{LinearSpec, Lora, Model};
 
 /// A vision transformer whose weights may be candle variables.
@@ -68,6 +69,10 @@ impl Model for PlainVit {
         "classifier"
     }
 
+    fn device(&self) -> &Device {
+        self.norm.gain.device()
+    }
+
     fn embed(&self, input: &Tensor) -> Result<Tensor> {
         self.stem.embed(input)
     }
@@ -107,6 +112,22 @@ impl Norm {
     }
 }
 
+/// One linear layer's adapter.
+#[derive(Clone)]
+struct Pair {
+    a: Tensor,
+    b: Tensor,
+    scale: f64,
+    dropout: Option<Dropout>,
+}
+
+/// The factors of a mask, of the shape of `x`.
+fn mask(dropout: Dropout, x: &Tensor) -> Result<Tensor> {
+    let mut factors = vec![1.0; x.elem_count()];
+    dropout.apply(&mut factors);
+    Tensor::from_vec(factors, x.shape(), x.device())
+}
+
 #[derive(Clone, Debug)]
 struct Linear {
     weight: Tensor,
@@ -114,14 +135,24 @@ struct Linear {
 }
 
 impl Linear {
-    fn forward(&self, x: &Tensor, lora: Option<(Tensor, Tensor, f64)>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, lora: Option<Pair>) -> Result<Tensor> {
         let (batch, tokens, inputs) = x.dims3()?;
         let x = x.reshape((batch * tokens, inputs))?;
         let mut y = x.matmul(&self.weight.t()?)?;
         if let Some(bias) = &self.bias {
             y = y.broadcast_add(bias)?;
         }
-        if let Some((a, b, scale)) = lora {
+        if let Some(Pair {
+            a,
+            b,
+            scale,
+            dropout,
+        }) = lora
+        {
+            let x = match dropout {
+                Some(dropout) => (&x * mask(dropout, &x)?)?,
+                None => x,
+            };
             y = (y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * scale)?)?;
         }
         y.reshape((batch, tokens, ()))
@@ -166,27 +197,30 @@ impl Block {
         &x + linear(5, &linear(4, &normed)?.gelu_erf()?)?
     }
 
-    /// `A`, `B` and the scale of each linear.
-    fn pairs(
-        &self,
-        adapter: Option<(&Tensor, Lora)>,
-    ) -> Result<Vec<Option<(Tensor, Tensor, f64)>>> {
+    /// The adapter of each linear.
+    fn pairs(&self, adapter: Option<(&Tensor, Lora)>) -> Result<Vec<Option<Pair>>> {
+        let Some((adapter, lora)) = adapter else {
+            return Ok(vec![None; self.linears.len()]);
+        };
         let mut start = 0;
-        let mut part = |adapter: &Tensor, rows: usize, cols: usize| {
+        let mut part = |rows: usize, cols: usize| {
             let part = adapter.narrow(0, start, rows * cols)?.reshape((rows, cols));
             start += rows * cols;
             part
         };
-        let pair = |(spec, _): &(LinearSpec, Linear)| {
-            adapter
-                .map(|(adapter, lora)| {
-                    let a = part(adapter, lora.rank(), spec.inputs)?;
-                    let b = part(adapter, spec.outputs, lora.rank())?;
-                    Ok((a, b, lora.scale()))
-                })
-                .transpose()
+        let pair = |(i, (spec, _)): (usize, &(LinearSpec, Linear))| {
+            let rank = lora.rank_of(i);
+            if rank == 0 {
+                return Ok(None);
+            }
+            Ok(Some(Pair {
+                a: part(rank, spec.inputs)?,
+                b: part(spec.outputs, rank)?,
+                scale: lora.scale(),
+                dropout: lora.mask(i),
+            }))
         };
-        self.linears.iter().map(pair).collect()
+        self.linears.iter().enumerate().map(pair).collect()
     }
 
     /// Multi-head attention of `[B, S, D]` tensors.

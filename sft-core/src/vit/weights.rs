@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::VitConfig;
 
@@ -26,6 +26,26 @@ impl VitWeights {
             .map(take)
             .collect::<Result<_, _>>()
             .map(Self)
+    }
+
+    /// The same parameters on another device.
+    ///
+    /// # Errors
+    /// A device that has no room for them.
+    pub fn to_device(&self, device: &Device) -> candle_core::Result<Self> {
+        let moved =
+            |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(device)?));
+        self.0
+            .iter()
+            .map(moved)
+            .collect::<candle_core::Result<_>>()
+            .map(Self)
+    }
+
+    /// The values of every parameter, in the order of the configuration's list.
+    pub(crate) fn vectors(&self, config: &VitConfig) -> candle_core::Result<Vec<Vec<f32>>> {
+        let values = |(name, _): (String, _)| self.get(&name).flatten_all()?.to_vec1();
+        config.parameters().into_iter().map(values).collect()
     }
 
     /// A parameter that the configuration lists.

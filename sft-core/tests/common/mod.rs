@@ -1,16 +1,20 @@
 //! A tiny random model and data that it can learn.
 #![allow(dead_code, unreachable_pub)]
+// Settings are written where they are used.
+#![allow(clippy::large_types_passed_by_value)]
 
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use sft_compress::Codec;
 use sft_core::{
-    Channel, Data, Head, Job, Lora, Optimizer, Scheme, Settings, Vit, VitConfig, VitWeights,
-    Wireless,
+    Channel, Data, Decay, Head, ImageInput, Job, Lora, Optimizer, Outcome, Pretrained, Result,
+    Schedule, Scheme, Settings, Vit, VitConfig, VitWeights, Wireless, finetune,
 };
 
 pub fn config() -> VitConfig {
@@ -66,6 +70,28 @@ pub fn vit(config: &VitConfig) -> Vit {
     Vit::new(config, &weights(config, 7)).unwrap()
 }
 
+/// The weights of [`vit`] as a file would give them.
+pub fn base(config: &VitConfig) -> Pretrained {
+    Pretrained {
+        config: config.clone(),
+        weights: weights(config, 7),
+        head: None,
+        input: ImageInput {
+            side: config.image_size,
+            mean: vec![0.5; config.num_channels],
+            std: vec![0.5; config.num_channels],
+        },
+    }
+}
+
+/// Never set.
+pub static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// The whole run of a job.
+pub fn run(job: &Job<'_>) -> Result<Outcome> {
+    finetune(job, job.start()?, &mut |_| Ok(()))
+}
+
 /// Inputs of a model as they are.
 pub struct InMemory {
     pub inputs: Tensor,
@@ -107,8 +133,8 @@ impl Data for InMemory {
 
     fn inputs(&self, indices: &[usize]) -> Result<Tensor> {
         let indices: Vec<u32> = indices.iter().map(|&i| i as u32).collect();
-        self.inputs
-            .index_select(&Tensor::new(indices, &Device::Cpu)?, 0)
+        let indices = Tensor::new(indices, &Device::Cpu)?;
+        Ok(self.inputs.index_select(&indices, 0)?)
     }
 }
 
@@ -122,10 +148,12 @@ pub fn settings(scheme: Scheme) -> Settings {
         rounds: 2,
         local_epochs: 2,
         batch: 4,
-        optimizer: Optimizer::Sgd { momentum: 0.9 },
+        optimizer: Optimizer::sgd(0.9),
         lr: 0.02,
         lr_server: 0.03,
-        lr_decay: 0.9,
+        schedule: Schedule::new(Decay::Exponential(0.9)),
+        clip_norm: None,
+        participation: 1.0,
         target_accuracy: None,
         seed: 3,
         threads: 2,
@@ -135,6 +163,7 @@ pub fn settings(scheme: Scheme) -> Settings {
 /// Everything a job borrows.
 pub struct Bench {
     pub vit: Vit,
+    pub base: Pretrained,
     pub head: Head,
     pub train: InMemory,
     pub test: InMemory,
@@ -165,6 +194,7 @@ impl Bench {
         let model = config.transformer(classes, settings.lora.rank());
         Self {
             vit: vit(&config),
+            base: base(&config),
             head: Head::new(classes, config.hidden_size, 5),
             train,
             test,
@@ -177,13 +207,45 @@ impl Bench {
     pub fn job(&self) -> Job<'_> {
         Job {
             model: &self.vit,
+            base: Some(&self.base),
             head: &self.head,
             train: &self.train,
             partition: &self.partition,
+            device_cuts: None,
             test: &self.test,
             settings: self.settings,
             wireless: &self.wireless,
             on_batch: &|| (),
+            stop: &NEVER,
         }
+    }
+
+    /// The whole run from its start.
+    pub fn run(&self) -> Result<Outcome> {
+        run(&self.job())
+    }
+}
+
+/// A folder of its own that goes away with the test.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("sft-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    /// Writes a file, and the folders above it.
+    pub fn write(&self, name: &str, bytes: &[u8]) {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 pub(crate) mod joint;
+pub(crate) mod system;
 
 use sft_opt::{Problem, Regime, Solution};
 

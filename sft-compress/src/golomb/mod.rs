@@ -1,112 +1,19 @@
+//! Golomb codes of non-negative integers, and sections of them.
+
+/// One code.
+mod code;
+/// Which code is the shortest for given values.
+mod histogram;
+/// Reading several values at once.
+mod pack;
+
 use crate::bits::{BitReader, BitWriter};
 use crate::bytes::{ByteReader, put_varint};
 use crate::error::{Error, Result};
 
-/// The Golomb code of divisor `m ≥ 1`: quotient in unary, remainder in
-/// truncated binary.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Golomb {
-    m: u32,
-    /// Length of a short remainder; a long one has a bit more.
-    short_bits: u32,
-    /// Number of short remainders.
-    short_count: u32,
-}
-
-impl Golomb {
-    fn new(m: u32) -> Self {
-        let short_bits = m.ilog2();
-        let short_count = (1_u64 << (short_bits + 1)) - u64::from(m);
-        Self {
-            m,
-            short_bits,
-            short_count: short_count as u32,
-        }
-    }
-
-    /// The length of the code of `value`.
-    fn bits(self, value: u32) -> u64 {
-        let long = value % self.m >= self.short_count;
-        u64::from(value / self.m) + 1 + u64::from(self.short_bits) + u64::from(long)
-    }
-
-    fn write(self, out: &mut BitWriter, value: u32) {
-        out.write_unary(value / self.m);
-        let (remainder, bits) = self.remainder(value);
-        out.write(remainder, bits);
-    }
-
-    /// The code of the remainder of `value` and its length.
-    ///
-    /// A long remainder's last bit comes behind the others, so that a reader
-    /// sees first whether it is long.
-    fn remainder(self, value: u32) -> (u32, u32) {
-        let remainder = value % self.m;
-        if remainder < self.short_count {
-            return (remainder, self.short_bits);
-        }
-        let long = remainder + self.short_count;
-        (
-            long >> 1 | (long & 1) << self.short_bits,
-            self.short_bits + 1,
-        )
-    }
-
-    /// The next value, which may be too large for any use.
-    fn read(self, bits: &mut BitReader<'_>) -> Result<u64> {
-        let (peeked, available) = bits.peek();
-        let zeros = peeked.trailing_zeros();
-        if zeros + 2 + self.short_bits > available {
-            return self.read_slowly(bits);
-        }
-        let peeked = peeked >> zeros >> 1;
-        let prefix = peeked & ((1 << self.short_bits) - 1);
-        let last = peeked >> self.short_bits & 1;
-        // Whether it is long is a coin toss, so this avoids a branch.
-        let long = u64::from(prefix >= u64::from(self.short_count));
-        let remainder =
-            prefix.wrapping_add(long * (prefix + last).wrapping_sub(self.short_count.into()));
-        bits.consume(zeros + 1 + self.short_bits + long as u32);
-        Ok(u64::from(zeros) * u64::from(self.m) + remainder)
-    }
-
-    /// The value at the front of a string of bits, of which the highest one
-    /// only marks the end, and the length of its code; none if it ends before.
-    fn in_string(self, string: u32) -> Option<(u16, u8)> {
-        let available = string.ilog2();
-        let zeros = string.trailing_zeros();
-        if zeros + 1 + self.short_bits > available {
-            return None;
-        }
-        let string = string >> zeros >> 1;
-        let prefix = string & ((1 << self.short_bits) - 1);
-        let long = prefix >= self.short_count;
-        let bits = zeros + 1 + self.short_bits + u32::from(long);
-        if bits > available {
-            return None;
-        }
-        let last = string >> self.short_bits & 1;
-        let remainder = if long {
-            2 * prefix + last - self.short_count
-        } else {
-            prefix
-        };
-        Some(((zeros * self.m + remainder) as u16, bits as u8))
-    }
-
-    /// [`read`](Self::read) of a long code or near the end of the section.
-    #[cold]
-    fn read_slowly(self, bits: &mut BitReader<'_>) -> Result<u64> {
-        let quotient = bits.read_unary()?;
-        let mut remainder = u64::from(bits.read(self.short_bits)?);
-        if remainder >= u64::from(self.short_count) {
-            remainder = 2 * remainder + u64::from(bits.read(1)?) - u64::from(self.short_count);
-        }
-        Ok(quotient
-            .saturating_mul(u64::from(self.m))
-            .saturating_add(remainder))
-    }
-}
+use code::Golomb;
+use histogram::Histogram;
+use pack::{PACKED, PackTable};
 
 /// Values below this have their codes in a table.
 const SMALL: usize = 256;
@@ -164,54 +71,6 @@ pub(crate) fn write_section(
         table.write(&mut bits, value);
     }
     *out = bits.finish();
-}
-
-/// The multiset of values, with the small and frequent ones counted.
-struct Histogram<'a> {
-    counts: [u32; SMALL],
-    large: &'a [u32],
-    max: u32,
-}
-
-impl<'a> Histogram<'a> {
-    fn new(values: impl Iterator<Item = u32>, large: &'a mut Vec<u32>) -> Self {
-        // In two parts, as counting the same value twice in a row is slow.
-        let mut counts = [[0; SMALL]; 2];
-        large.clear();
-        for (i, value) in values.enumerate() {
-            match counts[i % 2].get_mut(value as usize) {
-                Some(count) => *count += 1,
-                None => large.push(value),
-            }
-        }
-        let [first, second] = counts;
-        let counts: [u32; SMALL] = std::array::from_fn(|value| first[value] + second[value]);
-        let small = counts.iter().rposition(|&count| count > 0).unwrap_or(0);
-        let max = large.iter().copied().max().unwrap_or(small as u32);
-        Self { counts, large, max }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.large.is_empty() && self.counts == [0; SMALL]
-    }
-
-    /// The code with the fewest bits in total; of equals that of the smallest divisor.
-    fn best_code(&self) -> Golomb {
-        (0..31)
-            .flat_map(|k| [1 << k, (3 << k) / 2])
-            .take_while(|&m| m / 2 <= self.max)
-            .map(Golomb::new)
-            .min_by_key(|&code| self.total_bits(code))
-            .unwrap_or(Golomb::new(1))
-    }
-
-    fn total_bits(&self, code: Golomb) -> u64 {
-        let small = (0..=self.max)
-            .zip(&self.counts)
-            .map(|(value, &count)| u64::from(count) * code.bits(value));
-        let large = self.large.iter().map(|&value| code.bits(value));
-        small.chain(large).sum()
-    }
 }
 
 /// Reads the values of a section one by one.
@@ -307,63 +166,6 @@ impl<'a> SectionReader<'a> {
 
 fn behind_the_last() -> Error {
     Error::corrupt("a position lies behind the last element")
-}
-
-/// Values that one look into a [`PackTable`] may read.
-const PACKED: usize = 3;
-
-/// Some values whose codes lie one behind the other.
-#[derive(Clone, Copy, Default)]
-struct Pack {
-    /// How many, 0 if the first code is too long.
-    count: u8,
-    /// The length of their codes.
-    bits: u8,
-    /// The values and one for each.
-    sum: u16,
-    /// The same before each value, and the value.
-    before: [u16; PACKED],
-}
-
-/// The values at the front of all strings of a few bits.
-struct PackTable {
-    packs: [Pack; Self::ENTRIES],
-}
-
-impl PackTable {
-    const BITS: u32 = 10;
-    const ENTRIES: usize = 1 << Self::BITS;
-
-    fn new(code: Golomb) -> Self {
-        let mut packs = [Pack::default(); Self::ENTRIES];
-        for (string, pack) in packs.iter_mut().enumerate() {
-            let mut rest = string;
-            while usize::from(pack.count) < PACKED {
-                // A one above marks where the string ends.
-                let ended = rest | 1 << (Self::BITS - u32::from(pack.bits));
-                let Some((value, bits)) = code.in_string(ended as u32) else {
-                    break;
-                };
-                pack.before[usize::from(pack.count)] = pack.sum + value;
-                pack.sum += value + 1;
-                (pack.count, pack.bits) = (pack.count + 1, pack.bits + bits);
-                rest >>= bits;
-            }
-        }
-        Self { packs }
-    }
-
-    /// The values that come next; none near the end of the bits.
-    #[inline]
-    fn next(&self, bits: &mut BitReader<'_>) -> Option<Pack> {
-        let (peeked, available) = bits.peek();
-        if available < Self::BITS {
-            return None;
-        }
-        let pack = self.packs[peeked as usize % Self::ENTRIES];
-        bits.consume(pack.bits.into());
-        Some(pack)
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,394 @@
+//! `vit_finetune --auto`: cut, kept fraction and levels by the cost model instead of by hand.
+//!
+//! Every cut layer is a problem of its own: the rates of the codec are measured on the model's
+//! own activations and gradients at that cut, then [`sft_opt::optimize`] is exact. The best cut wins.
+
+use std::fmt;
+
+use candle_core::Tensor;
+use sft_compress::{Codec, RateTable, TensorView};
+use sft_core::{
+    Adapters, Data, DeviceHalf, Error, Head, Model, Result, Scheme, ServerHalf, Step, Wireless,
+};
+use sft_opt::{
+    Compression, Configuration, Constraint, CutOption, JointProblem, Link, Outcome, Problem, Rate,
+    RateGrid, allocate_bandwidth, optimize,
+};
+
+use crate::flags::Flags;
+use crate::surface::Surface;
+
+/// Elements of an activation that the rates are measured on, about.
+const SAMPLED_ELEMENTS: usize = 1 << 18;
+/// Kept fractions that rates are measured at, inside the range of the surface.
+const KEEPS: [f64; 12] = [
+    0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0,
+];
+/// The paper's fixed setting: cut after block 5 of 12, 20 % kept, 3 bits, in both directions.
+const PAPER_CUT: (usize, usize) = (5, 12);
+const PAPER_KEEP: f64 = 0.2;
+const PAPER_BITS: u32 = 3;
+
+/// What there is to choose for.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    /// The model.
+    pub model: &'a dyn Model,
+    /// The head to start from.
+    pub head: &'a Head,
+    /// The training data of all devices.
+    pub train: &'a dyn Data,
+    /// The devices and the channel.
+    pub wireless: &'a Wireless,
+}
+
+/// One cut layer with its best setting.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The cut layer.
+    pub cut: usize,
+    /// The best setting, or what rules the cut out.
+    pub best: Outcome<Configuration>,
+}
+
+/// The choice and the reasons for it.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// The best configuration.
+    pub best: Configuration,
+    /// Every cut layer.
+    pub candidates: Vec<Candidate>,
+    /// Cut layer, accuracy and delay of the paper's fixed setting, by the same model.
+    pub paper: (usize, f64, f64),
+    /// Accuracy that was asked for.
+    pub accuracy_min: f64,
+    /// Kept fractions that the surface covers.
+    pub keep_range: (f64, f64),
+    /// Samples that the rates were measured on.
+    pub samples: usize,
+}
+
+/// Chooses cut, kept fraction and levels of the activation; the gradient's codec stays.
+///
+/// Delays are those of a round after the first, over links at their mean and without labels.
+///
+/// # Errors
+/// Data other than the digits without a surface of their own, a surface that cannot be read, a
+/// flag outside its range, and an accuracy or a memory that no setting meets.
+pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
+    let surface = surface(flags)?;
+    let accuracy_min = surface.raw_accuracy - flags.accuracy_drop;
+    let samples = sample_size(flags, task)?;
+    let system = task.wireless.system();
+    let links = system.links();
+    let mut problem = system.joint_problem(&links, false)?;
+    problem.memory_max_bytes.fill(memory_bytes(flags)?);
+    let (mut candidates, mut paper) = (Vec::new(), (0, f64::NAN, f64::NAN));
+    let paper_cut = (PAPER_CUT.0 * task.model.depth() / PAPER_CUT.1).max(1);
+    for option in std::mem::take(&mut problem.cuts) {
+        let cut = option.cut;
+        let tensors = Tensors::at(flags, task, cut, samples)?;
+        if cut == paper_cut {
+            let accuracy = surface.fit.accuracy.at(PAPER_KEEP, PAPER_BITS.into());
+            let tau_s = paper_delay(flags, &problem, &option, &links, &tensors)?;
+            paper = (cut, accuracy, tau_s);
+        }
+        let compression = compression(flags, &surface, accuracy_min, &tensors)?;
+        let one = with_cut(&problem, option, &links, tensors.gradient_rate(flags)?);
+        let best = optimize(&one, &compression)?;
+        candidates.push(Candidate { cut, best });
+    }
+    Ok(Choice {
+        best: best(&candidates, |_| true).ok_or_else(|| no_choice(&candidates, accuracy_min))?,
+        candidates,
+        paper,
+        accuracy_min,
+        keep_range: surface.keep_range(),
+        samples,
+    })
+}
+
+fn best(candidates: &[Candidate], wanted: impl Fn(usize) -> bool) -> Option<Configuration> {
+    (candidates.iter())
+        .filter(|candidate| wanted(candidate.cut))
+        .filter_map(|candidate| candidate.best.clone().optimal())
+        .min_by(|a, b| a.tau_s.total_cmp(&b.tau_s))
+}
+
+/// The first constraint that no cut meets, as a mistake in the flag that sets it.
+fn no_choice(candidates: &[Candidate], accuracy_min: f64) -> Error {
+    let accuracy =
+        |candidate: &Candidate| matches!(candidate.best.constraint(), Some(Constraint::Accuracy));
+    if candidates.iter().any(accuracy) {
+        let percent = 100.0 * accuracy_min;
+        let reason =
+            format!("must leave an accuracy that the surface reaches, it does not {percent:.1} %");
+        return Error::argument("accuracy_drop", reason);
+    }
+    Error::argument("device_memory_mib", "must fit the model cut after block 1")
+}
+
+fn surface(flags: &Flags) -> Result<Surface> {
+    let embedded = flags.data.starts_with("digits") && flags.model.is_none();
+    if flags.surface.is_none() && !embedded {
+        let reason =
+            "is needed with --auto: the embedded one is that of the embedded model and data";
+        return Err(Error::argument("surface", reason));
+    }
+    let drop = flags.accuracy_drop;
+    if !(0.0..1.0).contains(&drop) {
+        return Err(Error::argument(
+            "accuracy_drop",
+            format!("must be in [0, 1), got {drop}"),
+        ));
+    }
+    Surface::open(flags.surface.as_deref())
+}
+
+fn memory_bytes(flags: &Flags) -> Result<f64> {
+    let mib = flags.device_memory_mib;
+    if mib > 0.0 && mib.is_finite() {
+        return Ok(mib * 1024.0 * 1024.0);
+    }
+    let reason = format!("must be positive, got {mib}");
+    Err(Error::argument("device_memory_mib", reason))
+}
+
+/// Images that the rates are measured on.
+fn sample_size(flags: &Flags, task: Task<'_>) -> Result<usize> {
+    let one = task.model.embed(&task.train.inputs(&[0])?)?.elem_count();
+    let most = flags.batch.min(task.train.len());
+    Ok((SAMPLED_ELEMENTS / one).clamp(1, most))
+}
+
+/// Activation and gradient at one cut layer, before training.
+struct Tensors {
+    activation: Vec<f32>,
+    gradient: Vec<f32>,
+    shape: Vec<usize>,
+}
+
+impl Tensors {
+    fn at(flags: &Flags, task: Task<'_>, cut: usize, samples: usize) -> Result<Self> {
+        let settings = flags.settings(Scheme::Sft)?;
+        let (lora, optimizer) = (settings.lora, settings.optimizer);
+        let Adapters { blocks, head } =
+            Adapters::new(task.model, lora, task.head.clone(), settings.seed);
+        let (device, server) = blocks.split_at(cut);
+        let device = DeviceHalf::new(task.model, lora, device, optimizer)?;
+        let mut server = ServerHalf::new(task.model, lora, server, &head, optimizer)?;
+        let step = Step {
+            learning_rate: settings.lr,
+            dropout_seed: settings.seed,
+        };
+        let all = task.train.len();
+        let images: Vec<usize> = (0..samples).map(|i| i * all / samples).collect();
+        let labels: Vec<u32> = images.iter().map(|&i| task.train.label(i)).collect();
+        let activation = device.forward(&task.train.inputs(&images)?, step)?.detach();
+        let done = server.step(&activation, &labels, true, step)?;
+        let gradient = done.gradient.ok_or(Error::NoGradient(0))?;
+        let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+        Ok(Self {
+            activation: values(&activation)?,
+            gradient: values(&gradient)?,
+            shape: activation.dims().to_vec(),
+        })
+    }
+
+    /// The gradient's bits over its raw bits, by its own flags.
+    fn gradient_rate(&self, flags: &Flags) -> Result<f64> {
+        self.rate(&self.gradient, flags.settings(Scheme::Sft)?.gradient)
+    }
+
+    fn rate(&self, values: &[f32], codec: Codec) -> Result<f64> {
+        let frame = codec.encode(TensorView::new(values, &self.shape)?, 0)?;
+        Ok(frame.len() as f64 / size_of_val(values) as f64)
+    }
+}
+
+/// The codec of the activation at another kept fraction and number of bits.
+fn codec(flags: &Flags, keep: f64, bits: u32) -> Result<Codec> {
+    let mut flags = flags.clone();
+    (flags.keep, flags.levels) = (keep, 1 << bits);
+    Ok(flags.settings(Scheme::Sft)?.activation)
+}
+
+/// The compression problem with the rates measured at one cut.
+fn compression(
+    flags: &Flags,
+    surface: &Surface,
+    accuracy_min: f64,
+    tensors: &Tensors,
+) -> Result<Compression> {
+    let (low, high) = surface.keep_range();
+    let (fewest, most) = surface.bits_range();
+    let (bits_min, bits_max) = (fewest.ceil() as u32, (most as u32).min(8));
+    let mut keeps = vec![low];
+    keeps.extend(KEEPS.iter().filter(|&&keep| low < keep && keep < high));
+    keeps.push(high);
+    keeps.dedup();
+    let mut codecs = Vec::new();
+    for bits in bits_min..=bits_max {
+        for &keep in &keeps {
+            codecs.push((keep, 1 << bits, codec(flags, keep, bits)?));
+        }
+    }
+    let made = |keep: f64, levels: u32| match (codecs.iter())
+        .find(|(k, l, _)| k.to_bits() == keep.to_bits() && *l == levels)
+    {
+        Some((_, _, codec)) => Ok(*codec),
+        None => Codec::paper(keep, levels),
+    };
+    let bits: Vec<u32> = (bits_min..=bits_max).collect();
+    let levels: Vec<u32> = bits.iter().map(|bits| 1 << bits).collect();
+    let view = TensorView::new(&tensors.activation, &tensors.shape)?;
+    let table = RateTable::measure(&[view], made, &keeps, &levels)?;
+    let row = |&levels: &u32| {
+        (keeps.iter())
+            .filter_map(|&k| table.rate(k, levels))
+            .collect()
+    };
+    let beta = levels.iter().map(row).collect();
+    Ok(Compression {
+        accuracy: surface.fit.accuracy,
+        accuracy_min,
+        keep_min: low,
+        keep_max: high,
+        bits_min,
+        bits_max,
+        rate: Rate::Table(RateGrid::new(keeps, bits, beta)?),
+    })
+}
+
+/// What device `n` asks of the band for raw activations, and for raw gradients.
+fn raw(problem: &JointProblem, links: &[Link], n: usize) -> (f64, f64) {
+    let (up, down) = (1.0 / links[n].uplink_bps_hz, 1.0 / links[n].downlink_bps_hz);
+    let share = up / (up + down);
+    (problem.c_beta[n] * share, problem.c_beta[n] * (1.0 - share))
+}
+
+/// The problem of one cut, in which compression changes the activations only.
+fn with_cut(
+    problem: &JointProblem,
+    mut option: CutOption,
+    links: &[Link],
+    gradient_rate: f64,
+) -> JointProblem {
+    let mut one = problem.clone();
+    for n in 0..links.len() {
+        let (up, down) = raw(problem, links, n);
+        option.c_fixed[n] += gradient_rate * down;
+        one.c_beta[n] = up;
+    }
+    one.cuts = vec![option];
+    one
+}
+
+/// Delay of a round with the paper's kept fraction and levels in both directions.
+fn paper_delay(
+    flags: &Flags,
+    problem: &JointProblem,
+    option: &CutOption,
+    links: &[Link],
+    tensors: &Tensors,
+) -> Result<f64> {
+    let codec = codec(flags, PAPER_KEEP, PAPER_BITS)?;
+    let up_rate = tensors.rate(&tensors.activation, codec)?;
+    let down_rate = tensors.rate(&tensors.gradient, codec)?;
+    let demand = |n: usize| {
+        let (up, down) = raw(problem, links, n);
+        option.c_fixed[n] + up_rate * up + down_rate * down
+    };
+    let c: Vec<f64> = (0..links.len()).map(demand).collect();
+    let solution = allocate_bandwidth(&Problem {
+        a_s: &option.a_s,
+        c_bits_per_bps_hz: &c,
+        total_hz: problem.total_hz,
+        cap_hz: problem.cap_hz.as_deref(),
+    })?;
+    Ok(solution.tau_s)
+}
+
+impl Choice {
+    /// The best other cut layer.
+    pub fn runner_up(&self) -> Option<Configuration> {
+        best(&self.candidates, |cut| cut != self.best.cut)
+    }
+
+    /// What keeps the bits from being fewer.
+    fn bound(&self) -> String {
+        let setting = self.best.setting;
+        if setting.accuracy - self.accuracy_min < 1e-6 {
+            return format!(
+                "bound by accuracy, at least {:.1} %",
+                100.0 * self.accuracy_min
+            );
+        }
+        format!(
+            "bound by the surface, measured from keep {} to {}",
+            self.keep_range.0, self.keep_range.1
+        )
+    }
+
+    /// Cuts that do not fit into a device.
+    fn ruled_out(&self) -> String {
+        let memory = |c: &&Candidate| matches!(c.best.constraint(), Some(Constraint::Memory));
+        let cuts: Vec<String> = (self.candidates.iter())
+            .filter(memory)
+            .map(|c| c.cut.to_string())
+            .collect();
+        if cuts.is_empty() {
+            return "bound by delay, every cut fits into the devices".into();
+        }
+        format!(
+            "bound by delay and memory, which rules out {}",
+            cuts.join(", ")
+        )
+    }
+}
+
+fn line(cut: usize, configuration: &Configuration) -> String {
+    let setting = configuration.setting;
+    format!(
+        "cut {cut}, keep {:.3}, {} levels: {:.4} s a round",
+        setting.keep,
+        setting.levels(),
+        configuration.tau_s
+    )
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let setting = self.best.setting;
+        writeln!(f, "auto: {}", line(self.best.cut, &self.best))?;
+        writeln!(
+            f,
+            "  activations: {:.1} % of their bits, accuracy {:.1} % by the surface; {}",
+            100.0 * setting.beta,
+            100.0 * setting.accuracy,
+            self.bound()
+        )?;
+        writeln!(f, "  cut: {}", self.ruled_out())?;
+        match self.runner_up() {
+            Some(next) => {
+                let more = 100.0 * (next.tau_s / self.best.tau_s - 1.0);
+                writeln!(
+                    f,
+                    "  runner-up: {}, {more:.1} % more",
+                    line(next.cut, &next)
+                )?;
+            }
+            None => writeln!(f, "  runner-up: none")?,
+        }
+        let (cut, accuracy, tau_s) = self.paper;
+        write!(
+            f,
+            "  the paper's fixed setting: cut {cut}, keep {PAPER_KEEP}, {} levels both ways: \
+             {tau_s:.4} s a round, accuracy {:.1} % by the surface\n  \
+             (rates measured on {} training images at every cut, links at their mean)",
+            1 << PAPER_BITS,
+            100.0 * accuracy,
+            self.samples
+        )
+    }
+}

@@ -1,0 +1,32 @@
+"""The folders of the Rust tests, read by real PEFT: the same logits."""
+
+from pathlib import Path
+
+import pytest
+
+FIXTURES = Path(__file__).parents[2] / "sft-core" / "tests" / "fixtures"
+
+peft = pytest.importorskip("peft", reason="peft is not installed")
+torch = pytest.importorskip("torch", reason="torch is not installed")
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
+
+
+# transformers 5 names its modules as `peft_saved` does; make_peft.py wrote `peft` itself.
+@pytest.mark.skipif(int(transformers.__version__.split(".")[0]) < 5, reason="needs transformers 5")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("folder", "classes"), [("peft_saved", 5), ("peft", 7)])
+def test_real_peft_gives_the_logits_of_the_rust_model(folder: str, classes: int) -> None:
+    model = transformers.ViTForImageClassification.from_pretrained(
+        FIXTURES / "hugging_face", num_labels=classes, ignore_mismatched_sizes=True
+    )
+    tuned = peft.PeftModel.from_pretrained(model, FIXTURES / folder).eval()
+    images = safetensors.load_file(FIXTURES / "hugging_face" / "expected.safetensors")["images"]
+    expected = safetensors.load_file(FIXTURES / folder / "expected.safetensors")["logits"]
+    with torch.no_grad():
+        logits = tuned(images).logits
+        bare = tuned.get_base_model()
+    assert (logits - expected).abs().max().item() < 1e-5
+    adapters = [p for name, p in bare.named_parameters() if "lora_B" in name]
+    assert adapters
+    assert all(parameter.abs().max() > 0 for parameter in adapters)

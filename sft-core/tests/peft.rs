@@ -1,0 +1,180 @@
+//! PEFT folders and merged models: agreement with real PEFT, round trips, refusals.
+//!
+//! `fixtures/make_peft.py` wrote `fixtures/peft` with peft 0.21; `python/tests/test_peft.py` reads
+//! `fixtures/peft_saved`, which this crate wrote, with real PEFT.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use common::Folder;
+use sft_core::{
+    Adapters, Head, Lora, Model, ModuleNames, Pretrained, Targets, Vit, load_peft, logits,
+    save_merged, save_peft,
+};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+fn tensor(path: &str, name: &str) -> Tensor {
+    candle_core::safetensors::load(fixture(path), &Device::Cpu).unwrap()[name].clone()
+}
+
+fn base() -> (Pretrained, Vit) {
+    let base = Pretrained::open(&fixture("hugging_face/model.safetensors"), None).unwrap();
+    let vit = Vit::new(&base.config, &base.weights).unwrap();
+    (base, vit)
+}
+
+/// Adapters whose B is not zero, and a head of 5 classes; cheap to compute in any language.
+fn adapters(model: &dyn Model, lora: Lora) -> Adapters {
+    let wave = |count: usize, phase: usize| -> Vec<f32> {
+        let value = |i: usize| ((i * 37 + phase * 11) % 101) as f32 / 101.0 - 0.5;
+        (0..count).map(value).collect()
+    };
+    let length = lora.parameters(model.linears());
+    Adapters {
+        blocks: (0..model.depth()).map(|i| wave(length, i)).collect(),
+        head: Head {
+            weight: wave(5 * model.width(), 7),
+            bias: wave(5, 8),
+        },
+    }
+}
+
+fn difference(a: &Tensor, b: &Tensor) -> f32 {
+    let difference = (a - b).unwrap().abs().unwrap().max_all().unwrap();
+    difference.to_scalar().unwrap()
+}
+
+#[test]
+fn what_peft_saved_gives_pefts_logits() {
+    let (_, vit) = base();
+    let (lora, adapters) = load_peft(&fixture("peft"), &vit, None).unwrap();
+    assert_eq!((lora.rank(), lora.alpha(), lora.dropout()), (3, 7.0, 0.1));
+    assert_eq!(lora.targets(), "q,v,o,fc2".parse().unwrap());
+    let images = tensor("hugging_face/expected.safetensors", "images");
+    let got = logits(&vit, lora, &adapters, &images).unwrap();
+    let error = difference(&got, &tensor("peft/expected.safetensors", "logits"));
+    assert!(
+        error < 1e-5,
+        "the largest difference of a logit is {error:e}"
+    );
+}
+
+/// The committed folder, which real PEFT is tested on, is what is written today.
+#[test]
+fn what_is_saved_is_what_peft_was_tested_with() {
+    let (_, vit) = base();
+    let lora = Lora::new(2, 6.0).unwrap();
+    let adapters = adapters(&vit, lora);
+    let images = tensor("hugging_face/expected.safetensors", "images");
+    let got = logits(&vit, lora, &adapters, &images).unwrap();
+    let folder = Folder::new("peft-saved");
+    save_peft(&folder.0, &vit, lora, &adapters, ModuleNames::default()).unwrap();
+    let committed = fixture("peft_saved");
+    if !committed.exists() {
+        std::fs::create_dir_all(&committed).unwrap();
+        save_peft(&committed, &vit, lora, &adapters, ModuleNames::default()).unwrap();
+        got.save_safetensors("logits", committed.join("expected.safetensors"))
+            .unwrap();
+        panic!("wrote the missing {}", committed.display());
+    }
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+        assert_eq!(read(&folder.0), read(&committed), "{file}");
+    }
+    let error = difference(&got, &tensor("peft_saved/expected.safetensors", "logits"));
+    assert!(error < 1e-5, "{error:e}");
+}
+
+#[test]
+fn what_is_saved_loads_again_under_either_naming() {
+    let (_, vit) = base();
+    for names in [ModuleNames::Transformers4, ModuleNames::Transformers5] {
+        for targets in ["q,k,v,o,fc1,fc2", "fc2", "q,fc1"] {
+            let targets: Targets = targets.parse().unwrap();
+            let lora = Lora::new(2, 6.0).unwrap().with_targets(targets);
+            let adapters = adapters(&vit, lora);
+            let folder = Folder::new("peft-again");
+            save_peft(&folder.0, &vit, lora, &adapters, names).unwrap();
+            assert_eq!(load_peft(&folder.0, &vit, None).unwrap(), (lora, adapters));
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let (_, vit) = base();
+    let lora = Lora::new(2, 6.0).unwrap();
+    let folder = Folder::new("peft-refused");
+    let missing = load_peft(&folder.0, &vit, None).unwrap_err().to_string();
+    assert!(missing.contains("adapter_config.json"), "{missing}");
+    save_peft(
+        &folder.0,
+        &vit,
+        lora,
+        &adapters(&vit, lora),
+        ModuleNames::default(),
+    )
+    .unwrap();
+    let config = folder.0.join("adapter_config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    for (from, to, message) in [
+        ("\"LORA\"", "\"IA3\"", "peft_type must be LORA, got \"IA3\""),
+        (
+            "\"use_dora\": false",
+            "\"use_dora\": true",
+            "use_dora must not be used, got true",
+        ),
+        ("\"r\": 2", "\"r\": 0", "rank must be at least 1, got 0"),
+        (
+            "\"r\": 2",
+            "\"r\": 3",
+            "has shape [2, 24], expected [3, 24]",
+        ),
+    ] {
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&config, text.replace(from, to)).unwrap();
+        let error = load_peft(&folder.0, &vit, None).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    std::fs::write(&config, &text).unwrap();
+    let tensors = folder.0.join("adapter_model.safetensors");
+    let bytes = std::fs::read(&tensors).unwrap();
+    for length in (0..bytes.len()).step_by(bytes.len() / 53) {
+        std::fs::write(&tensors, &bytes[..length]).unwrap();
+        let error = load_peft(&folder.0, &vit, None).unwrap_err().to_string();
+        assert!(
+            error.contains("adapter_model.safetensors: not a complete"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn the_merged_model_is_the_adapted_one() {
+    let (base, vit) = base();
+    let images = tensor("hugging_face/expected.safetensors", "images");
+    for targets in [Targets::ALL, "k,fc2".parse().unwrap()] {
+        let lora = Lora::new(2, 6.0).unwrap().with_targets(targets);
+        let adapters = adapters(&vit, lora);
+        let folder = Folder::new("merged");
+        save_merged(&folder.0, &base, Some(lora), &adapters).unwrap();
+        let merged = Pretrained::open(&folder.0.join("model.safetensors"), None).unwrap();
+        assert_eq!((&merged.config, &merged.input), (&base.config, &base.input));
+        let plain = Vit::new(&merged.config, &merged.weights).unwrap();
+        let head = merged.head.expect("the tuned head");
+        let none = Adapters::new(&plain, lora, head, 1);
+        let got = logits(&plain, lora, &none, &images).unwrap();
+        let error = difference(&got, &logits(&vit, lora, &adapters, &images).unwrap());
+        assert!(
+            error < 1e-5,
+            "the largest difference of a logit is {error:e}"
+        );
+    }
+}

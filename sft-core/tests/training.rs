@@ -1,0 +1,448 @@
+//! Settings of training against slow, obvious versions of themselves.
+
+mod common;
+
+use std::f64::consts::PI;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use candle_core::{Tensor, Var};
+use common::{Bench, InMemory, config, random, run, settings, weights};
+use sft_core::{
+    Channel, Data, Decay, DeviceRound, Head, Job, Lora, Model, Optimizer, PlainVit, Result,
+    Schedule, Scheme, Settings, Targets, Traffic, Vit, Wireless,
+};
+
+#[test]
+fn schedules_are_their_formulas() {
+    let (rounds, steps) = (5, 4);
+    for warmup_rounds in [0.0, 0.5, 2.0] {
+        for decay in [Decay::Constant, Decay::Exponential(0.9), Decay::Cosine] {
+            let schedule = Schedule {
+                warmup_rounds,
+                decay,
+            };
+            for i in 0..rounds * steps {
+                let (round, step) = (i / steps + 1, i % steps);
+                let got = schedule.factor(round, rounds, step as u64, steps as u64);
+                let warmup = warmup_rounds * steps as f64;
+                let rise = if warmup > 0.0 {
+                    ((i + 1) as f64 / warmup).min(1.0)
+                } else {
+                    1.0
+                };
+                let left = (rounds * steps) as f64 - warmup;
+                let fall = match decay {
+                    Decay::Constant => 1.0,
+                    Decay::Exponential(factor) => factor.powf(round as f64 - 1.0),
+                    Decay::Cosine => (PI * (i as f64 - warmup).max(0.0) / left / 2.0)
+                        .cos()
+                        .powi(2),
+                };
+                assert!(
+                    (got - rise * fall).abs() < 1e-12,
+                    "{schedule:?} at {i}: {got}"
+                );
+            }
+        }
+    }
+}
+
+/// Output and adapter gradient of block 0.
+fn block(model: &dyn Model, lora: Lora, hidden: &Tensor, adapter: &Tensor) -> [Vec<f32>; 3] {
+    let hidden = Var::from_tensor(hidden).unwrap();
+    let adapter = Var::from_tensor(adapter).unwrap();
+    let output = model.block(0, &hidden, &adapter, lora).unwrap();
+    let grads = output.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1().unwrap();
+    [
+        values(&output),
+        values(grads.get(&hidden).unwrap()),
+        values(grads.get(&adapter).unwrap()),
+    ]
+}
+
+#[test]
+fn targets_and_dropout_agree_with_plain_candle() {
+    let config = config();
+    let weights = weights(&config, 7);
+    let engine = Vit::new(&config, &weights).unwrap();
+    let plain = PlainVit::new(&config, &weights).unwrap();
+    let hidden = random(&[3, config.tokens(), config.hidden_size], 1.0, 1);
+    for (targets, dropout) in [
+        ("q,v", 0.0),
+        ("fc2", 0.0),
+        ("q,k,v,o,fc1,fc2", 0.3),
+        ("o,fc1", 0.5),
+    ] {
+        let targets: Targets = targets.parse().unwrap();
+        let lora = Lora::new(4, 6.0).unwrap().with_targets(targets);
+        let lora = lora.with_dropout(dropout).unwrap().training(11);
+        let adapter = random(&[lora.parameters(engine.linears())], 0.3, 2);
+        let got = block(&engine, lora, &hidden, &adapter);
+        let want = block(&plain, lora, &hidden, &adapter);
+        for (got, want) in got.iter().zip(&want) {
+            let top = want.iter().fold(0.0f32, |top, v| top.max(v.abs()));
+            for (got, want) in got.iter().zip(want) {
+                assert!(
+                    (got - want).abs() < 1e-4 * top,
+                    "{targets} {dropout}: {got} {want}"
+                );
+            }
+        }
+        let other = block(&engine, lora.training(12), &hidden, &adapter);
+        assert_eq!(
+            got[0] != other[0],
+            dropout > 0.0,
+            "the seed draws the masks"
+        );
+    }
+}
+
+#[test]
+fn evaluation_drops_nothing() {
+    let engine = common::vit(&config());
+    let lora = Lora::new(2, 2.0).unwrap();
+    let hidden = random(&[2, config().tokens(), config().hidden_size], 1.0, 1);
+    let adapter = random(&[lora.parameters(engine.linears())], 0.3, 2);
+    let dropping = lora.with_dropout(0.4).unwrap();
+    let output = |lora| block(&engine, lora, &hidden, &adapter);
+    assert_eq!(output(dropping), output(lora));
+    assert_ne!(output(dropping.training(1)), output(lora));
+}
+
+#[test]
+fn some_devices_take_part_as_the_seed_says() {
+    let settings = Settings {
+        participation: 0.5,
+        rounds: 12,
+        ..settings(Scheme::SftRaw)
+    };
+    let bench = Bench::new(settings, 4);
+    let devices = bench.partition.len();
+    let want = (devices as f64 * 0.5).round() as usize;
+    let mut seen = vec![0; devices];
+    let outcome = bench.run().unwrap();
+    for record in &outcome.rounds {
+        assert_eq!(record.devices, bench.job().participants(record.round));
+        assert_eq!(record.devices.len(), want);
+        assert!(record.devices.is_sorted_by(|a, b| a < b));
+        record.devices.iter().for_each(|&device| seen[device] += 1);
+    }
+    assert!(seen.iter().all(|&count| count > 0), "{seen:?}");
+    let all = Bench::new(
+        Settings {
+            participation: 1.0,
+            ..settings
+        },
+        4,
+    );
+    assert_eq!(all.job().participants(1), (0..devices).collect::<Vec<_>>());
+    assert!(all.run().unwrap().rounds[0].bytes_up > outcome.rounds[0].bytes_up);
+    let few = Bench::new(
+        Settings {
+            participation: 0.01,
+            ..settings
+        },
+        4,
+    );
+    assert_eq!(few.job().participants(1).len(), 1);
+}
+
+#[test]
+fn equal_cuts_of_their_own_are_the_common_cut() {
+    for scheme in [Scheme::Sft, Scheme::Sl] {
+        let bench = Bench::new(settings(scheme), 3);
+        let cuts = vec![2; bench.partition.len()];
+        let job = Job {
+            device_cuts: Some(&cuts),
+            ..bench.job()
+        };
+        let (own, common) = (run(&job).unwrap(), bench.run().unwrap());
+        assert_eq!(own.adapters, common.adapters);
+        assert_eq!(
+            own.rounds[1].delay_s.to_bits(),
+            common.rounds[1].delay_s.to_bits()
+        );
+    }
+}
+
+/// Without a codec the cut changes what is sent where, not what is learned.
+#[test]
+fn devices_with_different_cuts_learn_the_same() {
+    let settings = Settings {
+        lr_server: 0.02,
+        ..settings(Scheme::SftRaw)
+    };
+    let bench = Bench::new(settings, 3);
+    let cuts: Vec<usize> = (0..bench.partition.len()).map(|n| n % 3 + 1).collect();
+    let job = Job {
+        device_cuts: Some(&cuts),
+        ..bench.job()
+    };
+    let (own, common) = (run(&job).unwrap(), bench.run().unwrap());
+    for (a, b) in own
+        .adapters
+        .blocks
+        .concat()
+        .iter()
+        .zip(common.adapters.blocks.concat())
+    {
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
+    assert_ne!(
+        own.rounds[0].adapter_bytes_up,
+        common.rounds[0].adapter_bytes_up
+    );
+    let wrong = [1, 4, 1, 1];
+    for (cuts, message) in [
+        (&wrong[..1], "device_cuts must have one entry for each of"),
+        (
+            &wrong[..bench.partition.len()],
+            "device_cuts must be in 1..=3 for a model of 4 blocks, got 4",
+        ),
+    ] {
+        let job = Job {
+            device_cuts: Some(cuts),
+            ..bench.job()
+        };
+        let error = run(&job).unwrap_err().to_string();
+        assert!(error.starts_with(message), "{error}");
+    }
+}
+
+/// Two devices without data on the air: the server works through both, whatever their cuts.
+#[test]
+fn the_server_waits_are_the_sum_over_devices_of_their_own_cuts() {
+    let settings = settings(Scheme::SftRaw);
+    let channel = Channel {
+        bandwidth_hz: 30e6,
+        snr_db: 17.0,
+        rayleigh: false,
+    };
+    let model = config().transformer(3, 3);
+    let wireless = Wireless::new(model, channel, &[8, 8], &settings).unwrap();
+    let part = |device, cut| DeviceRound {
+        device,
+        cut,
+        traffic: Traffic::default(),
+    };
+    let delay = |parts: &[DeviceRound]| wireless.delay_s(&settings, 2, parts).unwrap();
+    let alone = |device, cut| delay(&[part(device, cut)]);
+    // At a common cut: the slower device, and the server twice. Alone: a device, and the server.
+    let server = |cut| {
+        let slower = alone(0, cut).max(alone(1, cut));
+        delay(&[part(0, cut), part(1, cut)]) - slower
+    };
+    let devices = [alone(0, 1) - server(1), alone(1, 3) - server(3)];
+    let want = devices[0].max(devices[1]) + server(1) + server(3);
+    let both = delay(&[part(0, 1), part(1, 3)]);
+    assert!((both - want).abs() < 1e-9 * want, "{both} {want}");
+    assert!(server(1) > 1.5 * server(3), "the cuts matter to the server");
+    let error = wireless.delay_s(&settings, 2, &[part(2, 1)]).unwrap_err();
+    assert_eq!(error.to_string(), "device must be below 2, got 2");
+}
+
+#[test]
+fn all_parameters_are_sent_and_trained() {
+    let bench = Bench::new(settings(Scheme::FlFull), 2);
+    let outcome = bench.run().unwrap();
+    let shapes = config().parameters();
+    let count = |shape: &Vec<usize>| shape.iter().product::<usize>();
+    let parameters: usize = shapes.iter().map(|(_, shape)| count(shape)).sum();
+    let head = 3 * (config().hidden_size + 1);
+    let bytes = 4 * (bench.partition.len() * (parameters + head)) as u64;
+    let round = &outcome.rounds[0];
+    assert!((bytes..bytes + 80).contains(&round.adapter_bytes_up));
+    assert_eq!(round.adapter_bytes_up, round.adapter_bytes_down);
+    let start = bench.job().start().unwrap();
+    for (i, (name, _)) in shapes.iter().enumerate() {
+        // The key's bias shifts all scores of a row alike: its gradient is rounding.
+        let moved = outcome.adapters.blocks[i] != start.adapters.blocks[i];
+        assert!(moved || name.ends_with("key.bias"), "{name} did not move");
+    }
+    let job = Job {
+        base: None,
+        ..bench.job()
+    };
+    let error = run(&job).unwrap_err().to_string();
+    assert_eq!(error, "base must be given for fl-full, got none");
+}
+
+#[test]
+fn with_everything_on_the_number_of_threads_changes_nothing() {
+    for scheme in Scheme::ALL {
+        let targets = "q,v,fc2".parse().unwrap();
+        let outcome = |threads| {
+            let settings = Settings {
+                lora: settings(scheme)
+                    .lora
+                    .with_targets(targets)
+                    .with_dropout(0.1)
+                    .unwrap(),
+                optimizer: Optimizer::AdamW { weight_decay: 0.1 },
+                clip_norm: Some(0.5),
+                schedule: Schedule {
+                    warmup_rounds: 0.5,
+                    decay: Decay::Cosine,
+                },
+                participation: 0.7,
+                threads,
+                ..settings(scheme)
+            };
+            let bench = Bench::new(settings, 4);
+            let cuts: Vec<usize> = (0..bench.partition.len()).map(|n| 3 - n % 3).collect();
+            let job = Job {
+                device_cuts: Some(&cuts),
+                ..bench.job()
+            };
+            let outcome = run(&job).unwrap();
+            let losses: Vec<f64> = outcome.rounds.iter().map(|round| round.loss).collect();
+            (outcome.adapters, losses)
+        };
+        assert_eq!(outcome(1), outcome(3), "{scheme:?}");
+    }
+}
+
+/// What runs where there is no block engine.
+#[test]
+fn the_plain_model_trains_as_the_engine_does() {
+    let bench = Bench::new(settings(Scheme::SftRaw), 2);
+    let plain = PlainVit::new(&config(), &weights(&config(), 7)).unwrap();
+    let job = Job {
+        model: &plain,
+        ..bench.job()
+    };
+    let (got, want) = (run(&job).unwrap(), bench.run().unwrap());
+    let pairs = got.adapters.blocks.iter().zip(&want.adapters.blocks);
+    for (got, want) in pairs.flat_map(|(got, want)| got.iter().zip(want)) {
+        assert!((got - want).abs() < 1e-4, "{got} {want}");
+    }
+    assert_eq!(
+        got.rounds[1].adapter_bytes_up,
+        want.rounds[1].adapter_bytes_up
+    );
+}
+
+/// One device, no momentum: FL with full parameters is gradient descent on the whole model.
+#[test]
+fn full_parameters_are_plain_gradient_descent() {
+    let settings = Settings {
+        optimizer: Optimizer::sgd(0.0),
+        rounds: 1,
+        local_epochs: 1,
+        batch: 30,
+        ..settings(Scheme::FlFull)
+    };
+    let bench = Bench::new(settings, 1);
+    let got = bench.run().unwrap().adapters;
+    let tensors: std::collections::HashMap<_, _> = common::tensors(&config(), 7)
+        .into_iter()
+        .map(|(name, tensor)| (name, Var::from_tensor(&tensor).unwrap()))
+        .collect();
+    let named = tensors
+        .iter()
+        .map(|(n, v)| (n.clone(), v.as_tensor().clone()));
+    let weights = sft_core::VitWeights::new(&config(), &named.collect()).unwrap();
+    let vit = PlainVit::new(&config(), &weights).unwrap();
+    let Head { weight, bias } = &bench.head;
+    let device = &candle_core::Device::Cpu;
+    let weight = Tensor::from_slice(weight, (3, 12), device).unwrap();
+    let bias = Tensor::from_slice(bias, 3, device).unwrap();
+    let features = vit.forward(&bench.train.inputs).unwrap();
+    let logits = features
+        .matmul(&weight.t().unwrap())
+        .unwrap()
+        .broadcast_add(&bias)
+        .unwrap();
+    let labels = Tensor::new(bench.train.labels.as_slice(), device).unwrap();
+    let grads = candle_nn::loss::cross_entropy(&logits, &labels)
+        .unwrap()
+        .backward()
+        .unwrap();
+    for ((name, _), got) in config().parameters().iter().zip(&got.blocks) {
+        let var = &tensors[name];
+        let want = (var.as_tensor() - (grads.get(var).unwrap() * 0.02).unwrap()).unwrap();
+        let want = want.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (got, want) in got.iter().zip(want) {
+            assert!((got - want).abs() < 1e-5, "{name}: {got} {want}");
+        }
+    }
+}
+
+/// Data that counts what was asked of it.
+struct Counting {
+    data: InMemory,
+    loads: AtomicUsize,
+    seeds: Mutex<Vec<(Vec<usize>, u64)>>,
+}
+
+impl Data for Counting {
+    fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    fn classes(&self) -> usize {
+        self.data.classes()
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        self.data.label(index)
+    }
+
+    fn inputs(&self, indices: &[usize]) -> Result<Tensor> {
+        self.data.inputs(indices)
+    }
+
+    fn training_inputs(&self, indices: &[usize], seed: u64) -> Result<Tensor> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        self.seeds.lock().unwrap().push((indices.to_vec(), seed));
+        self.inputs(indices)
+    }
+}
+
+#[test]
+fn the_next_batch_is_loaded_while_one_is_trained_on() {
+    let settings = Settings {
+        rounds: 1,
+        threads: 1,
+        ..settings(Scheme::Sft)
+    };
+    let bench = Bench::new(settings, 1);
+    let train = Counting {
+        data: InMemory::new(30, 3, 1),
+        loads: AtomicUsize::new(0),
+        seeds: Mutex::default(),
+    };
+    let done = AtomicUsize::new(0);
+    // The trainer holds still until the batch after the next is loaded, if there is one.
+    let on_batch = || {
+        let done = done.fetch_add(1, Ordering::SeqCst) + 1;
+        let ahead = (done + 2).min(16);
+        for _ in 0..10_000 {
+            if train.loads.load(Ordering::SeqCst) >= ahead {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("batch {ahead} is not loaded while the trainer is at {done}");
+    };
+    let job = Job {
+        train: &train,
+        on_batch: &on_batch,
+        ..bench.job()
+    };
+    assert_eq!(job.batches_after(0), 16);
+    assert_eq!(run(&job).unwrap().adapters, bench.run().unwrap().adapters);
+    let seeds = train.seeds.lock().unwrap();
+    let of_epoch = |batches: std::ops::Range<usize>| seeds[batches].iter().map(|(_, seed)| *seed);
+    assert!(
+        of_epoch(0..8).all(|seed| seed == seeds[0].1),
+        "one seed per epoch"
+    );
+    assert!(
+        of_epoch(8..16).all(|seed| seed != seeds[0].1),
+        "another for the next"
+    );
+}
