@@ -43,15 +43,32 @@ def activation() -> Tensor:
     return torch.from_numpy((rng.standard_normal(SHAPE) * channels * rows).astype(np.float32))
 
 
-def torch_ops(h: Tensor) -> Tensor:
-    """Top-K and stochastic quantization to levels written in torch; nothing is coded."""
+def torch_ops(levels: Callable[[Tensor], Tensor], h: Tensor) -> Tensor:
+    """Top-K and stochastic quantization written in torch; nothing is coded."""
     flat = h.flatten()
     magnitudes, positions = flat.abs().topk(round(KEEP * flat.numel()), sorted=False)
+    values = levels(magnitudes).copysign_(flat[positions])
+    return torch.zeros_like(flat).scatter_(0, positions, values).view_as(h)
+
+
+def linear(magnitudes: Tensor) -> Tensor:
+    """Round to evenly spaced levels, as `Codec.paper` does."""
     low, high = magnitudes.min(), magnitudes.max()
     step = (high - low) / (LEVELS - 1)
     level = torch.floor((magnitudes - low) / step + torch.rand_like(magnitudes))
-    values = (low + level.clamp_(max=LEVELS - 1) * step).copysign_(flat[positions])
-    return torch.zeros_like(flat).scatter_(0, positions, values).view_as(h)
+    return low + level.clamp_(max=LEVELS - 1) * step
+
+
+def log(magnitudes: Tensor) -> Tensor:
+    """Round to levels that are even in the power -1/4, as `Codec.activation` does."""
+    root = magnitudes.sqrt().sqrt_().reciprocal_()
+    first, last = root.max(), root.min()
+    step = (last - first) / (LEVELS - 1)
+    points = (first + step * torch.arange(LEVELS)) ** -4
+    level = ((root - first) / step).long().clamp_(0, LEVELS - 2)
+    below, above = points[level], points[level + 1]
+    up = magnitudes - below > torch.rand_like(magnitudes) * (above - below)
+    return torch.where(up, above, below)
 
 
 def there_and_back(codec: sft.Codec, x: npt.NDArray[np.float32]) -> object:
@@ -93,15 +110,15 @@ def forward(repeats: int) -> dict[str, float]:
     h = activation()
     rows: dict[str, float] = {}
     reports = [rust_codec(h.numpy())]
-    for name, codec in {
-        "activation": sft.Codec.activation(keep=KEEP, levels=LEVELS),
-        "paper": sft.Codec.paper(keep=KEEP, levels=LEVELS),
-    }.items():
+    for name, codec, levels in (
+        ("activation", sft.Codec.activation(keep=KEEP, levels=LEVELS), log),
+        ("paper", sft.Codec.paper(keep=KEEP, levels=LEVELS), linear),
+    ):
         seconds = interleaved(
             {
                 "cut": partial(st.Cut(activation=codec), h),
                 "numpy": partial(there_and_back, codec, h.numpy()),
-                "torch": partial(torch_ops, h),
+                "torch": partial(torch_ops, levels, h),
             },
             repeats,
         )
