@@ -195,12 +195,13 @@ fn cap_bound(problem: &Problem<'_>, a_max: f64) -> f64 {
         return f64::NEG_INFINITY;
     };
     let mut best = f64::NEG_INFINITY;
-    for (n, &cap) in caps.iter().enumerate() {
-        let c = problem.c_bits_per_bps_hz[n];
-        let (time, delta) = (c / cap, a_max - problem.a_s[n]);
-        // Only a candidate for the maximum is worth the correction.
-        let rounding = 4.0 * f64::EPSILON * (time + delta);
-        if c > 0.0 && cap < f64::INFINITY && time - delta + rounding > best {
+    let pairs = problem.a_s.iter().zip(problem.c_bits_per_bps_hz);
+    for (n, (&cap, (&a, &c))) in caps.iter().zip(pairs).enumerate() {
+        let delta = a_max - a;
+        // Only a candidate for the maximum, `c/cap − δ > best` but for rounding, is worth a
+        // division.
+        let rounding = 4.0 * f64::EPSILON * (best.abs() + delta);
+        if c > (best + delta - rounding) * cap && c > 0.0 && cap < f64::INFINITY {
             best = best.max(problem.finish(n, cap, a_max));
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::compensated::{quotient, two_sum};
 use crate::error::{Error, NOT_NEGATIVE, Result, check_entries, check_len, check_size};
+use crate::lanes::sums;
 
 /// The min–max bandwidth problem P2 of the paper, (29): over `b ≥ 0`,
 ///
@@ -53,8 +54,10 @@ impl Problem<'_> {
 
     /// Whether a device with demand cannot get any bandwidth.
     pub(crate) fn is_infeasible(&self) -> bool {
+        // Without an early exit the loop compiles to vector compares.
         let capped = |caps: &[f64]| {
-            (self.c_bits_per_bps_hz.iter().zip(caps)).any(|(&c, &cap)| c > 0.0 && cap == 0.0)
+            let pairs = self.c_bits_per_bps_hz.iter().zip(caps);
+            pairs.fold(false, |dead, (&c, &cap)| dead | (c > 0.0 && cap == 0.0))
         };
         self.total_hz == 0.0 || self.cap_hz.is_some_and(capped)
     }
@@ -63,7 +66,10 @@ impl Problem<'_> {
     pub(crate) fn band_fits_caps(&self) -> bool {
         // Caps that share out the band exactly may round to slightly less.
         const SLACK: f64 = 1e-12;
-        (self.cap_hz).is_none_or(|caps| caps.iter().sum::<f64>() >= self.total_hz * (1.0 - SLACK))
+        self.cap_hz.is_none_or(|caps| {
+            let [sum] = sums(caps, caps, |cap, _| [cap]);
+            sum >= self.total_hz * (1.0 - SLACK)
+        })
     }
 
     /// `a_n + c_n/b − a_max` of one device, correct to rounding also where the parts cancel.
