@@ -1,7 +1,7 @@
 //! `vit_finetune --auto`: cut, kept fraction and levels by the cost model instead of by hand.
 //!
 //! Every cut layer is a problem of its own: the rates of the codec are measured on the model's
-//! own activations and gradients at that cut, then [`optimize`] is exact. The best cut wins.
+//! own activations and gradients at that cut, then [`sft_opt::optimize`] is exact. The best cut wins.
 
 use std::fmt;
 

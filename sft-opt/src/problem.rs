@@ -54,10 +54,11 @@ impl Problem<'_> {
 
     /// Whether a device with demand cannot get any bandwidth.
     pub(crate) fn is_infeasible(&self) -> bool {
+        let dead = |c: f64, cap: f64| c > 0.0 && cap == 0.0;
         // Without an early exit the loop compiles to vector compares.
         let capped = |caps: &[f64]| {
             let pairs = self.c_bits_per_bps_hz.iter().zip(caps);
-            pairs.fold(false, |dead, (&c, &cap)| dead | (c > 0.0 && cap == 0.0))
+            pairs.fold(false, |any, (&c, &cap)| any | dead(c, cap))
         };
         self.total_hz == 0.0 || self.cap_hz.is_some_and(capped)
     }
