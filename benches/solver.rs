@@ -50,7 +50,7 @@ fn bandwidth(criterion: &mut Criterion) {
         let check = allocate_bandwidth(&free).expect("legal problem");
         assert_eq!(check.regime, Regime::Bandwidth);
         assert!((check.used_hz / free.total_hz - 1.0).abs() < 1e-12);
-        println!("N = {n}: {} Newton steps", check.iterations);
+        println!("N = {n}: {} steps", check.iterations);
 
         let mut b_hz = vec![0.0; n];
         group.throughput(Throughput::Elements(n as u64));

@@ -43,6 +43,8 @@ mod literal;
 mod memory;
 /// The transformer and its parameters.
 mod model;
+/// Steps of fourth order to the delay of a bandwidth problem.
+mod moments;
 /// How a solver ended.
 mod outcome;
 /// Mean signal-to-noise ratio from distance.

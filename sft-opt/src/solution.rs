@@ -62,7 +62,7 @@ pub struct Solution<B = Vec<f64>> {
     pub equality_feasible: bool,
     /// What fixes the delay.
     pub regime: Regime,
-    /// Newton steps taken.
+    /// Steps taken to the root, but for the last.
     pub iterations: u32,
 }
 
