@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The example that cargo built beside this test.
 pub fn program(name: &str) -> PathBuf {
@@ -15,7 +16,11 @@ pub struct Folder(pub PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("sft-cli-{name}-{}", std::process::id()));
+        /// Tests of one process run at the same time, some with the same name.
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("sft-cli-{name}-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(unique);
         std::fs::create_dir_all(&folder).unwrap();
         Self(folder)
     }

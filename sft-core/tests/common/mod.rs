@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
 use rand::SeedableRng;
@@ -231,7 +231,11 @@ pub struct Folder(pub PathBuf);
 
 impl Folder {
     pub fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("sft-{name}-{}", std::process::id()));
+        /// Tests of one process run at the same time, some with the same name.
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let unique = format!("sft-{name}-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(unique);
         std::fs::create_dir_all(&folder).unwrap();
         Self(folder)
     }
