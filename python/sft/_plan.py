@@ -101,6 +101,13 @@ class CutDelay:
     tau_s : float or None
         Least delay of a round in seconds; None if it does not fit into the memory.
 
+    Examples
+    --------
+    >>> import sft
+    >>> plan = sft.optimize(sft.System(total_hz=30e6, devices=[sft.Device(memory_bytes=2**30)]))
+    >>> [cut.cut for cut in plan.cuts if cut.tau_s is not None]
+    [1]
+
     """
 
     __module__ = "sft"
@@ -128,6 +135,16 @@ class Plan:
         Shares of the server in FLOP/s, where these were chosen too.
     cuts : tuple of CutDelay
         What every cut layer takes and achieves with this compression.
+
+    Examples
+    --------
+    >>> import sft
+    >>> devices = sft.Device.many(2, clock_hz=[5e8, 1.5e9])
+    >>> plan = sft.optimize(sft.System(total_hz=30e6, devices=devices))
+    >>> plan.cut, plan.setting.keep, round(plan.tau_s, 1)
+    (1, 0.2, 177.8)
+    >>> bool(plan.b_hz[0] > plan.b_hz[1])
+    True
 
     """
 
@@ -290,6 +307,14 @@ class Memory:
     activation_bytes : float
         Activations kept for the backward pass.
 
+    Examples
+    --------
+    >>> import sft
+    >>> system = sft.System(total_hz=30e6, devices=[sft.Device()])
+    >>> memory = sft.predict(system, cut=5, rounds=1).memory
+    >>> memory.activation_bytes > memory.model_bytes, memory.total_bytes < 8 << 30
+    (True, True)
+
     """
 
     __module__ = "sft"
@@ -331,6 +356,16 @@ class Phases:
     total_s : numpy.ndarray of float64
         All phases of the device (18).
 
+    Examples
+    --------
+    >>> import sft
+    >>> system = sft.System(total_hz=30e6, devices=sft.Device.many(8))
+    >>> phases = sft.predict(system, cut=5, rounds=2).phases
+    >>> phases.total_s.shape
+    (2, 8)
+    >>> bool((phases.broadcast_s[0] > phases.broadcast_s[1]).all())
+    True
+
     """
 
     __module__ = "sft"
@@ -357,6 +392,14 @@ class Payloads:
         Activations up, gradients down, compressed.
     adapter_bits : numpy.ndarray of float64
         Trained parameters up.
+
+    Examples
+    --------
+    >>> import sft
+    >>> system = sft.System(total_hz=30e6, devices=[sft.Device()])
+    >>> raw, compressed = (sft.predict(system, s, cut=5).payloads for s in ("sft-raw", "sft"))
+    >>> bool(raw.uplink_bits[0, 0] > 20 * compressed.uplink_bits[0, 0])
+    True
 
     """
 
@@ -388,6 +431,16 @@ class Prediction:
         Bandwidths in Hz.
     server_flop_per_s : numpy.ndarray of float64, [rounds, devices], or None
         Shares of the server in FLOP/s, with the server model 'optimal_share'.
+
+    Examples
+    --------
+    >>> import sft
+    >>> system = sft.System(total_hz=30e6, devices=sft.Device.many(8))
+    >>> prediction = sft.predict(system, cut=5, rounds=2)
+    >>> prediction.scheme, prediction.round_s.shape, prediction.b_hz.shape
+    ('sft', (2,), (2, 8))
+    >>> bool(prediction.total_s == prediction.round_s.sum())
+    True
 
     """
 
@@ -551,6 +604,15 @@ class NotMonotone:
         Change of accuracy there, negative: for a doubling of the kept fraction (for all
         elements kept more with the scale 'keep'), or for one bit more.
 
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sft
+    >>> keep, bits = map(np.ravel, np.meshgrid([0.1, 0.2, 0.5, 1.0], [1, 2, 4, 8]))
+    >>> [worst] = sft.fit_accuracy(keep, bits, 0.9 - 0.01 * bits).warnings
+    >>> worst.axis, round(worst.change, 6)
+    ('bits', -0.01)
+
     """
 
     __module__ = "sft"
@@ -578,6 +640,15 @@ class Fit:
     warnings : tuple of NotMonotone
         The worst place of either direction where the surface is not monotone, if any:
         near it the fit, not the training, decides what is optimal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import sft
+    >>> keep, bits = map(np.ravel, np.meshgrid([0.1, 0.2, 0.5, 1.0], [1, 2, 4, 8]))
+    >>> fit = sft.fit_accuracy(keep, bits, 0.9 + 0.02 * np.log2(keep))
+    >>> fit.residuals.shape, fit.max_error < 1e-9, len(fit.accuracy.terms)
+    ((16,), True, 10)
 
     """
 

@@ -258,6 +258,13 @@ class Term:
     w : float
         Weight.
 
+    Examples
+    --------
+    >>> import sft
+    >>> terms = [sft.Term(i=0, j=0, w=0.8), sft.Term(i=1, j=0, w=0.05)]
+    >>> round(sft.Accuracy(terms=terms)(keep=0.5, bits=3), 9)
+    0.75
+
     """
 
     __module__ = "sft"
@@ -308,6 +315,13 @@ class Accuracy:
         -------
         float or numpy.ndarray of float64
             An array of the broadcast shape, or a number for two numbers.
+
+        Examples
+        --------
+        >>> import sft
+        >>> surface = sft.Accuracy(scale="keep", terms=[sft.Term(0, 0, 0.5), sft.Term(1, 0, 0.25)])
+        >>> surface([[0.5], [1.0]], [1, 2, 3]).shape
+        (2, 3)
 
         """
         k, b = np.broadcast_arrays(np.asarray(keep, float), np.asarray(bits, float))

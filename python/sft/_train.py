@@ -44,6 +44,22 @@ class Round:
     wall_s : float
         Time that the simulation took in seconds.
 
+    Examples
+    --------
+    >>> import sft
+    >>> sft.Round(
+    ...     round=1,
+    ...     accuracy=0.5,
+    ...     loss=1.25,
+    ...     bytes_up=1000,
+    ...     bytes_down=200,
+    ...     adapter_bytes_up=30,
+    ...     adapter_bytes_down=40,
+    ...     delay_s=1.5,
+    ...     wall_s=0.1,
+    ... ).bytes
+    1270
+
     """
 
     __module__ = "sft"
@@ -79,6 +95,20 @@ class Run:
         Modelled memory of the device that holds the most blocks.
     settings : dict
         The arguments of the run.
+
+    Examples
+    --------
+    >>> import dataclasses
+    >>> import sft
+    >>> traffic = {"bytes_up": 1000, "bytes_down": 200}
+    >>> adapters = {"adapter_bytes_up": 30, "adapter_bytes_down": 40}
+    >>> one = sft.Round(
+    ...     round=1, accuracy=0.5, loss=1.25, delay_s=1.5, wall_s=0.1, **traffic, **adapters
+    ... )
+    >>> two = dataclasses.replace(one, round=2, accuracy=0.75)
+    >>> run = sft.Run(scheme="sft", rounds=(one, two), device_memory_bytes=0.0)
+    >>> run.accuracy, run.bytes.cumsum()
+    (array([0.5 , 0.75]), array([1270, 2540]))
 
     """
 
@@ -220,6 +250,15 @@ class Interrupted(KeyboardInterrupt):
     ----------
     run : Run
         The finished rounds.
+
+    Examples
+    --------
+    >>> import sft
+    >>> try:
+    ...     raise sft.Interrupted(sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0))
+    ... except sft.Interrupted as interrupted:
+    ...     print(interrupted, "by", interrupted.run.scheme)
+    0 rounds finished by sft
 
     """
 

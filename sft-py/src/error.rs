@@ -15,7 +15,17 @@ pyo3::create_exception!(
     \x20   What to act on: 'non_finite' (the tensor holds NaN or an infinity),\n\
     \x20   'truncated' (the frame ends early), 'trailing_bytes', 'corrupt',\n\
     \x20   'checksum' (the frame was damaged), 'unsupported_version' or\n\
-    \x20   'too_large'."
+    \x20   'too_large'.\n\
+    \n\
+    Examples\n\
+    --------\n\
+    >>> import numpy as np\n\
+    >>> import sft\n\
+    >>> try:\n\
+    ...     sft.Codec.activation(keep=0.2).encode(np.float32([[np.nan]]))\n\
+    ... except sft.CodecError as error:\n\
+    ...     print(error.kind)\n\
+    non_finite"
 );
 
 pyo3::create_exception!(
@@ -27,7 +37,17 @@ pyo3::create_exception!(
     Attributes\n\
     ----------\n\
     constraint : str\n\
-    \x20   The first one that cannot be met: 'accuracy', 'memory' or 'bandwidth'."
+    \x20   The first one that cannot be met: 'accuracy', 'memory' or 'bandwidth'.\n\
+    \n\
+    Examples\n\
+    --------\n\
+    >>> import sft\n\
+    >>> devices = [sft.Device(memory_bytes=1 << 20)]\n\
+    >>> try:\n\
+    ...     sft.optimize(sft.System(total_hz=30e6, devices=devices))\n\
+    ... except sft.SolverError as error:\n\
+    ...     print(error.constraint)\n\
+    memory"
 );
 
 /// The exception for a problem without a feasible point.

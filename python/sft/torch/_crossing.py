@@ -37,6 +37,15 @@ class Plan:
         What the module at the cut returned.
     reads
         Numbers that the code read from tensors before the cut, in order.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> import torch
+    >>> import sft.torch as st
+    >>> crossing = st.Crossing(torch.ones(2, 4), (), st.Plan(inputs=((), {}), outputs={}, cut=None))
+    >>> pickle.loads(pickle.dumps(crossing.plan)) == crossing.plan
+    True
     """
 
     inputs: Any
@@ -61,6 +70,24 @@ class Crossing:
         Masks, positions and whatever else is used behind the cut, unchanged.
     plan : Plan
         How `server_model` takes up the forward; holds no tensor.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import sft.torch as st
+    >>> class Masked(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.first, self.second = torch.nn.Linear(8, 4), torch.nn.Linear(4, 2)
+    ...
+    ...     def forward(self, x, mask):
+    ...         return self.second(self.first(x) * mask)
+    >>> device_model, server_model = st.split(Masked(), after="first")
+    >>> crossing = device_model(torch.ones(3, 8), torch.ones(3, 1))
+    >>> crossing.hidden.shape, [x.shape for x in crossing.sent]
+    (torch.Size([3, 4]), [torch.Size([3, 1])])
+    >>> server_model(crossing).shape
+    torch.Size([3, 2])
     """
 
     hidden: Tensor
@@ -107,7 +134,18 @@ class Crossing:
         self.hidden.backward(gradient)
 
     def with_hidden(self, hidden: Tensor) -> Crossing:
-        """Return the same with another hidden state."""
+        """Return the same with another hidden state.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import sft.torch as st
+        >>> plan = st.Plan(inputs=((), {}), outputs={}, cut=None)
+        >>> crossing = st.Crossing(torch.ones(2, 4), (torch.zeros(2),), plan)
+        >>> decoded = crossing.with_hidden(torch.zeros(2, 4))
+        >>> decoded.sent is crossing.sent, decoded.hidden.sum()
+        (True, tensor(0.))
+        """
         return Crossing(hidden, self.sent, self.plan)
 
 

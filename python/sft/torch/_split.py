@@ -96,7 +96,19 @@ class _Half(nn.Module):
 
 
 class DeviceHalf(_Half):
-    """The part of a model before the cut; see `split`."""
+    """The part of a model before the cut; see `split`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import sft.torch as st
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
+    >>> device_model, server_model = st.split(model, after="1")
+    >>> device_model(torch.randn(3, 8)).shape
+    torch.Size([3, 4])
+    >>> device_model.get_parameter("0.weight") is model.get_parameter("0.weight")
+    True
+    """
 
     def __init__(self, model: nn.Module, point: str, plans: dict[tuple[int, ...], Plan]) -> None:
         super().__init__(prune(model, "", point.split("."), DEVICE), point, plans)
@@ -180,7 +192,19 @@ class DeviceHalf(_Half):
 
 
 class ServerHalf(_Half):
-    """The part of a model behind the cut; see `split`."""
+    """The part of a model behind the cut; see `split`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import sft.torch as st
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.GELU(), torch.nn.Linear(4, 2))
+    >>> device_model, server_model = st.split(model, after="1")
+    >>> server_model(device_model(torch.randn(3, 8))).shape
+    torch.Size([3, 2])
+    >>> [name for name, _ in server_model.named_parameters()]
+    ['2.weight', '2.bias']
+    """
 
     def __init__(self, model: nn.Module, point: str, plans: dict[tuple[int, ...], Plan]) -> None:
         super().__init__(prune(model, "", point.split("."), SERVER), point, plans)

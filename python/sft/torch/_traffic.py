@@ -18,6 +18,12 @@ class Direction:
         Bytes of the messages: frames, and masks and positions beside them.
     raw_bytes : int
         Bytes of the same tensors without compression.
+
+    Examples
+    --------
+    >>> import sft.torch as st
+    >>> st.Direction(messages=2, bytes=100, raw_bytes=2000).ratio
+    20.0
     """
 
     messages: int = 0
@@ -30,7 +36,16 @@ class Direction:
         return self.raw_bytes / self.bytes if self.bytes else math.nan
 
     def add(self, sent: int, raw: int) -> None:
-        """Count a message."""
+        """Count a message.
+
+        Examples
+        --------
+        >>> import sft.torch as st
+        >>> up = st.Direction()
+        >>> up.add(sent=100, raw=2000)
+        >>> up
+        Direction(messages=1, bytes=100, raw_bytes=2000)
+        """
         self.messages += 1
         self.bytes += sent
         self.raw_bytes += raw
@@ -46,6 +61,17 @@ class Traffic:
         Activations, from device to server.
     down : Direction
         Gradients, from server to device.
+
+    Examples
+    --------
+    >>> import sft
+    >>> import torch
+    >>> import sft.torch as st
+    >>> cut = st.Cut(sft.Codec.activation(keep=0.2, levels=8), sft.Codec.gradient(keep=0.2, levels=8))
+    >>> h = torch.randn(32, 64, requires_grad=True)
+    >>> cut(h).sum().backward()
+    >>> cut.traffic.up.messages, cut.traffic.down.messages, cut.traffic.up.raw_bytes
+    (1, 1, 8192)
     """
 
     up: Direction = field(default_factory=Direction)
@@ -68,12 +94,27 @@ class Traffic:
         return raw / self.bytes if self.bytes else math.nan
 
     def state(self) -> dict[str, dict[str, int]]:
-        """Return the counters as plain data."""
+        """Return the counters as plain data.
+
+        Examples
+        --------
+        >>> import sft.torch as st
+        >>> st.Traffic().state()["up"]
+        {'messages': 0, 'bytes': 0, 'raw_bytes': 0}
+        """
         return asdict(self)
 
     @classmethod
     def restore(cls, state: dict[str, dict[str, int]]) -> Traffic:
-        """Return the counters that were saved as plain data."""
+        """Return the counters that were saved as plain data.
+
+        Examples
+        --------
+        >>> import sft.torch as st
+        >>> traffic = st.Traffic(up=st.Direction(messages=1, bytes=100, raw_bytes=2000))
+        >>> st.Traffic.restore(traffic.state()) == traffic
+        True
+        """
         return cls(Direction(**state["up"]), Direction(**state["down"]))
 
     def __str__(self) -> str:

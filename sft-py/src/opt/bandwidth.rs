@@ -31,6 +31,13 @@ use crate::error::detached;
 ///     Whether the whole band can be handed out without changing the delay.
 /// iterations : int
 ///     Newton steps taken.
+///
+/// Examples
+/// --------
+/// >>> import sft
+/// >>> solution = sft.allocate_bandwidth([10.0, 0.0], [2e6, 24e6], 4e6, cap_hz=[1e6, 2e6])
+/// >>> solution.regime, solution.tau_s, solution.used_hz, solution.shadow_price_s_per_hz
+/// ('cap_or_floor', 12.0, 3000000.0, 0.0)
 #[pyclass(frozen, get_all, module = "sft")]
 pub(crate) struct Solution {
     b_hz: Py<PyArray1<f64>>,

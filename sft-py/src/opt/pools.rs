@@ -24,6 +24,15 @@ type Cap<'py> = Option<Bound<'py, PyAny>>;
 ///     'infeasible'.
 /// iterations : int
 ///     Bisection steps taken.
+///
+/// Examples
+/// --------
+/// >>> import sft
+/// >>> solution = sft.allocate_two_pools([0.0, 0.0], ([4e6, 4e6], [6e12, 6e12]), (2e6, 3e12))
+/// >>> solution.regime, round(solution.tau_s, 6)
+/// ('bandwidth', 8.0)
+/// >>> solution.shares.sum(axis=1).round(-3)
+/// array([2.e+06, 3.e+12])
 #[pyclass(frozen, get_all, module = "sft")]
 pub(crate) struct TwoPoolSolution {
     shares: Py<PyArray2<f64>>,
