@@ -224,6 +224,12 @@ pub(crate) struct Dropout {
 }
 
 impl Dropout {
+    /// The mask from element `count` on.
+    pub(crate) fn skip(self, count: usize) -> Self {
+        let seed = self.seed.wrapping_add(count as u64);
+        Self { seed, ..self }
+    }
+
     /// Multiplies every element by its factor.
     pub(crate) fn apply(self, values: &mut [f32]) {
         // Below 2^64 since the fraction is below 1.

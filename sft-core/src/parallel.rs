@@ -2,9 +2,22 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::Result;
+use rayon::ThreadPoolBuilder;
 
-/// Runs `task(0..count)` on up to `threads` threads; the error with the lowest index wins.
+use crate::{Error, Result};
+
+/// Runs `task` with `threads` threads for what it does in parallel.
+pub(crate) fn with_threads<T: Send>(
+    threads: usize,
+    task: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+    let failed = |e| Error::argument("threads", format!("{threads} cannot be started: {e}"));
+    pool.map_err(failed)?.install(task)
+}
+
+/// Runs `task(0..count)` on up to `threads` threads, of which each task gets an equal share for
+/// what it does in parallel; the error with the lowest index wins.
 ///
 /// Every task runs whatever the others return, so that the outcome does not
 /// depend on the number of threads.
@@ -13,21 +26,24 @@ pub(crate) fn parallel<T: Send>(
     count: usize,
     task: impl Fn(usize) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
+    let workers = threads.min(count).max(1);
     let next = AtomicUsize::new(0);
     let work = || {
-        let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < count);
-        std::iter::from_fn(take)
-            .map(|i| (i, task(i)))
-            .collect::<Vec<_>>()
+        with_threads(threads / workers, || {
+            let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < count);
+            let tasks = std::iter::from_fn(take);
+            Ok(tasks.map(|i| (i, task(i))).collect::<Vec<_>>())
+        })
     };
-    let mut results = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.min(count)).map(|_| scope.spawn(work)).collect();
+    let joined = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
             Ok(results) => results,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        workers.into_iter().flat_map(join).collect::<Vec<_>>()
+        workers.into_iter().map(join).collect::<Result<Vec<_>>>()
     });
+    let mut results = joined?.into_iter().flatten().collect::<Vec<_>>();
     results.sort_by_key(|(i, _)| *i);
     results.into_iter().map(|(_, result)| result).collect()
 }

@@ -2,6 +2,7 @@
 //!
 //! The probabilities are recomputed in the backward pass, so no `[B, heads, S, S]` tensor exists.
 
+use super::scratch::{Buffer, slice};
 use crate::kernels::{Mat, MatMut, matmul, softmax_rows, vectorized};
 
 /// Sizes of one attention call.
@@ -60,48 +61,49 @@ impl Attention {
     }
 
     /// `softmax(q k^T / sqrt(d)) v` of every head, side by side, `[T, D]`.
-    pub(super) fn forward(&self, qkv: &[f32]) -> Vec<f32> {
+    pub(super) fn forward(&self, qkv: &[f32], context: &mut [f32], p: &mut Buffer) {
         let (s, d) = (self.tokens, self.head_width());
-        let mut context = vec![0.0; self.samples * s * self.width];
-        let mut p = vec![0.0; s * s];
+        let p = slice(p, s * s);
         for (sample, index) in self.each_head() {
             let head = self.head(qkv, sample, index);
-            self.probabilities(&head, &mut p);
+            self.probabilities(&head, p);
             let out = &mut context[self.start(sample, index, self.width)..];
             matmul(
                 MatMut::strided(out, s, d, self.width),
-                Mat::new(&p, s, s),
+                Mat::new(p, s, s),
                 head.v,
                 0.0,
                 1.0,
             );
         }
-        context
     }
 
-    /// The gradient of `qkv` for the gradient of the context.
-    pub(super) fn backward(&self, qkv: &[f32], dcontext: &[f32]) -> Vec<f32> {
+    /// Writes the gradient of `qkv` for the gradient of the context.
+    pub(super) fn backward(
+        &self,
+        qkv: &[f32],
+        dcontext: &[f32],
+        dqkv: &mut [f32],
+        [p, ds]: [&mut Buffer; 2],
+    ) {
         let (s, d, width) = (self.tokens, self.head_width(), self.width);
-        let mut dqkv = vec![0.0; qkv.len()];
-        let mut p = vec![0.0; s * s];
-        let mut ds = vec![0.0; s * s];
+        let (p, ds) = (slice(p, s * s), slice(ds, s * s));
         for (sample, index) in self.each_head() {
             let head = self.head(qkv, sample, index);
             let dc = &dcontext[self.start(sample, index, width)..];
             let dc = Mat::strided(dc, s, d, width);
-            self.probabilities(&head, &mut p);
-            matmul(MatMut::new(&mut ds, s, s), dc, head.v.t(), 0.0, 1.0);
+            self.probabilities(&head, p);
+            matmul(MatMut::new(ds, s, s), dc, head.v.t(), 0.0, 1.0);
             let start = self.start(sample, index, 3 * width);
             let mut part = |i: usize, lhs: Mat<'_>, rhs: Mat<'_>, scale: f32| {
                 let out = &mut dqkv[start + i * width..];
                 matmul(MatMut::strided(out, s, d, 3 * width), lhs, rhs, 0.0, scale);
             };
-            part(2, Mat::new(&p, s, s).t(), dc, 1.0);
-            softmax_backward(&p, &mut ds, s);
-            part(0, Mat::new(&ds, s, s), head.k, self.scale());
-            part(1, Mat::new(&ds, s, s).t(), head.q, self.scale());
+            part(2, Mat::new(p, s, s).t(), dc, 1.0);
+            softmax_backward(p, ds, s);
+            part(0, Mat::new(ds, s, s), head.k, self.scale());
+            part(1, Mat::new(ds, s, s).t(), head.q, self.scale());
         }
-        dqkv
     }
 }
 

@@ -1,67 +1,100 @@
 //! The block's backward pass.
 
-use super::linear::{LoraPair, LoraPairGrad};
-use super::{BlockWeights, Saved};
-use crate::kernels::{Mat, gelu, gelu_backward, layer_norm_backward};
+use rayon::prelude::*;
 
-impl BlockWeights {
-    /// Writes the adapter's gradient and returns that of `x` if `input_gradient`.
+use super::scratch::{Scratch, slice, with_scratch};
+use super::{AdaptedBlock, Norm, Piece, Saved};
+use crate::kernels::{add, gelu_with_slope, layer_norm_backward, multiply};
+
+impl AdaptedBlock<'_> {
+    /// The adapter's gradient, and that of `x` if `input_gradient`.
+    ///
+    /// Without `saved` each piece's forward pass is computed again. The pieces' gradients are
+    /// summed in their order, so the result does not depend on the number of threads.
     pub(super) fn backward(
         &self,
         x: &[f32],
-        saved: &Saved,
-        lora: &[LoraPair<'_>; 6],
+        saved: Option<&[Saved]>,
         dy: &[f32],
-        grads: [LoraPairGrad<'_>; 6],
         input_gradient: bool,
-    ) -> Option<Vec<f32>> {
-        let width = self.width();
-        let tokens = x.len() / width;
-        let [q, k, v, o, up, down] = *lora;
-        let [gq, gk, gv, go, gup, gdown] = grads;
-        let [uq, uk, uv, uo, uup, udown] = &saved.low_rank;
+    ) -> (Vec<f32>, Option<Vec<f32>>) {
+        let len = self.piece_len();
+        let mut dx = input_gradient.then(|| vec![0.0; x.len()]);
+        let dxs: Vec<_> = match &mut dx {
+            Some(dx) => dx.chunks_mut(len).map(Some).collect(),
+            None => dy.chunks(len).map(|_| None).collect(),
+        };
+        let parts = self.pieces(x).zip(dy.par_chunks(len)).zip(dxs).enumerate();
+        let parts = parts.map(|(i, ((piece, dy), dx))| {
+            let mut grad = vec![0.0; self.parameters()];
+            with_scratch(|scratch| {
+                let mut again = std::mem::take(&mut scratch.saved);
+                let saved = saved.map_or_else(
+                    || {
+                        self.forward_piece(piece, &mut again, scratch);
+                        &again
+                    },
+                    |saved| &saved[i],
+                );
+                self.backward_piece(piece, saved, dy, &mut grad, dx, scratch);
+                scratch.saved = again;
+            });
+            grad
+        });
+        let mut parts = parts.collect::<Vec<_>>().into_iter();
+        let mut total = parts.next().unwrap_or_default();
+        parts.for_each(|part| add(&mut total, &part));
+        (total, dx)
+    }
 
-        let mut hidden = vec![0.0; saved.mlp.len()];
-        gelu(&saved.mlp, &mut hidden);
-        let mut dmlp = vec![0.0; saved.mlp.len()];
-        let dy_rows = Mat::new(dy, tokens, width);
+    fn backward_piece(
+        &self,
+        Piece { x, first }: Piece<'_>,
+        saved: &Saved,
+        dy: &[f32],
+        grad: &mut [f32],
+        dx: Option<&mut [f32]>,
+        scratch: &mut Scratch,
+    ) {
+        let Self { block, .. } = self;
+        let [gq, gk, gv, go, gup, gdown] = self.split_gradient(grad);
+        let linear = &mut scratch.linear;
+
+        let hidden = slice(&mut scratch.hidden, saved.mlp.len());
+        let slope = slice(&mut scratch.slope, saved.mlp.len());
+        gelu_with_slope(&saved.mlp, hidden, slope);
+        let dmlp = slice(&mut scratch.dmlp, saved.mlp.len());
         self.fc2
-            .backward(&hidden, udown, down, dy_rows, gdown, Some(&mut dmlp));
-        gelu_backward(&saved.mlp, &mut dmlp);
+            .backward(hidden, first, dy, [gdown], Some(dmlp), linear);
+        multiply(dmlp, slope);
 
-        let normed = self.norm2.apply(&saved.middle);
-        let mut dnormed = vec![0.0; normed.len()];
-        let dmlp = Mat::new(&dmlp, tokens, self.fc1.bias.len());
+        let Norm { gain, eps, .. } = &block.norm2;
+        let normed = block.norm2.apply(&saved.middle, &mut scratch.normed);
+        let dnormed = slice(&mut scratch.dnormed, x.len());
         self.fc1
-            .backward(&normed, uup, up, dmlp, gup, Some(&mut dnormed));
-        let mut dmiddle = dy.to_vec();
-        let norm2 = &self.norm2;
-        layer_norm_backward(
-            &saved.middle,
-            &norm2.gain,
-            norm2.eps,
-            &dnormed,
-            &mut dmiddle,
-        );
+            .backward(normed, first, dmlp, [gup], Some(dnormed), linear);
+        let dmiddle = slice(&mut scratch.dmiddle, x.len());
+        dmiddle.copy_from_slice(dy);
+        layer_norm_backward(&saved.middle, gain, *eps, dnormed, dmiddle);
 
-        let mut dcontext = vec![0.0; saved.context.len()];
-        let dout = Mat::new(&dmiddle, tokens, width);
+        let dcontext = slice(&mut scratch.dcontext, x.len());
         self.out
-            .backward(&saved.context, uo, o, dout, go, Some(&mut dcontext));
-        let dqkv = self
-            .attention(saved.samples, tokens)
-            .backward(&saved.qkv, &dcontext);
+            .backward(&saved.context, first, dmiddle, [go], Some(dcontext), linear);
+        let dqkv = slice(&mut scratch.dqkv, saved.qkv.len());
+        let scores = [&mut scratch.probabilities, &mut scratch.dscores];
+        self.attention(x.len())
+            .backward(&saved.qkv, dcontext, dqkv, scores);
 
-        let normed = self.norm1.apply(x);
-        let mut dnormed = input_gradient.then(|| vec![0.0; normed.len()]);
-        let parts = [(q, gq, uq), (k, gk, uk), (v, gv, uv)];
-        for (i, (linear, (lora, grad, u))) in self.qkv.iter().zip(parts).enumerate() {
-            let dy = Mat::strided(&dqkv[i * width..], tokens, width, 3 * width);
-            linear.backward(&normed, u, lora, dy, grad, dnormed.as_deref_mut());
-        }
-        let dnormed = dnormed?;
-        let norm1 = &self.norm1;
-        layer_norm_backward(x, &norm1.gain, norm1.eps, &dnormed, &mut dmiddle);
-        Some(dmiddle)
+        let Norm { gain, eps, .. } = &block.norm1;
+        let normed = block.norm1.apply(x, &mut scratch.normed);
+        let grads = [gq, gk, gv];
+        let Some(dx) = dx else {
+            self.qkv.backward(normed, first, dqkv, grads, None, linear);
+            return;
+        };
+        self.qkv
+            .backward(normed, first, dqkv, grads, Some(dnormed), linear);
+        dx.copy_from_slice(dmiddle);
+        layer_norm_backward(x, gain, *eps, dnormed, dx);
     }
 }

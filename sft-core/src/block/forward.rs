@@ -1,70 +1,57 @@
 //! The block's forward pass.
 
-use super::attention::Attention;
-use super::linear::LoraPair;
-use super::{BlockWeights, Saved};
-use crate::kernels::{gelu, vectorized};
+use rayon::prelude::*;
 
-impl BlockWeights {
-    /// The block's output for `x` `[T, D]`, and what backward needs.
-    pub(super) fn forward(
-        &self,
-        x: &[f32],
-        samples: usize,
-        lora: &[LoraPair<'_>; 6],
-    ) -> (Vec<f32>, Saved) {
-        let width = self.width();
-        let tokens = x.len() / width;
-        let [q, k, v, o, up, down] = *lora;
+use super::scratch::{Scratch, slice, with_scratch};
+use super::{AdaptedBlock, Piece, Saved};
+use crate::kernels::gelu;
 
-        let normed = self.norm1.apply(x);
-        let mut qkv = vec![0.0; tokens * 3 * width];
-        let mut project =
-            |i: usize, lora| self.qkv[i].forward(&normed, lora, &mut qkv[i * width..], 3 * width);
-        let low_rank_qkv = [project(0, q), project(1, k), project(2, v)];
-        let context = self.attention(samples, tokens).forward(&qkv);
-        let mut middle = vec![0.0; x.len()];
-        let low_rank_out = self.out.forward(&context, o, &mut middle, width);
-        add(&mut middle, x);
-
-        let normed = self.norm2.apply(&middle);
-        let mut mlp = vec![0.0; tokens * self.fc1.bias.len()];
-        let low_rank_up = self.fc1.forward(&normed, up, &mut mlp, self.fc1.bias.len());
-        let mut hidden = vec![0.0; mlp.len()];
-        gelu(&mlp, &mut hidden);
+impl AdaptedBlock<'_> {
+    /// The block's output for `x` `[T, D]`, and what backward needs where it is to be kept.
+    pub(super) fn forward(&self, x: &[f32], keep: bool) -> (Vec<f32>, Option<Vec<Saved>>) {
         let mut y = vec![0.0; x.len()];
-        let low_rank_down = self.fc2.forward(&hidden, down, &mut y, width);
-        add(&mut y, &middle);
-
-        let [uq, uk, uv] = low_rank_qkv;
-        let low_rank = [uq, uk, uv, low_rank_out, low_rank_up, low_rank_down];
-        (
-            y,
-            Saved {
-                samples,
-                qkv,
-                context,
-                middle,
-                mlp,
-                low_rank,
-            },
-        )
+        let outputs = y.par_chunks_mut(self.piece_len());
+        let saved = self.pieces(x).zip(outputs).map(|(piece, y)| {
+            with_scratch(|scratch| {
+                let mut saved = Saved::default();
+                self.forward_piece(piece, &mut saved, scratch);
+                self.output(piece, &saved, y, scratch);
+                keep.then_some(saved)
+            })
+        });
+        let saved = saved.collect();
+        (y, saved)
     }
 
-    pub(super) fn attention(&self, samples: usize, tokens: usize) -> Attention {
-        Attention {
-            samples,
-            tokens: tokens / samples,
-            width: self.width(),
-            heads: self.heads,
-        }
+    /// Computes what is kept of a piece.
+    pub(super) fn forward_piece(
+        &self,
+        Piece { x, first }: Piece<'_>,
+        saved: &mut Saved,
+        scratch: &mut Scratch,
+    ) {
+        let Self { block, .. } = self;
+        let normed = block.norm1.apply(x, &mut scratch.normed);
+        let qkv = slice(&mut saved.qkv, 3 * x.len());
+        self.qkv.forward(normed, first, None, qkv);
+        let context = slice(&mut saved.context, x.len());
+        let attention = self.attention(x.len());
+        attention.forward(qkv, context, &mut scratch.probabilities);
+        let middle = slice(&mut saved.middle, x.len());
+        self.out.forward(context, first, Some(x), middle);
+        let normed = block.norm2.apply(middle, &mut scratch.normed);
+        let mlp = slice(
+            &mut saved.mlp,
+            x.len() / block.width() * block.fc1.bias.len(),
+        );
+        self.fc1.forward(normed, first, None, mlp);
     }
-}
 
-fn add(total: &mut [f32], term: &[f32]) {
-    vectorized(|| {
-        for (total, term) in total.iter_mut().zip(term) {
-            *total += term;
-        }
-    });
+    /// Writes the block's output for a piece.
+    fn output(&self, piece: Piece<'_>, saved: &Saved, y: &mut [f32], scratch: &mut Scratch) {
+        let hidden = slice(&mut scratch.hidden, saved.mlp.len());
+        gelu(&saved.mlp, hidden);
+        self.fc2
+            .forward(hidden, piece.first, Some(&saved.middle), y);
+    }
 }

@@ -10,9 +10,15 @@ mod backward;
 mod forward;
 mod linear;
 mod op;
+mod scratch;
 
 pub(crate) use op::FrozenBlock;
 
+use rayon::prelude::*;
+
+use self::attention::Attention;
+use self::linear::{Adapted, LoraPair, LoraPairGrad};
+use self::scratch::{Buffer, slice};
 use crate::kernels::layer_norm;
 
 /// Weight `[outputs, inputs]` and bias `[outputs]` of a frozen linear layer.
@@ -32,9 +38,9 @@ pub(crate) struct Norm {
 
 impl Norm {
     /// The normalised rows of `x`.
-    fn apply(&self, x: &[f32]) -> Vec<f32> {
-        let mut out = vec![0.0; x.len()];
-        layer_norm(x, &self.gain, &self.bias, self.eps, &mut out);
+    fn apply<'a>(&self, x: &[f32], out: &'a mut Buffer) -> &'a [f32] {
+        let out = slice(out, x.len());
+        layer_norm(x, &self.gain, &self.bias, self.eps, out);
         out
     }
 }
@@ -44,8 +50,8 @@ impl Norm {
 pub(crate) struct BlockWeights {
     pub(crate) heads: usize,
     pub(crate) norm1: Norm,
-    /// Query, key, value, each `[D, D]`.
-    pub(crate) qkv: [Linear; 3],
+    /// Query, key and value below each other, `[3D, D]`.
+    pub(crate) qkv: Linear,
     pub(crate) out: Linear,
     pub(crate) norm2: Norm,
     pub(crate) fc1: Linear,
@@ -56,11 +62,101 @@ impl BlockWeights {
     fn width(&self) -> usize {
         self.norm1.gain.len()
     }
+
+    /// Inputs and outputs of the linears that may be adapted, in the adapter's order.
+    fn sizes(&self) -> [(usize, usize); 6] {
+        let (d, m) = (self.width(), self.fc1.bias.len());
+        [(d, d), (d, d), (d, d), (d, d), (d, m), (m, d)]
+    }
 }
 
-/// What the forward pass keeps for the backward pass, for `T = B * S` tokens.
+/// A block with its adapters, ready for samples of `tokens` rows.
+struct AdaptedBlock<'a> {
+    block: &'a BlockWeights,
+    tokens: usize,
+    ranks: [usize; 6],
+    qkv: Adapted<'a, 3>,
+    out: Adapted<'a, 1>,
+    fc1: Adapted<'a, 1>,
+    fc2: Adapted<'a, 1>,
+}
+
+impl<'a> AdaptedBlock<'a> {
+    fn new(block: &'a BlockWeights, tokens: usize, pairs: [LoraPair<'a>; 6]) -> Self {
+        let [q, k, v, o, up, down] = pairs;
+        Self {
+            block,
+            tokens,
+            ranks: pairs.map(|pair| pair.rank),
+            qkv: Adapted::new(&block.qkv, [q, k, v]),
+            out: Adapted::new(&block.out, [o]),
+            fc1: Adapted::new(&block.fc1, [up]),
+            fc2: Adapted::new(&block.fc2, [down]),
+        }
+    }
+
+    /// Length of the adapter vector.
+    fn parameters(&self) -> usize {
+        let sizes = self.block.sizes().into_iter().zip(self.ranks);
+        sizes.map(|((i, o), rank)| rank * (i + o)).sum()
+    }
+
+    /// The parts of the adapter's gradient.
+    fn split_gradient<'g>(&self, mut grad: &'g mut [f32]) -> [LoraPairGrad<'g>; 6] {
+        let mut ranks = self.ranks.into_iter();
+        self.block.sizes().map(|(inputs, outputs)| {
+            let rank = ranks.next().unwrap_or(0);
+            let (a, rest) = std::mem::take(&mut grad).split_at_mut(rank * inputs);
+            let (b, rest) = rest.split_at_mut(rank * outputs);
+            grad = rest;
+            LoraPairGrad { a, b }
+        })
+    }
+
+    /// The attention over a piece of `len` elements.
+    fn attention(&self, len: usize) -> Attention {
+        let width = self.block.width();
+        Attention {
+            samples: len / width / self.tokens,
+            tokens: self.tokens,
+            width,
+            heads: self.block.heads,
+        }
+    }
+
+    /// Elements of a piece: as many whole samples as give about [`PIECE_ROWS`] rows.
+    fn piece_len(&self) -> usize {
+        (PIECE_ROWS / self.tokens).max(1) * self.tokens * self.block.width()
+    }
+
+    /// The pieces of `x`, in order.
+    fn pieces<'x>(&self, x: &'x [f32]) -> impl IndexedParallelIterator<Item = Piece<'x>> + use<'x> {
+        let (len, width) = (self.piece_len(), self.block.width());
+        x.par_chunks(len).enumerate().map(move |(i, x)| Piece {
+            x,
+            first: i * len / width,
+        })
+    }
+}
+
+/// Rows that pass through a block at once: few enough that what lies between two products stays
+/// in the cache, many enough that a product is not about packing the weight.
+///
+/// The size of a piece never depends on the number of threads, so neither does any sum.
+const PIECE_ROWS: usize = 400;
+
+/// Some samples of a batch.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    /// Their rows of the hidden state before the block.
+    x: &'a [f32],
+    /// The number of their first row in the batch.
+    first: usize,
+}
+
+/// What the forward pass of a piece keeps for the backward pass, for `T` rows.
+#[derive(Default)]
 struct Saved {
-    samples: usize,
     /// Queries, keys and values side by side, `[T, 3D]`.
     qkv: Vec<f32>,
     /// Attention output before its projection, `[T, D]`.
@@ -69,6 +165,4 @@ struct Saved {
     middle: Vec<f32>,
     /// The MLP before its GELU, `[T, M]`.
     mlp: Vec<f32>,
-    /// `x A^T` of each adapted linear, `[T, r]`.
-    low_rank: [Vec<f32>; 6],
 }

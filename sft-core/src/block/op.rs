@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::linear::{LoraPair, LoraPairGrad};
-use super::{BlockWeights, Saved};
+use super::linear::LoraPair;
+use super::{AdaptedBlock, BlockWeights, Saved};
 use crate::Lora;
 
 /// A shared frozen block; cloning shares the weights.
@@ -18,7 +18,15 @@ impl FrozenBlock {
     }
 
     /// The block's output `[B, S, D]` for `hidden` `[B, S, D]` and a flat `adapter`.
-    pub(crate) fn apply(&self, hidden: &Tensor, adapter: &Tensor, lora: Lora) -> Result<Tensor> {
+    ///
+    /// With `checkpointing` nothing is kept for the backward pass but the two arguments.
+    pub(crate) fn apply(
+        &self,
+        hidden: &Tensor,
+        adapter: &Tensor,
+        lora: Lora,
+        checkpointing: bool,
+    ) -> Result<Tensor> {
         let (hidden, adapter) = (hidden.contiguous()?, adapter.contiguous()?);
         let input_gradient = hidden.track_op();
         let tracked = input_gradient || adapter.track_op();
@@ -26,7 +34,8 @@ impl FrozenBlock {
             weights: self.0.clone(),
             lora,
             input_gradient,
-            saved: tracked.then(Mutex::default),
+            keep: tracked && !checkpointing,
+            saved: Mutex::default(),
         };
         if tracked {
             hidden.apply_op2(&adapter, op)
@@ -40,21 +49,16 @@ struct BlockOp {
     weights: Arc<BlockWeights>,
     lora: Lora,
     input_gradient: bool,
-    saved: Option<Mutex<Option<Saved>>>,
+    /// Whether the forward pass keeps what it computed, or backward computes it again.
+    keep: bool,
+    saved: Mutex<Option<Vec<Saved>>>,
 }
 
 impl BlockOp {
-    /// Inputs and outputs of the adapted linears, in the adapter's order.
-    fn sizes(&self) -> [(usize, usize); 6] {
-        let w = &self.weights;
-        let [q, k, v] = &w.qkv;
-        [q, k, v, &w.out, &w.fc1, &w.fc2].map(|l| (l.weight.len() / l.bias.len(), l.bias.len()))
-    }
-
-    fn pairs<'a>(&self, mut adapter: &'a [f32]) -> [LoraPair<'a>; 6] {
+    fn adapted<'a>(&'a self, tokens: usize, mut adapter: &'a [f32]) -> AdaptedBlock<'a> {
         let scale = self.lora.scale() as f32;
         let mut linear = 0;
-        self.sizes().map(|(inputs, outputs)| {
+        let pairs = self.weights.sizes().map(|(inputs, outputs)| {
             let (rank, dropout) = (self.lora.rank_of(linear), self.lora.mask(linear));
             linear += 1;
             let (a, rest) = adapter.split_at(rank * inputs);
@@ -67,32 +71,27 @@ impl BlockOp {
                 scale,
                 dropout,
             }
-        })
+        });
+        AdaptedBlock::new(&self.weights, tokens, pairs)
     }
 
-    fn pair_grads<'a>(&self, mut grad: &'a mut [f32]) -> [LoraPairGrad<'a>; 6] {
-        let mut linear = 0;
-        self.sizes().map(|(inputs, outputs)| {
-            let rank = self.lora.rank_of(linear);
-            linear += 1;
-            let (a, rest) = std::mem::take(&mut grad).split_at_mut(rank * inputs);
-            let (b, rest) = rest.split_at_mut(rank * outputs);
-            grad = rest;
-            LoraPairGrad { a, b }
-        })
-    }
-
-    /// The number of samples, once the shapes of both arguments are right.
+    /// The tokens of a sample, once the shapes of both arguments are right.
     fn check(&self, hidden: &Shape, adapter: &Shape) -> Result<usize> {
-        let (samples, _, width) = hidden.dims3()?;
-        let needed: usize = (self.sizes().iter().enumerate())
+        let (_, tokens, width) = hidden.dims3()?;
+        let needed: usize = (self.weights.sizes().iter().enumerate())
             .map(|(linear, (i, o))| self.lora.rank_of(linear) * (i + o))
             .sum();
-        if width != self.weights.width() || adapter.dims() != [needed] {
+        if width != self.weights.width() || tokens == 0 || adapter.dims() != [needed] {
             let want = self.weights.width();
             bail!("a block of width {want} with an adapter of {needed} got {hidden:?}, {adapter:?}")
         }
-        Ok(samples)
+        Ok(tokens)
+    }
+
+    fn saved(&self) -> std::sync::MutexGuard<'_, Option<Vec<Saved>>> {
+        self.saved
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -108,15 +107,11 @@ impl CustomOp2 for BlockOp {
         adapter: &CpuStorage,
         adapter_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let samples = self.check(hidden_layout.shape(), adapter_layout.shape())?;
+        let tokens = self.check(hidden_layout.shape(), adapter_layout.shape())?;
         let x = contiguous(hidden, hidden_layout)?;
         let adapter = contiguous(adapter, adapter_layout)?;
-        let (y, state) = self.weights.forward(x, samples, &self.pairs(adapter));
-        if let Some(saved) = &self.saved {
-            *saved
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(state);
-        }
+        let (y, saved) = self.adapted(tokens, adapter).forward(x, self.keep);
+        *self.saved() = saved;
         Ok((CpuStorage::F32(y), hidden_layout.shape().clone()))
     }
 
@@ -127,24 +122,16 @@ impl CustomOp2 for BlockOp {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let Some(saved) = &self.saved else {
-            bail!("backward of an untracked block")
-        };
-        let saved = saved
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
-        let Some(saved) = saved else {
+        let saved = self.saved().take();
+        if self.keep && saved.is_none() {
             bail!("a block's backward can run once only")
-        };
-        let (mut dadapter, mut dx) = (vec![0.0; adapter.elem_count()], None);
-        with_slices(
+        }
+        let tokens = hidden.dim(1)?;
+        let (dadapter, dx) = with_slices(
             [hidden, adapter, &grad.contiguous()?],
             |[x, adapter, dy]| {
-                let (pairs, grads) = (self.pairs(adapter), self.pair_grads(&mut dadapter));
-                dx = self
-                    .weights
-                    .backward(x, &saved, &pairs, dy, grads, self.input_gradient);
+                self.adapted(tokens, adapter)
+                    .backward(x, saved.as_deref(), dy, self.input_gradient)
             },
         )?;
         let dx = dx
@@ -163,10 +150,10 @@ fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]>
 }
 
 /// Calls `body` with the elements of contiguous CPU tensors.
-fn with_slices<const N: usize>(
+fn with_slices<const N: usize, R>(
     tensors: [&Tensor; N],
-    body: impl FnOnce([&[f32]; N]),
-) -> Result<()> {
+    body: impl FnOnce([&[f32]; N]) -> R,
+) -> Result<R> {
     let guards = tensors.map(Tensor::storage_and_layout);
     let mut slices: [&[f32]; N] = [&[]; N];
     for ((storage, layout), slice) in guards.iter().zip(&mut slices) {
@@ -175,6 +162,5 @@ fn with_slices<const N: usize>(
         };
         *slice = contiguous(storage, layout)?;
     }
-    body(slices);
-    Ok(())
+    Ok(body(slices))
 }

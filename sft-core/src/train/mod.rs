@@ -18,7 +18,7 @@ use self::full::FullModel;
 use self::local::{Adapted, Part, Turn};
 use crate::adapter::Targets;
 use crate::evaluate::accuracy_until;
-use crate::parallel::parallel;
+use crate::parallel::{parallel, with_threads};
 use crate::{Adapters, DeviceRound, Error, Head, Model, Result, ServerHalf, Traffic, Vit};
 
 /// What a round did; every number is the round's own, not cumulative.
@@ -137,14 +137,14 @@ fn train_round(job: &Job<'_>, round: usize, start: &Adapters) -> Result<Vec<Part
                 FullModel::new(job.own_weights()?, start, rule, device)
             })
         }),
-        Scheme::Sl => {
+        Scheme::Sl => with_threads(job.settings.threads, || {
             let mut parts: Vec<Part> = Vec::with_capacity(devices.len());
             for &device in &devices {
                 let start = parts.last().map_or(start, |part| &part.adapters);
                 parts.push(turn(device).split(start)?);
             }
             Ok(parts)
-        }
+        }),
     }
 }
 

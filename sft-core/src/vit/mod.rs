@@ -32,6 +32,7 @@ pub struct Vit {
     blocks: Vec<FrozenBlock>,
     norm: FeatureNorm,
     linears: Vec<LinearSpec>,
+    checkpointing: bool,
 }
 
 impl Vit {
@@ -48,7 +49,18 @@ impl Vit {
                 .collect::<Result<_>>()?,
             norm: FeatureNorm::new(norm(weights, "vit.layernorm", config)?),
             linears: config.linears(),
+            checkpointing: false,
         })
+    }
+
+    /// The same, its blocks keeping only their input for the backward pass, which then computes
+    /// each block's forward pass again (gradient checkpointing); the results are the same bits.
+    #[must_use]
+    pub fn with_checkpointing(self, checkpointing: bool) -> Self {
+        Self {
+            checkpointing,
+            ..self
+        }
     }
 }
 
@@ -82,7 +94,7 @@ impl Model for Vit {
     }
 
     fn block(&self, index: usize, hidden: &Tensor, adapter: &Tensor, lora: Lora) -> Result<Tensor> {
-        self.blocks[index].apply(hidden, adapter, lora)
+        self.blocks[index].apply(hidden, adapter, lora, self.checkpointing)
     }
 
     fn features(&self, hidden: &Tensor) -> Result<Tensor> {
@@ -99,12 +111,21 @@ fn block_weights(config: &VitConfig, weights: &VitWeights, index: usize) -> Resu
     Ok(BlockWeights {
         heads: config.num_attention_heads,
         norm1: norm(weights, &format!("{path}.layernorm_before"), config)?,
-        qkv: [q?, k?, v?],
+        qkv: stack([q?, k?, v?]),
         out: o?,
         norm2: norm(weights, &format!("{path}.layernorm_after"), config)?,
         fc1: fc1?,
         fc2: fc2?,
     })
+}
+
+/// The layers below each other.
+fn stack(linears: [Linear; 3]) -> Linear {
+    let [q, k, v] = linears;
+    Linear {
+        weight: [q.weight, k.weight, v.weight].concat(),
+        bias: [q.bias, k.bias, v.bias].concat(),
+    }
 }
 
 fn linear(weights: &VitWeights, path: &str, outputs: usize) -> Result<Linear> {

@@ -1,0 +1,44 @@
+//! Buffers that a thread keeps from one piece of work to the next.
+
+use std::cell::RefCell;
+
+use super::Saved;
+use super::linear::LinearScratch;
+
+/// Grows to the largest size asked for.
+pub(super) type Buffer = Vec<f32>;
+
+/// The first `len` elements, whatever they hold.
+pub(super) fn slice(buffer: &mut Buffer, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
+
+/// What one piece's forward and backward pass need beside what is saved.
+#[derive(Default)]
+pub(super) struct Scratch {
+    pub(super) normed: Buffer,
+    pub(super) hidden: Buffer,
+    pub(super) slope: Buffer,
+    pub(super) dmlp: Buffer,
+    pub(super) dnormed: Buffer,
+    pub(super) dmiddle: Buffer,
+    pub(super) dcontext: Buffer,
+    pub(super) dqkv: Buffer,
+    pub(super) probabilities: Buffer,
+    pub(super) dscores: Buffer,
+    pub(super) linear: LinearScratch,
+    /// Of a forward pass that is computed again.
+    pub(super) saved: Saved,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Calls `body` with this thread's buffers.
+pub(super) fn with_scratch<R>(body: impl FnOnce(&mut Scratch) -> R) -> R {
+    SCRATCH.with_borrow_mut(body)
+}
