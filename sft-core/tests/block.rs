@@ -131,7 +131,7 @@ fn a_step_of_the_whole_model_gives_gradients_to_adapters_and_head_only() {
     let engine = common::vit(&config);
     let lora = Lora::new(2, 2.0).unwrap();
     let input = random(&[2, 2, 6, 6], 1.0, 1);
-    let mut hidden = engine.embed(&input).unwrap();
+    let mut hidden = engine.embed(&input, None).unwrap();
     let mut vars = vec![Var::from_tensor(&random(&[3, config.hidden_size], 0.1, 4)).unwrap()];
     for block in 0..engine.depth() {
         let adapter = random(&[lora.parameters(engine.linears())], 0.2, 10 + block as u64);

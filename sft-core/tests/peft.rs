@@ -38,10 +38,12 @@ fn adapters(model: &dyn Model, lora: Lora) -> Adapters {
     };
     let length = lora.parameters(model.linears());
     Adapters {
+        patch: wave(lora.patch_parameters(model.patch()), 5),
         blocks: (0..model.depth()).map(|i| wave(length, i)).collect(),
         head: Head {
             weight: wave(5 * model.width(), 7),
             bias: wave(5, 8),
+            adapter: wave(lora.head_parameters(model.width(), 5), 9),
         },
     }
 }
@@ -96,7 +98,15 @@ fn what_is_saved_is_what_peft_was_tested_with() {
 fn what_is_saved_loads_again_under_either_naming() {
     let (_, vit) = base();
     for names in [ModuleNames::Transformers4, ModuleNames::Transformers5] {
-        for targets in ["q,k,v,o,fc1,fc2", "fc2", "q,fc1"] {
+        for targets in [
+            "q,k,v,o,fc1,fc2",
+            "fc2",
+            "q,fc1",
+            "k,patch",
+            "patch",
+            "head",
+            "v,o,patch,head",
+        ] {
             let targets: Targets = targets.parse().unwrap();
             let lora = Lora::new(2, 6.0).unwrap().with_targets(targets);
             let adapters = adapters(&vit, lora);
@@ -160,8 +170,9 @@ fn what_does_not_fit_is_named() {
 fn the_merged_model_is_the_adapted_one() {
     let (base, vit) = base();
     let images = tensor("hugging_face/expected.safetensors", "images");
-    for targets in [Targets::ALL, "k,fc2".parse().unwrap()] {
-        let lora = Lora::new(2, 6.0).unwrap().with_targets(targets);
+    for targets in ["q,k,v,o,fc1,fc2", "k,fc2", "patch", "q,patch,head"] {
+        let lora = Lora::new(2, 6.0).unwrap();
+        let lora = lora.with_targets(targets.parse().unwrap());
         let adapters = adapters(&vit, lora);
         let folder = Folder::new("merged");
         save_merged(&folder.0, &base, Some(lora), &adapters).unwrap();
@@ -169,8 +180,9 @@ fn the_merged_model_is_the_adapted_one() {
         assert_eq!((&merged.config, &merged.input), (&base.config, &base.input));
         let plain = Vit::new(&merged.config, &merged.weights).unwrap();
         let head = merged.head.expect("the tuned head");
-        let none = Adapters::new(&plain, lora, head, 1);
-        let got = logits(&plain, lora, &none, &images).unwrap();
+        let new = Lora::new(2, 6.0).unwrap();
+        let none = Adapters::new(&plain, new, head, 1);
+        let got = logits(&plain, new, &none, &images).unwrap();
         let error = difference(&got, &logits(&vit, lora, &adapters, &images).unwrap());
         assert!(
             error < 1e-5,

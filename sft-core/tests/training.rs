@@ -346,7 +346,7 @@ fn full_parameters_are_plain_gradient_descent() {
         .map(|(n, v)| (n.clone(), v.as_tensor().clone()));
     let weights = sft_core::VitWeights::new(&config(), &named.collect()).unwrap();
     let vit = PlainVit::new(&config(), &weights).unwrap();
-    let Head { weight, bias } = &bench.head;
+    let Head { weight, bias, .. } = &bench.head;
     let device = &candle_core::Device::Cpu;
     let weight = Tensor::from_slice(weight, (3, 12), device).unwrap();
     let bias = Tensor::from_slice(bias, 3, device).unwrap();
