@@ -148,3 +148,64 @@ impl Classifier {
 pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     Ok(x.matmul(&weight.t()?)?.broadcast_add(bias)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+    use crate::adapter::normal;
+
+    /// Numbers around zero.
+    fn some(count: usize, seed: u64) -> Vec<f32> {
+        let mut rng = seed::rng(seed, &[]);
+        (0..count).map(|_| normal(&mut rng) as f32).collect()
+    }
+
+    /// Logits and gradients equal those of a graph in which every operation is candle's; of frozen
+    /// tensors there is no gradient.
+    #[test]
+    fn an_adapted_head_agrees_with_plain_candle() {
+        let (device, width, classes) = (&Device::Cpu, 5, 3);
+        let lora = Lora::new(2, 3.0).unwrap();
+        let lora = lora.with_targets("head".parse().unwrap());
+        for dropout in [0.0, 0.3] {
+            let lora = lora.with_dropout(dropout).unwrap().training(4);
+            let head = Head {
+                adapter: some(2 * (width + classes), 1),
+                ..Head::new(classes, width, 7)
+            };
+            let x = Var::from_slice(&some(4 * width, 2), (4, width), device).unwrap();
+            let adapter = Var::from_slice(&head.adapter, head.adapter.len(), device).unwrap();
+            let gradients = |logits: &Tensor| {
+                let grads = logits.sqr().unwrap().sum_all().unwrap();
+                let grads = grads.backward().unwrap();
+                let of = |var: &Var| grads.get(var).unwrap().flatten_all().unwrap();
+                let [dx, dadapter] = [&x, &adapter].map(|var| of(var).to_vec1::<f32>().unwrap());
+                (dx, dadapter, grads.get_ids().count())
+            };
+            let classifier = Classifier::new(&head, device).unwrap();
+            let trained = [adapter.as_tensor().clone()];
+            let got = classifier.logits(&x, &trained, lora).unwrap();
+
+            let weight = Tensor::from_slice(&head.weight, (classes, width), device).unwrap();
+            let bias = Tensor::from_slice(&head.bias, classes, device).unwrap();
+            let pair = LowRank::new(lora, Targets::HEAD, [width, classes], &adapter, 0);
+            let change = pair.unwrap().unwrap().change(&x).unwrap();
+            let want = (linear(&x, &weight, &bias).unwrap() + change).unwrap();
+            assert_eq!(
+                got.to_vec2::<f32>().unwrap(),
+                want.to_vec2::<f32>().unwrap()
+            );
+            let ((dx, dadapter, count), want) = (gradients(&got), gradients(&want));
+            assert_eq!(count, 2, "gradients beside those of features and adapter");
+            let pairs = dx.iter().zip(&want.0).chain(dadapter.iter().zip(&want.1));
+            for (got, want) in pairs {
+                assert!(
+                    (got - want).abs() < 1e-5 * (1.0 + want.abs()),
+                    "{got} {want}"
+                );
+            }
+        }
+    }
+}
