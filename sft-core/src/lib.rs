@@ -57,8 +57,8 @@ mod wireless;
 pub use adapter::{LinearSpec, Lora, PatchSpec};
 pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use data::{
-    Augment, CIFAR100_CLASSES, Data, ImageFiles, ImageInput, Images, Partition, cifar100,
-    image_folder, tiny_imagenet,
+    Augment, CIFAR100_CLASSES, Data, DataLayout, Examples, ImageFiles, ImageInput, Images,
+    Partition, cifar100, image_folder, tiny_imagenet,
 };
 pub use error::{Error, Result};
 pub use evaluate::{accuracy, logits};
