@@ -248,6 +248,24 @@ fn what_is_sent_is_what_is_trained() {
     }
 }
 
+/// The cost model knows adapters outside the blocks in FL, both or none: `2Dr` and `r(D + K)`.
+#[test]
+fn modelled_memory_counts_an_adapted_head() {
+    let memory = |scheme, targets| {
+        let bench = Bench::new(with_targets(scheme, targets), 1);
+        let bytes = bench.wireless.device_memory_bytes(&bench.settings, 2);
+        bytes.unwrap() as i64
+    };
+    let more = |scheme| memory(scheme, EVERY) - memory(scheme, "q,k,v,o,fc1,fc2");
+    let (patch, adapter, head) = (2 * 12 * 3, 3 * (12 + 3), 3 * 13);
+    // Adapters in the model's row; momentum of the patch embedding's in place of the head's.
+    assert_eq!(
+        more(Scheme::FlLora),
+        4 * (patch + adapter) + 4 * (patch - head)
+    );
+    assert_eq!(more(Scheme::Sft), 0);
+}
+
 #[test]
 fn every_choice_of_targets_trains() {
     for targets in ["patch", "head", "patch,head", "v", "q,v,patch,head"] {
