@@ -55,8 +55,8 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Adapters of `rank` r >= 1 on every linear layer of the blocks, scaled by `alpha` / r, `alpha` positive and
-    /// finite, without dropout.
+    /// Adapters of `rank` r >= 1 on every linear layer of the blocks, scaled by `alpha` / r, `alpha`
+    /// positive and finite, without dropout.
     ///
     /// # Errors
     /// A rank of 0, or an `alpha` that is not positive and finite.

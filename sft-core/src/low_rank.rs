@@ -81,7 +81,7 @@ pub(crate) fn with_gradients(
     backward: impl Fn(&Tensor) -> Result<(Option<Tensor>, Tensor)> + Send + Sync + 'static,
 ) -> Result<Tensor> {
     let value = value.detach();
-    if !adapter.track_op() {
+    if !x.track_op() && !adapter.track_op() {
         return Ok(value);
     }
     x.apply_op2(adapter, WithGradients { value, backward })

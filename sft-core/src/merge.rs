@@ -80,9 +80,9 @@ fn add(tensors: &mut HashMap<String, Tensor>, model: &dyn Model, pair: &Pair<'_>
     let a = Tensor::from_slice(pair.a, (pair.rank, pair.inputs), &Device::Cpu)?;
     let b = Tensor::from_slice(pair.b, (pair.outputs, pair.rank), &Device::Cpu)?;
     let change = (b.matmul(&a)? * pair.scale)?;
-    if let Some(weight) = tensors.get_mut(&format!("{}.weight", pair.path(model))) {
-        *weight = (&*weight + change.reshape(weight.shape())?)?;
-    }
+    let name = format!("{}.weight", pair.path(model));
+    let weight = (&tensors[&name] + change.reshape(tensors[&name].shape())?)?;
+    tensors.insert(name, weight);
     Ok(())
 }
 

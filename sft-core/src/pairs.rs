@@ -1,6 +1,6 @@
 //! Every adapter of a model with the layer that it is on, for who names layers: files.
 
-use crate::{Adapters, LinearSpec, Lora, Model, Targets};
+use crate::{Adapters, Lora, Model, Targets};
 
 /// An adapter on a layer of a model.
 pub(crate) struct Pair<'a> {
@@ -23,11 +23,8 @@ impl Pair<'_> {
     pub(crate) fn path(&self, model: &dyn Model) -> String {
         match (self.block, self.target) {
             (Some(block), linear) => {
-                format!(
-                    "{}.{}",
-                    model.block_path(block),
-                    model.linears()[linear].name
-                )
+                let (block, linear) = (model.block_path(block), model.linears()[linear].name);
+                format!("{block}.{linear}")
             }
             (None, Targets::PATCH) => model.patch().path.to_string(),
             (None, _) => model.head_path().to_string(),
@@ -39,16 +36,7 @@ impl Pair<'_> {
 pub(crate) fn pairs<'a>(model: &dyn Model, lora: Lora, adapters: &'a Adapters) -> Vec<Pair<'a>> {
     let (patch, head) = (model.patch(), &adapters.head);
     let linears = model.linears().iter().enumerate();
-    let linears: Vec<_> = linears
-        .map(
-            |(
-                i,
-                LinearSpec {
-                    inputs, outputs, ..
-                },
-            )| (i, *inputs, *outputs),
-        )
-        .collect();
+    let linears: Vec<_> = linears.map(|(i, l)| (i, l.inputs, l.outputs)).collect();
     let mut pairs = Vec::new();
     let mut take = |block, layers: &[(usize, usize, usize)], mut vector: &'a [f32]| {
         for &(target, inputs, outputs) in layers {
@@ -70,18 +58,12 @@ pub(crate) fn pairs<'a>(model: &dyn Model, lora: Lora, adapters: &'a Adapters) -
             }
         }
     };
-    take(
-        None,
-        &[(Targets::PATCH, patch.inputs(), patch.outputs)],
-        &adapters.patch,
-    );
+    let patch = (Targets::PATCH, patch.inputs(), patch.outputs);
+    take(None, &[patch], &adapters.patch);
     for (index, block) in adapters.blocks.iter().enumerate() {
         take(Some(index), &linears, block);
     }
-    take(
-        None,
-        &[(Targets::HEAD, model.width(), head.classes())],
-        &head.adapter,
-    );
+    let outer = (Targets::HEAD, model.width(), head.classes());
+    take(None, &[outer], &head.adapter);
     pairs
 }

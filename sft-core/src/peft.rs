@@ -290,9 +290,16 @@ fn take_head(
             bias: take(tensors, &bias, &[classes])?,
             adapter: Vec::new(),
         },
-        None => head
-            .cloned()
-            .ok_or_else(|| format!("missing tensor {weight}, and the model has no head"))?,
+        None => {
+            let missing = || format!("missing tensor {weight}, and the model has no head");
+            let Head { weight, bias, .. } = head.cloned().ok_or_else(missing)?;
+            let adapter = Vec::new();
+            Head {
+                weight,
+                bias,
+                adapter,
+            }
+        }
     };
     if adapted {
         let (rank, classes) = (lora.rank(), head.classes());
