@@ -284,23 +284,17 @@ fn take_head(
     let (width, adapted) = (model.width(), lora.targets().contains(Targets::HEAD));
     let path = format!("{}{}", model.head_path(), if adapted { BASE } else { "" });
     let [weight, bias] = ["weight", "bias"].map(|part| format!("{path}.{part}"));
-    let mut head = match rows(tensors, &weight) {
-        Some(classes) => Head {
+    let mut head = if let Some(classes) = rows(tensors, &weight) {
+        Head {
             weight: take(tensors, &weight, &[classes, width])?,
             bias: take(tensors, &bias, &[classes])?,
             adapter: Vec::new(),
-        },
-        None => {
-            let missing = || format!("missing tensor {weight}, and the model has no head");
-            let Head { weight, bias, .. } = head.cloned().ok_or_else(missing)?;
-            let adapter = Vec::new();
-            Head {
-                weight,
-                bias,
-                adapter,
-            }
         }
+    } else {
+        let missing = || format!("missing tensor {weight}, and the model has no head");
+        head.cloned().ok_or_else(missing)?
     };
+    head.adapter.clear();
     if adapted {
         let (rank, classes) = (lora.rank(), head.classes());
         let [a, b] =
