@@ -63,7 +63,8 @@ fn split_step(c: &mut Criterion) {
         let start = Adapters::new(&model, lora, head, 1);
         let (low, high) = start.blocks.split_at(model.depth() / 2);
         let sgd = Optimizer::sgd(0.9);
-        let mut device = DeviceHalf::new(&model, lora, low, sgd).expect("a device half");
+        let mut device =
+            DeviceHalf::new(&model, lora, &start.patch, low, sgd).expect("a device half");
         let mut server =
             ServerHalf::new(&model, lora, high, &start.head, sgd).expect("a server half");
         let shape = (
@@ -82,11 +83,10 @@ fn split_step(c: &mut Criterion) {
             b.iter(|| {
                 let activation = device.forward(black_box(&input), at).expect("forward");
                 let step = server
-                    .step(&activation.detach(), &labels, true, at)
+                    .step(&activation.detach(), &labels, at)
                     .expect("server step");
-                let gradient = step.gradient.expect("the gradient of the cut");
                 device
-                    .backward(&activation, &gradient, at)
+                    .backward(&activation, &step.gradient, at)
                     .expect("backward");
             });
         });

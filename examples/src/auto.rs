@@ -156,7 +156,10 @@ fn memory_bytes(flags: &Flags) -> Result<f64> {
 
 /// Images that the rates are measured on.
 fn sample_size(flags: &Flags, task: Task<'_>) -> Result<usize> {
-    let one = task.model.embed(&task.train.inputs(&[0])?)?.elem_count();
+    let one = task
+        .model
+        .embed(&task.train.inputs(&[0])?, None)?
+        .elem_count();
     let most = flags.batch.min(task.train.len());
     Ok((SAMPLED_ELEMENTS / one).clamp(1, most))
 }
@@ -172,11 +175,10 @@ impl Tensors {
     fn at(flags: &Flags, task: Task<'_>, cut: usize, samples: usize) -> Result<Self> {
         let settings = flags.settings(Scheme::Sft)?;
         let (lora, optimizer) = (settings.lora, settings.optimizer);
-        let Adapters { blocks, head } =
-            Adapters::new(task.model, lora, task.head.clone(), settings.seed);
-        let (device, server) = blocks.split_at(cut);
-        let device = DeviceHalf::new(task.model, lora, device, optimizer)?;
-        let mut server = ServerHalf::new(task.model, lora, server, &head, optimizer)?;
+        let start = Adapters::new(task.model, lora, task.head.clone(), settings.seed);
+        let (device, server) = start.blocks.split_at(cut);
+        let device = DeviceHalf::new(task.model, lora, &start.patch, device, optimizer)?;
+        let mut server = ServerHalf::new(task.model, lora, server, &start.head, optimizer)?;
         let step = Step {
             learning_rate: settings.lr,
             dropout_seed: settings.seed,
@@ -185,8 +187,7 @@ impl Tensors {
         let images: Vec<usize> = (0..samples).map(|i| i * all / samples).collect();
         let labels: Vec<u32> = images.iter().map(|&i| task.train.label(i)).collect();
         let activation = device.forward(&task.train.inputs(&images)?, step)?.detach();
-        let done = server.step(&activation, &labels, true, step)?;
-        let gradient = done.gradient.ok_or(Error::NoGradient(0))?;
+        let gradient = server.step(&activation, &labels, step)?.gradient;
         let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
         Ok(Self {
             activation: values(&activation)?,

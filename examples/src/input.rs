@@ -4,8 +4,7 @@ use std::path::Path;
 
 use candle_core::Device;
 use sft_core::{
-    Augment, Data, Error, Head, Model, PlainVit, Pretrained, Result, Vit, cifar100, image_folder,
-    tiny_imagenet,
+    Augment, DataLayout, Error, Examples, Head, Model, PlainVit, Pretrained, Result, Vit,
 };
 
 use crate::digits;
@@ -42,9 +41,6 @@ pub fn on_backend(model: &Pretrained, backend: Backend) -> Result<Box<dyn Model>
     Ok(Box::new(PlainVit::new(&model.config, &weights)?))
 }
 
-/// Training and test examples.
-pub type Examples = (Box<dyn Data>, Box<dyn Data>);
-
 /// Training and test images that `data` names, as the model wants them; the training images
 /// changed at random if `augment`.
 ///
@@ -54,30 +50,17 @@ pub fn data(data: &str, model: &Pretrained, augment: bool) -> Result<Examples> {
     let (name, path) = data.split_once(':').unwrap_or((data, ""));
     let (dir, input) = (Path::new(path), &model.input);
     let augment = augment.then(Augment::default);
-    match name {
-        "digits" => {
-            let path = Some(dir).filter(|dir| !dir.as_os_str().is_empty());
-            let (train, test) = digits::load(path, input)?;
-            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
-        }
-        "cifar100" => {
-            let (train, test) = cifar100(dir, input)?;
-            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
-        }
-        "tiny-imagenet" => {
-            let (train, test) = tiny_imagenet(dir, input)?;
-            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
-        }
-        "folder" => {
-            let (train, test) = image_folder(dir, input)?;
-            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
-        }
-        _ => {
-            let accepted = "digits, digits:FILE, cifar100:DIR, tiny-imagenet:DIR or folder:DIR";
-            let reason = format!("must be {accepted}, got {data}");
-            Err(Error::argument("data", reason))
-        }
+    if name == "digits" {
+        let path = Some(dir).filter(|dir| !dir.as_os_str().is_empty());
+        let (train, test) = digits::load(path, input)?;
+        return Ok((Box::new(train.with_augmentation(augment)), Box::new(test)));
     }
+    let unknown = |_| {
+        let accepted = "digits, digits:FILE, cifar100:DIR, tiny-imagenet:DIR or folder:DIR";
+        Error::argument("data", format!("must be {accepted}, got {data}"))
+    };
+    let layout: DataLayout = name.parse().map_err(unknown)?;
+    layout.open(dir, input, augment)
 }
 
 /// The model's head where it has the right classes, else a new one.

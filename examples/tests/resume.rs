@@ -80,6 +80,36 @@ fn two_rounds_and_two_more_are_four_for_every_scheme() {
 }
 
 #[test]
+fn adapters_on_patch_embedding_and_head_are_kept_and_merged() {
+    let folder = Folder::new("resume-targets");
+    let (data, schemes) = (digits(&folder), ["sft", "fl-lora"]);
+    let flags = ["--scheme", "sft,fl-lora", "--targets", "q,patch,head"];
+    let with = |more: &[&str]| run(&data, &[flags.as_slice(), more].concat());
+    let (straight, parts) = (folder.join("s"), folder.join("p"));
+    with(&["--rounds", "2", "--out", &straight, "--merged"]);
+    with(&["--rounds", "1", "--out", &parts, "--checkpoint-every", "1"]);
+    with(&["--rounds", "2", "--resume", &parts, "--merged"]);
+    assert_equal_runs(&straight, &parts, &schemes);
+    for scheme in schemes {
+        let merged = |out: &str| {
+            let file = format!("merged-{scheme}/model.safetensors");
+            std::fs::read(Path::new(out).join(file)).unwrap()
+        };
+        assert_eq!(merged(&straight), merged(&parts), "{scheme}");
+    }
+    // The tuned adapters are a start of their own.
+    let adapters = format!("{straight}/adapters-sft");
+    with(&[
+        "--rounds",
+        "1",
+        "--adapters",
+        &adapters,
+        "--out",
+        &folder.join("a"),
+    ]);
+}
+
+#[test]
 fn another_configuration_is_refused_by_name() {
     let folder = Folder::new("resume-other");
     let (data, out) = (digits(&folder), folder.join("out"));
@@ -96,6 +126,10 @@ fn another_configuration_is_refused_by_name() {
         (["--lr", "0.1"], "its lr is 0.003, this run's is 0.1"),
         (["--rank", "4"], "its rank is 8, this run's is 4"),
         (["--seed", "2"], "its seed is 1, this run's is 2"),
+        (
+            ["--targets", "q,patch"],
+            "its targets is \"q,k,v,o,fc1,fc2\", this run's is \"q,patch\"",
+        ),
         (
             ["--schedule", "cosine"],
             "its rounds is none, this run's is 2",

@@ -285,7 +285,7 @@ def finetune(
     batch: int = 16,
     rank: int = 8,
     alpha: float | None = None,
-    targets: Sequence[Literal["q", "k", "v", "o", "fc1", "fc2"]] | None = None,
+    targets: Sequence[Literal["q", "k", "v", "o", "fc1", "fc2", "patch", "head"]] | None = None,
     lora_dropout: float = 0.0,
     optimizer: Literal["adamw", "sgd"] = "adamw",
     momentum: float = 0.9,
@@ -345,7 +345,8 @@ def finetune(
         Rounds, passes over the local data in each, samples of a mini-batch.
     rank, alpha, targets, lora_dropout
         Of the adapters: by default rank 8, alpha equal to the rank, all of 'q', 'k', 'v',
-        'o', 'fc1' and 'fc2', no dropout.
+        'o', 'fc1' and 'fc2', no dropout. 'patch' is the patch embedding; with 'head' the head
+        is frozen under an adapter, else trained in full.
     optimizer : {'adamw', 'sgd'}, default 'adamw'
         With `momentum` for 'sgd', `weight_decay` (0.01 and 0 by default), and gradients
         clipped to `clip_norm`.

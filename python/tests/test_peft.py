@@ -12,10 +12,15 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
 
 
-# transformers 5 names its modules as `peft_saved` does; make_peft.py wrote `peft` itself.
+# transformers 5 names its modules as `peft_saved` does; make_peft.py wrote `peft` itself. Those
+# called outer have adapters on the patch embedding and the head. The frozen head under the saved
+# one is new: real PEFT finds it in the folder.
 @pytest.mark.skipif(int(transformers.__version__.split(".")[0]) < 5, reason="needs transformers 5")
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("folder", "classes"), [("peft_saved", 5), ("peft", 7)])
+@pytest.mark.parametrize(
+    ("folder", "classes"),
+    [("peft_saved", 5), ("peft_saved_outer", 5), ("peft", 7), ("peft_outer", 7)],
+)
 def test_real_peft_gives_the_logits_of_the_rust_model(folder: str, classes: int) -> None:
     model = transformers.ViTForImageClassification.from_pretrained(
         FIXTURES / "hugging_face", num_labels=classes, ignore_mismatched_sizes=True

@@ -74,6 +74,16 @@ def test_float_images_are_taken_as_they_are() -> None:
     assert run.accuracy.tolist() == expected.accuracy.tolist()
 
 
+def test_patch_embedding_and_head_take_adapters(tmp_path: Path) -> None:
+    run = sft.finetune(
+        model=MODEL, **few() | {"targets": ["q", "patch", "head"], "out": tmp_path, "rounds": 1}
+    )
+    assert len(run.rounds) == 1
+    config = json.loads((tmp_path / "adapters" / "adapter_config.json").read_text())
+    assert config["target_modules"] == ["q_proj", "projection", "classifier"]
+    assert config["modules_to_save"] is None
+
+
 def test_threads_change_nothing() -> None:
     one, two = (sft.finetune(model=MODEL, threads=n, **few()) for n in (1, 2))
     assert [r.loss for r in one.rounds] == [r.loss for r in two.rounds]
@@ -108,6 +118,8 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
         ({"cut": 9}, ValueError, "cut must be in 1"),
         ({"scheme": "fl"}, ValueError, "scheme expected sft"),
         ({"rounds": 0}, ValueError, "rounds must be at least 1"),
+        ({"targets": ["q", "pos"]}, ValueError, 'targets "pos" is none of q,k,v,o,fc1,fc2,patch'),
+        ({"targets": []}, ValueError, 'targets "" is none of'),
         ({"partition": "even"}, ValueError, "partition expected iid"),
         ({"data": 3}, TypeError, "data must be"),
         ({"data": (np.zeros((2, 8, 4)), [0, 1])}, ValueError, r"images \[n, h, h, c\]"),

@@ -1,17 +1,15 @@
-//! LoRA adapters: where they attach and how one block's lie in a flat vector.
+//! LoRA adapters: their sizes, and how they lie in flat vectors.
 //!
-//! A linear layer `W` of a block becomes `W + s B A` with `A` `[r, inputs]`
+//! A linear layer `W` becomes `W + s B A` with `A` `[r, inputs]`
 //! Gaussian, `B` `[outputs, r]` zero and `s = alpha / r`. The adapter of one
-//! block is one vector: `A` then `B` of each adapted linear, in the model's order.
-
-use std::fmt;
-use std::str::FromStr;
+//! block is one vector: `A` then `B` of each adapted linear, in the model's order. The patch
+//! embedding's and the head's are vectors of their own, `A` then `B`.
 
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::seed::{derive, mix};
-use crate::{Error, Result};
+use crate::{Error, Result, Targets};
 
 /// A linear layer that may take an adapter; the same in every block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,42 +22,24 @@ pub struct LinearSpec {
     pub outputs: usize,
 }
 
-/// The linear layers of a block that get an adapter: a subset of q, k, v, o, fc1, fc2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Targets(u8);
-
-impl Targets {
-    /// The layers' names in flags, in the order of [`Model::linears`](crate::Model::linears).
-    pub const NAMES: [&'static str; 6] = ["q", "k", "v", "o", "fc1", "fc2"];
-    /// Every layer, as in the paper.
-    pub const ALL: Self = Self(0b11_1111);
-    /// No layer: the frozen model with a head.
-    pub(crate) const NONE: Self = Self(0);
-
-    /// Whether the layer at this place of the model's list gets an adapter.
-    pub fn contains(self, linear: usize) -> bool {
-        linear < Self::NAMES.len() && self.0 >> linear & 1 == 1
-    }
+/// The patch embedding: a convolution whose stride is its kernel, so that it is a linear layer on
+/// the pixels of a patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatchSpec {
+    /// The layer's path in the checkpoint.
+    pub path: &'static str,
+    /// Channels of an image, C.
+    pub channels: usize,
+    /// Side of a square patch, P, pixels.
+    pub side: usize,
+    /// Output features, D.
+    pub outputs: usize,
 }
 
-impl FromStr for Targets {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.split(',').try_fold(Self::NONE, |targets, name| {
-            let place = Self::NAMES.iter().position(|&known| known == name);
-            let place = place.ok_or_else(|| {
-                format!("expected some of q,k,v,o,fc1,fc2, comma-separated, got {name}")
-            })?;
-            Ok(Self(targets.0 | 1 << place))
-        })
-    }
-}
-
-impl fmt::Display for Targets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = (0..6).filter(|&i| self.contains(i)).map(|i| Self::NAMES[i]);
-        f.write_str(&names.collect::<Vec<_>>().join(","))
+impl PatchSpec {
+    /// Values of a patch, C P P: the inputs of the linear layer.
+    pub fn inputs(&self) -> usize {
+        self.channels * self.side * self.side
     }
 }
 
@@ -75,8 +55,8 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Adapters of `rank` r >= 1 on every linear layer, scaled by `alpha` / r, `alpha` positive and
-    /// finite, without dropout.
+    /// Adapters of `rank` r >= 1 on every linear layer of the blocks, scaled by `alpha` / r, `alpha`
+    /// positive and finite, without dropout.
     ///
     /// # Errors
     /// A rank of 0, or an `alpha` that is not positive and finite.
@@ -134,10 +114,10 @@ impl Lora {
         Self { mask_seed, ..self }
     }
 
-    /// The mask on the input of a linear's adapter.
-    pub(crate) fn mask(self, linear: usize) -> Option<Dropout> {
+    /// The mask on the input of a target's adapter.
+    pub(crate) fn mask(self, target: usize) -> Option<Dropout> {
         self.mask_seed.map(|seed| Dropout {
-            seed: derive(seed, &[linear as u64]),
+            seed: derive(seed, &[target as u64]),
             fraction: self.dropout,
         })
     }
@@ -147,9 +127,9 @@ impl Lora {
         self.rank
     }
 
-    /// The rank of the adapter on a linear: r, or 0 where it has none.
-    pub(crate) fn rank_of(self, linear: usize) -> usize {
-        if self.targets.contains(linear) {
+    /// The rank of the adapter on a target: r, or 0 where it has none.
+    pub(crate) fn rank_of(self, target: usize) -> usize {
+        if self.targets.contains(target) {
             self.rank
         } else {
             0
@@ -182,36 +162,38 @@ impl Lora {
         linears.iter().enumerate().map(count).sum()
     }
 
+    /// Parameters of the patch embedding's adapter; 0 where it has none.
+    pub fn patch_parameters(self, patch: &PatchSpec) -> usize {
+        self.rank_of(Targets::PATCH) * (patch.inputs() + patch.outputs)
+    }
+
+    /// Parameters of the adapter of a head of `classes` classes; 0 where it has none.
+    pub fn head_parameters(self, width: usize, classes: usize) -> usize {
+        self.rank_of(Targets::HEAD) * (width + classes)
+    }
+
     /// One block's initial adapter: `A` from N(0, 1/r^2), `B` zero.
     pub fn initial(self, linears: &[LinearSpec], rng: &mut impl Rng) -> Vec<f32> {
-        let deviation = 1.0 / self.rank as f64;
         let mut values = Vec::with_capacity(self.parameters(linears));
         for (i, linear) in linears.iter().enumerate() {
-            let rank = self.rank_of(i);
-            let a = (0..rank * linear.inputs).map(|_| (deviation * normal(rng)) as f32);
-            values.extend(a);
-            values.resize(values.len() + rank * linear.outputs, 0.0);
+            values.extend(self.initial_of(i, linear.inputs, linear.outputs, rng));
         }
         values
     }
 
-    /// One block's adapter as `(linear, A, B)` of each target.
-    pub(crate) fn pairs<'a>(
+    /// One target's initial adapter; empty where it has none.
+    pub(crate) fn initial_of(
         self,
-        linears: &[LinearSpec],
-        mut block: &'a [f32],
-    ) -> Vec<(usize, &'a [f32], &'a [f32])> {
-        let mut pairs = Vec::with_capacity(linears.len());
-        for (i, linear) in linears.iter().enumerate() {
-            let rank = self.rank_of(i);
-            let (a, rest) = block.split_at(rank * linear.inputs);
-            let (b, rest) = rest.split_at(rank * linear.outputs);
-            block = rest;
-            if rank > 0 {
-                pairs.push((i, a, b));
-            }
-        }
-        pairs
+        target: usize,
+        inputs: usize,
+        outputs: usize,
+        rng: &mut impl Rng,
+    ) -> Vec<f32> {
+        let (rank, deviation) = (self.rank_of(target), 1.0 / self.rank as f64);
+        let a = (0..rank * inputs).map(|_| (deviation * normal(rng)) as f32);
+        let mut values: Vec<_> = a.collect();
+        values.resize(rank * (inputs + outputs), 0.0);
+        values
     }
 }
 
@@ -271,16 +253,6 @@ mod tests {
             );
             assert_eq!(values, mask(1));
             assert_ne!(values, mask(2));
-        }
-    }
-
-    #[test]
-    fn targets_are_read_as_they_are_written() {
-        for text in ["q", "q,v", "k,o,fc2", "q,k,v,o,fc1,fc2"] {
-            assert_eq!(text.parse::<Targets>().unwrap().to_string(), text);
-        }
-        for text in ["", "q,", "query", "q v"] {
-            assert!(text.parse::<Targets>().is_err(), "{text}");
         }
     }
 }

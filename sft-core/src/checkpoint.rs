@@ -9,12 +9,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::whole::write_whole;
-use crate::{Adapters, Error, Outcome, Result, RoundRecord};
+use crate::{Adapters, Error, Head, Outcome, Result, RoundRecord};
 
 /// The one entry of the file's metadata.
 const KEY: &str = "sft_checkpoint";
 /// Raised whenever the contents change their meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The names of the vectors outside the blocks.
+const PATCH: &str = "patch";
+const HEAD: [&str; 3] = ["head.weight", "head.bias", "head.adapter"];
 
 /// What the file holds beside the tensors.
 #[derive(Serialize, Deserialize)]
@@ -45,9 +49,9 @@ pub fn save_checkpoint(
     };
     let json = serde_json::to_string(&header).map_err(|e| Error::file(path, e))?;
     let mut tensors = Vec::new();
-    for (i, values) in run.adapters.vectors().enumerate() {
+    for (name, values) in vectors(&run.adapters) {
         let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
-        tensors.push((vector(i), tensor));
+        tensors.push((name, tensor));
     }
     for (n, part) in partition.iter().enumerate() {
         let indices = part
@@ -84,13 +88,44 @@ pub fn load_checkpoint(
         let reason = "the checkpoint's partition differs from this run's: was the data changed?";
         return Err(Error::file(path, reason));
     }
-    let vectors = (0..).map_while(|i| tensors.get(&vector(i)));
-    let vectors = vectors
-        .map(Tensor::to_vec1)
-        .collect::<candle_core::Result<_>>();
     Ok(Outcome {
-        adapters: Adapters::from_vectors(vectors.map_err(|e| Error::file(path, e))?),
+        adapters: read_adapters(&tensors).map_err(|e| Error::file(path, e))?,
         rounds: header.rounds,
+    })
+}
+
+/// Every vector of the adapters by its name in the file.
+fn vectors(adapters: &Adapters) -> impl Iterator<Item = (String, &[f32])> {
+    let Adapters {
+        patch,
+        blocks,
+        head,
+    } = adapters;
+    let blocks = blocks.iter().enumerate();
+    let outer = [
+        (PATCH, patch),
+        (HEAD[0], &head.weight),
+        (HEAD[1], &head.bias),
+        (HEAD[2], &head.adapter),
+    ];
+    let outer = outer.map(|(name, vector)| (name.to_string(), vector.as_slice()));
+    (blocks.map(|(i, vector)| (block(i), vector.as_slice()))).chain(outer)
+}
+
+fn read_adapters(tensors: &HashMap<String, Tensor>) -> candle_core::Result<Adapters> {
+    let named = |name: &str| match tensors.get(name) {
+        Some(tensor) => tensor.to_vec1(),
+        None => candle_core::bail!("missing tensor {name}"),
+    };
+    let blocks = (0..).map_while(|i| tensors.get(&block(i)));
+    Ok(Adapters {
+        patch: named(PATCH)?,
+        blocks: blocks.map(Tensor::to_vec1).collect::<Result<_, _>>()?,
+        head: Head {
+            weight: named(HEAD[0])?,
+            bias: named(HEAD[1])?,
+            adapter: named(HEAD[2])?,
+        },
     })
 }
 
@@ -133,8 +168,8 @@ fn read_partition(tensors: &HashMap<String, Tensor>) -> Result<Vec<Vec<usize>>> 
     parts.map(indices).collect()
 }
 
-fn vector(index: usize) -> String {
-    format!("vector.{index}")
+fn block(index: usize) -> String {
+    format!("block.{index}")
 }
 
 fn device(index: usize) -> String {

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{D, Tensor};
 
+use crate::fit::check_adapters;
+use crate::forward;
+use crate::head::Classifier;
 use crate::parallel::parallel;
-use crate::split::{blocks, check_adapters, check_head, classify};
 use crate::{Adapters, Data, Error, Lora, Model, Result};
 
 /// Examples per forward pass.
@@ -21,23 +23,13 @@ pub fn logits(
     adapters: &Adapters,
     input: &Tensor,
 ) -> Result<Tensor> {
-    check_adapters(model, lora, &adapters.blocks)?;
-    check_head(model, &adapters.head)?;
-    let tensor =
-        |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, model.device());
-    let block = |block: &Vec<f32>| tensor(block, &[block.len()]);
+    check_adapters(model, lora, adapters)?;
+    let classifier = Classifier::new(&adapters.head, model.device())?;
     let vectors = adapters
-        .blocks
-        .iter()
-        .map(block)
+        .vectors()
+        .map(|values| Tensor::from_slice(values, values.len(), model.device()))
         .collect::<Result<Vec<_>, _>>()?;
-    let weight = tensor(
-        &adapters.head.weight,
-        &[adapters.head.classes(), model.width()],
-    )?;
-    let bias = tensor(&adapters.head.bias, &[adapters.head.classes()])?;
-    let hidden = blocks(model, lora, 0, vectors.iter(), model.embed(input)?)?;
-    classify(&model.features(&hidden)?, &weight, &bias)
+    forward::logits(model, lora, &vectors, &classifier, input)
 }
 
 /// The fraction of `data` that the adapted model classifies correctly.

@@ -6,9 +6,10 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 
-use crate::vit::block_path;
+use crate::fit::{check_adapters, check_head};
+use crate::pairs::{Pair, pairs};
 use crate::whole::write_whole;
-use crate::{Adapters, Error, Lora, Pretrained, Result};
+use crate::{Adapters, Error, Lora, Model, PlainVit, Pretrained, Result};
 
 /// Writes `W + s B A` for every adapted weight, and everything else, as Hugging Face's
 /// `ViTForImageClassification`: `model.safetensors`, `config.json`, `preprocessor_config.json`.
@@ -43,60 +44,45 @@ fn merged(
     base: &Pretrained,
     lora: Option<Lora>,
     adapters: &Adapters,
-) -> Result<Vec<(String, Tensor)>> {
+) -> Result<HashMap<String, Tensor>> {
     let parameters = base.config.parameters();
-    let mut vectors = match lora {
-        Some(_) => base.weights.vectors(&base.config)?,
-        None => adapters.blocks.clone(),
+    // It shares the weights, and knows where adapters attach.
+    let model = PlainVit::new(&base.config, &base.weights)?;
+    let vectors = if let Some(lora) = lora {
+        check_adapters(&model, lora, adapters)?;
+        base.weights.vectors(&base.config)?
+    } else {
+        check_head(&model, None, &adapters.head)?;
+        adapters.blocks.clone()
     };
-    if let Some(lora) = lora {
-        let places: HashMap<_, _> = (parameters.iter().enumerate())
-            .map(|(place, (name, _))| (name.as_str(), place))
-            .collect();
-        add_adapters(base, lora, adapters, &places, &mut vectors)?;
-    }
     if vectors.len() != parameters.len() {
         let (want, got) = (parameters.len(), vectors.len());
         let reason = format!("must be {want} parameters, got {got}");
         return Err(Error::argument("adapters", reason));
     }
-    let mut tensors = Vec::with_capacity(parameters.len() + 2);
+    let mut tensors = HashMap::with_capacity(parameters.len() + 2);
     for ((name, shape), values) in parameters.into_iter().zip(&vectors) {
-        tensors.push((name, Tensor::from_slice(values, shape, &Device::Cpu)?));
+        tensors.insert(name, Tensor::from_slice(values, shape, &Device::Cpu)?);
     }
-    let [weight, bias] = adapters.head.vars(&Device::Cpu)?;
-    tensors.push(("classifier.weight".into(), weight.into_inner()));
-    tensors.push(("classifier.bias".into(), bias.into_inner()));
+    let (head, classes) = (&adapters.head, adapters.head.classes());
+    let weight = Tensor::from_slice(&head.weight, (classes, model.width()), &Device::Cpu)?;
+    let bias = Tensor::from_slice(&head.bias, classes, &Device::Cpu)?;
+    tensors.insert(format!("{}.weight", model.head_path()), weight);
+    tensors.insert(format!("{}.bias", model.head_path()), bias);
+    for pair in lora.map_or(Vec::new(), |lora| pairs(&model, lora, adapters)) {
+        add(&mut tensors, &model, &pair)?;
+    }
     Ok(tensors)
 }
 
-/// Adds `s B A` to the adapted weights.
-fn add_adapters(
-    base: &Pretrained,
-    lora: Lora,
-    adapters: &Adapters,
-    places: &HashMap<&str, usize>,
-    vectors: &mut [Vec<f32>],
-) -> Result<()> {
-    let linears = base.config.linears();
-    let (depth, length) = (base.config.num_hidden_layers, lora.parameters(&linears));
-    if adapters.blocks.len() != depth || adapters.blocks.iter().any(|b| b.len() != length) {
-        let reason = format!("must be {depth} vectors of {length} values");
-        return Err(Error::argument("adapters", reason));
-    }
-    for (index, block) in adapters.blocks.iter().enumerate() {
-        for (i, a, b) in lora.pairs(&linears, block) {
-            let (rank, linear) = (lora.rank(), &linears[i]);
-            let a = Tensor::from_slice(a, (rank, linear.inputs), &Device::Cpu)?;
-            let b = Tensor::from_slice(b, (linear.outputs, rank), &Device::Cpu)?;
-            let change = (b.matmul(&a)? * lora.scale())?.flatten_all()?;
-            let name = format!("{}.{}.weight", block_path(index), linear.name);
-            let weight = &mut vectors[places[name.as_str()]];
-            for (weight, change) in weight.iter_mut().zip(change.to_vec1::<f32>()?) {
-                *weight += change;
-            }
-        }
-    }
+/// Adds `s B A` to the weight that an adapter is on.
+fn add(tensors: &mut HashMap<String, Tensor>, model: &dyn Model, pair: &Pair<'_>) -> Result<()> {
+    let a = Tensor::from_slice(pair.a, (pair.rank, pair.inputs), &Device::Cpu)?;
+    let b = Tensor::from_slice(pair.b, (pair.outputs, pair.rank), &Device::Cpu)?;
+    let change = (b.matmul(&a)? * pair.scale)?;
+    let name = format!("{}.weight", pair.path(model));
+    let weight = (&tensors[&name] + change.reshape(tensors[&name].shape())?)?;
+    tensors.insert(name, weight);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::{LinearSpec, Lora};
+use crate::{LinearSpec, Lora, PatchSpec};
 
 /// A frozen transformer that can be cut between any two of its blocks.
 ///
@@ -20,6 +20,9 @@ pub trait Model: Send + Sync {
     /// The linear layers of a block, in the order of the adapter vector: q, k, v, o, fc1, fc2.
     fn linears(&self) -> &[LinearSpec];
 
+    /// The layer that turns patches of the input into tokens.
+    fn patch(&self) -> &PatchSpec;
+
     /// The path of a block's parameters in the checkpoint.
     fn block_path(&self, index: usize) -> String;
 
@@ -29,11 +32,14 @@ pub trait Model: Send + Sync {
     /// Where the model's tensors live.
     fn device(&self) -> &Device;
 
-    /// The hidden state `[B, S, D]` before block 0.
+    /// The hidden state `[B, S, D]` before block 0, adapted by the patch embedding's flat vector
+    /// where `lora` has it among its targets.
+    ///
+    /// Differentiable in `adapter`.
     ///
     /// # Errors
-    /// An input whose shape is not the model's.
-    fn embed(&self, input: &Tensor) -> Result<Tensor>;
+    /// An input whose shape is not the model's, or an adapter of the wrong length.
+    fn embed(&self, input: &Tensor, adapter: Option<(&Tensor, Lora)>) -> Result<Tensor>;
 
     /// The hidden state after block `index`, adapted by one block's flat vector.
     ///

@@ -6,14 +6,18 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
+use crate::fit::check_adapters;
+use crate::pairs::{Pair, pairs};
 use crate::vit::as_checkpoint;
 use crate::whole::write_whole;
-use crate::{Adapters, Error, Head, Lora, Model, Result, Targets};
+use crate::{Adapters, Error, Head, LinearSpec, Lora, Model, PatchSpec, Result, Targets};
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
 /// What PEFT puts before every name.
 const PREFIX: &str = "base_model.model.";
+/// How PEFT calls the frozen layer under an adapter.
+const BASE: &str = ".base_layer";
 
 /// How the modules are named that PEFT looks for in the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,31 +30,42 @@ pub enum ModuleNames {
 }
 
 impl ModuleNames {
-    /// The name of a linear in configurations.
-    fn linear(self, linear: usize, name: &'static str) -> &'static str {
-        match self {
-            Self::Transformers4 => name,
-            Self::Transformers5 => ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"][linear],
+    /// The name of a target in configurations.
+    fn target(self, model: &dyn Model, target: usize) -> String {
+        const MODULES: [&str; 6] = ["q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"];
+        match (self, target) {
+            (_, Targets::HEAD) => model.head_path().to_string(),
+            (_, Targets::PATCH) => {
+                let path = model.patch().path;
+                path.rsplit('.').next().unwrap_or(path).to_string()
+            }
+            (Self::Transformers4, linear) => model.linears()[linear].name.to_string(),
+            (Self::Transformers5, linear) => MODULES[linear].to_string(),
         }
     }
 
-    /// The path of a linear in a block, given the block's path in the checkpoint.
-    fn path(self, block: &str, linear: usize, name: &str) -> String {
-        match self {
-            Self::Transformers4 => format!("{block}.{name}"),
-            Self::Transformers5 => {
+    /// The path of the layer that an adapter is on.
+    fn path(self, model: &dyn Model, pair: &Pair<'_>) -> String {
+        match (self, pair.block) {
+            (Self::Transformers5, Some(index)) => {
+                let block = model.block_path(index);
                 let block = block.replace("vit.encoder.layer.", "vit.layers.");
-                let part = if linear < 4 { "attention" } else { "mlp" };
-                format!("{block}.{part}.{}", self.linear(linear, ""))
+                let part = if pair.target < 4 { "attention" } else { "mlp" };
+                format!("{block}.{part}.{}", self.target(model, pair.target))
             }
+            _ => pair.path(model),
         }
     }
 }
 
 /// Writes adapters and head as PEFT reads them: `PeftModel.from_pretrained(model, folder)`.
 ///
-/// `A` is `[r, inputs]` and `B` `[outputs, r]`; the head is among `modules_to_save`. Each of the
-/// two files appears whole or not at all, the tensors first.
+/// `A` is `[r, inputs]` and `B` `[outputs, r]`, for the patch embedding as convolutions
+/// `[r, C, P, P]` and `[D, r, 1, 1]`. A head that is trained in full is among `modules_to_save`.
+/// The frozen head under an adapter may be new, and PEFT would save no more than its adapter: it
+/// is written beside it, as `base_layer`, where PEFT puts it into the model again.
+///
+/// Each of the two files appears whole or not at all, the tensors first.
 ///
 /// # Errors
 /// Adapters that do not fit the model, or a folder that cannot be written.
@@ -61,8 +76,7 @@ pub fn save_peft(
     adapters: &Adapters,
     names: ModuleNames,
 ) -> Result<()> {
-    crate::split::check_adapters(model, lora, &adapters.blocks)?;
-    crate::split::check_head(model, &adapters.head)?;
+    check_adapters(model, lora, adapters)?;
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     let path = folder.join(TENSORS);
     let tensors = named_tensors(model, lora, adapters, names)?;
@@ -73,20 +87,12 @@ pub fn save_peft(
     write_whole(&folder.join(CONFIG), format!("{config:#}\n").as_bytes())
 }
 
-/// The linears with adapters, each with its place in the model's list.
-fn targets(model: &dyn Model, lora: Lora) -> impl Iterator<Item = (usize, &'static str)> {
-    let linears = model.linears().iter().enumerate();
-    linears
-        .filter(move |(i, _)| lora.targets().contains(*i))
-        .map(|(i, linear)| (i, linear.name))
-        .collect::<Vec<_>>()
-        .into_iter()
-}
-
 fn config(model: &dyn Model, lora: Lora, names: ModuleNames) -> Value {
-    let targets: Vec<_> = targets(model, lora)
-        .map(|(i, name)| names.linear(i, name))
+    let targets: Vec<_> = (0..Targets::NAMES.len())
+        .filter(|&target| lora.targets().contains(target))
+        .map(|target| names.target(model, target))
         .collect();
+    let head = lora.targets().contains(Targets::HEAD);
     // PEFT compares ends of paths: `output.dense` is also the end of `attention.output.dense`.
     let [.., o, _, fc2] = [0, 1, 2, 3, 4, 5].map(|i| lora.targets().contains(i));
     let excluded = names == ModuleNames::Transformers4 && fc2 && !o;
@@ -99,7 +105,7 @@ fn config(model: &dyn Model, lora: Lora, names: ModuleNames) -> Value {
         "inference_mode": true,
         "lora_alpha": lora.alpha(),
         "lora_dropout": lora.dropout(),
-        "modules_to_save": [model.head_path()],
+        "modules_to_save": (!head).then_some([model.head_path()]),
         "r": lora.rank(),
         "target_modules": targets,
         "task_type": null,
@@ -120,26 +126,40 @@ fn named_tensors(
         tensors.insert(format!("{PREFIX}{name}"), tensor);
         Ok(())
     };
-    for (index, block) in adapters.blocks.iter().enumerate() {
-        for (i, a, b) in lora.pairs(model.linears(), block) {
-            let linear = &model.linears()[i];
-            let path = names.path(&model.block_path(index), i, linear.name);
-            let (rank, inputs, outputs) = (lora.rank(), linear.inputs, linear.outputs);
-            put(format!("{path}.lora_A.weight"), a, &[rank, inputs])?;
-            put(format!("{path}.lora_B.weight"), b, &[outputs, rank])?;
-        }
+    for pair in pairs(model, lora, adapters) {
+        let path = names.path(model, &pair);
+        let [a, b] = shapes(model, pair.target, pair.rank, [pair.inputs, pair.outputs]);
+        put(format!("{path}.lora_A.weight"), pair.a, &a)?;
+        put(format!("{path}.lora_B.weight"), pair.b, &b)?;
     }
-    let (head, path) = (&adapters.head, model.head_path());
+    let (head, mut path) = (&adapters.head, model.head_path().to_string());
+    if !head.adapter.is_empty() {
+        path += BASE;
+    }
     let shape = [head.classes(), model.width()];
     put(format!("{path}.weight"), &head.weight, &shape)?;
     put(format!("{path}.bias"), &head.bias, &shape[..1])?;
     Ok(tensors)
 }
 
+/// The shapes of a target's `A` and `B`.
+fn shapes(
+    model: &dyn Model,
+    target: usize,
+    rank: usize,
+    [inputs, outputs]: [usize; 2],
+) -> [Vec<usize>; 2] {
+    if target == Targets::PATCH {
+        let &PatchSpec { channels, side, .. } = model.patch();
+        return [vec![rank, channels, side, side], vec![outputs, rank, 1, 1]];
+    }
+    [vec![rank, inputs], vec![outputs, rank]]
+}
+
 /// Reads a folder that PEFT or [`save_peft`] wrote for `model`, with either naming of modules.
 ///
-/// Which linears have adapters is read off the tensors; every block must have the same. `head` is
-/// what the adapters were trained under, for folders without one.
+/// Which layers have adapters is read off the tensors; every block must have the same. `head` is
+/// what the adapters were trained under, or over where the head has one, for folders without it.
 ///
 /// # Errors
 /// A file that cannot be read, another kind of adapter than plain LoRA of one rank, or tensors
@@ -203,63 +223,92 @@ fn read_tensors(
     });
     let mut tensors = as_checkpoint(named.collect())?;
     let lora = lora.with_targets(found_targets(&tensors, model)?);
+    let mut pair = |path: &str, target: usize, sizes: [usize; 2]| -> Result<_, String> {
+        let mut values = Vec::new();
+        if lora.targets().contains(target) {
+            let shapes = shapes(model, target, lora.rank(), sizes);
+            for (part, shape) in ["lora_A", "lora_B"].into_iter().zip(shapes) {
+                values.extend(take(
+                    &mut tensors,
+                    &format!("{path}.{part}.weight"),
+                    &shape,
+                )?);
+            }
+        }
+        Ok(values)
+    };
+    let spec = model.patch();
+    let patch = pair(spec.path, Targets::PATCH, [spec.inputs(), spec.outputs])?;
     let mut blocks = Vec::with_capacity(model.depth());
     for index in 0..model.depth() {
         let mut block = Vec::new();
-        for (i, name) in targets(model, lora) {
-            let path = format!("{}.{name}", model.block_path(index));
-            let (rank, linear) = (lora.rank(), &model.linears()[i]);
-            let parts = [
-                ("lora_A", [rank, linear.inputs]),
-                ("lora_B", [linear.outputs, rank]),
-            ];
-            for (part, shape) in parts {
-                let name = format!("{path}.{part}.weight");
-                block.extend(take(&mut tensors, &name, &shape)?);
-            }
+        for (i, linear) in model.linears().iter().enumerate() {
+            let path = format!("{}.{}", model.block_path(index), linear.name);
+            block.extend(pair(&path, i, [linear.inputs, linear.outputs])?);
         }
         blocks.push(block);
     }
-    let head = take_head(&mut tensors, model, head)?;
+    let head = take_head(&mut tensors, model, lora, head)?;
     if let Some(name) = tensors.keys().min() {
         return Err(format!("tensor {name} has no place in the model"));
     }
-    Ok((lora, Adapters { blocks, head }))
+    let adapters = Adapters {
+        patch,
+        blocks,
+        head,
+    };
+    Ok((lora, adapters))
 }
 
-/// The linears of block 0 that have an `A`.
+/// The targets that have an `A`, the linears in block 0.
 fn found_targets(tensors: &HashMap<String, Tensor>, model: &dyn Model) -> Result<Targets, String> {
-    let has =
-        |name: &str| tensors.contains_key(&format!("{}.{name}.lora_A.weight", model.block_path(0)));
-    let linears = model.linears().iter().zip(Targets::NAMES);
-    let found: Vec<_> = linears
-        .filter(|(linear, _)| has(linear.name))
-        .map(|(_, short)| short)
-        .collect();
-    if found.is_empty() {
-        return Err("no adapter on any linear layer of block 0".into());
+    let linear = |linear: &LinearSpec| format!("{}.{}", model.block_path(0), linear.name);
+    let outer = [model.patch().path, model.head_path()].map(str::to_string);
+    let paths = model.linears().iter().map(linear).chain(outer);
+    let has = |path: &String| tensors.contains_key(&format!("{path}.lora_A.weight"));
+    let places = paths.enumerate().filter(|(_, path)| has(path));
+    let places: Vec<_> = places.map(|(place, _)| place).collect();
+    if places.is_empty() {
+        return Err("no adapter on patch embedding, block 0 or head".into());
     }
-    found.join(",").parse()
+    Ok(Targets::at(places))
 }
 
-/// The head of the file, else the given one.
+/// The head of the file, else the given one; with its adapter where it has one.
 fn take_head(
     tensors: &mut HashMap<String, Tensor>,
     model: &dyn Model,
+    lora: Lora,
     head: Option<&Head>,
 ) -> Result<Head, String> {
-    let [weight, bias] = ["weight", "bias"].map(|part| format!("{}.{part}", model.head_path()));
-    let Some(classes) = tensors
-        .get(&weight)
-        .map(|t| t.dims().first().copied().unwrap_or(0))
-    else {
+    let (width, adapted) = (model.width(), lora.targets().contains(Targets::HEAD));
+    let path = format!("{}{}", model.head_path(), if adapted { BASE } else { "" });
+    let [weight, bias] = ["weight", "bias"].map(|part| format!("{path}.{part}"));
+    let mut head = if let Some(classes) = rows(tensors, &weight) {
+        Head {
+            weight: take(tensors, &weight, &[classes, width])?,
+            bias: take(tensors, &bias, &[classes])?,
+            adapter: Vec::new(),
+        }
+    } else {
         let missing = || format!("missing tensor {weight}, and the model has no head");
-        return head.cloned().ok_or_else(missing);
+        head.cloned().ok_or_else(missing)?
     };
-    Ok(Head {
-        weight: take(tensors, &weight, &[classes, model.width()])?,
-        bias: take(tensors, &bias, &[classes])?,
-    })
+    head.adapter.clear();
+    if adapted {
+        let (rank, classes) = (lora.rank(), head.classes());
+        let [a, b] =
+            ["lora_A", "lora_B"].map(|part| format!("{}.{part}.weight", model.head_path()));
+        head.adapter = take(tensors, &a, &[rank, width])?;
+        head.adapter.extend(take(tensors, &b, &[classes, rank])?);
+    }
+    Ok(head)
+}
+
+/// The first dimension of a tensor, where it is there.
+fn rows(tensors: &HashMap<String, Tensor>, name: &str) -> Option<usize> {
+    let tensor = tensors.get(name)?;
+    Some(tensor.dims().first().copied().unwrap_or(0))
 }
 
 fn take(

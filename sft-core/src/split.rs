@@ -6,8 +6,11 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, Var};
 
-use crate::trainable::Trainable;
-use crate::{Adapters, Error, Head, Lora, Model, Result, Rule};
+use crate::fit::{check_blocks, check_head, check_patch};
+use crate::forward::{cross_entropy, lower, upper};
+use crate::head::Classifier;
+use crate::trainable::{Trainable, device_vectors};
+use crate::{Error, Head, Lora, Model, Result, Rule};
 
 /// What differs from one mini-batch to the next.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,26 +25,30 @@ pub struct Step {
 pub struct DeviceHalf<'m> {
     model: &'m dyn Model,
     lora: Lora,
-    adapter: Trainable,
+    trainable: Trainable,
 }
 
 impl<'m> DeviceHalf<'m> {
-    /// The half with the first `blocks.len()` blocks of `model`.
+    /// The half with the first `blocks.len()` blocks of `model`; `patch` is the patch embedding's
+    /// adapter, empty where it is no target.
     ///
     /// # Errors
     /// Adapters that do not fit the model.
     pub fn new(
         model: &'m dyn Model,
         lora: Lora,
+        patch: &[f32],
         blocks: &[Vec<f32>],
         rule: impl Into<Rule>,
     ) -> Result<Self> {
-        check_adapters(model, lora, blocks)?;
-        let adapter = Trainable::new(blocks, None, rule.into(), model.device())?;
+        check_patch(model, lora, patch)?;
+        check_blocks(model, lora, blocks)?;
+        let vectors = device_vectors(patch, blocks);
+        let trainable = Trainable::new(vectors, rule.into(), model.device())?;
         Ok(Self {
             model,
             lora,
-            adapter,
+            trainable,
         })
     }
 
@@ -50,12 +57,11 @@ impl<'m> DeviceHalf<'m> {
     /// # Errors
     /// An input of the wrong shape.
     pub fn forward(&self, input: &Tensor, step: Step) -> Result<Tensor> {
-        let adapters = self.adapter.vars().iter().map(Var::as_tensor);
         let lora = self.lora.training(step.dropout_seed);
-        blocks(self.model, lora, 0, adapters, self.model.embed(input)?)
+        lower(self.model, lora, self.trainable.tensors(), input)
     }
 
-    /// Updates the adapter, (6) of the paper, from the gradient of the activation.
+    /// Updates the adapters, (6) of the paper, from the gradient of the activation.
     ///
     /// # Errors
     /// A gradient of another shape than the activation's.
@@ -65,34 +71,34 @@ impl<'m> DeviceHalf<'m> {
         } else {
             (activation * gradient)?.sum_all()?
         };
-        self.adapter.step(loss.backward()?, step.learning_rate)
+        self.trainable.step(loss.backward()?, step.learning_rate)
     }
 
-    /// The adapters of the half's blocks.
+    /// The patch embedding's adapter, and those of the half's blocks.
     ///
     /// # Errors
     /// A tensor operation failed.
-    pub fn adapters(&self) -> Result<Vec<Vec<f32>>> {
-        self.adapter.values()
+    pub fn adapters(&self) -> Result<(Vec<f32>, Vec<Vec<f32>>)> {
+        let mut vectors = self.trainable.values()?;
+        Ok((vectors.remove(0), vectors))
     }
 }
 
 /// The server's half for one device: the other blocks and the head, with their adapters.
-///
-/// With all blocks it is the whole model, as FL puts it on the device.
 pub struct ServerHalf<'m> {
     model: &'m dyn Model,
     lora: Lora,
-    start: usize,
-    adapter: Trainable,
+    head: Head,
+    classifier: Classifier,
+    trainable: Trainable,
 }
 
 /// What one step of the server gives.
 pub struct ServerStep {
     /// Mean cross-entropy of the mini-batch.
     pub loss: f32,
-    /// The gradient of the activation, where it was asked for.
-    pub gradient: Option<Tensor>,
+    /// The gradient of the activation.
+    pub gradient: Tensor,
 }
 
 impl<'m> ServerHalf<'m> {
@@ -107,14 +113,15 @@ impl<'m> ServerHalf<'m> {
         head: &Head,
         rule: impl Into<Rule>,
     ) -> Result<Self> {
-        check_adapters(model, lora, blocks)?;
-        check_head(model, head)?;
-        let adapter = Trainable::new(blocks, Some(head), rule.into(), model.device())?;
+        check_blocks(model, lora, blocks)?;
+        check_head(model, Some(lora), head)?;
+        let vectors = (blocks.iter().map(Vec::as_slice)).chain(head.trained());
         Ok(Self {
             model,
             lora,
-            start: model.depth() - blocks.len(),
-            adapter,
+            head: head.clone(),
+            classifier: Classifier::new(head, model.device())?,
+            trainable: Trainable::new(vectors, rule.into(), model.device())?,
         })
     }
 
@@ -122,94 +129,31 @@ impl<'m> ServerHalf<'m> {
     ///
     /// # Errors
     /// Shapes that do not fit the model.
-    pub fn step(
-        &mut self,
-        activation: &Tensor,
-        labels: &[u32],
-        cut: bool,
-        step: Step,
-    ) -> Result<ServerStep> {
-        let received = if cut {
-            Some(Var::from_tensor(activation)?)
-        } else {
-            None
-        };
-        let input = received.as_ref().map_or(activation, Var::as_tensor);
-        let logits = self.logits(input, self.lora.training(step.dropout_seed))?;
-        let labels = Tensor::new(labels, logits.device())?;
-        let loss = candle_nn::loss::cross_entropy(&logits, &labels)?;
+    pub fn step(&mut self, activation: &Tensor, labels: &[u32], step: Step) -> Result<ServerStep> {
+        let received = Var::from_tensor(activation)?;
+        let lora = self.lora.training(step.dropout_seed);
+        let tensors = self.trainable.tensors();
+        let logits = upper(self.model, lora, tensors, &self.classifier, &received)?;
+        let loss = cross_entropy(&logits, labels)?;
         let mut grads = loss.backward()?;
-        let gradient = received.as_ref().and_then(|var| grads.remove(var));
-        self.adapter.step(grads, step.learning_rate)?;
+        // The cut is a variable of the graph, so its gradient is there.
+        let gradient = grads.remove(&received).ok_or(Error::NoGradient(0))?;
+        self.trainable.step(grads, step.learning_rate)?;
         Ok(ServerStep {
             loss: loss.to_scalar()?,
             gradient,
         })
     }
 
-    /// The logits `[B, K]` for a hidden state before the half's first block.
-    fn logits(&self, hidden: &Tensor, lora: Lora) -> Result<Tensor> {
-        let [adapters @ .., weight, bias] = self.adapter.vars() else {
-            unreachable!("a server half is made with a head")
-        };
-        let adapters = adapters.iter().map(Var::as_tensor);
-        let hidden = blocks(self.model, lora, self.start, adapters, hidden.clone())?;
-        classify(&self.model.features(&hidden)?, weight, bias)
-    }
-
     /// The adapters of the half's blocks, and the head.
     ///
     /// # Errors
     /// A tensor operation failed.
-    pub fn adapters(&self) -> Result<Adapters> {
-        Ok(Adapters::from_vectors(self.adapter.values()?))
+    pub fn adapters(&self) -> Result<(Vec<Vec<f32>>, Head)> {
+        let mut blocks = self.trainable.values()?;
+        let head = blocks.split_off(blocks.len() - self.classifier.trained());
+        Ok((blocks, self.head.with_trained(head)))
     }
-}
-
-/// Runs the blocks from `start` on, as many as there are adapters.
-pub(crate) fn blocks<'a>(
-    model: &dyn Model,
-    lora: Lora,
-    start: usize,
-    adapters: impl Iterator<Item = &'a Tensor>,
-    hidden: Tensor,
-) -> Result<Tensor> {
-    adapters
-        .zip(start..)
-        .try_fold(hidden, |hidden, (adapter, index)| {
-            Ok(model.block(index, &hidden, adapter, lora.in_block(index))?)
-        })
-}
-
-/// The logits `[B, K]` for features `[B, D]`.
-pub(crate) fn classify(features: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    Ok(features.matmul(&weight.t()?)?.broadcast_add(bias)?)
-}
-
-/// Adapters for at most all blocks, each of the right length.
-pub(crate) fn check_adapters(model: &dyn Model, lora: Lora, blocks: &[Vec<f32>]) -> Result<()> {
-    let (depth, length) = (model.depth(), lora.parameters(model.linears()));
-    if blocks.len() > depth || blocks.iter().any(|block| block.len() != length) {
-        let got: Vec<_> = blocks.iter().map(Vec::len).collect();
-        let want = format!("must be at most {depth} vectors of {length} values");
-        return Err(Error::argument(
-            "adapters",
-            format!("{want}, got lengths {got:?}"),
-        ));
-    }
-    Ok(())
-}
-
-/// A head of at least one class and the model's width.
-pub(crate) fn check_head(model: &dyn Model, head: &Head) -> Result<()> {
-    let (classes, width) = (head.classes(), model.width());
-    if classes == 0 || head.weight.len() != classes * width {
-        let weights = head.weight.len();
-        let want = format!("must have at least one class and width {width}");
-        let reason = format!("{want}, got {classes} classes and {weights} weights");
-        return Err(Error::argument("head", reason));
-    }
-    Ok(())
 }
 
 /// A scalar whose gradient with respect to its argument is a given tensor.

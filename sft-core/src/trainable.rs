@@ -1,75 +1,41 @@
 //! Values that are trained: as plain data between rounds, as candle variables within one.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::optim::{AdamW, Optimizer as _, ParamsAdamW};
 
-use crate::adapter::normal;
-use crate::{Error, Lora, Model, Result, seed};
+use crate::{Error, Head, Lora, Model, Result, Targets, seed};
 
-/// The classification head, trained in full.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Head {
-    /// `[K, D]`, row by row.
-    pub weight: Vec<f32>,
-    /// `[K]`.
-    pub bias: Vec<f32>,
-}
-
-impl Head {
-    /// A new head for `classes` classes: weights from N(0, 0.02^2), bias 0.
-    pub fn new(classes: usize, width: usize, seed: u64) -> Self {
-        let mut rng = seed::rng(seed, &[seed::HEAD]);
-        let weight = (0..classes * width)
-            .map(|_| (0.02 * normal(&mut rng)) as f32)
-            .collect();
-        Self {
-            weight,
-            bias: vec![0.0; classes],
-        }
-    }
-
-    /// Its weight and bias as variables.
-    pub(crate) fn vars(&self, device: &Device) -> Result<[Var; 2]> {
-        let (classes, weight) = (self.bias.len(), self.weight.as_slice());
-        let shape = [classes, weight.len() / classes];
-        Ok([
-            Var::from_slice(weight, &shape[..], device)?,
-            Var::from_slice(&self.bias, &[classes][..], device)?,
-        ])
-    }
-
-    /// Number of classes, K.
-    pub fn classes(&self) -> usize {
-        self.bias.len()
-    }
-}
-
-/// Everything that fine-tuning changes: an adapter per block, and the head.
+/// Everything that fine-tuning changes: the adapters, and the head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapters {
+    /// The patch embedding's adapter, `A` `[r, C P P]` then `B` `[D, r]`; empty where it is no
+    /// target.
+    pub patch: Vec<f32>,
     /// One flat vector per block, as [`Lora::initial`] lays it out; of
     /// [`Scheme::FlFull`](crate::Scheme::FlFull), which tunes the weights themselves, one flat
     /// vector per parameter, in the order of [`VitConfig::parameters`](crate::VitConfig::parameters).
     pub blocks: Vec<Vec<f32>>,
-    /// The head.
+    /// The head, or its adapter over a frozen head.
     pub head: Head,
 }
 
 impl Adapters {
-    /// New adapters for every block of `model`, with this head.
+    /// New adapters for every target of `model`, with this head.
     pub fn new(model: &dyn Model, lora: Lora, head: Head, seed: u64) -> Self {
         let block = |i| lora.initial(model.linears(), &mut seed::rng(seed, &[seed::ADAPTER, i]));
+        let (patch, mut rng) = (model.patch(), seed::rng(seed, &[seed::PATCH_ADAPTER]));
         Self {
+            patch: lora.initial_of(Targets::PATCH, patch.inputs(), patch.outputs, &mut rng),
             blocks: (0..model.depth() as u64).map(block).collect(),
-            head,
+            head: head.with_new_adapter(lora, model.width(), seed),
         }
     }
 
-    /// Every vector, in the order of messages: the blocks, the head's weight, its bias.
+    /// Every vector that is trained, in the order of messages: the patch embedding's, the blocks',
+    /// the head's.
     pub(crate) fn vectors(&self) -> impl Iterator<Item = &[f32]> {
-        let head = [self.head.weight.as_slice(), self.head.bias.as_slice()];
-        self.blocks.iter().map(Vec::as_slice).chain(head)
+        device_vectors(&self.patch, &self.blocks).chain(self.head.trained())
     }
 
     /// The length of every vector.
@@ -77,15 +43,24 @@ impl Adapters {
         self.vectors().map(<[f32]>::len).collect()
     }
 
-    /// Adapters and head from their vectors.
-    pub(crate) fn from_vectors(mut blocks: Vec<Vec<f32>>) -> Self {
-        let bias = blocks.pop().unwrap_or_default();
-        let weight = blocks.pop().unwrap_or_default();
+    /// The same with other values for [`Self::vectors`].
+    pub(crate) fn with_vectors(&self, vectors: Vec<Vec<f32>>) -> Self {
+        let mut vectors = vectors.into_iter();
         Self {
-            blocks,
-            head: Head { weight, bias },
+            patch: vectors.next().unwrap_or_default(),
+            blocks: vectors.by_ref().take(self.blocks.len()).collect(),
+            head: self.head.with_trained(vectors),
         }
     }
+}
+
+/// What a device trains and sends: the patch embedding's adapter, which may be empty, and the
+/// first blocks'.
+pub(crate) fn device_vectors<'a>(
+    patch: &'a [f32],
+    blocks: &'a [Vec<f32>],
+) -> impl Iterator<Item = &'a [f32]> {
+    std::iter::once(patch).chain(blocks.iter().map(Vec::as_slice))
 }
 
 /// How gradients become updates; the formulas are PyTorch's.
@@ -139,9 +114,12 @@ impl From<Optimizer> for Rule {
     }
 }
 
-/// Variables with their optimizer state, which starts anew with them.
+/// Values with their optimizer state, which starts anew with them.
 #[derive(Debug)]
 pub(crate) struct Trainable {
+    /// All values, those of length 0 too.
+    tensors: Vec<Tensor>,
+    /// What changes: the tensors that are not empty.
     vars: Vec<Var>,
     clip_norm: Option<f64>,
     state: State,
@@ -158,26 +136,32 @@ enum State {
 }
 
 impl Trainable {
-    /// Variables for the adapters of consecutive blocks and, last, a head's weight and bias.
-    pub(crate) fn new(
-        blocks: &[Vec<f32>],
-        head: Option<&Head>,
+    /// A flat variable for every vector that is not empty.
+    pub(crate) fn new<'a>(
+        vectors: impl Iterator<Item = &'a [f32]>,
         rule: Rule,
         device: &Device,
     ) -> Result<Self> {
-        let var = |values: &[f32], shape: &[usize]| Var::from_slice(values, shape, device);
-        let mut vars = Vec::with_capacity(blocks.len() + 2);
-        for block in blocks {
-            vars.push(var(block, &[block.len()])?);
+        let (mut tensors, mut vars) = (Vec::new(), Vec::new());
+        for vector in vectors {
+            if vector.is_empty() {
+                tensors.push(Tensor::zeros(0, DType::F32, device)?);
+                continue;
+            }
+            let var = Var::from_slice(vector, vector.len(), device)?;
+            tensors.push(var.as_tensor().clone());
+            vars.push(var);
         }
-        if let Some(head) = head {
-            vars.extend(head.vars(device)?);
-        }
-        Self::of(vars, rule)
+        Self::of(tensors, vars, rule)
     }
 
-    /// These variables.
-    pub(crate) fn of(vars: Vec<Var>, rule: Rule) -> Result<Self> {
+    /// These variables, of any shape.
+    pub(crate) fn from_vars(vars: Vec<Var>, rule: Rule) -> Result<Self> {
+        let tensors = vars.iter().map(|var| var.as_tensor().clone()).collect();
+        Self::of(tensors, vars, rule)
+    }
+
+    fn of(tensors: Vec<Tensor>, vars: Vec<Var>, rule: Rule) -> Result<Self> {
         let state = match rule.optimizer {
             Optimizer::Sgd {
                 momentum,
@@ -197,14 +181,16 @@ impl Trainable {
         };
         let clip_norm = rule.clip_norm;
         Ok(Self {
+            tensors,
             vars,
             clip_norm,
             state,
         })
     }
 
-    pub(crate) fn vars(&self) -> &[Var] {
-        &self.vars
+    /// One tensor per vector, in their order.
+    pub(crate) fn tensors(&self) -> &[Tensor] {
+        &self.tensors
     }
 
     /// One update at this learning rate; every variable must have a gradient.
@@ -241,11 +227,11 @@ impl Trainable {
         Ok(())
     }
 
-    /// The present values, one flat vector per variable.
+    /// The present values, one flat vector per tensor.
     pub(crate) fn values(&self) -> Result<Vec<Vec<f32>>> {
-        self.vars
+        self.tensors
             .iter()
-            .map(|var| Ok(var.flatten_all()?.to_vec1()?))
+            .map(|tensor| Ok(tensor.flatten_all()?.to_vec1()?))
             .collect()
     }
 }
@@ -276,9 +262,9 @@ mod tests {
     fn five_steps(rule: Rule) -> Vec<f32> {
         let tensor = |values: [f32; 3]| Tensor::new(&values, &Device::Cpu).unwrap();
         let var = Var::from_tensor(&tensor([0.5, -1.0, 2.0])).unwrap();
-        let mut trainable = Trainable::of(vec![var], rule).unwrap();
+        let mut trainable = Trainable::from_vars(vec![var], rule).unwrap();
         for _ in 0..5 {
-            let p = trainable.vars()[0].as_tensor();
+            let p = &trainable.tensors()[0];
             let off = (p - tensor([1.0, 2.0, -0.5])).unwrap().sqr().unwrap();
             let loss = (off * tensor([1.0, 0.5, 2.0])).unwrap().sum_all().unwrap();
             trainable.step(loss.backward().unwrap(), 0.1).unwrap();

@@ -1,11 +1,11 @@
 //! Devices, server and channel of the cost model: modelled delay and device memory.
 
 use sft_opt::{
-    Demands, Device, Fading, Flops, Link, Payload, Round, Server, System, Training, Transformer,
-    allocate_bandwidth, random_clocks_hz,
+    Demands, Device, Fading, FlHead, Flops, Link, Payload, Round, Server, System, Training,
+    Transformer, allocate_bandwidth, random_clocks_hz,
 };
 
-use crate::{Error, Optimizer, Result, Scheme, Settings, Traffic};
+use crate::{Error, Optimizer, Result, Scheme, Settings, Targets, Traffic};
 
 /// The clocks of the paper's devices, Hz.
 const CLOCKS_HZ: std::ops::Range<f64> = 0.5e9..1.5e9;
@@ -69,6 +69,9 @@ impl Wireless {
         training.batch = settings.batch;
         training.local_epochs = settings.local_epochs;
         training.flops = Flops::Exact;
+        if settings.lora.targets().contains(Targets::HEAD) {
+            training.fl_head = FlHead::Adapters;
+        }
         training.optimizer_bytes_per_parameter = match settings.optimizer {
             Optimizer::Sgd { momentum: 0.0, .. } => 0.0,
             Optimizer::Sgd { .. } => 4.0,
@@ -173,7 +176,8 @@ impl Wireless {
     }
 
     /// Modelled memory of a device that is cut at `cut`, bytes: the corrected form of (26), see
-    /// [`sft_opt::device_memory`], with adapters on all six linears.
+    /// [`sft_opt::device_memory`], with adapters on all six linears; of FL also with those on patch
+    /// embedding and head, where the head is a target, else with the head trained in full.
     ///
     /// # Errors
     /// A cut outside 1 to L - 1.

@@ -131,8 +131,11 @@ fn a_step_of_the_whole_model_gives_gradients_to_adapters_and_head_only() {
     let engine = common::vit(&config);
     let lora = Lora::new(2, 2.0).unwrap();
     let input = random(&[2, 2, 6, 6], 1.0, 1);
-    let mut hidden = engine.embed(&input).unwrap();
-    let mut vars = vec![Var::from_tensor(&random(&[3, config.hidden_size], 0.1, 4)).unwrap()];
+    let lora = lora.with_targets("q,k,v,o,fc1,fc2,patch".parse().unwrap());
+    let var = |shape: &[usize], seed| Var::from_tensor(&random(shape, 0.1, seed)).unwrap();
+    let patch = var(&[lora.patch_parameters(engine.patch())], 5);
+    let mut hidden = engine.embed(&input, Some((&patch, lora))).unwrap();
+    let mut vars = vec![var(&[3, config.hidden_size], 4)];
     for block in 0..engine.depth() {
         let adapter = random(&[lora.parameters(engine.linears())], 0.2, 10 + block as u64);
         vars.push(Var::from_tensor(&adapter).unwrap());
@@ -150,6 +153,7 @@ fn a_step_of_the_whole_model_gives_gradients_to_adapters_and_head_only() {
         .unwrap()
         .backward()
         .unwrap();
+    vars.push(patch);
     let known: Vec<_> = vars.iter().map(|var| var.id()).collect();
     assert!(known.iter().all(|id| grads.get_id(*id).is_some()));
     assert!(

@@ -39,10 +39,20 @@ fn rounds(scheme: Scheme, rounds: usize) -> Settings {
 #[test]
 fn four_rounds_are_two_and_two_more_from_a_file() {
     let folder = Folder::new("checkpoint");
-    for scheme in Scheme::ALL {
-        let straight = Bench::new(rounds(scheme, 4), 3);
+    let targets = ["q,k,v,o,fc1,fc2", "q,fc2,patch,head"];
+    for (targets, scheme) in targets
+        .iter()
+        .flat_map(|t| Scheme::ALL.map(|scheme| (t, scheme)))
+    {
+        let rounds = |count| Settings {
+            lora: sft_core::Lora::new(3, 6.0)
+                .unwrap()
+                .with_targets(targets.parse().unwrap()),
+            ..rounds(scheme, count)
+        };
+        let straight = Bench::new(rounds(4), 3);
         let whole = straight.run().unwrap();
-        let half = Bench::new(rounds(scheme, 2), 3);
+        let half = Bench::new(rounds(2), 3);
         let path = folder.0.join(scheme.name());
         let first = half.run().unwrap();
         save_checkpoint(&path, &configuration(0.1), &half.partition, &first).unwrap();

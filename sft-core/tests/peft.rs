@@ -1,7 +1,8 @@
 //! PEFT folders and merged models: agreement with real PEFT, round trips, refusals.
 //!
-//! `fixtures/make_peft.py` wrote `fixtures/peft` with peft 0.21; `python/tests/test_peft.py` reads
-//! `fixtures/peft_saved`, which this crate wrote, with real PEFT.
+//! `fixtures/make_peft.py` wrote `fixtures/peft` and `fixtures/peft_outer` with peft 0.21;
+//! `python/tests/test_peft.py` reads `fixtures/peft_saved` and `fixtures/peft_saved_outer`, which
+//! this crate wrote, with real PEFT.
 
 mod common;
 
@@ -38,10 +39,12 @@ fn adapters(model: &dyn Model, lora: Lora) -> Adapters {
     };
     let length = lora.parameters(model.linears());
     Adapters {
+        patch: wave(lora.patch_parameters(model.patch()), 5),
         blocks: (0..model.depth()).map(|i| wave(length, i)).collect(),
         head: Head {
             weight: wave(5 * model.width(), 7),
             bias: wave(5, 8),
+            adapter: wave(lora.head_parameters(model.width(), 5), 9),
         },
     }
 }
@@ -53,50 +56,70 @@ fn difference(a: &Tensor, b: &Tensor) -> f32 {
 
 #[test]
 fn what_peft_saved_gives_pefts_logits() {
-    let (_, vit) = base();
-    let (lora, adapters) = load_peft(&fixture("peft"), &vit, None).unwrap();
-    assert_eq!((lora.rank(), lora.alpha(), lora.dropout()), (3, 7.0, 0.1));
-    assert_eq!(lora.targets(), "q,v,o,fc2".parse().unwrap());
-    let images = tensor("hugging_face/expected.safetensors", "images");
-    let got = logits(&vit, lora, &adapters, &images).unwrap();
-    let error = difference(&got, &tensor("peft/expected.safetensors", "logits"));
-    assert!(
-        error < 1e-5,
-        "the largest difference of a logit is {error:e}"
-    );
+    let (base, vit) = base();
+    for (folder, targets) in [("peft", "q,v,o,fc2"), ("peft_outer", "k,fc1,patch,head")] {
+        // PEFT keeps a head that is trained in full, but not one under an adapter.
+        let head = base.head.as_ref().filter(|_| folder == "peft_outer");
+        let (lora, adapters) = load_peft(&fixture(folder), &vit, head).unwrap();
+        assert_eq!((lora.rank(), lora.alpha(), lora.dropout()), (3, 7.0, 0.1));
+        assert_eq!(lora.targets(), targets.parse().unwrap());
+        let images = tensor("hugging_face/expected.safetensors", "images");
+        let got = logits(&vit, lora, &adapters, &images).unwrap();
+        let want = tensor(&format!("{folder}/expected.safetensors"), "logits");
+        let error = difference(&got, &want);
+        assert!(error < 1e-5, "{folder}: a logit is off by {error:e}");
+    }
+    let error = load_peft(&fixture("peft_outer"), &vit, None).unwrap_err();
+    let wanted = "missing tensor classifier.base_layer.weight, and the model has no head";
+    assert!(error.to_string().ends_with(wanted), "{error}");
 }
 
-/// The committed folder, which real PEFT is tested on, is what is written today.
+/// The committed folders, which real PEFT is tested on, are what is written today.
 #[test]
 fn what_is_saved_is_what_peft_was_tested_with() {
     let (_, vit) = base();
-    let lora = Lora::new(2, 6.0).unwrap();
-    let adapters = adapters(&vit, lora);
-    let images = tensor("hugging_face/expected.safetensors", "images");
-    let got = logits(&vit, lora, &adapters, &images).unwrap();
-    let folder = Folder::new("peft-saved");
-    save_peft(&folder.0, &vit, lora, &adapters, ModuleNames::default()).unwrap();
-    let committed = fixture("peft_saved");
-    if !committed.exists() {
-        std::fs::create_dir_all(&committed).unwrap();
-        save_peft(&committed, &vit, lora, &adapters, ModuleNames::default()).unwrap();
-        got.save_safetensors("logits", committed.join("expected.safetensors"))
-            .unwrap();
-        panic!("wrote the missing {}", committed.display());
+    for (name, targets) in [
+        ("peft_saved", "q,k,v,o,fc1,fc2"),
+        ("peft_saved_outer", "q,fc2,patch,head"),
+    ] {
+        let lora = Lora::new(2, 6.0).unwrap();
+        let lora = lora.with_targets(targets.parse().unwrap());
+        let adapters = adapters(&vit, lora);
+        let images = tensor("hugging_face/expected.safetensors", "images");
+        let got = logits(&vit, lora, &adapters, &images).unwrap();
+        let folder = Folder::new(name);
+        save_peft(&folder.0, &vit, lora, &adapters, ModuleNames::default()).unwrap();
+        let committed = fixture(name);
+        if !committed.exists() {
+            std::fs::create_dir_all(&committed).unwrap();
+            save_peft(&committed, &vit, lora, &adapters, ModuleNames::default()).unwrap();
+            got.save_safetensors("logits", committed.join("expected.safetensors"))
+                .unwrap();
+            panic!("wrote the missing {}", committed.display());
+        }
+        for file in ["adapter_config.json", "adapter_model.safetensors"] {
+            let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
+            assert_eq!(read(&folder.0), read(&committed), "{file}");
+        }
+        let want = tensor(&format!("{name}/expected.safetensors"), "logits");
+        let error = difference(&got, &want);
+        assert!(error < 1e-5, "{name}: {error:e}");
     }
-    for file in ["adapter_config.json", "adapter_model.safetensors"] {
-        let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
-        assert_eq!(read(&folder.0), read(&committed), "{file}");
-    }
-    let error = difference(&got, &tensor("peft_saved/expected.safetensors", "logits"));
-    assert!(error < 1e-5, "{error:e}");
 }
 
 #[test]
 fn what_is_saved_loads_again_under_either_naming() {
     let (_, vit) = base();
     for names in [ModuleNames::Transformers4, ModuleNames::Transformers5] {
-        for targets in ["q,k,v,o,fc1,fc2", "fc2", "q,fc1"] {
+        for targets in [
+            "q,k,v,o,fc1,fc2",
+            "fc2",
+            "q,fc1",
+            "k,patch",
+            "patch",
+            "head",
+            "v,o,patch,head",
+        ] {
             let targets: Targets = targets.parse().unwrap();
             let lora = Lora::new(2, 6.0).unwrap().with_targets(targets);
             let adapters = adapters(&vit, lora);
@@ -157,11 +180,61 @@ fn what_does_not_fit_is_named() {
 }
 
 #[test]
+fn a_missing_or_foreign_tensor_is_named() {
+    let (_, vit) = base();
+    let lora = Lora::new(2, 6.0).unwrap();
+    let lora = lora.with_targets("q,patch,head".parse().unwrap());
+    let folder = Folder::new("peft-tensors");
+    let save = |names| save_peft(&folder.0, &vit, lora, &adapters(&vit, lora), names).unwrap();
+    save(ModuleNames::default());
+    let path = folder.0.join("adapter_model.safetensors");
+    let whole = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let refused = |tensors| {
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        load_peft(&folder.0, &vit, None).unwrap_err().to_string()
+    };
+    let patch = "vit.embeddings.patch_embeddings.projection";
+    for (name, message) in [
+        (format!("{patch}.lora_B.weight"), "missing tensor"),
+        (
+            format!("{patch}.lora_A.weight"),
+            "has no place in the model",
+        ),
+        ("classifier.lora_B.weight".into(), "missing tensor"),
+        ("classifier.base_layer.bias".into(), "missing tensor"),
+        ("classifier.base_layer.weight".into(), "missing tensor"),
+    ] {
+        let mut fewer = whole.clone();
+        let removed = fewer.remove(&format!("base_model.model.{name}"));
+        assert!(removed.is_some(), "{name}");
+        let error = refused(fewer);
+        assert!(error.contains(message), "{name}: {error}");
+    }
+    let with = |name: &str, tensor: &Tensor| {
+        let mut more = whole.clone();
+        more.insert(format!("base_model.model.{name}"), tensor.clone());
+        refused(more)
+    };
+    let flat = Tensor::zeros((2, 12), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let error = with(&format!("{patch}.lora_A.weight"), &flat);
+    assert!(
+        error.contains("has shape [2, 12], expected [2, "),
+        "{error}"
+    );
+    let error = with("vit.pooler.dense.lora_A.weight", &flat);
+    assert!(
+        error.ends_with("vit.pooler.dense.lora_A.weight has no place in the model"),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_merged_model_is_the_adapted_one() {
     let (base, vit) = base();
     let images = tensor("hugging_face/expected.safetensors", "images");
-    for targets in [Targets::ALL, "k,fc2".parse().unwrap()] {
-        let lora = Lora::new(2, 6.0).unwrap().with_targets(targets);
+    for targets in ["q,k,v,o,fc1,fc2", "k,fc2", "patch", "q,patch,head"] {
+        let lora = Lora::new(2, 6.0).unwrap();
+        let lora = lora.with_targets(targets.parse().unwrap());
         let adapters = adapters(&vit, lora);
         let folder = Folder::new("merged");
         save_merged(&folder.0, &base, Some(lora), &adapters).unwrap();
@@ -169,8 +242,9 @@ fn the_merged_model_is_the_adapted_one() {
         assert_eq!((&merged.config, &merged.input), (&base.config, &base.input));
         let plain = Vit::new(&merged.config, &merged.weights).unwrap();
         let head = merged.head.expect("the tuned head");
-        let none = Adapters::new(&plain, lora, head, 1);
-        let got = logits(&plain, lora, &none, &images).unwrap();
+        let new = Lora::new(2, 6.0).unwrap();
+        let none = Adapters::new(&plain, new, head, 1);
+        let got = logits(&plain, new, &none, &images).unwrap();
         let error = difference(&got, &logits(&vit, lora, &adapters, &images).unwrap());
         assert!(
             error < 1e-5,

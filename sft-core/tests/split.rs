@@ -4,7 +4,8 @@ mod common;
 
 use common::{Bench, InMemory, config, settings, vit};
 use sft_core::{
-    Adapters, Data, DeviceHalf, Head, Lora, Model, Optimizer, Scheme, ServerHalf, Step,
+    Adapters, Data, DeviceHalf, Head, Lora, Optimizer, Scheme, ServerHalf, Step, Targets,
+    WholeModel,
 };
 
 fn assert_close(a: &[Vec<f32>], b: &[Vec<f32>], tolerance: f32) {
@@ -14,55 +15,73 @@ fn assert_close(a: &[Vec<f32>], b: &[Vec<f32>], tolerance: f32) {
     }
 }
 
+/// The paper's targets, and every layer that can be one.
+fn all_targets() -> [Targets; 2] {
+    ["q,k,v,o,fc1,fc2", "q,k,v,o,fc1,fc2,patch,head"].map(|text| text.parse().unwrap())
+}
+
 #[test]
 fn five_split_steps_equal_five_unsplit_steps_wherever_the_cut_is() {
+    for targets in all_targets() {
+        for optimizer in [Optimizer::sgd(0.9), Optimizer::adamw()] {
+            split_equals_unsplit(targets, optimizer);
+        }
+    }
+}
+
+fn split_equals_unsplit(targets: Targets, optimizer: Optimizer) {
     let config = config();
     // With dropout: both halves must draw the masks of the whole model.
-    let lora = Lora::new(3, 6.0).unwrap().with_dropout(0.2).unwrap();
+    let lora = Lora::new(3, 6.0).unwrap().with_targets(targets);
+    let lora = lora.with_dropout(0.2).unwrap();
     let model = vit(&config);
     let data = InMemory::new(20, 3, 1);
     let start = Adapters::new(&model, lora, Head::new(3, config.hidden_size, 5), 9);
-    for optimizer in [Optimizer::sgd(0.9), Optimizer::adamw()] {
-        let whole = |blocks: &[Vec<f32>]| {
-            ServerHalf::new(&model, lora, blocks, &start.head, optimizer).unwrap()
-        };
-        let mut unsplit = whole(&start.blocks);
+    let mut unsplit = WholeModel::new(&model, lora, &start, optimizer).unwrap();
+    for step in 0..5 {
+        let (at, (input, labels)) = (at(step), batch(&data, step));
+        unsplit.step(&input, &labels, at).unwrap();
+    }
+    let whole = unsplit.adapters().unwrap();
+    let outer = targets != Targets::ALL;
+    assert_ne!(whole.blocks, start.blocks, "the steps change the adapters");
+    assert_eq!(whole.patch != start.patch, outer);
+    assert_eq!(whole.head.adapter != start.head.adapter, outer);
+    assert_eq!(
+        whole.head.weight == start.head.weight,
+        outer,
+        "it is frozen"
+    );
+
+    for cut in 1..config.num_hidden_layers {
+        let (low, high) = start.blocks.split_at(cut);
+        let mut device = DeviceHalf::new(&model, lora, &start.patch, low, optimizer).unwrap();
+        let mut server = ServerHalf::new(&model, lora, high, &start.head, optimizer).unwrap();
         for step in 0..5 {
             let (at, (input, labels)) = (at(step), batch(&data, step));
-            unsplit
-                .step(&model.embed(&input).unwrap(), &labels, false, at)
-                .unwrap();
+            let activation = device.forward(&input, at).unwrap();
+            let reply = server.step(&activation.detach(), &labels, at).unwrap();
+            device.backward(&activation, &reply.gradient, at).unwrap();
         }
-        let Adapters { blocks, head } = unsplit.adapters().unwrap();
-        assert_ne!(blocks, start.blocks, "the steps change the adapters");
-
-        for cut in 1..config.num_hidden_layers {
-            let (low, high) = start.blocks.split_at(cut);
-            let mut device = DeviceHalf::new(&model, lora, low, optimizer).unwrap();
-            let mut server = whole(high);
-            for step in 0..5 {
-                let (at, (input, labels)) = (at(step), batch(&data, step));
-                let activation = device.forward(&input, at).unwrap();
-                let reply = server
-                    .step(&activation.detach(), &labels, true, at)
-                    .unwrap();
-                device
-                    .backward(&activation, &reply.gradient.unwrap(), at)
-                    .unwrap();
-            }
-            let Adapters {
-                blocks: rest,
-                head: split_head,
-            } = server.adapters().unwrap();
-            assert_close(&[device.adapters().unwrap(), rest].concat(), &blocks, 1e-6);
-            assert_close(
-                &[split_head.weight],
-                std::slice::from_ref(&head.weight),
-                1e-6,
-            );
-            assert_close(&[split_head.bias], std::slice::from_ref(&head.bias), 1e-6);
-        }
+        let ((patch, blocks), (rest, head)) =
+            (device.adapters().unwrap(), server.adapters().unwrap());
+        let split = Adapters {
+            patch,
+            blocks: [blocks, rest].concat(),
+            head,
+        };
+        assert_close(&vectors(&split), &vectors(&whole), 1e-6);
     }
+}
+
+fn vectors(adapters: &Adapters) -> Vec<Vec<f32>> {
+    let Head {
+        weight,
+        bias,
+        adapter,
+    } = adapters.head.clone();
+    let outer = vec![adapters.patch.clone(), weight, bias, adapter];
+    [adapters.blocks.clone(), outer].concat()
 }
 
 fn at(step: usize) -> Step {
@@ -81,19 +100,22 @@ fn batch(data: &InMemory, step: usize) -> (candle_core::Tensor, Vec<u32>) {
 /// FL on one device trains the whole model there: plain fine-tuning.
 #[test]
 fn one_device_without_codec_is_plain_fine_tuning() {
-    let outcome = |scheme| {
-        let mut settings = settings(scheme);
-        settings.lr_server = settings.lr;
-        let bench = Bench::new(settings, 1);
-        bench.run().unwrap()
-    };
-    let plain = outcome(Scheme::FlLora);
-    for scheme in [Scheme::SftRaw, Scheme::Sl] {
-        let split = outcome(scheme);
-        assert_close(&split.adapters.blocks, &plain.adapters.blocks, 1e-6);
-        for (split, plain) in split.rounds.iter().zip(&plain.rounds) {
-            assert!((split.loss - plain.loss).abs() < 1e-6);
-            assert_eq!(split.accuracy.to_bits(), plain.accuracy.to_bits());
+    for targets in all_targets() {
+        let outcome = |scheme| {
+            let mut settings = settings(scheme);
+            settings.lr_server = settings.lr;
+            settings.lora = settings.lora.with_targets(targets);
+            let bench = Bench::new(settings, 1);
+            bench.run().unwrap()
+        };
+        let plain = outcome(Scheme::FlLora);
+        for scheme in [Scheme::SftRaw, Scheme::Sl] {
+            let split = outcome(scheme);
+            assert_close(&vectors(&split.adapters), &vectors(&plain.adapters), 1e-6);
+            for (split, plain) in split.rounds.iter().zip(&plain.rounds) {
+                assert!((split.loss - plain.loss).abs() < 1e-6);
+                assert_eq!(split.accuracy.to_bits(), plain.accuracy.to_bits());
+            }
         }
     }
 }
@@ -118,8 +140,9 @@ fn adapters_and_heads_that_do_not_fit_are_refused() {
     let lora = Lora::new(3, 6.0).unwrap();
     let head = Head::new(3, config().hidden_size, 5);
     let start = Adapters::new(&model, lora, head.clone(), 9);
-    let device =
-        |blocks: &[Vec<f32>]| DeviceHalf::new(&model, lora, blocks, Optimizer::adamw()).map(|_| ());
+    let device = |blocks: &[Vec<f32>]| {
+        DeviceHalf::new(&model, lora, &[], blocks, Optimizer::adamw()).map(|_| ())
+    };
     let server = |blocks: &[Vec<f32>], head: &Head| {
         ServerHalf::new(&model, lora, blocks, head, Optimizer::adamw()).map(|_| ())
     };
@@ -142,4 +165,16 @@ fn adapters_and_heads_that_do_not_fit_are_refused() {
             "{error}"
         );
     }
+    let patch = lora.with_targets("patch".parse().unwrap());
+    let error = DeviceHalf::new(&model, patch, &[], &[], Optimizer::adamw()).map(|_| ());
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "adapters must have 60 values for the patch embedding, got 0"
+    );
+    let adapted = lora.with_targets("head".parse().unwrap());
+    let error = ServerHalf::new(&model, adapted, &[], &head, Optimizer::adamw()).map(|_| ());
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "head must have an adapter of 45 values, got 0"
+    );
 }

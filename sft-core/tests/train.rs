@@ -245,8 +245,10 @@ fn adapters(values: &[f32]) -> Adapters {
     let head = Head {
         weight: values.to_vec(),
         bias: vec![values[0]],
+        adapter: Vec::new(),
     };
     Adapters {
+        patch: values.to_vec(),
         blocks: vec![values.to_vec(), vec![]],
         head,
     }

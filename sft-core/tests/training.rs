@@ -7,11 +7,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use candle_core::{Tensor, Var};
-use common::{Bench, InMemory, config, random, run, settings, weights};
+use candle_core::Tensor;
+use common::{Bench, InMemory, config, run, settings, weights};
 use sft_core::{
-    Channel, Data, Decay, DeviceRound, Head, Job, Lora, Model, Optimizer, PlainVit, Result,
-    Schedule, Scheme, Settings, Targets, Traffic, Vit, Wireless,
+    Adapters, Channel, Data, Decay, DeviceRound, Job, Optimizer, Outcome, PlainVit, Result,
+    Schedule, Scheme, Settings, Traffic, Wireless,
 };
 
 #[test]
@@ -47,69 +47,6 @@ fn schedules_are_their_formulas() {
             }
         }
     }
-}
-
-/// Output and adapter gradient of block 0.
-fn block(model: &dyn Model, lora: Lora, hidden: &Tensor, adapter: &Tensor) -> [Vec<f32>; 3] {
-    let hidden = Var::from_tensor(hidden).unwrap();
-    let adapter = Var::from_tensor(adapter).unwrap();
-    let output = model.block(0, &hidden, &adapter, lora).unwrap();
-    let grads = output.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1().unwrap();
-    [
-        values(&output),
-        values(grads.get(&hidden).unwrap()),
-        values(grads.get(&adapter).unwrap()),
-    ]
-}
-
-#[test]
-fn targets_and_dropout_agree_with_plain_candle() {
-    let config = config();
-    let weights = weights(&config, 7);
-    let engine = Vit::new(&config, &weights).unwrap();
-    let plain = PlainVit::new(&config, &weights).unwrap();
-    let hidden = random(&[3, config.tokens(), config.hidden_size], 1.0, 1);
-    for (targets, dropout) in [
-        ("q,v", 0.0),
-        ("fc2", 0.0),
-        ("q,k,v,o,fc1,fc2", 0.3),
-        ("o,fc1", 0.5),
-    ] {
-        let targets: Targets = targets.parse().unwrap();
-        let lora = Lora::new(4, 6.0).unwrap().with_targets(targets);
-        let lora = lora.with_dropout(dropout).unwrap().training(11);
-        let adapter = random(&[lora.parameters(engine.linears())], 0.3, 2);
-        let got = block(&engine, lora, &hidden, &adapter);
-        let want = block(&plain, lora, &hidden, &adapter);
-        for (got, want) in got.iter().zip(&want) {
-            let top = want.iter().fold(0.0f32, |top, v| top.max(v.abs()));
-            for (got, want) in got.iter().zip(want) {
-                assert!(
-                    (got - want).abs() < 1e-4 * top,
-                    "{targets} {dropout}: {got} {want}"
-                );
-            }
-        }
-        let other = block(&engine, lora.training(12), &hidden, &adapter);
-        assert_eq!(
-            got[0] != other[0],
-            dropout > 0.0,
-            "the seed draws the masks"
-        );
-    }
-}
-
-#[test]
-fn evaluation_drops_nothing() {
-    let engine = common::vit(&config());
-    let lora = Lora::new(2, 2.0).unwrap();
-    let hidden = random(&[2, config().tokens(), config().hidden_size], 1.0, 1);
-    let adapter = random(&[lora.parameters(engine.linears())], 0.3, 2);
-    let dropping = lora.with_dropout(0.4).unwrap();
-    let output = |lora| block(&engine, lora, &hidden, &adapter);
-    assert_eq!(output(dropping), output(lora));
-    assert_ne!(output(dropping.training(1)), output(lora));
 }
 
 #[test]
@@ -245,35 +182,9 @@ fn the_server_waits_are_the_sum_over_devices_of_their_own_cuts() {
 }
 
 #[test]
-fn all_parameters_are_sent_and_trained() {
-    let bench = Bench::new(settings(Scheme::FlFull), 2);
-    let outcome = bench.run().unwrap();
-    let shapes = config().parameters();
-    let count = |shape: &Vec<usize>| shape.iter().product::<usize>();
-    let parameters: usize = shapes.iter().map(|(_, shape)| count(shape)).sum();
-    let head = 3 * (config().hidden_size + 1);
-    let bytes = 4 * (bench.partition.len() * (parameters + head)) as u64;
-    let round = &outcome.rounds[0];
-    assert!((bytes..bytes + 80).contains(&round.adapter_bytes_up));
-    assert_eq!(round.adapter_bytes_up, round.adapter_bytes_down);
-    let start = bench.job().start().unwrap();
-    for (i, (name, _)) in shapes.iter().enumerate() {
-        // The key's bias shifts all scores of a row alike: its gradient is rounding.
-        let moved = outcome.adapters.blocks[i] != start.adapters.blocks[i];
-        assert!(moved || name.ends_with("key.bias"), "{name} did not move");
-    }
-    let job = Job {
-        base: None,
-        ..bench.job()
-    };
-    let error = run(&job).unwrap_err().to_string();
-    assert_eq!(error, "base must be given for fl-full, got none");
-}
-
-#[test]
 fn with_everything_on_the_number_of_threads_changes_nothing() {
     for scheme in Scheme::ALL {
-        let targets = "q,v,fc2".parse().unwrap();
+        let targets = "q,v,fc2,patch,head".parse().unwrap();
         let outcome = |threads| {
             let settings = Settings {
                 lora: settings(scheme)
@@ -308,14 +219,27 @@ fn with_everything_on_the_number_of_threads_changes_nothing() {
 /// What runs where there is no block engine.
 #[test]
 fn the_plain_model_trains_as_the_engine_does() {
-    let bench = Bench::new(settings(Scheme::SftRaw), 2);
+    let mut settings = settings(Scheme::SftRaw);
+    settings.lora = settings
+        .lora
+        .with_targets("q,k,v,o,fc1,fc2,patch,head".parse().unwrap());
+    let bench = Bench::new(settings, 2);
     let plain = PlainVit::new(&config(), &weights(&config(), 7)).unwrap();
     let job = Job {
         model: &plain,
         ..bench.job()
     };
     let (got, want) = (run(&job).unwrap(), bench.run().unwrap());
-    let pairs = got.adapters.blocks.iter().zip(&want.adapters.blocks);
+    let vectors = |run: &Outcome| {
+        let Adapters {
+            patch,
+            blocks,
+            head,
+        } = run.adapters.clone();
+        [vec![patch, head.adapter], blocks].concat()
+    };
+    let (all, wanted) = (vectors(&got), vectors(&want));
+    let pairs = all.iter().zip(&wanted);
     for (got, want) in pairs.flat_map(|(got, want)| got.iter().zip(want)) {
         assert!((got - want).abs() < 1e-4, "{got} {want}");
     }
@@ -323,52 +247,6 @@ fn the_plain_model_trains_as_the_engine_does() {
         got.rounds[1].adapter_bytes_up,
         want.rounds[1].adapter_bytes_up
     );
-}
-
-/// One device, no momentum: FL with full parameters is gradient descent on the whole model.
-#[test]
-fn full_parameters_are_plain_gradient_descent() {
-    let settings = Settings {
-        optimizer: Optimizer::sgd(0.0),
-        rounds: 1,
-        local_epochs: 1,
-        batch: 30,
-        ..settings(Scheme::FlFull)
-    };
-    let bench = Bench::new(settings, 1);
-    let got = bench.run().unwrap().adapters;
-    let tensors: std::collections::HashMap<_, _> = common::tensors(&config(), 7)
-        .into_iter()
-        .map(|(name, tensor)| (name, Var::from_tensor(&tensor).unwrap()))
-        .collect();
-    let named = tensors
-        .iter()
-        .map(|(n, v)| (n.clone(), v.as_tensor().clone()));
-    let weights = sft_core::VitWeights::new(&config(), &named.collect()).unwrap();
-    let vit = PlainVit::new(&config(), &weights).unwrap();
-    let Head { weight, bias } = &bench.head;
-    let device = &candle_core::Device::Cpu;
-    let weight = Tensor::from_slice(weight, (3, 12), device).unwrap();
-    let bias = Tensor::from_slice(bias, 3, device).unwrap();
-    let features = vit.forward(&bench.train.inputs).unwrap();
-    let logits = features
-        .matmul(&weight.t().unwrap())
-        .unwrap()
-        .broadcast_add(&bias)
-        .unwrap();
-    let labels = Tensor::new(bench.train.labels.as_slice(), device).unwrap();
-    let grads = candle_nn::loss::cross_entropy(&logits, &labels)
-        .unwrap()
-        .backward()
-        .unwrap();
-    for ((name, _), got) in config().parameters().iter().zip(&got.blocks) {
-        let var = &tensors[name];
-        let want = (var.as_tensor() - (grads.get(var).unwrap() * 0.02).unwrap()).unwrap();
-        let want = want.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        for (got, want) in got.iter().zip(want) {
-            assert!((got - want).abs() < 1e-5, "{name}: {got} {want}");
-        }
-    }
 }
 
 /// Data that counts what was asked of it.

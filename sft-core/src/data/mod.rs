@@ -5,6 +5,7 @@ mod cifar;
 mod files;
 mod folders;
 mod images;
+mod layout;
 mod partition;
 mod pickle;
 
@@ -17,6 +18,7 @@ pub use cifar::{CIFAR100_CLASSES, cifar100};
 pub use files::ImageFiles;
 pub use folders::{image_folder, tiny_imagenet};
 pub use images::{ImageInput, Images};
+pub use layout::{DataLayout, Examples};
 pub use partition::Partition;
 
 /// Labelled examples that a model can embed.

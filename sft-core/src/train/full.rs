@@ -5,14 +5,18 @@ use std::collections::HashMap;
 use candle_core::{Device, Tensor, Var};
 
 use super::local::Whole;
-use crate::split::{Step, classify};
+use crate::forward::cross_entropy;
+use crate::head::linear;
 use crate::trainable::Trainable;
-use crate::{Adapters, Error, Head, PlainVit, Pretrained, Result, Rule, VitWeights};
+use crate::{Adapters, Error, Head, PlainVit, Pretrained, Result, Rule, Step, VitWeights};
 
 /// The weights of a model as the vectors of what is trained, with a head.
 pub(super) fn start(base: &Pretrained, head: Head) -> Result<Adapters> {
-    let blocks = base.weights.vectors(&base.config)?;
-    Ok(Adapters { blocks, head })
+    Ok(Adapters {
+        patch: Vec::new(),
+        blocks: base.weights.vectors(&base.config)?,
+        head,
+    })
 }
 
 /// The model's weights, from their vectors.
@@ -40,28 +44,45 @@ impl FullModel {
             vars.push(var.clone());
             Ok(var.into_inner())
         })?;
-        vars.extend(start.head.vars(device)?);
+        let (head, width) = (&start.head, base.config.hidden_size);
+        vars.push(Var::from_slice(
+            &head.weight,
+            (head.classes(), width),
+            device,
+        )?);
+        vars.push(Var::from_slice(&head.bias, head.classes(), device)?);
         Ok(Self {
             vit: PlainVit::new(&base.config, &weights)?,
-            trainable: Trainable::of(vars, rule)?,
+            trainable: Trainable::from_vars(vars, rule)?,
         })
     }
 }
 
 impl Whole for FullModel {
     fn step(&mut self, inputs: &Tensor, labels: &[u32], step: Step) -> Result<f32> {
-        let [.., weight, bias] = self.trainable.vars() else {
+        let [.., weight, bias] = self.trainable.tensors() else {
             unreachable!("a full model is made with a head")
         };
-        let logits = classify(&self.vit.forward(inputs)?, weight, bias)?;
-        let labels = Tensor::new(labels, logits.device())?;
-        let loss = candle_nn::loss::cross_entropy(&logits, &labels)?;
+        let logits = linear(&self.vit.forward(inputs)?, weight, bias)?;
+        let loss = cross_entropy(&logits, labels)?;
         self.trainable.step(loss.backward()?, step.learning_rate)?;
         Ok(loss.to_scalar()?)
     }
 
     fn adapters(&self) -> Result<Adapters> {
-        Ok(Adapters::from_vectors(self.trainable.values()?))
+        let mut blocks = self.trainable.values()?;
+        let bias = blocks.pop().unwrap_or_default();
+        let weight = blocks.pop().unwrap_or_default();
+        let adapter = Vec::new();
+        Ok(Adapters {
+            patch: Vec::new(),
+            blocks,
+            head: Head {
+                weight,
+                bias,
+                adapter,
+            },
+        })
     }
 }
 

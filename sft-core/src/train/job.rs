@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::{Outcome, RoundRecord, Scheme, Settings, full};
-use crate::split::{check_adapters, check_head};
+use crate::fit::{check_adapters, check_head};
 use crate::{Adapters, Data, Error, Head, Model, Pretrained, Result, Wireless, seed};
 
 /// Everything that a fine-tuning run needs.
@@ -14,7 +14,7 @@ pub struct Job<'a> {
     /// The same model's own weights, which [`Scheme::FlFull`] starts from; no other scheme needs
     /// them.
     pub base: Option<&'a Pretrained>,
-    /// The head to start from.
+    /// The head to start from, without an adapter: it gets a new one where it is a target.
     pub head: &'a Head,
     /// The training data of all devices.
     pub train: &'a dyn Data,
@@ -102,20 +102,15 @@ impl Job<'_> {
 
     /// Checks that adapters fit the job.
     pub(super) fn check(&self, adapters: &Adapters) -> Result<()> {
-        check_head(self.model, &adapters.head)?;
         let (got, classes) = (adapters.head.classes(), self.head.classes());
         if got != classes {
             let reason = format!("must have a head of {classes} classes, got {got}");
             return Err(Error::argument("adapters", reason));
         }
         if self.settings.scheme != Scheme::FlFull {
-            let (got, depth) = (adapters.blocks.len(), self.model.depth());
-            if got != depth {
-                let reason = format!("must be for {depth} blocks, got {got}");
-                return Err(Error::argument("adapters", reason));
-            }
-            return check_adapters(self.model, self.settings.lora, &adapters.blocks);
+            return check_adapters(self.model, self.settings.lora, adapters);
         }
+        check_head(self.model, None, &adapters.head)?;
         full::weights(self.own_weights()?, &adapters.blocks).map(|_| ())
     }
 
@@ -151,7 +146,7 @@ impl Job<'_> {
         if self.test.is_empty() {
             return Err(Error::argument("test", "must hold at least one sample"));
         }
-        check_head(self.model, self.head)?;
+        check_head(self.model, None, self.head)?;
         let (got, classes) = (
             self.head.classes(),
             self.train.classes().max(self.test.classes()),

@@ -10,7 +10,8 @@ use sft_compress::{Codec, TensorView, decode};
 use super::{Job, Settings};
 use crate::link::{ActivationMessage, AdapterMessage, Counted, GradientMessage, Link, Traffic};
 use crate::split::{DeviceHalf, ServerHalf, Step};
-use crate::{Adapters, Error, Model, Result, seed};
+use crate::trainable::device_vectors;
+use crate::{Adapters, Error, Result, WholeModel, seed};
 
 /// What a device's part of a round leaves behind.
 pub(super) struct Part {
@@ -31,17 +32,13 @@ pub(super) trait Whole {
     fn adapters(&self) -> Result<Adapters>;
 }
 
-/// The frozen model with adapters and a head.
-pub(super) struct Adapted<'a>(pub(super) &'a dyn Model, pub(super) ServerHalf<'a>);
-
-impl Whole for Adapted<'_> {
+impl Whole for WholeModel<'_> {
     fn step(&mut self, inputs: &Tensor, labels: &[u32], step: Step) -> Result<f32> {
-        let Self(model, half) = self;
-        Ok(half.step(&model.embed(inputs)?, labels, false, step)?.loss)
+        WholeModel::step(self, inputs, labels, step)
     }
 
     fn adapters(&self) -> Result<Adapters> {
-        self.1.adapters()
+        WholeModel::adapters(self)
     }
 }
 
@@ -85,7 +82,7 @@ impl<'a> Turn<'a> {
         model: impl FnOnce(&Adapters) -> Result<W>,
     ) -> Result<Part> {
         let down = AdapterMessage::encode(start.vectors())?;
-        let mut model = model(&Adapters::from_vectors(down.decode(&start.lengths())?))?;
+        let mut model = model(&start.with_vectors(down.decode(&start.lengths())?))?;
         let (mut loss, mut samples) = (0.0, 0);
         self.each_batch(|batch| {
             let step = self.step(batch.number, self.job.settings.lr);
@@ -98,7 +95,7 @@ impl<'a> Turn<'a> {
         let trained = model.adapters()?;
         self.all_finite(&trained)?;
         let up = AdapterMessage::encode(trained.vectors())?;
-        let adapters = Adapters::from_vectors(up.decode(&trained.lengths())?);
+        let adapters = start.with_vectors(up.decode(&trained.lengths())?);
         let traffic = Traffic {
             adapter_up: up.bytes(),
             adapter_down: down.bytes(),
@@ -117,9 +114,11 @@ impl<'a> Turn<'a> {
     fn run_device(self, link: &mut impl Link) -> Result<()> {
         let settings = &self.job.settings;
         let (model, lora) = (self.job.model, settings.lora);
-        let lengths = vec![lora.parameters(model.linears()); self.job.cut(self.device)];
-        let blocks = link.receive_adapter()?.decode(&lengths)?;
-        let mut half = DeviceHalf::new(model, lora, &blocks, settings.rule())?;
+        let mut lengths = vec![lora.patch_parameters(model.patch())];
+        let blocks = self.job.cut(self.device);
+        lengths.resize(1 + blocks, lora.parameters(model.linears()));
+        let vectors = link.receive_adapter()?.decode(&lengths)?;
+        let mut half = DeviceHalf::new(model, lora, &vectors[0], &vectors[1..], settings.rule())?;
         let (codec, _) = settings.codecs();
         self.each_batch(|batch| {
             let step = self.step(batch.number, settings.lr);
@@ -130,11 +129,11 @@ impl<'a> Turn<'a> {
             let reply = link.exchange(&ActivationMessage { frame, labels })?;
             half.backward(&activation, &self.tensor(&reply.frame)?, step)
         })?;
-        let blocks = half.adapters()?;
-        for block in &blocks {
-            self.finite(block, "the device's adapter")?;
+        let (patch, blocks) = half.adapters()?;
+        for vector in device_vectors(&patch, &blocks) {
+            self.finite(vector, "the device's adapter")?;
         }
-        link.send_adapter(&AdapterMessage::encode(blocks.iter().map(Vec::as_slice))?)
+        link.send_adapter(&AdapterMessage::encode(device_vectors(&patch, &blocks))?)
     }
 
     /// Calls `train` with the round's mini-batches, the next one being loaded meanwhile.
@@ -275,11 +274,13 @@ impl<'a> Session<'a> {
         let settings = &turn.job.settings;
         let (device, server) = start.blocks.split_at(turn.job.cut(turn.device));
         let (model, lora) = (turn.job.model, settings.lora);
+        let device = device_vectors(&start.patch, device);
+        let device: Vec<_> = device.collect();
         Ok(Self {
             turn,
             half: ServerHalf::new(model, lora, server, &start.head, settings.rule())?,
-            broadcast: AdapterMessage::encode(device.iter().map(Vec::as_slice))?,
-            lengths: device.iter().map(Vec::len).collect(),
+            lengths: device.iter().map(|vector| vector.len()).collect(),
+            broadcast: AdapterMessage::encode(device)?,
             uploaded: Vec::new(),
             loss: 0.0,
             samples: 0,
@@ -288,9 +289,15 @@ impl<'a> Session<'a> {
     }
 
     fn finish(self, traffic: Traffic) -> Result<Part> {
-        let Adapters { blocks, head } = self.half.adapters()?;
-        let blocks = [self.uploaded, blocks].concat();
-        let adapters = Adapters { blocks, head };
+        let (upper, head) = self.half.adapters()?;
+        let mut blocks = self.uploaded;
+        let patch = blocks.remove(0);
+        blocks.extend(upper);
+        let adapters = Adapters {
+            patch,
+            blocks,
+            head,
+        };
         self.turn.all_finite(&adapters)?;
         Ok(Part {
             device: self.turn.device,
@@ -310,15 +317,13 @@ impl Link for Session<'_> {
     fn exchange(&mut self, up: &ActivationMessage) -> Result<GradientMessage> {
         let activation = self.turn.tensor(&up.frame)?;
         let step = self.turn.step(self.step, self.turn.job.settings.lr_server);
-        let step = self.half.step(&activation, &up.labels, true, step)?;
+        let step = self.half.step(&activation, &up.labels, step)?;
         self.turn.finite(&[step.loss], "the loss")?;
-        // The cut is a variable of the graph, so its gradient is there.
-        let gradient = step.gradient.ok_or(Error::NoGradient(0))?;
         let (_, codec) = self.turn.job.settings.codecs();
         let direction = seed::DOWNLINK;
-        let frame = self
-            .turn
-            .encode(codec, &gradient, direction, self.step, "the gradient")?;
+        let frame =
+            self.turn
+                .encode(codec, &step.gradient, direction, self.step, "the gradient")?;
         self.loss += f64::from(step.loss) * up.labels.len() as f64;
         self.samples += up.labels.len();
         self.step += 1;

@@ -15,11 +15,10 @@ pub use schedule::{Decay, Schedule};
 pub use settings::{Scheme, Settings};
 
 use self::full::FullModel;
-use self::local::{Adapted, Part, Turn};
-use crate::adapter::Targets;
+use self::local::{Part, Turn};
 use crate::evaluate::accuracy_until;
 use crate::parallel::{parallel, with_threads};
-use crate::{Adapters, DeviceRound, Error, Head, Model, Result, ServerHalf, Traffic, Vit};
+use crate::{Adapters, DeviceRound, Error, Model, Result, Targets, Traffic, Vit, WholeModel};
 
 /// What a round did; every number is the round's own, not cumulative.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -125,12 +124,9 @@ fn train_round(job: &Job<'_>, round: usize, start: &Adapters) -> Result<Vec<Part
     let rule = job.settings.rule();
     match scheme {
         Scheme::Sft | Scheme::SftRaw => each(&|turn| turn.split(start)),
-        Scheme::FlLora => each(&|turn| {
-            turn.whole(start, |start| {
-                let half = ServerHalf::new(job.model, lora, &start.blocks, &start.head, rule)?;
-                Ok(Adapted(job.model, half))
-            })
-        }),
+        Scheme::FlLora => {
+            each(&|turn| turn.whole(start, |start| WholeModel::new(job.model, lora, start, rule)))
+        }
         Scheme::FlFull => each(&|turn| {
             let device = job.model.device();
             turn.whole(start, |start| {
@@ -170,9 +166,11 @@ fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
     }
     let base = job.own_weights()?;
     let model = Vit::new(&base.config, &full::weights(base, &adapters.blocks)?)?;
-    let head = adapters.head.clone();
-    let blocks = vec![Vec::new(); model.depth()];
-    let plain = Adapters { blocks, head };
+    let plain = Adapters {
+        patch: Vec::new(),
+        blocks: vec![Vec::new(); model.depth()],
+        head: adapters.head.clone(),
+    };
     let lora = lora.with_targets(Targets::NONE);
     accuracy_until(&model, lora, &plain, job.test, threads, job.stop)
 }
@@ -186,27 +184,21 @@ fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
 pub fn fed_avg<'a>(all: impl Iterator<Item = (&'a Adapters, usize)>) -> Adapters {
     let all: Vec<_> = all.collect();
     let total: usize = all.iter().map(|(_, samples)| samples).sum();
-    let mean = |select: &dyn Fn(&'a Adapters) -> &'a [f32]| {
-        let mut sum = vec![0.0f64; select(all[0].0).len()];
-        for &(adapters, samples) in &all {
-            let values = select(adapters);
-            assert_eq!(values.len(), sum.len(), "adapters of one size");
-            for (sum, &value) in sum.iter_mut().zip(values) {
-                *sum += samples as f64 * f64::from(value);
+    let vectors: Vec<Vec<_>> = all.iter().map(|(a, _)| a.vectors().collect()).collect();
+    let mean = |i: usize| {
+        let mut sum = vec![0.0f64; vectors[0][i].len()];
+        for (vectors, (_, samples)) in vectors.iter().zip(&all) {
+            assert_eq!(vectors[i].len(), sum.len(), "adapters of one size");
+            for (sum, &value) in sum.iter_mut().zip(vectors[i]) {
+                *sum += *samples as f64 * f64::from(value);
             }
         }
         sum.into_iter()
             .map(|sum| (sum / total as f64) as f32)
             .collect::<Vec<f32>>()
     };
-    let blocks = 0..all[0].0.blocks.len();
-    Adapters {
-        blocks: blocks.map(|i| mean(&|a| &a.blocks[i])).collect(),
-        head: Head {
-            weight: mean(&|a| &a.head.weight),
-            bias: mean(&|a| &a.head.bias),
-        },
-    }
+    let means = (0..vectors[0].len()).map(mean).collect();
+    all[0].0.with_vectors(means)
 }
 
 fn record(

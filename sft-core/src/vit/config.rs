@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use sft_opt::{Qkv, Transformer};
 
-use crate::LinearSpec;
+use crate::{LinearSpec, PatchSpec};
 
 /// The largest size that is believed: products of two stay far from overflow.
 const MAX_SIZE: usize = 1 << 16;
@@ -91,6 +91,16 @@ impl VitConfig {
             spec("intermediate.dense", d, m),
             spec("output.dense", m, d),
         ]
+    }
+
+    /// The patch embedding.
+    pub fn patch(&self) -> PatchSpec {
+        PatchSpec {
+            path: "vit.embeddings.patch_embeddings.projection",
+            channels: self.num_channels,
+            side: self.patch_size,
+            outputs: self.hidden_size,
+        }
     }
 
     /// Checks that the sizes fit together; the message names what does not.

@@ -21,7 +21,7 @@ pub(crate) use self::names::as_checkpoint;
 use self::features::FeatureNorm;
 use self::stem::Stem;
 use crate::block::{BlockWeights, FrozenBlock, Linear, Norm};
-use crate::{LinearSpec, Lora, Model};
+use crate::{LinearSpec, Lora, Model, PatchSpec};
 
 /// A frozen vision transformer on the CPU, its blocks run by the block engine.
 ///
@@ -77,6 +77,10 @@ impl Model for Vit {
         &self.linears
     }
 
+    fn patch(&self) -> &PatchSpec {
+        self.stem.spec()
+    }
+
     fn block_path(&self, index: usize) -> String {
         block_path(index)
     }
@@ -89,8 +93,11 @@ impl Model for Vit {
         &Device::Cpu
     }
 
-    fn embed(&self, input: &Tensor) -> Result<Tensor> {
-        self.stem.embed(input)
+    fn embed(&self, input: &Tensor, adapter: Option<(&Tensor, Lora)>) -> Result<Tensor> {
+        match adapter {
+            Some((adapter, lora)) => self.stem.embed_frozen(input, adapter, lora),
+            None => self.stem.embed(input, None),
+        }
     }
 
     fn block(&self, index: usize, hidden: &Tensor, adapter: &Tensor, lora: Lora) -> Result<Tensor> {

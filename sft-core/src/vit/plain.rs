@@ -6,8 +6,8 @@
 use candle_core::{D, Device, Result, Tensor};
 
 use super::{Stem, VitConfig, VitWeights, config::block_path};
-use crate::adapter::Dropout;
-use crate::{LinearSpec, Lora, Model};
+use crate::low_rank::LowRank;
+use crate::{LinearSpec, Lora, Model, PatchSpec};
 
 /// A vision transformer whose weights may be candle variables.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl PlainVit {
     /// # Errors
     /// Images of another size.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        let embedded = self.stem.embed(images)?;
+        let embedded = self.stem.embed(images, None)?;
         let hidden = self
             .blocks
             .iter()
@@ -61,6 +61,10 @@ impl Model for PlainVit {
         &self.linears
     }
 
+    fn patch(&self) -> &PatchSpec {
+        self.stem.spec()
+    }
+
     fn block_path(&self, index: usize) -> String {
         block_path(index)
     }
@@ -73,8 +77,8 @@ impl Model for PlainVit {
         self.norm.gain.device()
     }
 
-    fn embed(&self, input: &Tensor) -> Result<Tensor> {
-        self.stem.embed(input)
+    fn embed(&self, input: &Tensor, adapter: Option<(&Tensor, Lora)>) -> Result<Tensor> {
+        self.stem.embed(input, adapter)
     }
 
     fn block(&self, index: usize, hidden: &Tensor, adapter: &Tensor, lora: Lora) -> Result<Tensor> {
@@ -112,22 +116,6 @@ impl Norm {
     }
 }
 
-/// One linear layer's adapter.
-#[derive(Clone)]
-struct Pair {
-    a: Tensor,
-    b: Tensor,
-    scale: f64,
-    dropout: Option<Dropout>,
-}
-
-/// The factors of a mask, of the shape of `x`.
-fn mask(dropout: Dropout, x: &Tensor) -> Result<Tensor> {
-    let mut factors = vec![1.0; x.elem_count()];
-    dropout.apply(&mut factors);
-    Tensor::from_vec(factors, x.shape(), x.device())
-}
-
 #[derive(Clone, Debug)]
 struct Linear {
     weight: Tensor,
@@ -135,25 +123,15 @@ struct Linear {
 }
 
 impl Linear {
-    fn forward(&self, x: &Tensor, lora: Option<Pair>) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, lora: Option<LowRank>) -> Result<Tensor> {
         let (batch, tokens, inputs) = x.dims3()?;
         let x = x.reshape((batch * tokens, inputs))?;
         let mut y = x.matmul(&self.weight.t()?)?;
         if let Some(bias) = &self.bias {
             y = y.broadcast_add(bias)?;
         }
-        if let Some(Pair {
-            a,
-            b,
-            scale,
-            dropout,
-        }) = lora
-        {
-            let x = match dropout {
-                Some(dropout) => (&x * mask(dropout, &x)?)?,
-                None => x,
-            };
-            y = (y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * scale)?)?;
+        if let Some(lora) = lora {
+            y = (y + lora.change(&x)?)?;
         }
         y.reshape((batch, tokens, ()))
     }
@@ -198,27 +176,16 @@ impl Block {
     }
 
     /// The adapter of each linear.
-    fn pairs(&self, adapter: Option<(&Tensor, Lora)>) -> Result<Vec<Option<Pair>>> {
+    fn pairs(&self, adapter: Option<(&Tensor, Lora)>) -> Result<Vec<Option<LowRank>>> {
         let Some((adapter, lora)) = adapter else {
             return Ok(vec![None; self.linears.len()]);
         };
         let mut start = 0;
-        let mut part = |rows: usize, cols: usize| {
-            let part = adapter.narrow(0, start, rows * cols)?.reshape((rows, cols));
-            start += rows * cols;
-            part
-        };
         let pair = |(i, (spec, _)): (usize, &(LinearSpec, Linear))| {
-            let rank = lora.rank_of(i);
-            if rank == 0 {
-                return Ok(None);
-            }
-            Ok(Some(Pair {
-                a: part(rank, spec.inputs)?,
-                b: part(spec.outputs, rank)?,
-                scale: lora.scale(),
-                dropout: lora.mask(i),
-            }))
+            let sizes = [spec.inputs, spec.outputs];
+            let pair = LowRank::new(lora, i, sizes, adapter, start);
+            start += lora.rank_of(i) * (spec.inputs + spec.outputs);
+            pair
         };
         self.linears.iter().enumerate().map(pair).collect()
     }

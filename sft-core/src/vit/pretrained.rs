@@ -213,5 +213,10 @@ fn take_head(tensors: &HashMap<String, Tensor>, width: usize) -> Result<Option<H
     let values = |t: Tensor| t.flatten_all()?.to_vec1::<f32>();
     let both = (|| candle_core::Result::Ok((values(weight)?, values(bias)?)))();
     let (weight, bias) = both.map_err(|e| e.to_string())?;
-    Ok(Some(Head { weight, bias }))
+    let adapter = Vec::new();
+    Ok(Some(Head {
+        weight,
+        bias,
+        adapter,
+    }))
 }

@@ -1,15 +1,8 @@
-use std::path::Path;
-
 use candle_core::{Device, Tensor};
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use sft_core::{
-    Augment, Data, Error, ImageInput, Images, Result, cifar100, image_folder, tiny_imagenet,
-};
-
-/// Training and test data.
-pub(super) type Examples = (Box<dyn Data + Send>, Box<dyn Data + Send>);
+use sft_core::{Augment, Data, Error, ImageInput, Images, Result};
 
 /// Images of `sft.finetune`: `[n, c, h, h]` in order, with their classes.
 #[derive(FromPyObject)]
@@ -121,33 +114,5 @@ impl Data for Floats {
         let [channels, height, width] = self.shape;
         let shape = (indices.len(), channels, height, width);
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
-    }
-}
-
-/// Training and test images of a folder in the layout that `kind` names.
-pub(super) fn folder(
-    kind: &str,
-    dir: &str,
-    input: &ImageInput,
-    augment: Option<Augment>,
-) -> Result<Examples> {
-    let dir = Path::new(dir);
-    match kind {
-        "cifar100" => {
-            let (train, test) = cifar100(dir, input)?;
-            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
-        }
-        "tiny-imagenet" => {
-            let (train, test) = tiny_imagenet(dir, input)?;
-            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
-        }
-        "folder" => {
-            let (train, test) = image_folder(dir, input)?;
-            Ok((Box::new(train.with_augmentation(augment)), Box::new(test)))
-        }
-        other => Err(Error::argument(
-            "data",
-            format!("must be cifar100:DIR, tiny-imagenet:DIR or folder:DIR, got {other}:DIR"),
-        )),
     }
 }

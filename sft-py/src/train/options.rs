@@ -89,7 +89,8 @@ impl Options {
     fn lora(&self) -> Result<Lora> {
         let mut lora = Lora::new(self.rank, self.alpha.unwrap_or(self.rank as f64))?;
         if let Some(targets) = &self.targets {
-            lora = lora.with_targets(parse("targets", targets)?);
+            let unknown = |reason: String| Error::argument("targets", reason);
+            lora = lora.with_targets(targets.parse().map_err(unknown)?);
         }
         lora.with_dropout(self.lora_dropout)
     }

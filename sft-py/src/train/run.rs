@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use sft_core::{
-    Augment, Data, Error, Head, Job, ModuleNames, Outcome, Pretrained, Result, RoundRecord, Scheme,
-    Settings, Vit, Wireless, finetune, load_peft, save_merged, save_peft,
+    Augment, Data, DataLayout, Error, Examples, Head, Job, ModuleNames, Outcome, Pretrained,
+    Result, RoundRecord, Scheme, Settings, Vit, Wireless, finetune, load_peft, save_merged,
+    save_peft,
 };
 
-use super::data::{Arrays, Examples, Source, folder};
+use super::data::{Arrays, Source};
 use super::options::Options;
 use crate::error::{bad_argument, detached};
 
@@ -107,7 +108,14 @@ impl Given {
     fn load(self, model: &Pretrained, options: &Options) -> Result<Examples> {
         let (input, augment) = (&model.input, options.augment.then(Augment::default));
         match self {
-            Self::Folder(kind, dir) => folder(&kind, &dir, input, augment),
+            Self::Folder(kind, dir) => {
+                let unknown = |_| {
+                    let accepted = "cifar100:DIR, tiny-imagenet:DIR or folder:DIR";
+                    Error::argument("data", format!("must be {accepted}, got {kind}:DIR"))
+                };
+                let layout: DataLayout = kind.parse().map_err(unknown)?;
+                layout.open(dir.as_ref(), input, augment)
+            }
             Self::Arrays(train, test) => {
                 let labels = train.labels().iter().chain(test.labels());
                 let classes = labels.max().map_or(0, |&label| label as usize + 1);

@@ -2,10 +2,12 @@
 // clap prints the documentation of a flag as it stands.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
+mod values;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sft_compress::{Codec, Range};
@@ -13,6 +15,8 @@ use sft_core::{
     Channel, Decay, Error, Lora, ModuleNames, Optimizer, Partition, Result, Schedule, Scheme,
     Settings, Targets,
 };
+
+pub use values::{Backend, FadingFlag, NamesFlag, OptimizerFlag, RangeFlag, ScheduleFlag};
 
 /// Split LoRA fine-tuning of a vision transformer over simulated mobile devices.
 ///
@@ -87,7 +91,8 @@ pub struct Flags {
     /// Scale of the adapters is alpha / rank; by default alpha = rank.
     #[arg(long)]
     pub alpha: Option<f64>,
-    /// Linear layers that get an adapter, some of q,k,v,o,fc1,fc2; the head is trained in full.
+    /// Layers that get an adapter, some of q,k,v,o,fc1,fc2,patch,head: a block's linear layers, the
+    /// patch embedding, the head; without head among them it is trained in full.
     #[arg(long, value_parser = Targets::from_str, default_value_t = Targets::ALL)]
     #[serde(serialize_with = "display")]
     pub targets: Targets,
@@ -186,69 +191,6 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip)]
     out: Option<PathBuf>,
-}
-
-/// Values of `--schedule`.
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ScheduleFlag {
-    /// Not at all.
-    Constant,
-    /// By --lr-decay from round to round, as in the paper.
-    Exponential,
-    /// Along half a cosine to 0 at the end of the last round.
-    Cosine,
-}
-
-/// Values of `--backend`.
-#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Backend {
-    /// The block engine for processors.
-    Cpu,
-    /// candle's operations on the first NVIDIA GPU.
-    Cuda,
-    /// candle's operations on the first Apple GPU.
-    Metal,
-}
-
-/// Values of `--peft-names`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum NamesFlag {
-    /// vit.layers.0.attention.q_proj
-    Transformers5,
-    /// vit.encoder.layer.0.attention.attention.query
-    Transformers4,
-}
-
-/// Values of `--range`.
-#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RangeFlag {
-    /// One range for the whole tensor.
-    Tensor,
-    /// One range for each row of the last dimension.
-    Row,
-}
-
-/// Values of `--optimizer`.
-#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerFlag {
-    /// Stochastic gradient descent with --momentum.
-    Sgd,
-    /// AdamW with beta 0.9 and 0.999.
-    Adamw,
-}
-
-/// Values of `--fading`.
-#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum FadingFlag {
-    /// Every link keeps its mean.
-    None,
-    /// Rayleigh block fading, a new draw in every round.
-    Rayleigh,
 }
 
 impl Flags {
