@@ -16,21 +16,11 @@ Examples
 
 """
 
-from sft._plan import (
-    Compression,
-    CutDelay,
-    Fit,
-    Memory,
-    NotMonotone,
-    Payloads,
-    Phases,
-    Plan,
-    Prediction,
-    Setting,
-    fit_accuracy,
-    optimize,
-    predict,
-)
+from sft._compression import Compression, Setting
+from sft._fit import Fit, NotMonotone, fit_accuracy
+from sft._plan import CutDelay, Plan, optimize
+from sft._predict import Memory, Payloads, Phases, Prediction, predict
+from sft._run import Interrupted, Round, Run
 from sft._sft import (
     Choice,
     Codec,
@@ -58,12 +48,7 @@ from sft._system import (
     Training,
     Vit,
 )
-from sft._train import (
-    Interrupted,
-    Round,
-    Run,
-    finetune,
-)
+from sft._train import finetune
 
 __all__ = [
     "Accuracy",

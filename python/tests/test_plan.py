@@ -11,7 +11,7 @@ import pytest
 
 import sft
 from sft import _sft
-from sft._plan import Scheme
+from sft._predict import Scheme
 from sft._system import encode
 
 CLOCKS_HZ = np.linspace(0.5e9, 1.5e9, 8)
