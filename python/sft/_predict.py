@@ -12,6 +12,7 @@ from sft._plan import Plan
 from sft._system import AnySystem, encode, encode_system, plain
 from sft._tables import html, text
 
+Array = npt.NDArray[np.float64]
 Scheme = Literal["sft", "sft-raw", "sl", "fl-lora", "fl-full"]
 
 
@@ -95,14 +96,14 @@ class Phases:
 
     __module__ = "sft"
 
-    broadcast_s: npt.NDArray[np.float64]
-    device_forward_s: npt.NDArray[np.float64]
-    uplink_s: npt.NDArray[np.float64]
-    server_s: npt.NDArray[np.float64]
-    downlink_s: npt.NDArray[np.float64]
-    device_backward_s: npt.NDArray[np.float64]
-    adapter_upload_s: npt.NDArray[np.float64]
-    total_s: npt.NDArray[np.float64]
+    broadcast_s: Array
+    device_forward_s: Array
+    uplink_s: Array
+    server_s: Array
+    downlink_s: Array
+    device_backward_s: Array
+    adapter_upload_s: Array
+    total_s: Array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,10 +131,10 @@ class Payloads:
 
     __module__ = "sft"
 
-    broadcast_bits: npt.NDArray[np.float64]
-    uplink_bits: npt.NDArray[np.float64]
-    downlink_bits: npt.NDArray[np.float64]
-    adapter_bits: npt.NDArray[np.float64]
+    broadcast_bits: Array
+    uplink_bits: Array
+    downlink_bits: Array
+    adapter_bits: Array
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,12 +173,12 @@ class Prediction:
     __module__ = "sft"
 
     scheme: Scheme
-    round_s: npt.NDArray[np.float64]
+    round_s: Array
     memory: Memory
     phases: Phases
     payloads: Payloads
-    b_hz: npt.NDArray[np.float64]
-    server_flop_per_s: npt.NDArray[np.float64] | None
+    b_hz: Array
+    server_flop_per_s: Array | None
 
     @property
     def total_s(self) -> float:
