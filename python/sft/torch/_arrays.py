@@ -34,9 +34,25 @@ def check(x: object, name: str) -> Tensor:
     return x
 
 
+def to_host(x: Tensor) -> Tensor:
+    """Return a tensor as a contiguous one of the CPU, copied only if it is not that.
+
+    Raises
+    ------
+    TypeError
+        If it has no values, as on the device ``meta``.
+    """
+    try:
+        return x.detach().cpu().contiguous()
+    except NotImplementedError as error:
+        raise TypeError(
+            f"a tensor on the device {x.device} cannot cross the cut: {error}"
+        ) from error
+
+
 def encode(codec: sft.Codec, x: Tensor, seed: int) -> bytes:
     """Encode a tensor of any device; a contiguous one of the CPU is not copied."""
-    x = x.detach().cpu().contiguous()
+    x = to_host(x)
     if x.dtype == torch.bfloat16:
         return codec.encode(x.view(torch.uint16).numpy(), seed, dtype="bf16")
     return codec.encode(x.numpy(), seed)

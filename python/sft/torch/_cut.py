@@ -254,7 +254,7 @@ class Cut(nn.Module):
         Raises
         ------
         sft.CodecError
-            If the bytes are not a frame; its `kind` tells why.
+            As `decode`.
 
         Examples
         --------
@@ -344,9 +344,9 @@ class Cut(nn.Module):
         if feedback is None or feedback.shape != shape:
             feedback = sft.ErrorFeedback(shape)
         before = feedback.residual
-        wanted = feedback.add(x.detach().float().cpu().contiguous().numpy())
+        wanted = feedback.add(_arrays.to_host(x).float().numpy())
         try:
-            frame = codec.encode(wanted, seed)
+            frame = _arrays.encode(codec, torch.from_numpy(wanted).to(x.dtype), seed)
         except sft.CodecError:
             self._feedback[way] = sft.ErrorFeedback(shape, before)
             raise
