@@ -18,6 +18,12 @@ Examples
 
 from sft._compression import Compression, Setting
 from sft._fit import Fit, NotMonotone, fit_accuracy
+from sft._per_device import (
+    DeviceCompression,
+    DeviceCuts,
+    optimize_device_compression,
+    optimize_device_cuts,
+)
 from sft._plan import CutDelay, Plan, optimize
 from sft._predict import Memory, Payloads, Phases, Prediction, predict
 from sft._run import Interrupted, Round, Run
@@ -49,6 +55,7 @@ from sft._system import (
     Vit,
 )
 from sft._train import finetune
+from sft._two_timescale import TwoTimescale, two_timescale
 
 __all__ = [
     "Accuracy",
@@ -58,6 +65,8 @@ __all__ = [
     "Compression",
     "CutDelay",
     "Device",
+    "DeviceCompression",
+    "DeviceCuts",
     "ErrorFeedback",
     "Fit",
     "Info",
@@ -80,6 +89,7 @@ __all__ = [
     "Term",
     "Training",
     "TwoPoolSolution",
+    "TwoTimescale",
     "Vit",
     "__version__",
     "allocate_bandwidth",
@@ -90,5 +100,8 @@ __all__ = [
     "inspect",
     "measure",
     "optimize",
+    "optimize_device_compression",
+    "optimize_device_cuts",
     "predict",
+    "two_timescale",
 ]

@@ -1,11 +1,13 @@
 """How tensors are compressed, and what compression may do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from sft import _sft
-from sft._system import Accuracy
+from sft._system import Accuracy, encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,11 @@ class Setting:
     def levels(self) -> int:
         """The number of quantization points."""
         return 1 << self.bits
+
+    def _told(self) -> str:
+        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.1%}"
+        share = "" if self.beta is None else f", {self.beta:.1%} of the bits"
+        return f"keep {self.keep:.3g}, {self.levels} levels{accuracy}{share}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,37 +89,65 @@ class Compression:
     rate: _sft.RateTable | Literal["formula"] | Mapping[str, Any] = "formula"
 
 
-def _compression(given: Compression | Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the problem with a rate as the solvers take it."""
-    problem = (
-        {**given}
-        if isinstance(given, Mapping)
-        else {name: getattr(given, name) for name in given.__dataclass_fields__}
-    )
+AnyCompression = Compression | Setting | Mapping[str, Any]
+
+PAPER = Setting(keep=0.2, bits=3)
+"""The paper's own setting."""
+
+
+def encode_compression(given: AnyCompression) -> str:
+    """Return the problem as JSON; a setting as one whose only solution it is."""
+    setting = setting_of(given)
+    if setting is not None:
+        return encode(_pinned(setting), "compression")
+    if not isinstance(given, Compression | Mapping):
+        kind = type(given).__name__
+        msg = f"compression must be a Compression, a Setting or a dict, got {kind}"
+        raise TypeError(msg)
+    problem = dict(given if isinstance(given, Mapping) else vars(given))
     table = problem.get("rate")
     if isinstance(table, _sft.RateTable):
         levels = [n for n in table.levels if n & (n - 1) == 0]
-        problem["rate"] = {
-            "table": {
-                "keep": table.keeps,
-                "bits": [n.bit_length() - 1 for n in levels],
-                "beta": [[table.rate(keep, n) for keep in table.keeps] for n in levels],
-            }
-        }
-    return problem
+        rates = [[table.rate(keep, n) for keep in table.keeps] for n in levels]
+        problem["rate"] = _table(table.keeps, [n.bit_length() - 1 for n in levels], rates)
+    return encode(problem, "compression")
+
+
+def setting_of(given: AnyCompression) -> Setting | None:
+    """Return the setting, if it is one or a dict of its fields."""
+    if isinstance(given, Mapping) and "keep" in given:
+        for name in given:
+            if name not in Setting.__dataclass_fields__:
+                accepted = ", ".join(Setting.__dataclass_fields__)
+                msg = f"compression: unknown field `{name}`, expected one of {accepted}"
+                raise ValueError(msg)
+        return Setting(**given)
+    return given if isinstance(given, Setting) else None
 
 
 def _pinned(setting: Setting) -> dict[str, Any]:
-    """Return a problem whose only solution is a setting."""
+    keep, bits = setting.keep, setting.bits
+    if not (isinstance(keep, int | float | np.floating) and 0 < keep <= 1):
+        msg = f"keep must be a number above 0 and at most 1, got {keep!r}"
+        raise ValueError(msg)
+    if not (isinstance(bits, int | np.integer) and 1 <= bits <= 32):
+        msg = f"bits must be a whole number in 1..=32, got {bits!r}"
+        raise ValueError(msg)
     rate: Any = "formula"
     if setting.beta is not None:
-        rate = {"table": {"keep": [setting.keep], "bits": [setting.bits], "beta": [[setting.beta]]}}
+        rate = _table([keep], [bits], [[float(setting.beta)]])
     return {
         "accuracy": {"terms": []},
         "accuracy_min": 0.0,
-        "keep_min": setting.keep,
-        "keep_max": setting.keep,
-        "bits_min": setting.bits,
-        "bits_max": setting.bits,
+        "keep_min": keep,
+        "keep_max": keep,
+        "bits_min": bits,
+        "bits_max": bits,
         "rate": rate,
     }
+
+
+def _table(
+    keep: Sequence[float], bits: Sequence[int], beta: Sequence[Sequence[float | None]]
+) -> dict[str, Any]:
+    return {"table": {"keep": keep, "bits": bits, "beta": beta}}

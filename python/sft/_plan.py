@@ -1,7 +1,7 @@
 """Planning a deployment: cut layer, compression and bandwidth."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sft import _sft
-from sft._compression import Compression, Setting, _compression, _pinned
-from sft._system import AnySystem, encode, encode_system
-from sft._tables import html, text
+from sft._compression import PAPER, AnyCompression, Setting, encode_compression, setting_of
+from sft._system import AnySystem, encode_system
+from sft._tables import Table, by_device, html, text
 
 
 @dataclass(frozen=True)
@@ -93,22 +93,17 @@ class Plan:
         Examples
         --------
         >>> import sft
-        >>> plan = sft.optimize({"total_hz": 30e6, "model": sft.Vit(), "devices": [{}, {}]})
+        >>> plan = sft.optimize({"total_hz": 30e6, "devices": [{}, {}]})
         >>> print(plan.summary().splitlines()[0])
-        cut layer 1, keep 0.2, 8 levels, 4.8 % of the bits, 137.0 s a round
+        cut layer 1, keep 0.2, 8 levels, 4.8% of the bits, 137.0 s a round
 
         """
         return "\n\n".join([self._title(), *(text(table) for table in self._tables())])
 
     def _title(self) -> str:
-        s = self.setting
-        accuracy = "" if s.accuracy is None else f", accuracy {s.accuracy:.1%}"
-        return (
-            f"cut layer {self.cut}, keep {s.keep:.3g}, {s.levels} levels{accuracy}, "
-            f"{100 * (s.beta or 1):.1f} % of the bits, {self.tau_s:.1f} s a round"
-        )
+        return f"cut layer {self.cut}, {self.setting._told()}, {self.tau_s:.1f} s a round"
 
-    def _tables(self) -> "list[list[list[str]]]":
+    def _tables(self) -> list[Table]:
         cuts = [["cut layer", "device memory, MiB", "delay of a round, s"]]
         cuts += [
             [
@@ -118,22 +113,13 @@ class Plan:
             ]
             for c in self.cuts
         ]
-        shares = self.server_flop_per_s
-        devices = [["device", "bandwidth, MHz"] + ["server, TFLOP/s"] * (shares is not None)]
-        for n in range(min(len(self.b_hz), 16)):
-            row = [str(n), f"{self.b_hz[n] / 1e6:.3f}"]
-            devices.append(row + ([] if shares is None else [f"{shares[n] / 1e12:.3f}"]))
-        if len(self.b_hz) > len(devices) - 1:
-            devices.append([f"{len(self.b_hz)} in all", *[""] * (len(devices[0]) - 1)])
-        return [cuts, devices]
+        return [cuts, by_device(len(self.b_hz), shares(self.b_hz, self.server_flop_per_s))]
 
     def _repr_html_(self) -> str:
         return f"<p>{self._title()}</p>" + "".join(map(html, self._tables()))
 
 
-def optimize(
-    system: AnySystem, compression: Compression | Setting | Mapping[str, Any] | None = None
-) -> Plan:
+def optimize(system: AnySystem, compression: AnyCompression = PAPER) -> Plan:
     """Choose cut layer, compression and bandwidths for the least delay of a round, exactly.
 
     Solves the paper's joint problem (27) for the mean links: the delay of the slowest
@@ -146,7 +132,7 @@ def optimize(
         Model, training, server, devices and band; a path names a TOML or JSON file.
     compression : Compression or Setting or dict, optional
         What compression may do and must leave, or a fixed one; by default the paper's
-        own, ``Setting(keep=0.2, bits=3)``.
+        own, ``Setting(keep=0.2, bits=3)``. A dict has the fields of either.
 
     Returns
     -------
@@ -170,11 +156,28 @@ def optimize(
     (1, (2,))
 
     """
-    given = Setting(keep=0.2, bits=3) if compression is None else compression
-    problem = _pinned(given) if isinstance(given, Setting) else _compression(given)
-    answer = _sft._optimize(encode_system(system), encode(problem))
-    setting = Setting(**json.loads(answer.pop("setting")))
-    if isinstance(given, Setting):
-        setting = replace(setting, accuracy=given.accuracy)
+    answer = _sft._optimize(encode_system(system), encode_compression(compression))
+    return plan_of(answer, compression)
+
+
+def plan_of(answer: dict[str, Any], compression: AnyCompression) -> Plan:
+    """Return the plan that the solver found."""
+    setting = found(answer.pop("setting"), compression)
     cuts = tuple(CutDelay(*cut) for cut in answer.pop("cuts"))
     return Plan(setting=setting, cuts=cuts, **answer)
+
+
+def found(setting: str, compression: AnyCompression) -> Setting:
+    """Return the setting that the solver chose, or was given."""
+    given, chosen = setting_of(compression), Setting(**json.loads(setting))
+    return chosen if given is None else replace(chosen, accuracy=given.accuracy)
+
+
+def shares(
+    b_hz: npt.NDArray[np.float64], server_flop_per_s: npt.NDArray[np.float64] | None
+) -> dict[str, Callable[[int], str]]:
+    """Return the columns of a table that tell what every device gets."""
+    columns: dict[str, Callable[[int], str]] = {"bandwidth, MHz": lambda n: f"{b_hz[n] / 1e6:.3f}"}
+    if server_flop_per_s is not None:
+        columns["server, TFLOP/s"] = lambda n: f"{server_flop_per_s[n] / 1e12:.3f}"
+    return columns

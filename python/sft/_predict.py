@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sft import _sft
+from sft._compression import PAPER
 from sft._plan import Plan
-from sft._system import AnySystem, encode, encode_system, plain
-from sft._tables import html, text
+from sft._system import AnySystem, encode_system
+from sft._tables import Table, html, text
 
 Array = npt.NDArray[np.float64]
 Scheme = Literal["sft", "sft-raw", "sl", "fl-lora", "fl-full"]
@@ -202,7 +203,7 @@ class Prediction:
         """
         return text(self._table())
 
-    def _table(self) -> "list[list[str]]":
+    def _table(self) -> Table:
         slowest = int(np.argmax(self.phases.total_s[-1]))
         phases = {
             name.removesuffix("_s"): getattr(self.phases, name)[-1, slowest]
@@ -283,28 +284,24 @@ def predict(
     True
 
     """
-    if scheme not in ("sft", "sft-raw", "sl", "fl-lora", "fl-full"):
-        msg = f"scheme must be 'sft', 'sft-raw', 'sl', 'fl-lora' or 'fl-full', got {scheme!r}"
-        raise ValueError(msg)
-    forecast = {
-        "scheme": scheme.replace("-", "_"),
-        "beta": 1.0,
-        "sequential": scheme == "sl",
-        "rounds": rounds,
-        "fading": None if fading_seed is None else {"seed": fading_seed},
-        "allocation": bandwidth if isinstance(bandwidth, str) else {"given": plain(bandwidth)},
-    }
-    if scheme in ("sft", "sft-raw", "sl"):
-        cut = plan.cut if cut is None and plan is not None else cut
-        if cut is None:
-            msg = f"cut must be given for {scheme!r} without a plan"
-            raise ValueError(msg)
-        forecast["scheme"] = {"split": {"cut": cut}}
-    if scheme == "sft":
-        if beta is None:
-            beta = plan.setting.beta if plan is not None else _sft._beta(0.2, 3)
-        forecast["beta"] = beta
-    answer = _sft._predict(encode_system(system), encode(forecast))
+    if plan is not None and not isinstance(plan, Plan):
+        msg = f"plan must be a Plan, got {type(plan).__name__}"
+        raise TypeError(msg)
+    if cut is None and plan is not None:
+        cut = plan.cut
+    if scheme != "sft":
+        beta = 1.0
+    elif beta is None:
+        beta = plan.setting.beta if plan is not None else _sft._beta(PAPER.keep, PAPER.bits)
+    answer = _sft._predict(
+        encode_system(system),
+        scheme,
+        cut=cut,
+        beta=beta,
+        rounds=rounds,
+        bandwidth=bandwidth,
+        fading_seed=fading_seed,
+    )
     return Prediction(
         scheme=scheme,
         memory=Memory(**json.loads(answer.pop("memory"))),

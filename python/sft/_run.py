@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sft._tables import html, text
+from sft._tables import Table, html, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +142,7 @@ class Run:
         """
         return text(self._table())
 
-    def _table(self) -> "list[list[str]]":
+    def _table(self) -> Table:
         rows = [["round", "accuracy", "loss", "cut MB up", "cut MB down", "adapter MB", "delay, s"]]
         for r in self.rounds:
             adapters = r.adapter_bytes_up + r.adapter_bytes_down

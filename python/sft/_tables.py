@@ -1,6 +1,11 @@
 """Tables of text and HTML."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+Table = list[list[str]]
+
+SHOWN = 16
+"""Devices in a table."""
 
 
 def text(table: Sequence[Sequence[str]]) -> str:
@@ -23,3 +28,11 @@ def html(table: Sequence[Sequence[str]]) -> str:
     head, *body = table
     rows = "".join(row(cells, "td") for cells in body)
     return f"<table><thead>{row(head, 'th')}</thead><tbody>{rows}</tbody></table>"
+
+
+def by_device(count: int, columns: dict[str, Callable[[int], str]]) -> Table:
+    """Return a row for each of the first devices."""
+    rows = [[str(n), *(cell(n) for cell in columns.values())] for n in range(min(count, SHOWN))]
+    if count > SHOWN:
+        rows.append([f"{count} in all", *[""] * len(columns)])
+    return [["device", *columns], *rows]

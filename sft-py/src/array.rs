@@ -189,8 +189,11 @@ where
     T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
 {
     value.extract().map_err(|error: PyErr| {
-        if error.is_instance_of::<PyOverflowError>(value.py()) {
+        let py = value.py();
+        if error.is_instance_of::<PyOverflowError>(py) {
             PyValueError::new_err(format!("{name} must be in {accepted}, got {value}"))
+        } else if error.is_instance_of::<PyTypeError>(py) {
+            PyTypeError::new_err(format!("{name} must be a whole number, got {value}"))
         } else {
             error
         }
