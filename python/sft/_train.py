@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import os
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +60,8 @@ def finetune(
     augment: bool = False,
     adapters: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
+    resume: str | os.PathLike[str] | None = None,
     seed: int = 1,
     threads: int | None = None,
     progress: bool | Callable[[Round], object] | None = None,
@@ -66,8 +69,9 @@ def finetune(
     """Fine-tune a vision transformer by the Rust trainer, on simulated devices.
 
     Ctrl-C ends training within a mini-batch and raises `Interrupted`, a
-    KeyboardInterrupt whose `run` holds the finished rounds; `out` is written then too.
-    The same arguments give the same rounds on any number of threads.
+    KeyboardInterrupt whose `run` holds the finished rounds; `out` is written then too,
+    with a checkpoint to go on from. The same arguments give the same rounds on any number
+    of threads, also if the run stopped in between.
 
     Parameters
     ----------
@@ -123,14 +127,19 @@ def finetune(
         A PEFT folder to start from.
     out : path, optional
         A folder for ``run.json`` and, in ``adapters``, what PEFT's ``from_pretrained``
-        reads (in ``merged`` the whole model with 'fl-full').
+        reads (in ``merged`` the whole model with 'fl-full'); that of `resume` without it.
+    checkpoint_every : int, optional
+        Keep a checkpoint in `out` after every so many rounds, and after the last.
+    resume : path, optional
+        Go on from the checkpoint in this folder, with the arguments it was made with; more
+        `rounds` are welcome unless the schedule is 'cosine'.
     seed : int, default 1
         Of everything random.
     threads : int, optional
         Threads; all cores without it.
     progress : bool or callable, optional
-        A bar by tqdm: where that is installed (None), or always (True); nothing (False);
-        or what is called with every finished `Round`.
+        A bar by tqdm (``pip install sft[progress]``): where that is installed (None), or
+        always (True); nothing (False); or what is called with every finished `Round`.
 
     Returns
     -------
@@ -143,7 +152,8 @@ def finetune(
     ValueError, TypeError
         If an argument is out of its range or of another type.
     OSError
-        If a file cannot be read or written, or is not what it should be.
+        If a file cannot be read or written, or is not what it should be; FileNotFoundError
+        if there is none.
     RuntimeError
         If training diverges.
 
@@ -153,30 +163,36 @@ def finetune(
     >>> sft.finetune(model="no.safetensors", data="folder:images")
     Traceback (most recent call last):
         ...
-    OSError: no.safetensors: No such file or directory (os error 2)
+    FileNotFoundError: [Errno 2] model: No such file or directory: 'no.safetensors'
 
     """
     options = dict(locals())
     watch = _Watch(options.pop("progress"))
-    given = {name: options.pop(name) for name in ("model", "data", "test")}
+    for name in ("model", "data", "test"):
+        del options[name]
     options["targets"] = None if targets is None else ",".join(targets)
-    options["threads"] = threads or os.cpu_count() or 1
+    options["threads"] = (os.cpu_count() or 1) if threads is None else threads
+    if checkpoint_every is not None and out is None and resume is None:
+        raise ValueError("out must be given with checkpoint_every, got None")
+    out = options["out"] = resume if out is None else out
+    _check_files(model, data, scheme, adapters, resume)
     # candle's own threads would wait by spinning; the trainer gives each a device instead.
     os.environ.setdefault("CANDLE_NUM_THREADS", "1")
     train = _source("data", data)
     tested = None if test is None else _source("test", test)
+    settings = {name: _named(value) for name, value in (options | {"model": model}).items()}
+    settings["data"] = data if isinstance(data, str) else "arrays"
+    options["configuration"] = json.dumps(_configuration(settings, train, tested))
     try:
         answer = _sft._finetune(model, train, tested, options, watch)
     finally:
         watch.close()
     records, memory, failure = answer
-    settings = {**options, "model": str(given["model"])}
-    settings["data"] = data if isinstance(data, str) else "arrays"
     run = Run(
         scheme=scheme,
         rounds=tuple(round_of(json.loads(record)) for record in records),
         device_memory_bytes=memory,
-        settings={name: _named(value) for name, value in settings.items()},
+        settings=settings,
     )
     if out is not None and run.rounds:
         run.save(Path(out, "run.json"))
@@ -185,6 +201,42 @@ def finetune(
     if failure is not None:
         raise failure
     return run
+
+
+def _check_files(
+    model: str | os.PathLike[str],
+    data: str | Arrays,
+    scheme: Scheme,
+    adapters: str | os.PathLike[str] | None,
+    resume: str | os.PathLike[str] | None,
+) -> None:
+    """See that all that is to be read is there."""
+    files: dict[str, str | os.PathLike[str]] = {"model": model}
+    if adapters is not None:
+        files["adapters"] = adapters
+    kind, _, folder = data.partition(":") if isinstance(data, str) else ("arrays", "", "")
+    if kind in ("cifar100", "tiny-imagenet", "folder"):
+        files["data"] = folder
+    if resume is not None:
+        files["resume"] = Path(resume, f"checkpoint-{scheme}.safetensors")
+    for name, file in files.items():
+        try:
+            os.stat(file)
+        except OSError as error:
+            raise type(error)(error.errno, f"{name}: {error.strerror}", os.fspath(file)) from None
+
+
+def _configuration(settings: dict[str, Any], *sources: tuple[Any, Any] | None) -> dict[str, Any]:
+    """Return what decides the results: a run goes on only from a checkpoint with the same."""
+    free = {"out", "checkpoint_every", "resume", "threads", "scheme", "target_accuracy"}
+    if settings["schedule"] != "cosine":
+        free.add("rounds")
+    configuration = {name: value for name, value in settings.items() if name not in free}
+    for name, source in zip(("data", "test"), sources, strict=True):
+        if source is not None and isinstance(source[0], np.ndarray):
+            images, labels = (zlib.crc32(part.data) for part in (source[0], np.asarray(source[1])))
+            configuration[name] = f"arrays with the checksums {images:08x} and {labels:08x}"
+    return configuration
 
 
 def _named(value: Any) -> Any:
@@ -224,7 +276,10 @@ class _Watch:
         self._told = progress if callable(progress) else None
         self._bar: Any = None
         found = importlib.util.find_spec("tqdm") is not None
-        self._shown = progress is True or (progress is None and found)
+        if progress is True and not found:
+            message = "progress=True needs tqdm: pip install 'sft[progress]'"
+            raise ModuleNotFoundError(message, name="tqdm")
+        self._shown = found and (progress is None or progress is True)
 
     def __call__(self, done: int, total: int, records: Sequence[str]) -> None:
         rounds = [round_of(json.loads(record)) for record in records]

@@ -1,4 +1,3 @@
-use numpy::IntoPyArray;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sft_opt::{
@@ -44,10 +43,8 @@ pub(crate) fn _optimize_device_cuts<'py>(
     })?;
     let best = optimal(py, best)?;
     let answer = PyDict::new(py);
-    let cuts: Vec<i64> = best.cuts.iter().map(|&cut| cut as i64).collect();
-    let cuts = cuts.into_pyarray(py);
-    cuts.call_method1("setflags", (false,))?;
-    answer.set_item("cuts", cuts)?;
+    let cuts = best.cuts.iter().map(|&cut| i64::try_from(cut));
+    answer.set_item("cuts", frozen(py, cuts.collect::<Result<_, _>>()?))?;
     answer.set_item("setting", write(&best.setting)?)?;
     answer.set_item("tau_s", best.tau_s)?;
     answer.set_item("lower_bound_s", best.lower_bound_s)?;

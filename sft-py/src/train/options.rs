@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
+use serde_json::{Map, Value};
 use sft_core::{
     Channel, Decay, Error, Lora, Optimizer, Partition, Result, Schedule, Scheme, Settings,
 };
@@ -46,6 +47,10 @@ pub(crate) struct Options {
     pub(super) augment: bool,
     pub(super) adapters: Option<PathBuf>,
     pub(super) out: Option<PathBuf>,
+    pub(super) checkpoint_every: Option<usize>,
+    pub(super) resume: Option<PathBuf>,
+    /// What decides the results, as JSON: a run goes on only from a checkpoint with the same.
+    pub(super) configuration: String,
 }
 
 impl Options {
@@ -72,6 +77,23 @@ impl Options {
             threads: self.threads,
             ..Settings::new(parse::<Scheme>("scheme", &self.scheme)?, self.cut)?
         })
+    }
+
+    pub(super) fn configuration(&self) -> Result<Map<String, Value>> {
+        let wrong = |error: serde_json::Error| Error::argument("configuration", error.to_string());
+        serde_json::from_str(&self.configuration).map_err(wrong)
+    }
+
+    /// Whether a checkpoint is to be kept after so many rounds.
+    pub(super) fn checkpoint_is_due(&self, rounds: usize) -> Result<bool> {
+        match self.checkpoint_every {
+            Some(0) => Err(Error::argument(
+                "checkpoint_every",
+                "must be at least 1, got 0",
+            )),
+            Some(every) => Ok(rounds.is_multiple_of(every)),
+            None => Ok(false),
+        }
     }
 
     pub(super) fn partition(&self) -> Result<Partition> {
