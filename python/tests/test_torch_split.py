@@ -174,13 +174,24 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autocast_through_halves_equals_the_whole(dtype: torch.dtype) -> None:
-    model = build(CASES["BERT, mask"]).eval()
-    inputs = {"input_ids": IDS, "attention_mask": MASK}
+@pytest.mark.parametrize("name", ["BERT, mask", "HF ViT", "timm ViT", "PEFT on LLaMA"])
+def test_autocast_through_halves_equals_the_whole(name: str, dtype: torch.dtype) -> None:
+    """Also with gradients that accumulate over two batches in one autocast."""
+    case = CASES[name]
+    model = build(case).eval()
+    twin = copy.deepcopy(model)
+    device_model, server_model = st.split(model, after=case.point)
+    cut = st.Cut(RAW, RAW)
     with torch.autocast("cpu", dtype):
-        expected = model(**inputs).logits
-        device_model, server_model = st.split(model, after="bert.encoder.layer.0")
-        assert torch.equal(server_model(st.Cut(RAW, RAW)(device_model(**inputs))).logits, expected)
+        for _ in range(2):
+            result = server_model(cut(device_model(**case.inputs)))
+            loss_of(result).backward()
+    with torch.autocast("cpu", dtype):
+        for _ in range(2):
+            expected = twin(**case.inputs)
+            loss_of(expected).backward()
+    assert torch.equal(loss_of(result), loss_of(expected))
+    assert_equal(gradients(model), gradients(twin))
 
 
 def test_a_hidden_state_may_be_detached() -> None:
