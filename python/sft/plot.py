@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from sft import Run
 
@@ -61,7 +62,9 @@ def accuracy(run: Runs, *, ax: Axes | None = None) -> Axes:
     'round'
 
     """
-    return _draw(run, ax, "round", lambda r: np.array([x.round for x in r.rounds]))
+    ax = _draw(run, ax, "round", lambda r: np.array([x.round for x in r.rounds]))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax
 
 
 def traffic(run: Runs, *, ax: Axes | None = None) -> Axes:
@@ -132,5 +135,5 @@ def _draw(
         ax.plot(x(one), 100 * one.accuracy, marker="o", label=one.scheme)
     ax.set(xlabel=xlabel, ylabel="test accuracy, %")
     ax.grid(alpha=0.3)
-    ax.legend()
+    ax.legend(loc="lower right")
     return ax
