@@ -1,5 +1,6 @@
 """What the solvers are given: devices, server, model and settings as plain values."""
 
+import functools
 import json
 import math
 import os
@@ -330,23 +331,37 @@ class Accuracy:
         return values.reshape(k.shape) if k.shape else values.item()
 
 
-def plain(value: Any, at: str) -> Any:
+def plain(value: Any, *at: str | int) -> Any:
     """Return the value as JSON has it: dicts, lists, numbers; errors name the place."""
+    if value is None or type(value) in (str, int, bool):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
-        value = {f.name: getattr(value, f.name) for f in fields(value)}
+        return {name: plain(getattr(value, name), *at, name) for name in _names(type(value))}
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{at}.{key}") for key, item in value.items()}
+        return {str(key): plain(item, *at, str(key)) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
-        msg = f"{at} must be finite, got {value}"
+        msg = f"{_place(at)} must be finite, got {value}"
         raise ValueError(msg)
-    if isinstance(value, str | int | float | None):
+    if isinstance(value, str | int | float):
         return value
     if isinstance(value, Sequence):
-        return [plain(item, f"{at}[{n}]") for n, item in enumerate(value)]
-    msg = f"{at} must consist of numbers, strings, sequences and dicts, got {type(value).__name__}"
+        return [plain(item, *at, n) for n, item in enumerate(value)]
+    kind = type(value).__name__
+    msg = f"{_place(at)} must consist of numbers, strings, sequences and dicts, got {kind}"
     raise TypeError(msg)
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind))
+
+
+def _place(at: Sequence[str | int]) -> str:
+    """Name a place by its path, as in ``system.devices[0].clock_hz``."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in at)
+    return "".join(steps).removeprefix(".")
 
 
 def encode(value: Any, at: str) -> str:
