@@ -296,7 +296,14 @@ def test_half_precision_crosses_between_processes() -> None:
         (lambda cut: cut(torch.ones(3).double()), TypeError, r"torch.float64.*h\.float\(\)"),
         (lambda cut: cut.encode(torch.ones(3).int()), TypeError, "h must be float32"),
         (lambda cut: cut.encode_gradient(None), TypeError, "grad must be a torch.Tensor, got None"),
-        (lambda cut: cut.decode(5), TypeError, "bytes-like"),
+        (
+            lambda cut: cut(torch.ones(2, 2).to_sparse()),
+            TypeError,
+            r"h must be dense.*to_dense\(\)",
+        ),
+        (lambda cut: cut.decode(5), TypeError, "message must be bytes, .*got int"),
+        (lambda cut: cut.decode_gradient(None), TypeError, "reply must be bytes, .*got NoneType"),
+        (lambda cut: type(cut)(seed="x"), TypeError, "seed must be a whole number, got str"),
         (lambda cut: cut.decode(b"SFTZ"), sft.CodecError, "."),
         (lambda cut: cut.decode_gradient(b""), sft.CodecError, "."),
         (

@@ -194,6 +194,33 @@ def test_autocast_through_halves_equals_the_whole(name: str, dtype: torch.dtype)
     assert_equal(gradients(model), gradients(twin))
 
 
+@pytest.mark.parametrize("name", ["past_key_values", "output_hidden_states", "output_attentions"])
+def test_what_only_a_whole_model_has_is_refused(name: str) -> None:
+    model: Any = build(CASES["LLaMA"])
+    device_model, server_model = st.split(model, after="model.layers.1")
+    with pytest.raises(ValueError, match=f"{name} is for whole models: .*put the cut in by attach"):
+        device_model(input_ids=IDS, **{name: True})
+    h = device_model(input_ids=IDS, **{name: None})
+    assert server_model(h).logits.shape == (2, 7, 50)
+    if name == "output_hidden_states":
+        model.config.output_hidden_states = True
+        with pytest.raises(ValueError, match="output_hidden_states is for whole models"):
+            device_model(input_ids=IDS)
+        device_model(input_ids=IDS, output_hidden_states=False)
+
+
+@pytest.mark.parametrize("point", ["blocks.0", "blocks.1", "blocks.2"])
+def test_a_half_may_have_another_cut_inside(point: str) -> None:
+    model = build(CASES["timm ViT"])
+    inner, outer = st.Cut(), st.Cut()
+    st.attach(model, after=point, cut=inner)
+    device_model, server_model = st.split(model, after="blocks.1")
+    for _ in range(2):
+        loss_of(server_model(outer(device_model(images())))).backward()
+    assert inner.traffic.up.messages == inner.traffic.down.messages == 2
+    assert outer.traffic.up.messages == outer.traffic.down.messages == 2
+
+
 def test_a_hidden_state_may_be_detached() -> None:
     model = build(CASES["timm ViT"]).eval()
     device_model, server_model = st.split(model, after="blocks.0")
@@ -284,6 +311,8 @@ def test_wrong_types_are_named() -> None:
         st.split("model", after="0")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="after must be the name of a module, got int"):
         st.split(sequential(), after=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="model must be a whole model, got a half"):
+        st.split(st.split(sequential(), after="1")[1], after="3")
 
 
 def test_a_forward_that_misses_the_cut_is_an_error() -> None:

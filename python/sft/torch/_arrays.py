@@ -26,12 +26,31 @@ def check(x: object, name: str) -> Tensor:
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if x.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {x.layout}: convert it with {name}.to_dense()")
     if x.dtype not in _DTYPES:
         raise TypeError(
             f"{name} must be float32, float16 or bfloat16, got {x.dtype}: convert it with "
             f"{name}.float()"
         )
     return x
+
+
+def frame_bytes(frame: object, name: str) -> bytes:
+    """Return what a buffer holds.
+
+    Raises
+    ------
+    TypeError
+        If it is no buffer of bytes.
+    """
+    try:
+        return memoryview(frame).tobytes()  # type: ignore[arg-type]
+    except TypeError:
+        kind = type(frame).__name__
+        raise TypeError(
+            f"{name} must be bytes, bytearray, memoryview or another buffer of bytes, got {kind}"
+        ) from None
 
 
 def to_host(x: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from sft.torch._points import find
 def attach(model: nn.Module, *, after: str, cut: Cut) -> RemovableHandle:
     """Put a cut behind a module of a whole model, for an unchanged training loop.
 
-    The cut is in training or evaluation as the module is. It is not part of the model: save its
+    The cut is in training or evaluation as the module is: call ``model.train()`` for what
+    ``from_pretrained`` of Transformers returns. It is not part of the model: save its
     `state_dict` by itself. A module that computes its forward again in backward (activation
     checkpointing) crosses the cut again, and is counted again.
 

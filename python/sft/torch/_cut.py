@@ -13,6 +13,7 @@ from sft.torch import _arrays, _message
 from sft.torch._crossing import Crossing, plan_of, with_plan
 from sft.torch._eager import eager
 from sft.torch._traffic import Direction, Traffic
+from sft.torch._values import Ghost
 
 _H = TypeVar("_H", Tensor, Crossing)
 _UP, _DOWN = 0, 1
@@ -83,6 +84,8 @@ class Cut(nn.Module):
         super().__init__()
         self.activation = _codec(activation, sft.Codec.activation(), "activation")
         self.gradient = _codec(gradient, sft.Codec.gradient(), "gradient")
+        if not isinstance(seed, int):
+            raise TypeError(f"seed must be a whole number, got {type(seed).__name__}")
         if not 0 <= seed < 2**64:
             raise ValueError(f"seed must be in 0..2**64, got {seed}")
         self.compress_eval = compress_eval
@@ -112,6 +115,8 @@ class Cut(nn.Module):
         sft.CodecError
             If `h` holds NaN or an infinity that the codec refuses.
         """
+        if isinstance(h, Ghost):
+            return h
         if not isinstance(h, Crossing):
             _arrays.check(h, "h")
         if not self.training and not self.compress_eval:
@@ -198,7 +203,7 @@ class Cut(nn.Module):
         tensor([[1., 1.],
                 [1., 1.]], requires_grad=True)
         """
-        frame, sent, plan = _message.unpack(memoryview(message).tobytes())
+        frame, sent, plan = _message.unpack(_arrays.frame_bytes(message, "message"))
         z = _arrays.decode(frame, device)
         self.traffic.up.add(len(message), z.nbytes + sum(x.nbytes for x in sent))
         return _message.join(z, tuple(x.to(device) for x in sent), plan)
@@ -267,7 +272,7 @@ class Cut(nn.Module):
         >>> h.grad
         tensor([1., 1.])
         """
-        grad = _arrays.decode(memoryview(reply).tobytes(), device)
+        grad = _arrays.decode(_arrays.frame_bytes(reply, "reply"), device)
         self.traffic.down.add(len(reply), grad.nbytes)
         return grad
 

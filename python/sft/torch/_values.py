@@ -270,7 +270,7 @@ def _needs_value(name: str, args: tuple[Any, ...]) -> bool:
 
 def not_sent(sources: frozenset[Source]) -> str:
     """Say which values are missing."""
-    names = sorted(" ".join(map(str, source)) for source in sources)
+    names = sorted(" ".join(map(str, source)) for source in sources) or ["a value of the device"]
     return (
         f"the part of the model behind the cut uses {', '.join(names)}, which did not cross: "
         "its forward took another path than on the device"
