@@ -170,7 +170,8 @@ def finetune(
     watch = _Watch(options.pop("progress"))
     for name in ("model", "data", "test"):
         del options[name]
-    options["targets"] = None if targets is None else ",".join(targets)
+    if targets is not None and not isinstance(targets, str):
+        options["targets"] = ",".join(targets)
     options["threads"] = (os.cpu_count() or 1) if threads is None else threads
     if checkpoint_every is not None and out is None and resume is None:
         raise ValueError("out must be given with checkpoint_every, got None")

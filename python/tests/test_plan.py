@@ -250,7 +250,7 @@ def test_bandwidths_may_be_given() -> None:
         ({"bandwidth": [1.0]}, "b_hz has 1 entries, expected 8"),
         ({"bandwidth": "most"}, "bandwidth must be 'optimal', 'even' or numbers in Hz, got 'most'"),
         ({"bandwidth": [[1.0]]}, "bandwidth must have one dimension"),
-        ({"cut": -1}, "cut must be in the blocks of the model, got -1"),
+        ({"cut": -1}, r"cut must be in 1\.\.blocks, got -1"),
         ({"cut": "5"}, "cut must be a whole number, got 5"),
         ({"rounds": 2.5}, "rounds must be a whole number, got 2.5"),
         ({"fading_seed": -1}, r"fading_seed must be in 0\.\.2\*\*64, got -1"),

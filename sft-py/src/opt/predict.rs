@@ -99,7 +99,7 @@ pub(crate) fn _predict<'py>(
 
 fn cut_layer(scheme: &str, cut: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
     let missing = || bad_argument(format!("cut must be given for '{scheme}' without a plan"));
-    unsigned(cut.ok_or_else(missing)?, "cut", "the blocks of the model")
+    unsigned(cut.ok_or_else(missing)?, "cut", "1..blocks")
 }
 
 /// Rayleigh draws by a seed.

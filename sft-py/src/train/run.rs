@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use sft_core::{
     Augment, Data, Error, Head, Job, ModuleNames, Outcome, Pretrained, Result, RoundRecord, Scheme,
     Settings, Vit, Wireless, finetune, load_checkpoint, load_peft, save_checkpoint, save_merged,
@@ -28,9 +29,10 @@ pub(crate) fn _finetune<'py>(
     model: PathBuf,
     train: Source<'py>,
     test: Option<Source<'py>>,
-    options: Options,
+    options: &Bound<'py, PyDict>,
     watch: &Bound<'py, PyAny>,
 ) -> PyResult<Answer> {
+    let options = Options::extract_from(options)?;
     let arrays = Given::extract(train, test)?;
     let bench = detached(py, || Bench::new(&model, arrays, options))?;
     let (batches, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -158,7 +160,7 @@ impl Bench {
                 Some(head) if head.classes() == classes => head.clone(),
                 _ => Head::new(classes, pretrained.config.hidden_size, settings.seed),
             },
-            wireless: Wireless::new(cost, options.channel(), &samples, &settings)?,
+            wireless: Wireless::new(cost, options.channel()?, &samples, &settings)?,
             pretrained,
             train,
             test,
