@@ -16,21 +16,17 @@ Examples
 
 """
 
-from sft._plan import (
-    Compression,
-    CutDelay,
-    Fit,
-    Memory,
-    NotMonotone,
-    Payloads,
-    Phases,
-    Plan,
-    Prediction,
-    Setting,
-    fit_accuracy,
-    optimize,
-    predict,
+from sft._compression import Compression, Setting
+from sft._fit import Fit, NotMonotone, fit_accuracy
+from sft._per_device import (
+    DeviceCompression,
+    DeviceCuts,
+    optimize_device_compression,
+    optimize_device_cuts,
 )
+from sft._plan import CutDelay, Plan, optimize
+from sft._predict import Memory, Payloads, Phases, Prediction, predict
+from sft._run import Interrupted, Round, Run
 from sft._sft import (
     Choice,
     Codec,
@@ -58,12 +54,8 @@ from sft._system import (
     Training,
     Vit,
 )
-from sft._train import (
-    Interrupted,
-    Round,
-    Run,
-    finetune,
-)
+from sft._train import finetune
+from sft._two_timescale import TwoTimescale, two_timescale
 
 __all__ = [
     "Accuracy",
@@ -73,6 +65,8 @@ __all__ = [
     "Compression",
     "CutDelay",
     "Device",
+    "DeviceCompression",
+    "DeviceCuts",
     "ErrorFeedback",
     "Fit",
     "Info",
@@ -95,6 +89,7 @@ __all__ = [
     "Term",
     "Training",
     "TwoPoolSolution",
+    "TwoTimescale",
     "Vit",
     "__version__",
     "allocate_bandwidth",
@@ -105,5 +100,8 @@ __all__ = [
     "inspect",
     "measure",
     "optimize",
+    "optimize_device_compression",
+    "optimize_device_cuts",
     "predict",
+    "two_timescale",
 ]

@@ -23,8 +23,11 @@ __all__ = [
     "_finetune",
     "_fit",
     "_optimize",
+    "_optimize_device_compression",
+    "_optimize_device_cuts",
     "_predict",
     "_system",
+    "_two_timescale",
     "allocate_bandwidth",
     "allocate_two_pools",
     "decode",
@@ -275,8 +278,28 @@ def _fit(
     keep: npt.ArrayLike, bits: npt.ArrayLike, accuracy: npt.ArrayLike, scale: str
 ) -> tuple[str, npt.NDArray[np.float64]]: ...
 def _optimize(system: str, compression: str) -> dict[str, Any]: ...
-def _predict(system: str, forecast: str) -> dict[str, Any]: ...
+def _optimize_device_compression(
+    system: str, compression: str, weights: npt.ArrayLike | None
+) -> dict[str, Any]: ...
+def _optimize_device_cuts(system: str, compression: str) -> dict[str, Any]: ...
+def _predict(
+    system: str,
+    scheme: str,
+    *,
+    cut: SupportsIndex | None,
+    beta: float | None,
+    rounds: SupportsIndex,
+    bandwidth: npt.ArrayLike,
+    fading_seed: SupportsIndex | None,
+) -> dict[str, Any]: ...
 def _system(system: str) -> str: ...
+def _two_timescale(
+    system: str,
+    compression: str,
+    assumption: str,
+    rounds: SupportsIndex,
+    fading_seed: SupportsIndex | None,
+) -> dict[str, Any]: ...
 def _finetune(
     model: str | os.PathLike[str],
     train: tuple[Any, Any],

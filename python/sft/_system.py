@@ -1,6 +1,8 @@
 """What the solvers are given: devices, server, model and settings as plain values."""
 
+import functools
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -217,10 +219,10 @@ class System:
     devices : sequence of Device or dict
         The devices.
     model : Vit or dict, default ViT-Base
-        A `Vit`, or a dict of all fields of a transformer: `blocks`, `width`,
-        `mlp_width`, `heads`, `tokens`, `patch`, `channels`, `image`, `classes`,
-        `lora_rank`, `qkv`; or `blocks`, `tokens`, `width`, `heads` and `counts` of one
-        whose parts are counted elsewhere.
+        A `Vit`, or a dict of its fields or of those of any transformer: `blocks`,
+        `width`, `mlp_width`, `heads`, `tokens`, `patch`, `channels`, `image`; or
+        `blocks`, `tokens`, `width`, `heads` and `counts` of one whose parts are
+        counted elsewhere.
     training : Training or dict
         How it is trained.
     server : Server or dict
@@ -325,26 +327,46 @@ class Accuracy:
 
         """
         k, b = np.broadcast_arrays(np.asarray(keep, float), np.asarray(bits, float))
-        values = _sft._accuracy(encode(self), k.ravel(), b.ravel())
+        values = _sft._accuracy(encode(self, "accuracy"), k.ravel(), b.ravel())
         return values.reshape(k.shape) if k.shape else values.item()
 
 
-def plain(value: Any) -> Any:
-    """Return the value as JSON has it: dicts, lists, numbers."""
+def plain(value: Any, *at: str | int) -> Any:
+    """Return the value as JSON has it: dicts, lists, numbers; errors name the place."""
+    if value is None or type(value) in (str, int, bool):
+        return value
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {name: plain(getattr(value, name), *at, name) for name in _names(type(value))}
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(item) for item in value]
-    return value
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, *at, str(key)) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        msg = f"{_place(at)} must be finite, got {value}"
+        raise ValueError(msg)
+    if isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Sequence):
+        return [plain(item, *at, n) for n, item in enumerate(value)]
+    kind = type(value).__name__
+    msg = f"{_place(at)} must consist of numbers, strings, sequences and dicts, got {kind}"
+    raise TypeError(msg)
 
 
-def encode(value: Any) -> str:
-    """Return the value as JSON."""
-    return json.dumps(plain(value))
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind))
+
+
+def _place(at: Sequence[str | int]) -> str:
+    """Name a place by its path, as in ``system.devices[0].clock_hz``."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in at)
+    return "".join(steps).removeprefix(".")
+
+
+def encode(value: Any, at: str) -> str:
+    """Return the argument named `at` as JSON."""
+    return json.dumps(plain(value, at))
 
 
 def encode_system(system: AnySystem) -> str:
@@ -354,11 +376,11 @@ def encode_system(system: AnySystem) -> str:
             kind = type(system).__name__
             msg = f"system must be a System, a dict or the path of a file, got {kind}"
             raise TypeError(msg)
-        return encode(system)
+        return encode(system, "system")
     path = Path(system)
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".toml":
         return text
     import tomllib
 
-    return encode(tomllib.loads(text))
+    return encode(tomllib.loads(text), "system")

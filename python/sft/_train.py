@@ -4,8 +4,8 @@ import importlib
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,260 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from sft import _sft
-from sft._plan import Scheme, _html, _text
+from sft._predict import Scheme
+from sft._run import Interrupted, Round, Run, round_of
 
 Arrays = tuple[npt.NDArray[Any], npt.ArrayLike]
 
 _ACTIVATION = _sft.Codec.paper(keep=0.5, levels=4, range="row")
 _GRADIENT = _sft.Codec.paper(keep=0.05, levels=4, range="row")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """What a round did; every number is the round's own.
-
-    Attributes
-    ----------
-    round : int
-        From 1.
-    devices : tuple of int
-        The devices that took part, from 0.
-    accuracy : float
-        Test accuracy of the aggregated model without compression, a fraction.
-    loss : float
-        Mean training loss.
-    bytes_up, bytes_down : int
-        Activations with labels, and gradients, of all devices.
-    adapter_bytes_up, adapter_bytes_down : int
-        Adapters and head of all devices.
-    delay_s : float
-        Modelled delay in seconds.
-    wall_s : float
-        Time that the simulation took in seconds.
-
-    Examples
-    --------
-    >>> import sft
-    >>> sft.Round(
-    ...     round=1,
-    ...     accuracy=0.5,
-    ...     loss=1.25,
-    ...     bytes_up=1000,
-    ...     bytes_down=200,
-    ...     adapter_bytes_up=30,
-    ...     adapter_bytes_down=40,
-    ...     delay_s=1.5,
-    ...     wall_s=0.1,
-    ... ).bytes
-    1270
-
-    """
-
-    __module__ = "sft"
-
-    round: int
-    devices: tuple[int, ...] = ()
-    accuracy: float
-    loss: float
-    bytes_up: int
-    bytes_down: int
-    adapter_bytes_up: int
-    adapter_bytes_down: int
-    delay_s: float
-    wall_s: float
-
-    @property
-    def bytes(self) -> int:
-        """Everything that crossed a link."""
-        return self.bytes_up + self.bytes_down + self.adapter_bytes_up + self.adapter_bytes_down
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A fine-tuning run; what `finetune` returns.
-
-    Attributes
-    ----------
-    scheme : str
-        How devices and server shared the work.
-    rounds : tuple of Round
-        The finished rounds.
-    device_memory_bytes : float
-        Modelled memory of the device that holds the most blocks.
-    settings : dict
-        The arguments of the run.
-
-    Examples
-    --------
-    >>> import dataclasses
-    >>> import sft
-    >>> traffic = {"bytes_up": 1000, "bytes_down": 200}
-    >>> adapters = {"adapter_bytes_up": 30, "adapter_bytes_down": 40}
-    >>> one = sft.Round(
-    ...     round=1, accuracy=0.5, loss=1.25, delay_s=1.5, wall_s=0.1, **traffic, **adapters
-    ... )
-    >>> two = dataclasses.replace(one, round=2, accuracy=0.75)
-    >>> run = sft.Run(scheme="sft", rounds=(one, two), device_memory_bytes=0.0)
-    >>> run.accuracy, run.bytes.cumsum()
-    (array([0.5 , 0.75]), array([1270, 2540]))
-
-    """
-
-    __module__ = "sft"
-
-    scheme: str
-    rounds: tuple[Round, ...]
-    device_memory_bytes: float
-    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
-
-    @property
-    def accuracy(self) -> npt.NDArray[np.float64]:
-        """Test accuracy after every round, [rounds]."""
-        return np.array([r.accuracy for r in self.rounds])
-
-    @property
-    def delay_s(self) -> npt.NDArray[np.float64]:
-        """Modelled delay of every round in seconds, [rounds]."""
-        return np.array([r.delay_s for r in self.rounds])
-
-    @property
-    def bytes(self) -> npt.NDArray[np.int64]:
-        """Bytes that crossed all links in every round, [rounds]."""
-        return np.array([r.bytes for r in self.rounds], np.int64)
-
-    def summary(self) -> str:
-        """Return the rounds as a table of text.
-
-        Returns
-        -------
-        str
-
-        Examples
-        --------
-        >>> import sft
-        >>> sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0).summary()
-        'round  accuracy  loss  cut MB up  cut MB down  adapter MB  delay, s'
-
-        """
-        return _text(self._table())
-
-    def _table(self) -> "list[list[str]]":
-        rows = [["round", "accuracy", "loss", "cut MB up", "cut MB down", "adapter MB", "delay, s"]]
-        for r in self.rounds:
-            adapters = r.adapter_bytes_up + r.adapter_bytes_down
-            cells = [f"{n / 1e6:.3f}" for n in (r.bytes_up, r.bytes_down, adapters)]
-            rows.append([f"{r.round}", f"{r.accuracy:.1%}", f"{r.loss:.4f}", *cells])
-            rows[-1].append(f"{r.delay_s:.3f}")
-        return rows
-
-    def _repr_html_(self) -> str:
-        return _html(self._table())
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the run as JSON, as the command-line trainer does.
-
-        Parameters
-        ----------
-        path : path
-            The file, such as ``run.json``.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written.
-
-        Examples
-        --------
-        >>> import sft, tempfile, pathlib
-        >>> run = sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     run.save(pathlib.Path(folder, "run.json"))
-        ...     sft.Run.load(pathlib.Path(folder, "run.json")) == (run,)
-        True
-
-        """
-        scheme = {
-            "name": self.scheme,
-            "device_memory_bytes": self.device_memory_bytes,
-            "rounds": [asdict(r) for r in self.rounds],
-        }
-        content = {"settings": self.settings, "schemes": [scheme]}
-        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "tuple[Run, ...]":
-        """Read the runs of a file that `save` or the command-line trainer wrote.
-
-        Parameters
-        ----------
-        path : path
-            The file.
-
-        Returns
-        -------
-        tuple of Run
-            One for every scheme.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be read.
-        ValueError
-            If it is not the file of a run.
-
-        Examples
-        --------
-        >>> import sft
-        >>> sft.Run.load("no.json")
-        Traceback (most recent call last):
-            ...
-        FileNotFoundError: [Errno 2] No such file or directory: 'no.json'
-
-        """
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        try:
-            return tuple(
-                cls(
-                    scheme=scheme["name"],
-                    rounds=tuple(_round(r) for r in scheme["rounds"]),
-                    device_memory_bytes=scheme["device_memory_bytes"],
-                    settings=content["settings"],
-                )
-                for scheme in content["schemes"]
-            )
-        except (KeyError, TypeError) as error:
-            msg = f"{path} is not the file of a run: {error}"
-            raise ValueError(msg) from error
-
-
-def _round(record: Mapping[str, Any]) -> Round:
-    return Round(**{**record, "devices": tuple(record.get("devices", ()))})
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during `finetune`, with what was finished until then.
-
-    Attributes
-    ----------
-    run : Run
-        The finished rounds.
-
-    Examples
-    --------
-    >>> import sft
-    >>> try:
-    ...     raise sft.Interrupted(sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0))
-    ... except sft.Interrupted as interrupted:
-    ...     print(interrupted, "by", interrupted.run.scheme)
-    0 rounds finished by sft
-
-    """
-
-    __module__ = "sft"
-
-    def __init__(self, run: Run) -> None:
-        super().__init__(f"{len(run.rounds)} rounds finished")
-        self.run = run
 
 
 def finetune(
@@ -307,6 +60,8 @@ def finetune(
     augment: bool = False,
     adapters: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | None = None,
+    resume: str | os.PathLike[str] | None = None,
     seed: int = 1,
     threads: int | None = None,
     progress: bool | Callable[[Round], object] | None = None,
@@ -314,8 +69,9 @@ def finetune(
     """Fine-tune a vision transformer by the Rust trainer, on simulated devices.
 
     Ctrl-C ends training within a mini-batch and raises `Interrupted`, a
-    KeyboardInterrupt whose `run` holds the finished rounds; `out` is written then too.
-    The same arguments give the same rounds on any number of threads.
+    KeyboardInterrupt whose `run` holds the finished rounds; `out` is written then too,
+    with a checkpoint to go on from. The same arguments give the same rounds on any number
+    of threads, also if the run stopped in between.
 
     Parameters
     ----------
@@ -372,14 +128,19 @@ def finetune(
         A PEFT folder to start from.
     out : path, optional
         A folder for ``run.json`` and, in ``adapters``, what PEFT's ``from_pretrained``
-        reads (in ``merged`` the whole model with 'fl-full').
+        reads (in ``merged`` the whole model with 'fl-full'); that of `resume` without it.
+    checkpoint_every : int, optional
+        Keep a checkpoint in `out` after every so many rounds, and after the last.
+    resume : path, optional
+        Go on from the checkpoint in this folder, with the arguments it was made with; more
+        `rounds` are welcome unless the schedule is 'cosine'.
     seed : int, default 1
         Of everything random.
     threads : int, optional
         Threads; all cores without it.
     progress : bool or callable, optional
-        A bar by tqdm: where that is installed (None), or always (True); nothing (False);
-        or what is called with every finished `Round`.
+        A bar by tqdm (``pip install sft[progress]``): where that is installed (None), or
+        always (True); nothing (False); or what is called with every finished `Round`.
 
     Returns
     -------
@@ -392,7 +153,8 @@ def finetune(
     ValueError, TypeError
         If an argument is out of its range or of another type.
     OSError
-        If a file cannot be read or written, or is not what it should be.
+        If a file cannot be read or written, or is not what it should be; FileNotFoundError
+        if there is none.
     RuntimeError
         If training diverges.
 
@@ -402,30 +164,37 @@ def finetune(
     >>> sft.finetune(model="no.safetensors", data="folder:images")
     Traceback (most recent call last):
         ...
-    OSError: no.safetensors: No such file or directory (os error 2)
+    FileNotFoundError: [Errno 2] model: No such file or directory: 'no.safetensors'
 
     """
     options = dict(locals())
     watch = _Watch(options.pop("progress"))
-    given = {name: options.pop(name) for name in ("model", "data", "test")}
-    options["targets"] = None if targets is None else ",".join(targets)
-    options["threads"] = threads or os.cpu_count() or 1
+    for name in ("model", "data", "test"):
+        del options[name]
+    if targets is not None and not isinstance(targets, str):
+        options["targets"] = ",".join(targets)
+    options["threads"] = (os.cpu_count() or 1) if threads is None else threads
+    if checkpoint_every is not None and out is None and resume is None:
+        raise ValueError("out must be given with checkpoint_every, got None")
+    out = options["out"] = resume if out is None else out
+    _check_files(model, data, scheme, adapters, resume)
     # candle's own threads would wait by spinning; the trainer gives each a device instead.
     os.environ.setdefault("CANDLE_NUM_THREADS", "1")
     train = _source("data", data)
     tested = None if test is None else _source("test", test)
+    settings = {name: _named(value) for name, value in (options | {"model": model}).items()}
+    settings["data"] = data if isinstance(data, str) else "arrays"
+    options["configuration"] = json.dumps(_configuration(settings, train, tested))
     try:
         answer = _sft._finetune(model, train, tested, options, watch)
     finally:
         watch.close()
     records, memory, failure = answer
-    settings = {**options, "model": str(given["model"])}
-    settings["data"] = data if isinstance(data, str) else "arrays"
     run = Run(
         scheme=scheme,
-        rounds=tuple(_round(json.loads(record)) for record in records),
+        rounds=tuple(round_of(json.loads(record)) for record in records),
         device_memory_bytes=memory,
-        settings={name: _named(value) for name, value in settings.items()},
+        settings=settings,
     )
     if out is not None and run.rounds:
         run.save(Path(out, "run.json"))
@@ -434,6 +203,42 @@ def finetune(
     if failure is not None:
         raise failure
     return run
+
+
+def _check_files(
+    model: str | os.PathLike[str],
+    data: str | Arrays,
+    scheme: Scheme,
+    adapters: str | os.PathLike[str] | None,
+    resume: str | os.PathLike[str] | None,
+) -> None:
+    """See that all that is to be read is there."""
+    files: dict[str, str | os.PathLike[str]] = {"model": model}
+    if adapters is not None:
+        files["adapters"] = adapters
+    kind, _, folder = data.partition(":") if isinstance(data, str) else ("arrays", "", "")
+    if kind in ("cifar100", "tiny-imagenet", "folder"):
+        files["data"] = folder
+    if resume is not None:
+        files["resume"] = Path(resume, f"checkpoint-{scheme}.safetensors")
+    for name, file in files.items():
+        try:
+            os.stat(file)
+        except OSError as error:
+            raise type(error)(error.errno, f"{name}: {error.strerror}", os.fspath(file)) from None
+
+
+def _configuration(settings: dict[str, Any], *sources: tuple[Any, Any] | None) -> dict[str, Any]:
+    """Return what decides the results: a run goes on only from a checkpoint with the same."""
+    free = {"out", "checkpoint_every", "resume", "threads", "scheme", "target_accuracy"}
+    if settings["schedule"] != "cosine":
+        free.add("rounds")
+    configuration = {name: value for name, value in settings.items() if name not in free}
+    for name, source in zip(("data", "test"), sources, strict=True):
+        if source is not None and isinstance(source[0], np.ndarray):
+            images, labels = (zlib.crc32(part.data) for part in (source[0], np.asarray(source[1])))
+            configuration[name] = f"arrays with the checksums {images:08x} and {labels:08x}"
+    return configuration
 
 
 def _named(value: Any) -> Any:
@@ -473,10 +278,13 @@ class _Watch:
         self._told = progress if callable(progress) else None
         self._bar: Any = None
         found = importlib.util.find_spec("tqdm") is not None
-        self._shown = progress is True or (progress is None and found)
+        if progress is True and not found:
+            message = "progress=True needs tqdm: pip install 'sft[progress]'"
+            raise ModuleNotFoundError(message, name="tqdm")
+        self._shown = found and (progress is None or progress is True)
 
     def __call__(self, done: int, total: int, records: Sequence[str]) -> None:
-        rounds = [_round(json.loads(record)) for record in records]
+        rounds = [round_of(json.loads(record)) for record in records]
         if self._told is not None:
             for r in rounds:
                 self._told(r)

@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from sft import Run
 
@@ -61,8 +62,8 @@ def accuracy(run: Runs, *, ax: Axes | None = None) -> Axes:
     'round'
 
     """
-    ax = _draw(run, ax, lambda r: (np.array([x.round for x in r.rounds]), 100 * r.accuracy))
-    ax.set(xlabel="round", ylabel="test accuracy, %")
+    ax = _draw(run, ax, "round", lambda r: np.array([x.round for x in r.rounds]))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
 
@@ -91,9 +92,7 @@ def traffic(run: Runs, *, ax: Axes | None = None) -> Axes:
     'traffic of all devices, MB'
 
     """
-    ax = _draw(run, ax, lambda r: (r.bytes.cumsum() / 1e6, 100 * r.accuracy))
-    ax.set(xlabel="traffic of all devices, MB", ylabel="test accuracy, %")
-    return ax
+    return _draw(run, ax, "traffic of all devices, MB", lambda r: r.bytes.cumsum() / 1e6)
 
 
 def delay(run: Runs, *, ax: Axes | None = None) -> Axes:
@@ -121,21 +120,20 @@ def delay(run: Runs, *, ax: Axes | None = None) -> Axes:
     'modelled time, s'
 
     """
-    ax = _draw(run, ax, lambda r: (r.delay_s.cumsum(), 100 * r.accuracy))
-    ax.set(xlabel="modelled time, s", ylabel="test accuracy, %")
-    return ax
+    return _draw(run, ax, "modelled time, s", lambda r: r.delay_s.cumsum())
 
 
-Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-
-
-def _draw(run: Runs, ax: Axes | None, curve: Callable[[Run], Curve]) -> Axes:
+def _draw(
+    run: Runs, ax: Axes | None, xlabel: str, x: Callable[[Run], npt.NDArray[np.float64]]
+) -> Axes:
+    """Draw the accuracy of every run over what `x` tells of it."""
     if isinstance(run, str | os.PathLike):
         run = Run.load(run)
     if ax is None:
         ax = plt.figure(layout="constrained").subplots()
     for one in [run] if isinstance(run, Run) else run:
-        ax.plot(*curve(one), marker="o", label=one.scheme)
+        ax.plot(x(one), 100 * one.accuracy, marker="o", label=one.scheme)
+    ax.set(xlabel=xlabel, ylabel="test accuracy, %")
     ax.grid(alpha=0.3)
-    ax.legend()
+    ax.legend(loc="lower right")
     return ax

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,3 +60,16 @@ def test_other_shapes_and_values_are_refused() -> None:
         sft.ErrorFeedback((2,), np.array([0, np.nan], np.float32))
     with pytest.raises(ValueError, match="shape must have 1 to 8 dimensions"):
         sft.ErrorFeedback(())
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "message"),
+    [
+        ((2, -1), ValueError, r"shape must be in 0..2\*\*64, got -1"),
+        ((2, 1.5), TypeError, "shape must be a whole number, got 1.5"),
+        (2, TypeError, "not iterable"),
+    ],
+)
+def test_shapes_are_checked(shape: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sft.ErrorFeedback(shape)

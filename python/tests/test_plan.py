@@ -11,8 +11,8 @@ import pytest
 
 import sft
 from sft import _sft
-from sft._plan import Scheme
-from sft._system import encode
+from sft._predict import Scheme
+from sft._system import encode_system
 
 CLOCKS_HZ = np.linspace(0.5e9, 1.5e9, 8)
 SYSTEM = sft.System(total_hz=30e6, devices=sft.Device.many(8, clock_hz=CLOCKS_HZ))
@@ -22,22 +22,48 @@ SCHEMES = typing.get_args(Scheme)
 
 
 def test_defaults_are_those_of_the_solvers() -> None:
-    minimal = json.loads(
-        _sft._system(
-            encode(
-                {"total_hz": 1, "devices": [{}], "model": {"preset": "vit_base", "classes": 100}}
-            )
+    minimal, ours = (
+        json.loads(_sft._system(encode_system(system)))
+        for system in (
+            {"total_hz": 1, "devices": [{}]},
+            sft.System(total_hz=1.0, devices=[sft.Device()]),
         )
     )
-    ours = json.loads(_sft._system(encode(sft.System(total_hz=1.0, devices=[sft.Device()]))))
     assert ours == minimal
+
+
+@pytest.mark.parametrize(
+    ("given", "equal"),
+    [
+        ({"model": {}}, {"model": sft.Vit()}),
+        ({"model": {"classes": 7}}, {"model": sft.Vit(classes=7)}),
+        ({"model": {"preset": "vit_tiny"}}, {"model": sft.Vit(preset="vit_tiny")}),
+        ({"server": {"cores": 7}}, {"server": sft.Server(cores=7)}),
+        ({"training": {"batch": 7}}, {"training": sft.Training(batch=7)}),
+        ({"devices": [{"samples": 7}]}, {"devices": [sft.Device(samples=7)]}),
+    ],
+)
+def test_a_dict_has_the_defaults_of_its_dataclass(
+    given: dict[str, Any], equal: dict[str, Any]
+) -> None:
+    least: dict[str, Any] = {"total_hz": 30e6, "devices": [sft.Device()]}
+    assert sft.optimize(least | given) == sft.optimize(sft.System(**least | equal))
+
+
+def test_compression_as_a_dict_has_the_defaults_of_its_dataclass() -> None:
+    terms = [{"i": 0, "j": 0, "w": 0.9}, {"i": 1, "j": 0, "w": 0.02}]
+    given = {"accuracy": {"terms": terms}, "accuracy_min": 0.85}
+    assert sft.optimize(SYSTEM, given) == sft.optimize(SYSTEM, COMPRESSION)
+    assert sft.optimize(SYSTEM, {"keep": 0.5, "bits": 2}) == sft.optimize(
+        SYSTEM, sft.Setting(keep=0.5, bits=2)
+    )
 
 
 @pytest.mark.parametrize("suffix", ["json", "toml"])
 def test_a_dict_and_a_file_equal_the_dataclasses(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"system.{suffix}"
     if suffix == "json":
-        path.write_text(encode(SYSTEM))
+        path.write_text(encode_system(SYSTEM))
     else:
         devices = "".join(f"[[devices]]\nclock_hz = {clock!r}\n" for clock in CLOCKS_HZ.tolist())
         model = 'model = { preset = "vit_base", classes = 100 }'
@@ -122,7 +148,13 @@ def test_what_cannot_be_met_is_an_error(
         ({"devices": []}, ValueError, "no devices"),
         ({"devices": [{"clock": 1e9}]}, ValueError, r"devices\[0\].*unknown field `clock`"),
         ({"devices": [{"clock_hz": -1.0}]}, ValueError, r"clock_hz\[0\] is -1"),
+        ({"devices": [{"clock_hz": np.nan}]}, ValueError, r"devices\[0\].clock_hz must be finite"),
+        ({"devices": [{"samples": 1.5}]}, TypeError, r"devices\[0\].samples: .* a whole number"),
+        ({"devices": iter([])}, TypeError, "system.devices must consist of .*got list_iterator"),
         ({"server": {"model": "best"}}, ValueError, "server.model.*unknown variant `best`"),
+        ({"model": {"preset": "vit_huge"}}, ValueError, "model.preset: .*one of `vit_tiny`"),
+        ({"model": {"clases": 7}}, ValueError, "model.clases: .*one of `preset`"),
+        ({"model": {"blocks": 7}}, ValueError, "model: missing field `width`|`heads`"),
     ],
 )
 def test_bad_fields_are_named(
@@ -130,6 +162,23 @@ def test_bad_fields_are_named(
 ) -> None:
     with pytest.raises(error, match=message):
         sft.optimize(dataclasses.replace(SYSTEM, **changes))
+
+
+@pytest.mark.parametrize(
+    ("compression", "error", "message"),
+    [
+        ([0.2, 3], TypeError, "compression must be a Compression, a Setting or a dict, got list"),
+        ({"keep": 0.2, "bit": 3}, ValueError, "compression: unknown field `bit`, expected one of"),
+        ({"keep": 0.2}, TypeError, "missing .* 'bits'"),
+        ({"accuracy_min": 0.8}, ValueError, "compression: missing field `accuracy`"),
+        (sft.Setting(keep=2, bits=3), ValueError, "keep must be .*, got 2"),
+        (sft.Setting(keep=0.2, bits=0), ValueError, r"bits must be .* in 1\.\.=32, got 0"),
+        (sft.Setting(keep="x", bits=0), ValueError, "keep must be a number"),  # type: ignore[arg-type]
+    ],
+)
+def test_bad_compressions_are_named(compression: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sft.optimize(SYSTEM, compression)
 
 
 def test_other_objects_are_type_errors() -> None:
@@ -193,17 +242,23 @@ def test_bandwidths_may_be_given() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scheme": "fl"}, "scheme must be 'sft'"),
+        ({"scheme": "fl"}, "scheme must be one of 'sft'"),
         ({"cut": None}, "cut must be given for 'sft'"),
         ({"cut": 12}, "cut is 12"),
         ({"beta": 0.0}, "beta is 0"),
         ({"rounds": 0}, "rounds is empty"),
         ({"bandwidth": [1.0]}, "b_hz has 1 entries, expected 8"),
-        ({"bandwidth": "most"}, "forecast.allocation"),
+        ({"bandwidth": "most"}, "bandwidth must be 'optimal', 'even' or numbers in Hz, got 'most'"),
+        ({"bandwidth": [[1.0]]}, "bandwidth must have one dimension"),
+        ({"cut": -1}, r"cut must be in 1\.\.blocks, got -1"),
+        ({"cut": "5"}, "cut must be a whole number, got 5"),
+        ({"rounds": 2.5}, "rounds must be a whole number, got 2.5"),
+        ({"fading_seed": -1}, r"fading_seed must be in 0\.\.2\*\*64, got -1"),
+        ({"plan": {"cut": 5}}, "plan must be a Plan, got dict"),
     ],
 )
 def test_bad_arguments_of_predict_are_named(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         sft.predict(SYSTEM, **{"cut": 5, "rounds": 2} | arguments)
 
 

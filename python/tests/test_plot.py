@@ -1,5 +1,6 @@
 """Curves, rendered to memory."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def test_a_file_gives_one_curve_for_each_scheme() -> None:
         ax.get_figure().savefig(picture)  # type: ignore[union-attr]
         assert picture.getvalue().startswith(b"\x89PNG")
         plt.close("all")
+
+
+def test_rounds_are_whole_numbers() -> None:
+    (run, *_) = sft.Run.load(RUN)
+    ax = sft.plot.accuracy(dataclasses.replace(run, rounds=run.rounds[:3]))
+    assert all(tick == int(tick) for tick in ax.get_xticks())
+    plt.close("all")
 
 
 def test_axes_may_be_given() -> None:

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import re
 import subprocess
 import sys
 from typing import Any
@@ -67,7 +68,7 @@ def test_traffic_counts_the_frames() -> None:
     assert traffic.bytes == len(up) + len(down)
     assert traffic.up.ratio == 4 * h.numel() / len(up)
     assert traffic.ratio == 8 * h.numel() / traffic.bytes
-    assert "messages" in str(traffic)
+    assert "in 1 message (" in str(traffic)
     assert cut.reset_traffic() is traffic
     assert cut.traffic == st.Traffic()
 
@@ -145,6 +146,14 @@ def test_error_feedback_begins_anew_with_another_shape_and_stays_after_errors() 
     assert cut.get_extra_state()["feedback"][0].shape == (4, 8)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_error_feedback_keeps_the_type_between_processes(dtype: torch.dtype) -> None:
+    cut = st.Cut(error_feedback=True)
+    z: Any = cut.decode(cut.encode(hidden(8, 16, dtype=dtype)))
+    assert z.dtype == dtype
+    assert cut.traffic.up.raw_bytes == 2 * z.nbytes
+
+
 def test_gradients_that_are_not_finite_reach_the_loss_scaler() -> None:
     cut, h = st.Cut(), hidden(8, 8)
     g = torch.ones(8, 8)
@@ -213,6 +222,42 @@ def test_compiled_models_train(backend: str) -> None:
     torch.compiler.reset()
 
 
+def test_what_crosses_goes_over_the_host_and_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device ``meta`` stands for an accelerator: it holds no values, these are on the host."""
+    values, copies, to_host = hidden(4, 8), list[torch.Size](), Tensor.cpu
+
+    def cpu(x: Tensor) -> Tensor:
+        copies.append(x.shape)
+        return values if x.is_meta else to_host(x)
+
+    monkeypatch.setattr(Tensor, "cpu", cpu)
+    h = torch.empty(4, 8, device="meta", requires_grad=True)
+    cut = st.Cut()
+    z = cut(h)
+    assert z.device.type == "meta"
+    z.backward(torch.empty(4, 8, device="meta"))
+    assert h.grad is not None
+    assert h.grad.device.type == "meta"
+    assert copies == [h.shape, h.shape]
+    assert cut.decode(cut.encode(values), device="meta").device.type == "meta"
+
+
+def test_a_tensor_without_values_is_refused() -> None:
+    with pytest.raises(TypeError, match="a tensor on the device meta cannot cross the cut"):
+        st.Cut()(torch.empty(4, 8, device="meta"))
+
+
+def test_traffic_is_told_before_the_first_message_too() -> None:
+    cut = st.Cut(RAW, RAW)
+    assert str(cut.traffic) == "up 0 bytes in 0 messages, down 0 bytes in 0 messages"
+    cut(hidden(4, 8))
+    assert re.fullmatch(
+        r"up \d+ bytes in 1 message \(0.\dx smaller\), down 0 bytes in 0 messages, "
+        r"together 0.\dx smaller",
+        str(cut.traffic),
+    )
+
+
 def test_halves_in_two_processes_agree() -> None:
     device, server = st.Cut(seed=1), st.Cut(seed=1)
     h = hidden(16, 8, 32)
@@ -251,7 +296,14 @@ def test_half_precision_crosses_between_processes() -> None:
         (lambda cut: cut(torch.ones(3).double()), TypeError, r"torch.float64.*h\.float\(\)"),
         (lambda cut: cut.encode(torch.ones(3).int()), TypeError, "h must be float32"),
         (lambda cut: cut.encode_gradient(None), TypeError, "grad must be a torch.Tensor, got None"),
-        (lambda cut: cut.decode(5), TypeError, "bytes-like"),
+        (
+            lambda cut: cut(torch.ones(2, 2).to_sparse()),
+            TypeError,
+            r"h must be dense.*to_dense\(\)",
+        ),
+        (lambda cut: cut.decode(5), TypeError, "message must be bytes, .*got int"),
+        (lambda cut: cut.decode_gradient(None), TypeError, "reply must be bytes, .*got NoneType"),
+        (lambda cut: type(cut)(seed="x"), TypeError, "seed must be a whole number, got str"),
         (lambda cut: cut.decode(b"SFTZ"), sft.CodecError, "."),
         (lambda cut: cut.decode_gradient(b""), sft.CodecError, "."),
         (

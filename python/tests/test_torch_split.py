@@ -1,160 +1,32 @@
-"""Halves of real models: the same results and gradients as the whole, in one process or two."""
+"""Halves of real models: the same results and gradients as the whole."""
 
 import copy
 import pickle
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import peft
 import pytest
-import timm
 import torch
-import transformers
+from split_models import (
+    CASES,
+    IDS,
+    LABELS,
+    MASK,
+    RAW,
+    Case,
+    assert_equal,
+    build,
+    every_case,
+    gradients,
+    images,
+    loss_of,
+    sequential,
+    timm_vit,
+    train_whole,
+)
 from torch import Tensor, nn
 
 import sft
 import sft.torch as st
-
-RAW = sft.Codec.raw()
-IDS = torch.randint(1, 50, (2, 7), generator=torch.Generator().manual_seed(0))
-MASK = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
-LABELS = torch.tensor([0, 1])
-SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
-TEXT: dict[str, Any] = {**SIZES, "intermediate_size": 64, "vocab_size": 50}
-
-
-def images(size: int = 16) -> Tensor:
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
-
-
-def timm_vit() -> nn.Module:
-    model: nn.Module = timm.create_model(
-        "vit_tiny_patch16_224", img_size=16, patch_size=4, depth=3, num_classes=4, drop_rate=0.1
-    )
-    return model
-
-
-def hf_vit() -> nn.Module:
-    sizes: dict[str, Any] = {**SIZES, "image_size": 16, "patch_size": 4}
-    config = transformers.ViTConfig(**sizes, intermediate_size=64, hidden_dropout_prob=0.1)
-    return transformers.ViTForImageClassification(config)
-
-
-def bert() -> nn.Module:
-    return transformers.BertForSequenceClassification(transformers.BertConfig(**TEXT))
-
-
-def gpt2(kind: Any = transformers.GPT2LMHeadModel) -> nn.Module:
-    special: dict[str, Any] = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    config = transformers.GPT2Config(n_embd=32, n_layer=3, n_head=2, vocab_size=50, **special)
-    model: nn.Module = kind(config)
-    return model
-
-
-def llama() -> nn.Module:
-    config = transformers.LlamaConfig(**TEXT, num_key_value_heads=1)
-    return transformers.LlamaForCausalLM(config)
-
-
-def with_lora(model: nn.Module, targets: str | list[str]) -> nn.Module:
-    config = peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
-    wrapped: nn.Module = peft.get_peft_model(model, config)
-    return wrapped
-
-
-def resnet() -> nn.Module:
-    model: nn.Module = timm.create_model("resnet18", num_classes=4)
-    return model
-
-
-def sequential() -> nn.Module:
-    layers = (nn.Flatten(), nn.Linear(768, 16), nn.Dropout(), nn.ReLU(), nn.Linear(16, 2))
-    return nn.Sequential(*layers)
-
-
-class Case(NamedTuple):
-    """A model, its cut, its inputs, and the shapes of what passes unchanged."""
-
-    build: Callable[[], nn.Module]
-    point: str
-    inputs: dict[str, Any]
-    beside: Sequence[tuple[int, ...]] = ()
-
-
-TOKENS = {"input_ids": IDS}
-MASKED = {"input_ids": IDS, "attention_mask": MASK}
-CASES = {
-    "sequential": Case(sequential, "1", {"input": images()}),
-    "sequential, before a ReLU": Case(sequential, "2", {"input": images()}),
-    "timm ViT": Case(timm_vit, "blocks.1", {"x": images()}),
-    "HF ViT": Case(hf_vit, "vit.layers.1", {"pixel_values": images()}),
-    "HF ViT, loss": Case(
-        hf_vit, "vit.layers.0", {"pixel_values": images(), "labels": LABELS}, [(2,)]
-    ),
-    "BERT": Case(bert, "bert.encoder.layer.1", TOKENS),
-    "BERT, mask": Case(
-        bert, "bert.encoder.layer.1", {**MASKED, "token_type_ids": 1 - MASK}, [(2, 7)]
-    ),
-    "GPT-2": Case(gpt2, "transformer.h.1", TOKENS),
-    "GPT-2, mask": Case(gpt2, "transformer.h.0", {**MASKED, "use_cache": False}, [(2, 7)]),
-    "GPT-2, pooled at the last token": Case(
-        lambda: gpt2(transformers.GPT2ForSequenceClassification),
-        "transformer.h.0",
-        MASKED,
-        [(2, 7), (2, 7)],
-    ),
-    "LLaMA": Case(llama, "model.layers.1", {**MASKED, "labels": IDS}, [(2, 7), (2, 7)]),
-    "LLaMA, positions": Case(
-        llama, "model.layers.0", {**TOKENS, "position_ids": torch.arange(7)[None] * 2}, [(1, 7)]
-    ),
-    "PEFT on timm ViT": Case(
-        lambda: with_lora(timm_vit(), ["qkv", "proj", "fc1", "fc2"]), "blocks.1", {"x": images()}
-    ),
-    "PEFT on BERT": Case(
-        lambda: with_lora(bert(), ["query", "value"]), "bert.encoder.layer.0", MASKED, [(2, 7)]
-    ),
-    "PEFT on LLaMA": Case(
-        lambda: with_lora(llama(), "all-linear"), "model.layers.1", MASKED, [(2, 7)]
-    ),
-    "convolutions": Case(resnet, "layer2", {"x": images(64)}),
-    "inside a residual": Case(resnet, "layer2.0.conv1", {"x": images(64)}, [(2, 64, 16, 16)]),
-}
-
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-
-
-def build(case: Case) -> nn.Module:
-    torch.manual_seed(0)
-    return case.build()
-
-
-def loss_of(result: Any) -> Tensor:
-    loss = getattr(result, "loss", None)
-    if loss is not None:
-        return loss  # type: ignore[no-any-return]
-    logits: Tensor = getattr(result, "logits", result)
-    return logits.square().mean()
-
-
-def gradients(model: nn.Module) -> list[Tensor | None]:
-    found = [p.grad for p in model.parameters()]
-    model.zero_grad()
-    return found
-
-
-def assert_equal(left: list[Tensor | None], right: list[Tensor | None]) -> None:
-    assert any(grad is not None for grad in left)
-    for a, b in zip(left, right, strict=True):
-        assert (a is None and b is None) or (a is not None and b is not None and a.equal(b))
-
-
-def train_whole(model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, list[Tensor | None]]:
-    """Run and differentiate a copy of a model, with the random numbers of seed 1."""
-    model = copy.deepcopy(model)
-    torch.manual_seed(1)
-    result = model(**inputs)
-    loss_of(result).backward()
-    return result, gradients(model)
 
 
 @every_case
@@ -194,45 +66,6 @@ def test_parameters_are_shared_and_belong_to_one_half(case: Case) -> None:
     assert {id(p) for p in whole.values()} == {id(p) for p in (*device.values(), *server.values())}
     keys = [*device_model.state_dict(), *server_model.state_dict()]
     assert sorted(keys) == sorted(model.state_dict())
-
-
-@every_case
-def test_halves_in_two_processes_equal_the_whole(case: Case) -> None:
-    model, point, inputs = build(case), case.point, case.inputs
-    if any(x == (2, 64, 16, 16) for x in case.beside):
-        pytest.skip("a residual has no way back between processes")
-    model.eval()
-    expected, grads = train_whole(model, inputs)
-    # Each process has a model of its own: the halves know nothing of each other.
-    here, there = model, copy.deepcopy(model)
-    (device_model, _), (_, server_model) = (st.split(m, after=point) for m in (here, there))
-    device, server = st.Cut(RAW, RAW), st.Cut(RAW, RAW)
-    h = device_model(**inputs)
-    z: Any = server.decode(device.encode(h)).requires_grad_()
-    result = server_model(z)
-    loss_of(result).backward()
-    h.backward(device.decode_gradient(server.encode_gradient(z.grad)))
-    assert torch.equal(loss_of(result), loss_of(expected))
-    assert device.traffic == server.traffic
-    found = [
-        sum(g for g in (a, b) if g is not None) if a is not None or b is not None else None
-        for a, b in zip(gradients(here), gradients(there), strict=True)
-    ]
-    for a, b in zip(found, grads, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
-
-
-def test_what_crosses_is_all_that_the_server_sees() -> None:
-    """The inputs do not reach the server: with other ones it returns the same."""
-    model = build(CASES["BERT, mask"]).eval()
-    device_model, server_model = st.split(model, after="bert.encoder.layer.1")
-    h: Any = device_model(input_ids=IDS, attention_mask=MASK)
-    assert [x.equal(MASK) for x in h.sent] == [True]
-    embeddings: Any = model.get_submodule("bert.embeddings.word_embeddings")
-    with torch.no_grad():
-        expected = server_model(h).logits
-        embeddings.weight.fill_(torch.nan)
-        assert torch.equal(server_model(h).logits, expected)
 
 
 @pytest.mark.parametrize("name", ["BERT, mask", "LLaMA", "GPT-2, mask"])
@@ -341,13 +174,51 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autocast_through_halves_equals_the_whole(dtype: torch.dtype) -> None:
-    model = build(CASES["BERT, mask"]).eval()
-    inputs = {"input_ids": IDS, "attention_mask": MASK}
+@pytest.mark.parametrize("name", ["BERT, mask", "HF ViT", "timm ViT", "PEFT on LLaMA"])
+def test_autocast_through_halves_equals_the_whole(name: str, dtype: torch.dtype) -> None:
+    """Also with gradients that accumulate over two batches in one autocast."""
+    case = CASES[name]
+    model = build(case).eval()
+    twin = copy.deepcopy(model)
+    device_model, server_model = st.split(model, after=case.point)
+    cut = st.Cut(RAW, RAW)
     with torch.autocast("cpu", dtype):
-        expected = model(**inputs).logits
-        device_model, server_model = st.split(model, after="bert.encoder.layer.0")
-        assert torch.equal(server_model(st.Cut(RAW, RAW)(device_model(**inputs))).logits, expected)
+        for _ in range(2):
+            result = server_model(cut(device_model(**case.inputs)))
+            loss_of(result).backward()
+    with torch.autocast("cpu", dtype):
+        for _ in range(2):
+            expected = twin(**case.inputs)
+            loss_of(expected).backward()
+    assert torch.equal(loss_of(result), loss_of(expected))
+    assert_equal(gradients(model), gradients(twin))
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "output_hidden_states", "output_attentions"])
+def test_what_only_a_whole_model_has_is_refused(name: str) -> None:
+    model: Any = build(CASES["LLaMA"])
+    device_model, server_model = st.split(model, after="model.layers.1")
+    with pytest.raises(ValueError, match=f"{name} is for whole models: .*put the cut in by attach"):
+        device_model(input_ids=IDS, **{name: True})
+    h = device_model(input_ids=IDS, **{name: None})
+    assert server_model(h).logits.shape == (2, 7, 50)
+    if name == "output_hidden_states":
+        model.config.output_hidden_states = True
+        with pytest.raises(ValueError, match="output_hidden_states is for whole models"):
+            device_model(input_ids=IDS)
+        device_model(input_ids=IDS, output_hidden_states=False)
+
+
+@pytest.mark.parametrize("point", ["blocks.0", "blocks.1", "blocks.2"])
+def test_a_half_may_have_another_cut_inside(point: str) -> None:
+    model = build(CASES["timm ViT"])
+    inner, outer = st.Cut(), st.Cut()
+    st.attach(model, after=point, cut=inner)
+    device_model, server_model = st.split(model, after="blocks.1")
+    for _ in range(2):
+        loss_of(server_model(outer(device_model(images())))).backward()
+    assert inner.traffic.up.messages == inner.traffic.down.messages == 2
+    assert outer.traffic.up.messages == outer.traffic.down.messages == 2
 
 
 def test_a_hidden_state_may_be_detached() -> None:
@@ -440,6 +311,8 @@ def test_wrong_types_are_named() -> None:
         st.split("model", after="0")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="after must be the name of a module, got int"):
         st.split(sequential(), after=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="model must be a whole model, got a half"):
+        st.split(st.split(sequential(), after="1")[1], after="3")
 
 
 def test_a_forward_that_misses_the_cut_is_an_error() -> None:
@@ -455,23 +328,3 @@ def test_a_forward_that_misses_the_cut_is_an_error() -> None:
     device_model, _ = st.split(Skipping(), after="unused")
     with pytest.raises(RuntimeError, match="the forward did not pass through unused"):
         device_model(torch.ones(1, 2))
-
-
-def message() -> bytes:
-    model = build(CASES["BERT, mask"])
-    device_model, _ = st.split(model, after="bert.encoder.layer.1")
-    return st.Cut().encode(device_model(input_ids=IDS, attention_mask=MASK))
-
-
-def test_damaged_messages_are_codec_errors() -> None:
-    whole, cut = message(), st.Cut()
-    assert isinstance(cut.decode(whole), st.Crossing)
-    for end in range(len(whole)):
-        with pytest.raises(sft.CodecError):
-            cut.decode(whole[:end])
-    for position in range(0, len(whole), 7):
-        damaged = bytearray(whole)
-        damaged[position] ^= 0x10
-        with pytest.raises(sft.CodecError):
-            cut.decode(bytes(damaged))
-    assert cut.traffic.up.messages == 1

@@ -1,6 +1,7 @@
 """The trainer from Python: data in, rounds out, Ctrl-C."""
 
 import _thread
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,84 @@ def test_ctrl_c_keeps_the_finished_rounds(tmp_path: Path) -> None:
     assert (tmp_path / "adapters" / "adapter_model.safetensors").exists()
 
 
+def tuned(folder: Path) -> bytes:
+    return (folder / "adapters" / "adapter_model.safetensors").read_bytes()
+
+
+def without_clock(run: sft.Run) -> list[sft.Round]:
+    return [dataclasses.replace(r, wall_s=0.0) for r in run.rounds]
+
+
+@pytest.mark.parametrize("scheme", ["sft", "fl-lora"])
+def test_a_run_that_goes_on_equals_one_that_never_stopped(tmp_path: Path, scheme: Any) -> None:
+    settings: dict[str, Any] = few() | {"scheme": scheme, "lora_dropout": 0.1, "augment": True}
+    straight, parts = tmp_path / "straight", tmp_path / "parts"
+    whole = sft.finetune(model=MODEL, out=straight, **settings | {"rounds": 5})
+    assert not list(straight.glob("checkpoint*"))
+    sft.finetune(model=MODEL, out=parts, checkpoint_every=2, **settings | {"rounds": 3})
+    told: list[sft.Round] = []
+    more = settings | {"rounds": 5, "threads": 1, "progress": told.append}
+    run = sft.finetune(model=MODEL, resume=parts, **more)
+    assert without_clock(run) == without_clock(whole)
+    assert tuned(parts) == tuned(straight)
+    assert [r.round for r in told] == [4, 5]
+    assert sft.Run.load(parts / "run.json") == (run,)
+    done = sft.finetune(model=MODEL, resume=parts, out=tmp_path / "new", **settings)
+    assert without_clock(done) == without_clock(whole)[:3]
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
+    def interrupt(done: sft.Round) -> None:
+        _thread.interrupt_main()
+
+    arguments = few() | {"rounds": 10_000, "progress": interrupt}
+    with pytest.raises(sft.Interrupted) as caught:
+        sft.finetune(model=MODEL, out=tmp_path / "parts", **arguments)
+    rounds = len(caught.value.run.rounds) + 1
+    run = sft.finetune(model=MODEL, resume=tmp_path / "parts", **few() | {"rounds": rounds})
+    straight = sft.finetune(
+        model=MODEL, out=tmp_path / "straight", **few() | {"rounds": rounds, "threads": 2}
+    )
+    assert without_clock(run) == without_clock(straight)
+    assert tuned(tmp_path / "parts") == tuned(tmp_path / "straight")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"lr": 0.01},
+            "resume .*checkpoint-sft.safetensors: .* its lr is 0.003, this run's is 0.01",
+        ),
+        ({"activation": sft.Codec.raw()}, "its activation is .Codec.paper.*is .Codec.raw"),
+        ({"seed": 2}, "its seed is 1, this run's is 2"),
+        ({"augment": True}, "its augment is false, this run's is true"),
+        ({"data": few(63)["data"]}, "its data is .arrays with the checksums"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    sft.finetune(model=MODEL, out=tmp_path, checkpoint_every=1, **few())
+    with pytest.raises(OSError, match=message):
+        sft.finetune(model=MODEL, resume=tmp_path, **few() | changes)
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    sft.finetune(model=MODEL, out=tmp_path, checkpoint_every=1, **few())
+    path = tmp_path / "checkpoint-sft.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(OSError, match=r"resume .*: not a complete checkpoint"):
+        sft.finetune(model=MODEL, resume=tmp_path, **few())
+
+
+def test_a_bar_without_tqdm_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'sft\[progress\]'"):
+        sft.finetune(model=MODEL, **few() | {"progress": True})
+    assert len(sft.finetune(model=MODEL, **few() | {"progress": None}).rounds) == 2
+
+
 def test_an_error_of_the_callback_ends_the_run() -> None:
     def fail(done: sft.Round) -> None:
         raise LookupError(done.round)
@@ -120,6 +199,13 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
         ({"rounds": 0}, ValueError, "rounds must be at least 1"),
         ({"targets": ["q", "pos"]}, ValueError, 'targets "pos" is none of q,k,v,o,fc1,fc2,patch'),
         ({"targets": []}, ValueError, 'targets "" is none of'),
+        ({"rounds": -1}, ValueError, "rounds is out of its range, got -1"),
+        ({"rounds": 1.5}, TypeError, "rounds is of a wrong type, got 1.5: .*integer"),
+        ({"full": 300}, ValueError, "full is out of its range, got 300"),
+        ({"activation": 0.5}, TypeError, "activation is of a wrong type, got 0.5"),
+        ({"targets": "qv"}, ValueError, 'targets "qv" is none of'),
+        ({"bandwidth_hz": 0}, ValueError, "bandwidth_hz must be finite and positive, got 0"),
+        ({"snr_db": np.nan}, ValueError, "snr_db must be in -300..=300, got NaN"),
         ({"partition": "even"}, ValueError, "partition expected iid"),
         ({"data": 3}, TypeError, "data must be"),
         ({"data": (np.zeros((2, 8, 4)), [0, 1])}, ValueError, r"images \[n, h, h, c\]"),
@@ -127,8 +213,22 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
         ({"data": (np.zeros((2, 8, 8), np.uint8), [0, -1])}, ValueError, "one label"),
         ({"test": None}, ValueError, "test must be arrays"),
         ({"data": "mnist:here", "test": None}, ValueError, "data must be cifar100:DIR"),
-        ({"data": "folder:nowhere", "test": None}, (OSError, ValueError), "nowhere|channels"),
-        ({"model": "no.safetensors"}, OSError, "no.safetensors"),
+        (
+            {"data": "folder:nowhere", "test": None},
+            FileNotFoundError,
+            "data: No such file .*nowhere",
+        ),
+        ({"model": "no.safetensors"}, FileNotFoundError, "model: No such file .*'no.safetensors'"),
+        ({"model": 3}, TypeError, "model"),
+        ({"model": __file__}, OSError, "model .*test_train.py: not a complete safetensors file"),
+        ({"model": DATA}, OSError, "model .*: Is a directory"),
+        ({"adapters": "nowhere"}, FileNotFoundError, "adapters: No such file .*'nowhere'"),
+        ({"adapters": DATA}, OSError, "adapters .*data/adapter_config.json: No such file"),
+        ({"out": __file__}, OSError, "out .*test_train.py: File exists"),
+        ({"resume": "nowhere"}, FileNotFoundError, "resume: No such file .*checkpoint-sft.safe"),
+        ({"checkpoint_every": 2}, ValueError, "out must be given with checkpoint_every"),
+        ({"checkpoint_every": 0, "out": "x"}, ValueError, "checkpoint_every must be at least 1"),
+        ({"threads": 0}, ValueError, "threads must be at least 1"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], error: Any, message: str) -> None:

@@ -36,6 +36,7 @@ impl KeepScale {
 
 /// One term `w·xⁱ·qʲ` of an accuracy surface.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Term {
     /// Power of `x`.
     pub i: usize,

@@ -18,17 +18,37 @@ pub struct Compression {
     pub accuracy: Accuracy,
     /// Least accuracy `A_th`, finite: the accuracy without compression less the loss allowed.
     pub accuracy_min: f64,
-    /// Least kept fraction `ρ_min`, above 0.
+    /// Least kept fraction `ρ_min`, above 0; 0.01 in a file without it.
+    #[serde(default = "keep_min")]
     pub keep_min: f64,
-    /// Largest kept fraction `ρ_max`, at most 1.
+    /// Largest kept fraction `ρ_max`, at most 1; 1 in a file without it.
+    #[serde(default = "keep_max")]
     pub keep_max: f64,
-    /// Fewest bits of a level `q_min`, at least 1.
+    /// Fewest bits of a level `q_min`, at least 1; 1 in a file without it.
+    #[serde(default = "bits_min")]
     pub bits_min: u32,
-    /// Most bits of a level `q_max`, at most 32.
+    /// Most bits of a level `q_max`, at most 32; 8 in a file without it.
+    #[serde(default = "bits_max")]
     pub bits_max: u32,
     /// Bits on the air.
     #[serde(default)]
     pub rate: Rate,
+}
+
+fn keep_min() -> f64 {
+    0.01
+}
+
+fn keep_max() -> f64 {
+    1.0
+}
+
+fn bits_min() -> u32 {
+    1
+}
+
+fn bits_max() -> u32 {
+    8
 }
 
 /// A way to compress.

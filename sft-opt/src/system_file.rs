@@ -12,6 +12,7 @@ use crate::training::Training;
 #[serde(deny_unknown_fields)]
 pub(crate) struct SystemFile {
     total_hz: f64,
+    #[serde(default)]
     model: ModelFile,
     #[serde(default)]
     training: Training,
@@ -20,37 +21,31 @@ pub(crate) struct SystemFile {
     devices: Vec<Device>,
 }
 
-/// A model by name, by what its parts count, or by shape.
+/// A model by name, by shape, or by what its parts count; ViT-Base with 100 classes if nothing is
+/// said.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum ModelFile {
-    Named(Named),
-    Counted(Counted),
-    Shape(Transformer),
+#[serde(try_from = "ModelFields")]
+struct ModelFile(Transformer);
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ModelFields {
+    preset: Option<Vit>,
+    blocks: Option<usize>,
+    width: Option<usize>,
+    mlp_width: Option<usize>,
+    heads: Option<usize>,
+    tokens: Option<usize>,
+    patch: Option<usize>,
+    channels: Option<usize>,
+    image: Option<usize>,
+    classes: Option<usize>,
+    lora_rank: Option<usize>,
+    qkv: Option<Qkv>,
+    counts: Option<Counts>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Named {
-    preset: Vit,
-    classes: usize,
-    #[serde(default = "default_rank")]
-    lora_rank: usize,
-    #[serde(default)]
-    qkv: Qkv,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Counted {
-    blocks: usize,
-    tokens: usize,
-    width: usize,
-    heads: usize,
-    counts: Counts,
-}
-
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 enum Vit {
     #[serde(rename = "vit_tiny")]
     Tiny,
@@ -62,41 +57,104 @@ enum Vit {
     Large,
 }
 
-fn default_rank() -> usize {
-    16
+/// Classes of a model that does not tell them: those of CIFAR-100.
+const CLASSES: usize = 100;
+
+impl Default for ModelFile {
+    fn default() -> Self {
+        Self(Transformer::vit_base(CLASSES))
+    }
 }
 
-impl ModelFile {
-    fn transformer(self) -> Transformer {
-        match self {
-            Self::Shape(transformer) => transformer,
-            Self::Counted(Counted {
-                blocks,
-                tokens,
-                width,
-                heads,
-                counts,
-            }) => Transformer::counted(blocks, tokens, width, heads, counts),
-            Self::Named(named) => {
-                let make = match named.preset {
-                    Vit::Tiny => Transformer::vit_tiny,
-                    Vit::Small => Transformer::vit_small,
-                    Vit::Base => Transformer::vit_base,
-                    Vit::Large => Transformer::vit_large,
-                };
-                make(named.classes).with_lora(named.lora_rank, named.qkv)
-            }
-        }
+impl TryFrom<ModelFields> for ModelFile {
+    type Error = String;
+
+    fn try_from(fields: ModelFields) -> std::result::Result<Self, String> {
+        let model = match (fields.shape(), fields.counts) {
+            (false, _) => fields.named(),
+            (true, Some(counts)) if fields.mlp_width.is_none() => fields.counted(counts)?,
+            (true, _) => fields.shaped()?,
+        };
+        Ok(Self(model))
     }
+}
+
+impl ModelFields {
+    /// Whether anything is said of the shape.
+    fn shape(&self) -> bool {
+        let sizes = [
+            self.blocks,
+            self.width,
+            self.mlp_width,
+            self.heads,
+            self.tokens,
+        ];
+        let image = [self.patch, self.channels, self.image];
+        self.counts.is_some() || sizes.iter().chain(&image).any(Option::is_some)
+    }
+
+    fn named(&self) -> Transformer {
+        let make = match self.preset.unwrap_or(Vit::Base) {
+            Vit::Tiny => Transformer::vit_tiny,
+            Vit::Small => Transformer::vit_small,
+            Vit::Base => Transformer::vit_base,
+            Vit::Large => Transformer::vit_large,
+        };
+        self.adapted(make(self.classes.unwrap_or(CLASSES)))
+    }
+
+    fn counted(&self, counts: Counts) -> std::result::Result<Transformer, String> {
+        self.no_preset()?;
+        Ok(Transformer::counted(
+            need(self.blocks, "blocks")?,
+            need(self.tokens, "tokens")?,
+            need(self.width, "width")?,
+            need(self.heads, "heads")?,
+            counts,
+        ))
+    }
+
+    fn shaped(&self) -> std::result::Result<Transformer, String> {
+        self.no_preset()?;
+        let blocks = need(self.blocks, "blocks")?;
+        let width = need(self.width, "width")?;
+        let heads = need(self.heads, "heads")?;
+        let mut model = Transformer::vit(blocks, width, heads, self.classes.unwrap_or(CLASSES));
+        model.mlp_width = need(self.mlp_width, "mlp_width")?;
+        model.tokens = need(self.tokens, "tokens")?;
+        model.patch = need(self.patch, "patch")?;
+        model.channels = need(self.channels, "channels")?;
+        model.image = need(self.image, "image")?;
+        model.counts = self.counts;
+        Ok(self.adapted(model))
+    }
+
+    fn adapted(&self, model: Transformer) -> Transformer {
+        let (rank, qkv) = (model.lora_rank, model.qkv);
+        model.with_lora(self.lora_rank.unwrap_or(rank), self.qkv.unwrap_or(qkv))
+    }
+
+    fn no_preset(&self) -> std::result::Result<(), String> {
+        let given = "preset stands for a whole shape: give either of them";
+        self.preset.map_or(Ok(()), |_| Err(given.into()))
+    }
+}
+
+fn need(value: Option<usize>, field: &str) -> std::result::Result<usize, String> {
+    value.ok_or_else(|| {
+        format!(
+            "missing field `{field}`: a shape has blocks, width, mlp_width, heads, tokens, patch, \
+             channels and image; counts go with blocks, tokens, width and heads"
+        )
+    })
 }
 
 impl TryFrom<SystemFile> for System {
     type Error = Error;
 
     fn try_from(file: SystemFile) -> Result<Self> {
-        let model = file.model.transformer();
         Self::new(
-            model,
+            file.model.0,
             file.training,
             file.server,
             file.devices,
@@ -109,7 +167,7 @@ impl From<System> for SystemFile {
     fn from(system: System) -> Self {
         Self {
             total_hz: system.total_hz(),
-            model: ModelFile::Shape(*system.model()),
+            model: ModelFile(*system.model()),
             training: *system.training(),
             server: *system.server(),
             devices: system.devices().to_vec(),

@@ -1,6 +1,8 @@
 //! Plain types as JSON: defaults filled in, unknown keys refused, values kept.
 
-use sft_opt::{Device, Error, Qkv, Regime, Scheme, Server, System, Training, Transformer};
+use sft_opt::{
+    Compression, Device, Error, Qkv, Regime, Scheme, Server, System, Training, Transformer,
+};
 
 #[test]
 fn settings_fill_in_defaults_and_refuse_unknown_keys() {
@@ -57,6 +59,57 @@ fn a_system_from_toml_and_json() {
     let message = toml::from_str::<System>(&wrong).unwrap_err().to_string();
     assert!(message.contains("clock_hz[0] is -1"), "{message}");
     assert!(toml::from_str::<System>(&text.replace("total_hz", "band")).is_err());
+}
+
+#[test]
+fn a_model_is_vit_base_unless_told_otherwise() {
+    let system = |model: &str| {
+        let text = format!(r#"{{"total_hz": 1.0, "devices": [{{}}]{model}}}"#);
+        serde_json::from_str::<System>(&text).map_err(|error| error.to_string())
+    };
+    let base = Transformer::vit_base(100);
+    for model in ["", r#", "model": {}"#, r#", "model": {"classes": 100}"#] {
+        assert_eq!(system(model).unwrap().model(), &base);
+    }
+    let shape = serde_json::to_string(&base).unwrap();
+    assert_eq!(
+        system(&format!(r#", "model": {shape}"#)).unwrap().model(),
+        &base
+    );
+    let wrong = [
+        (
+            r#"{"preset": "vit_huge"}"#,
+            "unknown variant `vit_huge`, expected one of `vit_tiny`",
+        ),
+        (
+            r#"{"clases": 10}"#,
+            "unknown field `clases`, expected one of `preset`, `blocks`",
+        ),
+        (r#"{"blocks": 12, "width": 192}"#, "missing field `heads`"),
+        (r#"{"counts": {}}"#, "missing field `block`"),
+        (
+            r#"{"preset": "vit_tiny", "blocks": 6}"#,
+            "preset stands for a whole shape",
+        ),
+    ];
+    for (model, expected) in wrong {
+        let error = system(&format!(r#", "model": {model}"#)).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn compression_has_a_box_without_being_told() {
+    let text = r#"{"accuracy": {"terms": []}, "accuracy_min": 0.5}"#;
+    let compression: Compression = serde_json::from_str(text).unwrap();
+    compression.validate().unwrap();
+    let (keep, bits) = (
+        compression.keep_min..=compression.keep_max,
+        compression.bits_min..=compression.bits_max,
+    );
+    assert_eq!((keep, bits), (0.01..=1.0, 1..=8));
+    let wrong = text.replace("[]", r#"[{"i": 0, "j": 0, "w": 0.5, "k": 0}]"#);
+    assert!(serde_json::from_str::<Compression>(&wrong).is_err());
 }
 
 #[test]

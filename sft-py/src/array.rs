@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 
 use numpy::{
-    IntoPyArray, PyArray1, PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods,
+    Element, IntoPyArray, PyArray1, PyArrayDescr, PyArrayDescrMethods, PyArrayDyn, PyArrayMethods,
     PyReadonlyArray1, PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods, dtype,
 };
 use pyo3::buffer::PyBuffer;
@@ -163,7 +163,7 @@ pub(crate) fn vector<'py>(
 }
 
 /// Values that nobody may change.
-pub(crate) fn frozen(py: Python<'_>, values: Vec<f64>) -> Bound<'_, PyArray1<f64>> {
+pub(crate) fn frozen<T: Element>(py: Python<'_>, values: Vec<T>) -> Bound<'_, PyArray1<T>> {
     let array = values.into_pyarray(py);
     array.readwrite().make_nonwriteable();
     array
@@ -189,8 +189,11 @@ where
     T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
 {
     value.extract().map_err(|error: PyErr| {
-        if error.is_instance_of::<PyOverflowError>(value.py()) {
+        let py = value.py();
+        if error.is_instance_of::<PyOverflowError>(py) {
             PyValueError::new_err(format!("{name} must be in {accepted}, got {value}"))
+        } else if error.is_instance_of::<PyTypeError>(py) {
+            PyTypeError::new_err(format!("{name} must be a whole number, got {value}"))
         } else {
             error
         }

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use sft_compress::{Codec, TensorView, decode};
 
-use crate::array::Array;
+use crate::array::{Array, unsigned};
 use crate::error::detached;
 
 /// What a codec dropped from one tensor, to be added to the next.
@@ -56,7 +56,7 @@ impl ErrorFeedback {
     #[pyo3(signature = (shape, residual=None))]
     fn new(
         py: Python<'_>,
-        shape: Vec<usize>,
+        #[pyo3(from_py_with = sizes)] shape: Vec<usize>,
         residual: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let residual = residual
@@ -172,4 +172,12 @@ impl ErrorFeedback {
     ) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyArrayDyn<f32>>)> {
         Ok((self.shape(py)?, self.residual(py)?))
     }
+}
+
+/// The sizes of a shape.
+fn sizes(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+    let sizes = shape
+        .try_iter()?
+        .map(|size| unsigned(&size?, "shape", "0..2**64"));
+    sizes.collect()
 }

@@ -26,6 +26,8 @@ def check(x: object, name: str) -> Tensor:
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if x.layout != torch.strided:
+        raise TypeError(f"{name} must be dense, got {x.layout}: convert it with {name}.to_dense()")
     if x.dtype not in _DTYPES:
         raise TypeError(
             f"{name} must be float32, float16 or bfloat16, got {x.dtype}: convert it with "
@@ -34,9 +36,42 @@ def check(x: object, name: str) -> Tensor:
     return x
 
 
+def frame_bytes(frame: object, name: str) -> bytes:
+    """Return what a buffer holds.
+
+    Raises
+    ------
+    TypeError
+        If it is no buffer of bytes.
+    """
+    try:
+        return memoryview(frame).tobytes()  # type: ignore[arg-type]
+    except TypeError:
+        kind = type(frame).__name__
+        raise TypeError(
+            f"{name} must be bytes, bytearray, memoryview or another buffer of bytes, got {kind}"
+        ) from None
+
+
+def to_host(x: Tensor) -> Tensor:
+    """Return a tensor as a contiguous one of the CPU, copied only if it is not that.
+
+    Raises
+    ------
+    TypeError
+        If it has no values, as on the device ``meta``.
+    """
+    try:
+        return x.detach().cpu().contiguous()
+    except NotImplementedError as error:
+        raise TypeError(
+            f"a tensor on the device {x.device} cannot cross the cut: {error}"
+        ) from error
+
+
 def encode(codec: sft.Codec, x: Tensor, seed: int) -> bytes:
     """Encode a tensor of any device; a contiguous one of the CPU is not copied."""
-    x = x.detach().cpu().contiguous()
+    x = to_host(x)
     if x.dtype == torch.bfloat16:
         return codec.encode(x.view(torch.uint16).numpy(), seed, dtype="bf16")
     return codec.encode(x.numpy(), seed)

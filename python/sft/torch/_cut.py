@@ -7,14 +7,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.hooks import RemovableHandle
 
 import sft
 from sft.torch import _arrays, _message
 from sft.torch._crossing import Crossing, plan_of, with_plan
 from sft.torch._eager import eager
-from sft.torch._points import find
 from sft.torch._traffic import Direction, Traffic
+from sft.torch._values import Ghost
 
 _H = TypeVar("_H", Tensor, Crossing)
 _UP, _DOWN = 0, 1
@@ -85,6 +84,8 @@ class Cut(nn.Module):
         super().__init__()
         self.activation = _codec(activation, sft.Codec.activation(), "activation")
         self.gradient = _codec(gradient, sft.Codec.gradient(), "gradient")
+        if not isinstance(seed, int):
+            raise TypeError(f"seed must be a whole number, got {type(seed).__name__}")
         if not 0 <= seed < 2**64:
             raise ValueError(f"seed must be in 0..2**64, got {seed}")
         self.compress_eval = compress_eval
@@ -114,6 +115,8 @@ class Cut(nn.Module):
         sft.CodecError
             If `h` holds NaN or an infinity that the codec refuses.
         """
+        if isinstance(h, Ghost):
+            return h
         if not isinstance(h, Crossing):
             _arrays.check(h, "h")
         if not self.training and not self.compress_eval:
@@ -200,7 +203,7 @@ class Cut(nn.Module):
         tensor([[1., 1.],
                 [1., 1.]], requires_grad=True)
         """
-        frame, sent, plan = _message.unpack(memoryview(message).tobytes())
+        frame, sent, plan = _message.unpack(_arrays.frame_bytes(message, "message"))
         z = _arrays.decode(frame, device)
         self.traffic.up.add(len(message), z.nbytes + sum(x.nbytes for x in sent))
         return _message.join(z, tuple(x.to(device) for x in sent), plan)
@@ -256,7 +259,7 @@ class Cut(nn.Module):
         Raises
         ------
         sft.CodecError
-            If the bytes are not a frame; its `kind` tells why.
+            As `decode`.
 
         Examples
         --------
@@ -269,7 +272,7 @@ class Cut(nn.Module):
         >>> h.grad
         tensor([1., 1.])
         """
-        grad = _arrays.decode(memoryview(reply).tobytes(), device)
+        grad = _arrays.decode(_arrays.frame_bytes(reply, "reply"), device)
         self.traffic.down.add(len(reply), grad.nbytes)
         return grad
 
@@ -346,9 +349,9 @@ class Cut(nn.Module):
         if feedback is None or feedback.shape != shape:
             feedback = sft.ErrorFeedback(shape)
         before = feedback.residual
-        wanted = feedback.add(x.detach().float().cpu().contiguous().numpy())
+        wanted = feedback.add(_arrays.to_host(x).float().numpy())
         try:
-            frame = codec.encode(wanted, seed)
+            frame = _arrays.encode(codec, torch.from_numpy(wanted).to(x.dtype), seed)
         except sft.CodecError:
             self._feedback[way] = sft.ErrorFeedback(shape, before)
             raise
@@ -384,64 +387,6 @@ class _Counted(torch.autograd.Function):
         count.bytes += grad.nbytes
         count.raw_bytes += grad.nbytes
         return grad, None
-
-
-def attach(model: nn.Module, *, after: str, cut: Cut) -> RemovableHandle:
-    """Put a cut behind a module of a whole model, for an unchanged training loop.
-
-    The cut is in training or evaluation as the module is. It is not part of the model: save its
-    `state_dict` by itself. A module that computes its forward again in backward (activation
-    checkpointing) crosses the cut again, and is counted again.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Any module.
-    after : str
-        The name of the module whose output crosses the cut, as for `split`.
-    cut : Cut
-        The cut.
-
-    Returns
-    -------
-    torch.utils.hooks.RemovableHandle
-        Its `remove` takes the cut out again.
-
-    Raises
-    ------
-    ValueError
-        If there is no module `after`; the message lists those that are.
-    TypeError
-        If `cut` is not a `Cut`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> import sft.torch as st
-    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.Linear(64, 2))
-    >>> cut = st.Cut()
-    >>> handle = st.attach(model, after="0", cut=cut)
-    >>> model(torch.randn(32, 8)).sum().backward()
-    >>> cut.traffic.up.messages, cut.traffic.down.messages
-    (1, 1)
-    >>> handle.remove()
-    """
-    if not isinstance(cut, Cut):
-        raise TypeError(f"cut must be a Cut, got {type(cut).__name__}")
-    point = find(model, after)
-
-    def cross(module: nn.Module, args: Any, output: Any) -> Any:
-        cut.train(module.training)
-        if isinstance(output, Tensor):
-            return cut(output)
-        if not (isinstance(output, tuple | list) and output and isinstance(output[0], Tensor)):
-            raise TypeError(
-                f"{point} must return a tensor, or a tuple that begins with one, "
-                f"got {type(output).__name__}"
-            )
-        return type(output)((cut(output[0]), *output[1:]))
-
-    return model.get_submodule(point).register_forward_hook(cross)
 
 
 def _codec(codec: sft.Codec | None, default: sft.Codec, name: str) -> sft.Codec:

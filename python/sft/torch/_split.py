@@ -23,6 +23,13 @@ from sft.torch._stubs import (
 from sft.torch._trees import leaves, map_leaves
 from sft.torch._values import Ghost, NotSentError, Run, Source, Traced, not_sent, plain
 
+_WHOLE = {
+    "past_key_values": "a cache has keys and values of all layers",
+    "output_hidden_states": "the hidden states before the cut stay on the device",
+    "output_attentions": "the attention before the cut stays on the device",
+}
+"""Arguments that only a whole model can serve, and why."""
+
 _PLANS = 32
 """How many plans are kept for hidden states that lost theirs."""
 
@@ -34,6 +41,11 @@ def split(model: nn.Module, *, after: str) -> tuple[DeviceHalf, ServerHalf]:
     model can still be used. The part of `forward` before the cut may use any Python; on the server
     it is run again without values, so that it must not depend on random numbers outside of
     modules.
+
+    What a whole model collects over its layers cannot come from one half: ``past_key_values``,
+    ``output_hidden_states`` and ``output_attentions`` are refused, and a cache in the result has
+    the layers of the server alone. For these, and to generate text, put a cut into the whole
+    model by `attach`.
 
     Parameters
     ----------
@@ -58,7 +70,7 @@ def split(model: nn.Module, *, after: str) -> tuple[DeviceHalf, ServerHalf]:
     ValueError
         If there is no module `after`; the message lists those that are.
     TypeError
-        If `model` is not a module.
+        If `model` is not a module, or a half of one.
 
     Examples
     --------
@@ -72,6 +84,8 @@ def split(model: nn.Module, *, after: str) -> tuple[DeviceHalf, ServerHalf]:
     >>> bool((server_model(device_model(x)) == model(x)).all())
     True
     """
+    if isinstance(model, _Half):
+        raise TypeError("model must be a whole model, got a half: split it once, attach more cuts")
     point = find(model, after)
     plans: dict[tuple[int, ...], Plan] = {}
     return DeviceHalf(model, point, plans), ServerHalf(model, point, plans)
@@ -129,6 +143,7 @@ class DeviceHalf(_Half):
         torch.Tensor or Crossing
             The hidden state, with all else that is used behind the cut.
         """
+        self._check(kwargs)
         run = Run()
         current = DevicePass(run, _way((args, kwargs), self.training), self._needed, self._in_a_row)
         token = device_pass.set(current)
@@ -153,6 +168,16 @@ class DeviceHalf(_Half):
         if self._in_a_row:
             return current.hidden
         return self._crossing(inputs, current, current.hidden)
+
+    def _check(self, kwargs: dict[str, Any]) -> None:
+        """Refuse what would come back incomplete, also where the model's configuration asks for it."""
+        config = getattr(self.__dict__["_pruned"], "config", None)
+        for name, reason in _WHOLE.items():
+            asked = kwargs.get(name)
+            if asked is None and name.startswith("output"):
+                asked = getattr(config, name, False)
+            if asked is not None and asked is not False:
+                raise ValueError(f"{name} is for whole models: {reason}; put the cut in by attach")
 
     def _crossing(self, inputs: Any, current: DevicePass, hidden: Tensor) -> Tensor | Crossing:
         needed, sent = self._needed[current.key], list[Tensor]()

@@ -119,8 +119,11 @@ class Traffic:
 
     def __str__(self) -> str:
         """Tell both directions in a line."""
-        parts = [
-            f"{name} {d.bytes:,} bytes in {d.messages:,} messages ({d.ratio:.1f}x smaller)"
-            for name, d in (("up", self.up), ("down", self.down))
-        ]
-        return f"{', '.join(parts)}, together {self.ratio:.1f}x smaller"
+        parts = [f"up {_told(self.up)}", f"down {_told(self.down)}"]
+        return ", ".join(parts + [f"together {self.ratio:.1f}x smaller"] * (self.bytes > 0))
+
+
+def _told(count: Direction) -> str:
+    messages = "1 message" if count.messages == 1 else f"{count.messages:,} messages"
+    ratio = f" ({count.ratio:.1f}x smaller)" if count.bytes else ""
+    return f"{count.bytes:,} bytes in {messages}{ratio}"

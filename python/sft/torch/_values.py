@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -73,8 +73,7 @@ class Run:
     def follow(self) -> None:
         """Go on behind the cut without computing."""
         self._stack.enter_context(uncompiled())
-        self._stack.enter_context(torch.no_grad())
-        self._stack.enter_context(self.fake)
+        self._stack.enter_context(_shapes_only(self.fake))
 
     def close(self) -> None:
         """End what `follow` began."""
@@ -197,6 +196,18 @@ def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _follow(result, run, sources)
 
 
+@contextmanager
+def _shapes_only(fake: FakeTensorMode) -> Iterator[None]:
+    """Compute on shapes; autocast must not keep parameters that it converts meanwhile."""
+    cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with fake, torch.no_grad():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(cached)
+
+
 def _run(func: Any, args: Any, kwargs: Any) -> Any:
     with torch._C.DisableTorchFunctionSubclass():
         return func(*args, **kwargs)
@@ -211,7 +222,7 @@ def _without_values(run: Run, func: Any, args: Any, kwargs: Any, sources: frozen
         return x.fake if isinstance(x, Ghost) else x
 
     try:
-        with run.fake, torch.no_grad():
+        with _shapes_only(run.fake):
             result = _run(func, *map_leaves(stand_in, (args, kwargs)))
     except DataDependentOutputException:
         if run.behind:
@@ -259,7 +270,7 @@ def _needs_value(name: str, args: tuple[Any, ...]) -> bool:
 
 def not_sent(sources: frozenset[Source]) -> str:
     """Say which values are missing."""
-    names = sorted(" ".join(map(str, source)) for source in sources)
+    names = sorted(" ".join(map(str, source)) for source in sources) or ["a value of the device"]
     return (
         f"the part of the model behind the cut uses {', '.join(names)}, which did not cross: "
         "its forward took another path than on the device"

@@ -1,4 +1,4 @@
-//! The solvers: `sft.allocate_bandwidth`, `sft.allocate_two_pools`, and what `sft._plan` calls.
+//! The solvers: `sft.allocate_bandwidth`, `sft.allocate_two_pools`, and what the package's planning calls.
 
 /// One band: `sft.allocate_bandwidth` and `sft.Solution`.
 mod bandwidth;
@@ -6,7 +6,7 @@ mod bandwidth;
 mod fit;
 /// Systems and settings as JSON.
 mod json;
-/// The joint problem.
+/// The joint problem, for all devices or for each, and the two timescales.
 mod plan;
 /// Two resources: `sft.allocate_two_pools` and `sft.TwoPoolSolution`.
 mod pools;
@@ -15,6 +15,8 @@ mod predict;
 
 pub(crate) use bandwidth::{Solution, allocate_bandwidth};
 pub(crate) use fit::{_accuracy, _beta, _fit};
-pub(crate) use plan::_optimize;
+pub(crate) use plan::{
+    _optimize, _optimize_device_compression, _optimize_device_cuts, _two_timescale,
+};
 pub(crate) use pools::{TwoPoolSolution, allocate_two_pools};
 pub(crate) use predict::{_predict, _system};

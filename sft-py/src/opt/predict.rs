@@ -1,11 +1,27 @@
 use numpy::{PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sft_opt::{Forecast, Payload, Phases, PredictedRound, System};
+use sft_opt::{Allocation, Fading, Forecast, Payload, Phases, PredictedRound, Scheme, System};
 
 use super::json::{read, write};
-use crate::array::frozen;
-use crate::error::detached;
+use crate::array::{frozen, unsigned, vector};
+use crate::config::parse;
+use crate::error::{bad_argument, detached};
+
+/// Whether a scheme has a cut.
+#[derive(Clone, Copy)]
+enum Who {
+    Split,
+    Federated(Scheme),
+}
+
+const SCHEMES: &[(&str, Who)] = &[
+    ("sft", Who::Split),
+    ("sft-raw", Who::Split),
+    ("sl", Who::Split),
+    ("fl-lora", Who::Federated(Scheme::FlLora)),
+    ("fl-full", Who::Federated(Scheme::FlFull)),
+];
 
 /// A field by its name.
 type Field<T> = (&'static str, fn(&T) -> f64);
@@ -28,13 +44,32 @@ const PAYLOADS: [Field<Payload>; 4] = [
 
 /// `sft.predict`: memory as JSON, everything else as arrays of rounds by devices.
 #[pyfunction]
+#[pyo3(signature = (system, scheme, *, cut, beta, rounds, bandwidth, fading_seed))]
+#[expect(clippy::too_many_arguments, reason = "those of `sft.predict`")]
 pub(crate) fn _predict<'py>(
     py: Python<'py>,
     system: &str,
-    forecast: &str,
+    scheme: &str,
+    cut: Option<&Bound<'py, PyAny>>,
+    beta: f64,
+    rounds: &Bound<'py, PyAny>,
+    bandwidth: &Bound<'py, PyAny>,
+    fading_seed: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let system: System = read("system", system)?;
-    let forecast: Forecast = read("forecast", forecast)?;
+    let forecast = Forecast {
+        scheme: match parse("scheme", scheme, SCHEMES)? {
+            Who::Split => Scheme::Split {
+                cut: cut_layer(scheme, cut)?,
+            },
+            Who::Federated(scheme) => scheme,
+        },
+        sequential: scheme == "sl",
+        beta,
+        rounds: unsigned(rounds, "rounds", "1..2**64")?,
+        fading: fading_seed.map(fading).transpose()?,
+        allocation: allocation(bandwidth)?,
+    };
     let prediction = detached(py, || system.predict(&forecast))?;
     let rounds = &prediction.rounds;
     let answer = PyDict::new(py);
@@ -60,6 +95,30 @@ pub(crate) fn _predict<'py>(
     answer.set_item("phases", phases)?;
     answer.set_item("payloads", payloads)?;
     Ok(answer)
+}
+
+fn cut_layer(scheme: &str, cut: Option<&Bound<'_, PyAny>>) -> PyResult<usize> {
+    let missing = || bad_argument(format!("cut must be given for '{scheme}' without a plan"));
+    unsigned(cut.ok_or_else(missing)?, "cut", "1..blocks")
+}
+
+/// Rayleigh draws by a seed.
+pub(super) fn fading(seed: &Bound<'_, PyAny>) -> PyResult<Fading> {
+    unsigned(seed, "fading_seed", "0..2**64").map(Fading::new)
+}
+
+fn allocation(bandwidth: &Bound<'_, PyAny>) -> PyResult<Allocation> {
+    let named = [("optimal", Allocation::Optimal), ("even", Allocation::Even)];
+    let Ok(name) = bandwidth.extract::<String>() else {
+        let given = vector(bandwidth, "bandwidth")?;
+        return Ok(Allocation::Given(given.as_slice()?.to_vec()));
+    };
+    let found = named.into_iter().find(|(known, _)| *known == name);
+    found.map(|(_, allocation)| allocation).ok_or_else(|| {
+        bad_argument(format!(
+            "bandwidth must be 'optimal', 'even' or numbers in Hz, got '{name}'"
+        ))
+    })
 }
 
 /// An array of rounds by devices.

@@ -1,11 +1,15 @@
 use std::path::PathBuf;
 
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use serde_json::{Map, Value};
 use sft_core::{
     Channel, Decay, Error, Lora, Optimizer, Partition, Result, Schedule, Scheme, Settings,
 };
 
 use crate::codec::Codec;
+use crate::error::bad_argument;
 
 /// The arguments of `sft.finetune` but for model and data, each by its name there.
 #[derive(FromPyObject)]
@@ -46,9 +50,35 @@ pub(crate) struct Options {
     pub(super) augment: bool,
     pub(super) adapters: Option<PathBuf>,
     pub(super) out: Option<PathBuf>,
+    pub(super) checkpoint_every: Option<usize>,
+    pub(super) resume: Option<PathBuf>,
+    /// What decides the results, as JSON: a run goes on only from a checkpoint with the same.
+    pub(super) configuration: String,
 }
 
 impl Options {
+    /// The arguments, an error naming the one that cannot be taken.
+    pub(super) fn extract_from(arguments: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let py = arguments.py();
+        arguments.extract().map_err(|error: PyErr| {
+            let text = error.value(py).to_string();
+            let Some((_, name)) = text.rsplit_once("field Options.") else {
+                return error;
+            };
+            let value = arguments.get_item(name).ok().flatten();
+            let value = value.map_or(String::new(), |value| value.to_string());
+            match error.cause(py) {
+                Some(cause) if cause.is_instance_of::<PyOverflowError>(py) => {
+                    bad_argument(format!("{name} is out of its range, got {value}"))
+                }
+                cause => {
+                    let reason = cause.map_or(String::new(), |c| format!(": {}", c.value(py)));
+                    PyTypeError::new_err(format!("{name} is of a wrong type, got {value}{reason}"))
+                }
+            }
+        })
+    }
+
     pub(super) fn settings(&self) -> Result<Settings> {
         let codec = |codec: Option<Codec>| codec.map_or_else(sft_compress::Codec::raw, |c| c.0);
         Ok(Settings {
@@ -74,16 +104,42 @@ impl Options {
         })
     }
 
+    pub(super) fn configuration(&self) -> Result<Map<String, Value>> {
+        let wrong = |error: serde_json::Error| Error::argument("configuration", error.to_string());
+        serde_json::from_str(&self.configuration).map_err(wrong)
+    }
+
+    /// Whether a checkpoint is to be kept after so many rounds.
+    pub(super) fn checkpoint_is_due(&self, rounds: usize) -> Result<bool> {
+        match self.checkpoint_every {
+            Some(0) => Err(Error::argument(
+                "checkpoint_every",
+                "must be at least 1, got 0",
+            )),
+            Some(every) => Ok(rounds.is_multiple_of(every)),
+            None => Ok(false),
+        }
+    }
+
     pub(super) fn partition(&self) -> Result<Partition> {
         parse("partition", &self.partition)
     }
 
-    pub(super) fn channel(&self) -> Channel {
-        Channel {
-            bandwidth_hz: self.bandwidth_hz,
-            snr_db: self.snr_db,
-            rayleigh: self.fading,
+    pub(super) fn channel(&self) -> Result<Channel> {
+        let (bandwidth_hz, snr_db) = (self.bandwidth_hz, self.snr_db);
+        if !(bandwidth_hz > 0.0 && bandwidth_hz.is_finite()) {
+            let reason = format!("must be finite and positive, got {bandwidth_hz}");
+            return Err(Error::argument("bandwidth_hz", reason));
         }
+        if !(-300.0..=300.0).contains(&snr_db) {
+            let reason = format!("must be in -300..=300, got {snr_db}");
+            return Err(Error::argument("snr_db", reason));
+        }
+        Ok(Channel {
+            bandwidth_hz,
+            snr_db,
+            rayleigh: self.fading,
+        })
     }
 
     fn lora(&self) -> Result<Lora> {

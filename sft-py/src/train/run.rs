@@ -1,13 +1,14 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use sft_core::{
     Augment, Data, DataLayout, Error, Examples, Head, Job, ModuleNames, Outcome, Pretrained,
-    Result, RoundRecord, Scheme, Settings, Vit, Wireless, finetune, load_peft, save_merged,
-    save_peft,
+    Result, RoundRecord, Scheme, Settings, Vit, Wireless, finetune, load_checkpoint, load_peft,
+    save_checkpoint, save_merged, save_peft,
 };
 
 use super::data::{Arrays, Source};
@@ -28,9 +29,10 @@ pub(crate) fn _finetune<'py>(
     model: PathBuf,
     train: Source<'py>,
     test: Option<Source<'py>>,
-    options: Options,
+    options: &Bound<'py, PyDict>,
     watch: &Bound<'py, PyAny>,
 ) -> PyResult<Answer> {
+    let options = Options::extract_from(options)?;
     let arrays = Given::extract(train, test)?;
     let bench = detached(py, || Bench::new(&model, arrays, options))?;
     let (batches, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -38,11 +40,15 @@ pub(crate) fn _finetune<'py>(
         batches.fetch_add(1, Ordering::Relaxed);
     };
     let job = bench.job(&count, &stop);
-    let all = detached(py, || job.validate().map(|()| job.batches_after(0)))?;
+    let start = detached(py, || {
+        job.validate()?;
+        bench.start(&job)
+    })?;
+    let all = job.batches_after(start.rounds.len());
     let (sender, mut receiver) = channel();
     let mut failure = None;
     let outcome = std::thread::scope(|scope| {
-        let trainer = scope.spawn(|| bench.train(&job, sender));
+        let trainer = scope.spawn(|| bench.train(&job, start, sender));
         let tell = |records: Vec<RoundRecord>| -> PyResult<()> {
             let rounds = records.iter().map(json).collect::<PyResult<Vec<_>>>()?;
             watch.call1((batches.load(Ordering::Relaxed), all, rounds))?;
@@ -142,13 +148,14 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(model: &std::path::Path, data: Given, options: Options) -> Result<Self> {
+    fn new(model: &Path, data: Given, options: Options) -> Result<Self> {
         // Products of this size lose more to being handed around than they gain from a second
         // thread, and every thread has a device of its own.
         gemm::set_threading_threshold(usize::MAX);
         let settings = options.settings()?;
-        let pretrained = Pretrained::open(model, options.heads)?;
-        let (train, test) = data.load(&pretrained, &options)?;
+        options.checkpoint_is_due(0)?;
+        let pretrained = Pretrained::open(model, options.heads).map_err(of("model"))?;
+        let (train, test) = data.load(&pretrained, &options).map_err(of("data"))?;
         let partition = options.partition()?;
         let partition = partition.split(train.as_ref(), options.devices, settings.seed)?;
         let samples: Vec<usize> = partition.iter().map(Vec::len).collect();
@@ -160,7 +167,7 @@ impl Bench {
                 Some(head) if head.classes() == classes => head.clone(),
                 _ => Head::new(classes, pretrained.config.hidden_size, settings.seed),
             },
-            wireless: Wireless::new(cost, options.channel(), &samples, &settings)?,
+            wireless: Wireless::new(cost, options.channel()?, &samples, &settings)?,
             pretrained,
             train,
             test,
@@ -186,33 +193,73 @@ impl Bench {
         }
     }
 
+    /// The run before its first round, or where a checkpoint left it.
+    fn start(&self, job: &Job<'_>) -> Result<Outcome> {
+        if let Some(folder) = &self.options.resume {
+            let configuration = self.options.configuration()?;
+            return load_checkpoint(&self.checkpoint(folder), &configuration, &self.partition)
+                .map_err(of("resume"));
+        }
+        let start = job.start()?;
+        let Some(folder) = &self.options.adapters else {
+            return Ok(start);
+        };
+        let (lora, adapters) =
+            load_peft(folder, &self.model, Some(&self.head)).map_err(of("adapters"))?;
+        if (lora.rank(), lora.targets()) != (job.settings.lora.rank(), job.settings.lora.targets())
+            || lora.alpha().to_bits() != job.settings.lora.alpha().to_bits()
+        {
+            let reason = format!(
+                "rank, alpha and targets must be those of the adapters: {}, {}, {}",
+                lora.rank(),
+                lora.alpha(),
+                lora.targets()
+            );
+            return Err(of("adapters")(Error::file(folder, reason)));
+        }
+        Ok(Outcome { adapters, ..start })
+    }
+
     fn train(
         &self,
         job: &Job<'_>,
+        start: Outcome,
         sender: std::sync::mpsc::Sender<RoundRecord>,
     ) -> Result<Outcome> {
-        let mut start = job.start()?;
-        if let Some(folder) = &self.options.adapters {
-            let (lora, adapters) = load_peft(folder, &self.model, Some(&self.head))?;
-            if (lora.rank(), lora.targets())
-                != (job.settings.lora.rank(), job.settings.lora.targets())
-                || lora.alpha().to_bits() != job.settings.lora.alpha().to_bits()
-            {
-                let reason = format!(
-                    "rank, alpha and targets must be those of the adapters: {}, {}, {}",
-                    lora.rank(),
-                    lora.alpha(),
-                    lora.targets()
-                );
-                return Err(Error::file(folder, reason));
-            }
-            start.adapters = adapters;
+        if let Some(out) = &self.options.out {
+            std::fs::create_dir_all(out).map_err(|error| of("out")(Error::file(out, error)))?;
         }
-        finetune(job, start, &mut |run| {
+        let outcome = finetune(job, start, &mut |run| {
             // Nobody listens any more once the run was given up.
             run.rounds.last().map(|record| sender.send(record.clone()));
+            let last = self.options.checkpoint_every.is_some() && job.is_finished(run);
+            if last || self.options.checkpoint_is_due(run.rounds.len())? {
+                self.save(run)?;
+            }
             Ok(())
-        })
+        })?;
+        if !job.is_finished(&outcome) && !outcome.rounds.is_empty() {
+            self.save(&outcome)?;
+        }
+        Ok(outcome)
+    }
+
+    /// Keeps a checkpoint, where a folder is given.
+    fn save(&self, run: &Outcome) -> Result<()> {
+        let Some(out) = &self.options.out else {
+            return Ok(());
+        };
+        let configuration = self.options.configuration()?;
+        save_checkpoint(&self.checkpoint(out), &configuration, &self.partition, run)
+            .map_err(of("out"))
+    }
+
+    /// The file of a checkpoint, named as `vit_finetune` does.
+    fn checkpoint(&self, folder: &Path) -> PathBuf {
+        folder.join(format!(
+            "checkpoint-{}.safetensors",
+            self.settings.scheme.name()
+        ))
     }
 
     /// Writes what was tuned, where a folder is given and a round was finished.
@@ -227,10 +274,12 @@ impl Bench {
         };
         let (lora, adapters) = (self.settings.lora, &outcome.adapters);
         if self.settings.scheme == Scheme::FlFull {
-            save_merged(&out.join("merged"), &self.pretrained, None, adapters)?;
+            save_merged(&out.join("merged"), &self.pretrained, None, adapters)
+                .map_err(of("out"))?;
         } else {
             let names = ModuleNames::default();
-            save_peft(&out.join("adapters"), &self.model, lora, adapters, names)?;
+            save_peft(&out.join("adapters"), &self.model, lora, adapters, names)
+                .map_err(of("out"))?;
         }
         Ok(outcome)
     }
@@ -240,5 +289,16 @@ impl Bench {
         let deepest = self.options.device_cuts.iter().flatten().copied().max();
         let cut = deepest.unwrap_or(self.settings.cut);
         self.wireless.device_memory_bytes(&self.settings, cut)
+    }
+}
+
+/// Names the argument that a file was given by.
+fn of(argument: &str) -> impl Fn(Error) -> Error + '_ {
+    move |error| match error {
+        Error::File { path, reason } => Error::File {
+            path: format!("{argument} {path}"),
+            reason,
+        },
+        other => other,
     }
 }

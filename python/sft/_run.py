@@ -1,0 +1,261 @@
+"""What a fine-tuning run did, round by round."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sft._tables import Table, html, text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What a round did; every number is the round's own.
+
+    Attributes
+    ----------
+    round : int
+        From 1.
+    devices : tuple of int
+        The devices that took part, from 0.
+    accuracy : float
+        Test accuracy of the aggregated model without compression, a fraction.
+    loss : float
+        Mean training loss.
+    bytes_up, bytes_down : int
+        Activations with labels, and gradients, of all devices.
+    adapter_bytes_up, adapter_bytes_down : int
+        Adapters and head of all devices.
+    delay_s : float
+        Modelled delay in seconds.
+    wall_s : float
+        Time that the simulation took in seconds.
+
+    Examples
+    --------
+    >>> import sft
+    >>> sft.Round(
+    ...     round=1,
+    ...     accuracy=0.5,
+    ...     loss=1.25,
+    ...     bytes_up=1000,
+    ...     bytes_down=200,
+    ...     adapter_bytes_up=30,
+    ...     adapter_bytes_down=40,
+    ...     delay_s=1.5,
+    ...     wall_s=0.1,
+    ... ).bytes
+    1270
+
+    """
+
+    __module__ = "sft"
+
+    round: int
+    devices: tuple[int, ...] = ()
+    accuracy: float
+    loss: float
+    bytes_up: int
+    bytes_down: int
+    adapter_bytes_up: int
+    adapter_bytes_down: int
+    delay_s: float
+    wall_s: float
+
+    @property
+    def bytes(self) -> int:
+        """Everything that crossed a link."""
+        return self.bytes_up + self.bytes_down + self.adapter_bytes_up + self.adapter_bytes_down
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A fine-tuning run; what `finetune` returns.
+
+    Attributes
+    ----------
+    scheme : str
+        How devices and server shared the work.
+    rounds : tuple of Round
+        The finished rounds.
+    device_memory_bytes : float
+        Modelled memory of the device that holds the most blocks.
+    settings : dict
+        The arguments of the run.
+
+    Examples
+    --------
+    >>> import dataclasses
+    >>> import sft
+    >>> traffic = {"bytes_up": 1000, "bytes_down": 200}
+    >>> adapters = {"adapter_bytes_up": 30, "adapter_bytes_down": 40}
+    >>> one = sft.Round(
+    ...     round=1, accuracy=0.5, loss=1.25, delay_s=1.5, wall_s=0.1, **traffic, **adapters
+    ... )
+    >>> two = dataclasses.replace(one, round=2, accuracy=0.75)
+    >>> run = sft.Run(scheme="sft", rounds=(one, two), device_memory_bytes=0.0)
+    >>> run.accuracy, run.bytes.cumsum()
+    (array([0.5 , 0.75]), array([1270, 2540]))
+
+    """
+
+    __module__ = "sft"
+
+    scheme: str
+    rounds: tuple[Round, ...]
+    device_memory_bytes: float
+    settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def accuracy(self) -> npt.NDArray[np.float64]:
+        """Test accuracy after every round, [rounds]."""
+        return np.array([r.accuracy for r in self.rounds])
+
+    @property
+    def delay_s(self) -> npt.NDArray[np.float64]:
+        """Modelled delay of every round in seconds, [rounds]."""
+        return np.array([r.delay_s for r in self.rounds])
+
+    @property
+    def bytes(self) -> npt.NDArray[np.int64]:
+        """Bytes that crossed all links in every round, [rounds]."""
+        return np.array([r.bytes for r in self.rounds], np.int64)
+
+    def summary(self) -> str:
+        """Return the rounds as a table of text.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> import sft
+        >>> sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0).summary()
+        'round  accuracy  loss  cut MB up  cut MB down  adapter MB  delay, s'
+
+        """
+        return text(self._table())
+
+    def _table(self) -> Table:
+        rows = [["round", "accuracy", "loss", "cut MB up", "cut MB down", "adapter MB", "delay, s"]]
+        for r in self.rounds:
+            adapters = r.adapter_bytes_up + r.adapter_bytes_down
+            cells = [f"{n / 1e6:.3f}" for n in (r.bytes_up, r.bytes_down, adapters)]
+            rows.append([f"{r.round}", f"{r.accuracy:.1%}", f"{r.loss:.4f}", *cells])
+            rows[-1].append(f"{r.delay_s:.3f}")
+        return rows
+
+    def _repr_html_(self) -> str:
+        return html(self._table())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the run as JSON, as the command-line trainer does.
+
+        Parameters
+        ----------
+        path : path
+            The file, such as ``run.json``.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import sft, tempfile, pathlib
+        >>> run = sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run.save(pathlib.Path(folder, "run.json"))
+        ...     sft.Run.load(pathlib.Path(folder, "run.json")) == (run,)
+        True
+
+        """
+        scheme = {
+            "name": self.scheme,
+            "device_memory_bytes": self.device_memory_bytes,
+            "rounds": [asdict(r) for r in self.rounds],
+        }
+        content = {"settings": self.settings, "schemes": [scheme]}
+        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "tuple[Run, ...]":
+        """Read the runs of a file that `save` or the command-line trainer wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        tuple of Run
+            One for every scheme.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is not the file of a run.
+
+        Examples
+        --------
+        >>> import sft
+        >>> sft.Run.load("no.json")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: [Errno 2] No such file or directory: 'no.json'
+
+        """
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        try:
+            return tuple(
+                cls(
+                    scheme=scheme["name"],
+                    rounds=tuple(round_of(r) for r in scheme["rounds"]),
+                    device_memory_bytes=scheme["device_memory_bytes"],
+                    settings=content["settings"],
+                )
+                for scheme in content["schemes"]
+            )
+        except (KeyError, TypeError) as error:
+            msg = f"{path} is not the file of a run: {error}"
+            raise ValueError(msg) from error
+
+
+def round_of(record: Mapping[str, Any]) -> Round:
+    return Round(**{**record, "devices": tuple(record.get("devices", ()))})
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during `finetune`, with what was finished until then.
+
+    Attributes
+    ----------
+    run : Run
+        The finished rounds.
+
+    Examples
+    --------
+    >>> import sft
+    >>> try:
+    ...     raise sft.Interrupted(sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0))
+    ... except sft.Interrupted as interrupted:
+    ...     print(interrupted, "by", interrupted.run.scheme)
+    0 rounds finished by sft
+
+    """
+
+    __module__ = "sft"
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(f"{len(run.rounds)} rounds finished")
+        self.run = run
