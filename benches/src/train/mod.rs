@@ -2,13 +2,17 @@
 //!
 //! The program starts itself once for each side, so that a peak of memory is one side's own.
 
-/// What a device's half takes, by an allocator that counts.
+/// The device's half alone.
 mod device;
 /// Many devices with one server.
 mod fleet;
+/// Memory of the device's half beside the cost model.
+mod memory;
 /// A side of the comparison in a process of its own.
 mod peer;
-/// The whole split step beside PyTorch.
+/// The split step beside PyTorch.
+mod pytorch;
+/// The split step, our side.
 mod step;
 
 use std::path::PathBuf;
@@ -140,10 +144,10 @@ fn compare(plan: &Plan) -> Outcome<()> {
     println!("{}.", processor());
     println!("{}, {}.", compiler(), versions(&crates));
     if let Some(python) = &plan.python {
-        println!("{}.", step::python_versions(python)?);
+        println!("{}.", pytorch::versions(python)?);
     }
-    step::compare(plan)?;
-    device::compare(plan)?;
+    pytorch::compare(plan)?;
+    memory::compare(plan)?;
     fleet::compare(plan)
 }
 
