@@ -24,7 +24,7 @@ export NO_COLOR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 
-.PHONY: help test check bench cut-bench codec-peers docs wheel clean $(STEPS)
+.PHONY: help test check bench cut-bench codec-peers train-peers docs wheel clean $(STEPS)
 .NOTPARALLEL:
 
 help: ## show this list
@@ -117,7 +117,7 @@ stubs: $(VENV)/.ready
 	$(BIN)/python -m mypy.stubtest sft._sft
 
 types: $(VENV)/.models
-	$(BIN)/python -m mypy python/sft python/tests examples/*.py benches/cut.py
+	$(BIN)/python -m mypy python/sft python/tests examples/*.py benches/cut.py benches/train_peers.py
 
 bench: ## measure: run all benchmarks
 	cargo bench --locked -p sft-benches
@@ -137,6 +137,14 @@ codec-peers: $(PEERS_PYTHON) ## measure the codec beside its peers on TENSORS="F
 	SFT_PEERS_PYTHON=$(abspath $(PEERS_PYTHON)) RAYON_NUM_THREADS=1 \
 		cargo bench --locked -p sft-benches --bench codec_peers -- $(abspath $(TENSORS)) > $(CODEC_PEERS).new
 	mv $(CODEC_PEERS).new $(CODEC_PEERS)
+
+TRAIN_PEERS := benches/results/train-$(shell date +%F).md
+REPEATS ?= 7
+
+train-peers: $(VENV)/.models ## measure training beside PyTorch, into benches/results; half an hour of a quiet machine
+	SFT_PEERS_PYTHON=$(abspath $(BIN)/python) cargo bench --locked -p sft-benches --bench train_peers \
+		-- --repeats $(REPEATS) > $(TRAIN_PEERS).new
+	mv $(TRAIN_PEERS).new $(TRAIN_PEERS)
 
 docs: rust-docs ## build the documentation of the crates in target/doc
 

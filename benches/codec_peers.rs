@@ -8,7 +8,6 @@
 //! `codec_peers.py` is run on the same files. Prints one Markdown table a tensor. Without files,
 //! a small synthetic tensor is taken.
 
-use std::error::Error;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -19,11 +18,11 @@ use constriction::stream::stack::DefaultAnsCoder;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 use ndarray_npy::{read_npy, write_npy};
+use sft_benches::Outcome;
+use sft_benches::machine::{processor, versions};
 use sft_compress::{
     Code, Codec, Config, Decoder, Encoder, Quantize, Sparsify, Tensor, TensorView, measure,
 };
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
 
 const KEEP: f64 = 0.2;
 const LEVELS: u16 = 8;
@@ -57,12 +56,6 @@ fn main() -> Outcome<()> {
 
 /// What the results depend on.
 fn header() {
-    let lock = include_str!("../Cargo.lock");
-    let version = |name: &str| {
-        let start = format!("name = \"{name}\"\nversion = \"");
-        let rest = lock.split_once(&start).map_or("?\"", |(_, rest)| rest);
-        format!("{name} {}", rest.split('"').next().unwrap_or("?"))
-    };
     let names = [
         "sft-compress",
         "zstd",
@@ -72,23 +65,11 @@ fn header() {
         "half",
     ];
     println!("# Codecs and their peers\n");
-    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name\t: "));
-    let widest = ["avx512f", "avx2"]
-        .into_iter()
-        .find(|flag| cpu.contains(flag));
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     println!(
         "`make codec-peers`: keep {KEEP}, {LEVELS} levels, one thread, GB/s of f32, median times."
     );
-    println!(
-        "{} with {}, {threads} shared cores.",
-        model.unwrap_or("unknown processor"),
-        widest.unwrap_or("no vector instructions known of")
-    );
-    println!("{}.\n", names.map(version).join(", "));
+    println!("{}.", processor());
+    println!("{}.\n", versions(&names));
     println!("*Ahead in* tells where a peer beats the `sft` row of highest ratio among those with");
     println!("no more error than the peer.");
 }

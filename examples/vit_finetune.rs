@@ -12,6 +12,7 @@ use sft_core::{
 use sft_examples::auto;
 use sft_examples::flags::{Flags, message};
 use sft_examples::input;
+use sft_examples::memory::peak_resident_bytes;
 use sft_examples::one_thread_per_product;
 use sft_examples::report::{Run, SchemeRun, table, title, write};
 
@@ -252,7 +253,11 @@ impl Bench {
             }
         }
         let settings = serde_json::to_value(flags).map_err(|e| Error::file(flags.out(), e))?;
-        let run = Run { settings, schemes };
+        let run = Run {
+            settings,
+            peak_resident_bytes: peak_resident_bytes(),
+            schemes,
+        };
         if !run.schemes.is_empty() {
             write(flags.out(), &run)?;
             println!("{}", table(&run, flags.target_accuracy));

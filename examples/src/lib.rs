@@ -10,6 +10,8 @@ pub mod flags;
 pub mod input;
 /// Instances of P1 and P2 in a file.
 pub mod instances;
+/// What this process has taken of the machine's memory.
+pub mod memory;
 /// Curves as SVG.
 pub mod plot;
 /// Table, `run.json` and pictures.

@@ -24,6 +24,9 @@ pub struct SchemeRun {
 pub struct Run {
     /// The flags that decide the result.
     pub settings: serde_json::Value,
+    /// The most memory that was resident at once, bytes: all simulated devices, the server and
+    /// evaluation; where the system tells.
+    pub peak_resident_bytes: Option<u64>,
     /// The schemes in the order they ran.
     pub schemes: Vec<SchemeRun>,
 }
@@ -53,7 +56,8 @@ impl SchemeRun {
     }
 }
 
-/// The schemes side by side; with a target, rounds and delay are those to reach it.
+/// The schemes side by side, and the memory of the run; with a target, rounds and delay are those
+/// to reach it.
 pub fn table(run: &Run, target: Option<f64>) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
@@ -97,7 +101,11 @@ pub fn table(run: &Run, target: Option<f64>) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table.to_string()
+    let peak = run.peak_resident_bytes.map_or_else(String::new, |bytes| {
+        let peak = bytes as f64 / 1e6;
+        format!("\npeak memory of this process, all devices and the server: {peak:.1} MB")
+    });
+    format!("{table}{peak}")
 }
 
 /// Writes `run.json` and the two pictures into `out`.

@@ -183,7 +183,7 @@ impl LoraPair<'_> {
         x: &[f32],
         first: usize,
         dy: Mat<'_>,
-        grad: LoraPairGrad<'_>,
+        LoraPairGrad { a: da, b: db }: LoraPairGrad<'_>,
         dx: Option<&mut [f32]>,
         scratch: &mut LinearScratch,
     ) {
@@ -204,19 +204,13 @@ impl LoraPair<'_> {
             None => x,
         };
         let u = self.low_rank(x, &mut scratch.u);
-        matmul(
-            MatMut::new(grad.b, outputs, rank),
-            dy.t(),
-            u,
-            0.0,
-            self.scale,
-        );
+        matmul(MatMut::new(db, outputs, rank), dy.t(), u, 0.0, self.scale);
         let du = slice(&mut scratch.du, rows * rank);
         let b = Mat::new(self.b, outputs, rank);
         matmul(MatMut::new(du, rows, rank), dy, b, 0.0, self.scale);
         let du = Mat::new(du, rows, rank);
         let x = Mat::new(x, rows, inputs);
-        matmul(MatMut::new(grad.a, rank, inputs), du.t(), x, 0.0, 1.0);
+        matmul(MatMut::new(da, rank, inputs), du.t(), x, 0.0, 1.0);
         if let (Some(mask), Some(dx)) = (mask, dx) {
             let low = slice(&mut scratch.low, dx.len());
             let a = Mat::new(self.a, rank, inputs);

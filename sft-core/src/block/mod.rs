@@ -82,12 +82,12 @@ struct AdaptedBlock<'a> {
 }
 
 impl<'a> AdaptedBlock<'a> {
-    fn new(block: &'a BlockWeights, tokens: usize, pairs: [LoraPair<'a>; 6]) -> Self {
-        let [q, k, v, o, up, down] = pairs;
+    fn new(block: &'a BlockWeights, tokens: usize, pairs: &[LoraPair<'a>; 6]) -> Self {
+        let [q, k, v, o, up, down] = *pairs;
         Self {
             block,
             tokens,
-            ranks: pairs.map(|pair| pair.rank),
+            ranks: pairs.each_ref().map(|pair| pair.rank),
             qkv: Adapted::new(&block.qkv, [q, k, v]),
             out: Adapted::new(&block.out, [o]),
             fc1: Adapted::new(&block.fc1, [up]),

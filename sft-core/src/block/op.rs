@@ -72,7 +72,7 @@ impl BlockOp {
                 dropout,
             }
         });
-        AdaptedBlock::new(&self.weights, tokens, pairs)
+        AdaptedBlock::new(&self.weights, tokens, &pairs)
     }
 
     /// The tokens of a sample, once the shapes of both arguments are right.

@@ -1,1 +1,0 @@
-//! Benchmarks of the sft crates, as criterion targets beside this file.

@@ -1,0 +1,71 @@
+//! Our side: the whole split step, device and server half without a codec.
+
+use candle_core::{Device, Tensor};
+use sft_core::{DeviceHalf, Optimizer, ServerHalf, Step, Vit};
+
+use super::peer::answer;
+use crate::Outcome;
+use crate::shapes::Shape;
+
+/// The optimizer of every side.
+pub(super) const MOMENTUM: f64 = 0.9;
+/// The learning rate of every side, and no dropout.
+pub(super) const STEP: Step = Step {
+    learning_rate: 1e-3,
+    dropout_seed: 0,
+};
+
+/// Both halves of a model, with a mini-batch.
+pub struct Halves<'m> {
+    device: DeviceHalf<'m>,
+    server: ServerHalf<'m>,
+    images: Tensor,
+    labels: Vec<u32>,
+}
+
+impl<'m> Halves<'m> {
+    /// The halves of a shape's model, before the first step.
+    ///
+    /// # Errors
+    /// A model of another shape.
+    pub fn new(shape: &Shape, model: &'m Vit) -> Outcome<Self> {
+        let (lora, sgd) = (shape.lora()?, Optimizer::sgd(MOMENTUM));
+        let start = shape.adapters();
+        let (low, high) = start.blocks.split_at(shape.cut);
+        Ok(Self {
+            device: DeviceHalf::new(model, lora, &start.patch, low, sgd)?,
+            server: ServerHalf::new(model, lora, high, &start.head, sgd)?,
+            images: shape.images()?,
+            labels: shape.labels(),
+        })
+    }
+
+    /// Forward on the device, everything on the server, backward on the device; returns the loss.
+    ///
+    /// # Errors
+    /// A tensor operation failed.
+    pub fn step(&mut self) -> Outcome<f32> {
+        let activation = self.device.forward(&self.images, STEP)?;
+        let received = activation.detach();
+        let step = self.server.step(&received, &self.labels, STEP)?;
+        self.device.backward(&activation, &step.gradient, STEP)?;
+        Ok(step.loss)
+    }
+}
+
+/// Our side.
+pub(super) fn serve(shape: &Shape) -> Outcome<()> {
+    let model = shape.model()?;
+    let mut halves = Halves::new(shape, &model)?;
+    answer(|| halves.step())
+}
+
+/// The peak: a square product, which candle hands to the `gemm` crate.
+pub(super) fn serve_product(side: usize) -> Outcome<()> {
+    let matrix = || Tensor::randn(0f32, 1.0, (side, side), &Device::Cpu);
+    let (a, b) = (matrix()?, matrix()?);
+    answer(|| {
+        a.matmul(&b)?;
+        Ok(0.0)
+    })
+}
