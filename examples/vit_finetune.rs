@@ -114,7 +114,7 @@ impl Bench {
     fn load(flags: &Flags) -> Result<Self> {
         let pretrained = input::model(flags.model.as_deref(), flags.heads)?;
         let (train, test) = input::data(&flags.data, &pretrained, flags.augment)?;
-        let model = input::on_backend(&pretrained, flags.backend)?;
+        let model = input::on_backend(&pretrained, flags.backend, flags.gradient_checkpointing)?;
         let partition = flags
             .partition
             .split(train.as_ref(), flags.devices, flags.seed)?;

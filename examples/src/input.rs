@@ -28,10 +28,21 @@ pub fn model(path: Option<&Path>, heads: Option<usize>) -> Result<Pretrained> {
 /// The model where it runs: in the block engine on a processor, in candle's operations elsewhere.
 ///
 /// # Errors
-/// A backend that this build or this machine does not have.
-pub fn on_backend(model: &Pretrained, backend: Backend) -> Result<Box<dyn Model>> {
+/// A backend that this build or this machine does not have, or that has no checkpointing.
+pub fn on_backend(
+    model: &Pretrained,
+    backend: Backend,
+    gradient_checkpointing: bool,
+) -> Result<Box<dyn Model>> {
     let device = match backend {
-        Backend::Cpu => return Ok(Box::new(Vit::new(&model.config, &model.weights)?)),
+        Backend::Cpu => {
+            let vit = Vit::new(&model.config, &model.weights)?;
+            return Ok(Box::new(vit.with_checkpointing(gradient_checkpointing)));
+        }
+        _ if gradient_checkpointing => {
+            let reason = "needs --backend cpu: only the block engine has it";
+            return Err(Error::argument("gradient_checkpointing", reason));
+        }
         Backend::Cuda => Device::new_cuda(0),
         Backend::Metal => Device::new_metal(0),
     };

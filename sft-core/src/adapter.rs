@@ -114,6 +114,11 @@ impl Lora {
         Self { mask_seed, ..self }
     }
 
+    /// Whether dropout is switched on.
+    pub(crate) fn is_masked(self) -> bool {
+        self.mask_seed.is_some()
+    }
+
     /// The mask on the input of a target's adapter.
     pub(crate) fn mask(self, target: usize) -> Option<Dropout> {
         self.mask_seed.map(|seed| Dropout {

@@ -41,7 +41,9 @@ pub trait Model: Send + Sync {
     /// An input whose shape is not the model's, or an adapter of the wrong length.
     fn embed(&self, input: &Tensor, adapter: Option<(&Tensor, Lora)>) -> Result<Tensor>;
 
-    /// The hidden state after block `index`, adapted by one block's flat vector.
+    /// The hidden state after block `index`, adapted by one block's flat vector: `[B, S, D]`, after
+    /// the last block possibly only the first tokens of each sample, where [`Self::features`] needs
+    /// no more.
     ///
     /// Differentiable in `hidden` and `adapter`.
     ///

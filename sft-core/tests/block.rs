@@ -16,7 +16,7 @@ fn cases() -> Vec<Case> {
     let case = |width, heads, mlp, image, batch, rank, qkv_bias| Case {
         config: VitConfig {
             hidden_size: width,
-            num_hidden_layers: 1,
+            num_hidden_layers: 2,
             num_attention_heads: heads,
             intermediate_size: mlp,
             image_size: image,
@@ -34,12 +34,15 @@ fn cases() -> Vec<Case> {
         case(16, 16, 7, 2, 3, 2, false),
         case(64, 4, 256, 4, 16, 8, true),
         case(96, 2, 100, 7, 1, 16, true),
+        // 37 samples of 26 tokens are more than one piece, and the last piece is shorter.
+        case(8, 2, 12, 5, 37, 3, true),
     ]
 }
 
-/// Output and gradients of `sum(output * direction)`.
+/// Output and gradients of `sum(output * direction)`, of as many tokens as `direction` has.
 fn run(
     model: &dyn Model,
+    index: usize,
     hidden: &Tensor,
     adapter: &Tensor,
     direction: &Tensor,
@@ -49,7 +52,8 @@ fn run(
         Var::from_tensor(hidden).unwrap(),
         Var::from_tensor(adapter).unwrap(),
     );
-    let output = model.block(0, &hidden, &adapter, lora).unwrap();
+    let output = model.block(index, &hidden, &adapter, lora).unwrap();
+    let output = output.narrow(1, 0, direction.dim(1).unwrap()).unwrap();
     let grads = (&output * direction)
         .unwrap()
         .sum_all()
@@ -89,16 +93,53 @@ fn engine_equals_candle_in_output_and_gradients() {
         let shape = [batch, config.tokens(), config.hidden_size];
         let hidden = random(&shape, 1.0, 1);
         let adapter = random(&[lora.parameters(engine.linears())], 0.2, 2);
-        let direction = random(&shape, 1.0, 3);
-        let got = run(&engine, &hidden, &adapter, &direction, lora);
-        let want = run(&plain, &hidden, &adapter, &direction, lora);
-        for (name, tolerance, got, want) in [
-            ("output", 1e-5, &got[0], &want[0]),
-            ("input gradient", 1e-4, &got[1], &want[1]),
-            ("adapter gradient", 1e-4, &got[2], &want[2]),
-        ] {
-            let error = difference(got, want);
-            assert!(error < tolerance, "case {i}, {name}: {error:e}");
+        // Of the last block only the class token is wanted.
+        for (index, tokens) in [(0, config.tokens()), (1, 1)] {
+            let direction = random(&[batch, tokens, config.hidden_size], 1.0, 3);
+            let got = run(&engine, index, &hidden, &adapter, &direction, lora);
+            let want = run(&plain, index, &hidden, &adapter, &direction, lora);
+            for (name, tolerance, got, want) in [
+                ("output", 1e-5, &got[0], &want[0]),
+                ("input gradient", 1e-4, &got[1], &want[1]),
+                ("adapter gradient", 1e-4, &got[2], &want[2]),
+            ] {
+                let error = difference(got, want);
+                assert!(
+                    error < tolerance,
+                    "case {i}, block {index}, {name}: {error:e}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn checkpointing_and_threads_change_no_bit() {
+    for Case {
+        config,
+        batch,
+        rank,
+    } in cases()
+    {
+        let lora = Lora::new(rank, 2.0 * rank as f64).unwrap();
+        let engine = Vit::new(&config, &weights(&config, 7)).unwrap();
+        let hidden = random(&[batch, config.tokens(), config.hidden_size], 1.0, 1);
+        let adapter = random(&[lora.parameters(engine.linears())], 0.2, 2);
+        let again = engine.clone().with_checkpointing(true);
+        for index in 0..2 {
+            let direction = random(&[batch, 1, config.hidden_size], 1.0, 3);
+            let bits = |model: &Vit, threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                let pool = pool.build().unwrap();
+                pool.install(|| run(model, index, &hidden, &adapter, &direction, lora))
+                    .map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+            };
+            let want = bits(&engine, 1);
+            assert!(bits(&engine, 3) == want, "threads changed a bit");
+            assert!(bits(&again, 2) == want, "checkpointing changed a bit");
+            let untracked = engine.block(index, &hidden, &adapter, lora).unwrap();
+            let untracked = untracked.narrow(1, 0, 1).unwrap().flatten_all().unwrap();
+            assert!(untracked.to_vec1::<f32>().unwrap() == want[0]);
         }
     }
 }

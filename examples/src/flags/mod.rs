@@ -169,6 +169,11 @@ pub struct Flags {
     /// Where the model runs; other than cpu needs a build with the feature of that name.
     #[arg(long, value_enum, default_value_t = Backend::Cpu)]
     pub backend: Backend,
+    /// Keep only each block's input for its backward pass and compute the rest again there: less
+    /// memory for more time; changes no result.
+    #[arg(long)]
+    #[serde(skip)]
+    pub gradient_checkpointing: bool,
     /// Keep a checkpoint of each scheme after every so many rounds, and after the last.
     #[arg(long, value_name = "ROUNDS")]
     #[serde(skip)]

@@ -22,9 +22,10 @@ impl AdaptedBlock<'_> {
         let mut dx = input_gradient.then(|| vec![0.0; x.len()]);
         let dxs: Vec<_> = match &mut dx {
             Some(dx) => dx.chunks_mut(len).map(Some).collect(),
-            None => dy.chunks(len).map(|_| None).collect(),
+            None => x.chunks(len).map(|_| None).collect(),
         };
-        let parts = self.pieces(x).zip(dy.par_chunks(len)).zip(dxs).enumerate();
+        let dys = dy.par_chunks(self.wanted_len(len));
+        let parts = self.pieces(x).zip(dys).zip(dxs).enumerate();
         let parts = parts.map(|(i, ((piece, dy), dx))| {
             let mut grad = vec![0.0; self.parameters()];
             with_scratch(|scratch| {
@@ -70,14 +71,14 @@ impl AdaptedBlock<'_> {
 
         let Norm { gain, eps, .. } = &block.norm2;
         let normed = block.norm2.apply(&saved.middle, &mut scratch.normed);
-        let dnormed = slice(&mut scratch.dnormed, x.len());
+        let dnormed = slice(&mut scratch.dnormed, dy.len());
         self.fc1
             .backward(normed, first, dmlp, [gup], Some(dnormed), linear);
-        let dmiddle = slice(&mut scratch.dmiddle, x.len());
+        let dmiddle = slice(&mut scratch.dmiddle, dy.len());
         dmiddle.copy_from_slice(dy);
         layer_norm_backward(&saved.middle, gain, *eps, dnormed, dmiddle);
 
-        let dcontext = slice(&mut scratch.dcontext, x.len());
+        let dcontext = slice(&mut scratch.dcontext, dy.len());
         self.out
             .backward(&saved.context, first, dmiddle, [go], Some(dcontext), linear);
         let dqkv = slice(&mut scratch.dqkv, saved.qkv.len());
@@ -92,9 +93,21 @@ impl AdaptedBlock<'_> {
             self.qkv.backward(normed, first, dqkv, grads, None, linear);
             return;
         };
+        let dnormed = slice(&mut scratch.dnormed, x.len());
         self.qkv
             .backward(normed, first, dqkv, grads, Some(dnormed), linear);
-        dx.copy_from_slice(dmiddle);
+        self.pass_residual(dmiddle, dx);
         layer_norm_backward(x, gain, *eps, dnormed, dx);
+    }
+
+    /// Writes the gradient that the residual stream carries past the attention.
+    fn pass_residual(&self, dmiddle: &[f32], dx: &mut [f32]) {
+        let (width, tokens) = (self.block.width(), self.tokens);
+        let samples = dx.chunks_exact_mut(tokens.all * width);
+        for (dx, dmiddle) in samples.zip(dmiddle.chunks_exact(tokens.wanted * width)) {
+            let (wanted, others) = dx.split_at_mut(dmiddle.len());
+            wanted.copy_from_slice(dmiddle);
+            others.fill(0.0);
+        }
     }
 }

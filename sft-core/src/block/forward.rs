@@ -2,25 +2,29 @@
 
 use rayon::prelude::*;
 
-use super::scratch::{Scratch, slice, with_scratch};
+use super::scratch::{Scratch, sized, slice, with_scratch};
 use super::{AdaptedBlock, Piece, Saved};
 use crate::kernels::gelu;
 
 impl AdaptedBlock<'_> {
-    /// The block's output for `x` `[T, D]`, and what backward needs where it is to be kept.
+    /// The block's output `[W, D]` for `x` `[T, D]`, and what backward needs where it is to be kept.
     pub(super) fn forward(&self, x: &[f32], keep: bool) -> (Vec<f32>, Option<Vec<Saved>>) {
-        let mut y = vec![0.0; x.len()];
-        let outputs = y.par_chunks_mut(self.piece_len());
+        let mut y = vec![0.0; self.wanted_len(x.len())];
+        let outputs = y.par_chunks_mut(self.wanted_len(self.piece_len()));
         let saved = self.pieces(x).zip(outputs).map(|(piece, y)| {
             with_scratch(|scratch| {
-                let mut saved = Saved::default();
+                let mut saved = std::mem::take(&mut scratch.saved);
                 self.forward_piece(piece, &mut saved, scratch);
                 self.output(piece, &saved, y, scratch);
-                keep.then_some(saved)
+                if keep {
+                    return saved;
+                }
+                scratch.saved = saved;
+                Saved::default()
             })
         });
         let saved = saved.collect();
-        (y, saved)
+        (y, keep.then_some(saved))
     }
 
     /// Computes what is kept of a piece.
@@ -32,17 +36,19 @@ impl AdaptedBlock<'_> {
     ) {
         let Self { block, .. } = self;
         let normed = block.norm1.apply(x, &mut scratch.normed);
-        let qkv = slice(&mut saved.qkv, 3 * x.len());
+        let qkv = sized(&mut saved.qkv, 3 * x.len());
         self.qkv.forward(normed, first, None, qkv);
-        let context = slice(&mut saved.context, x.len());
+        let wanted = self.wanted_len(x.len());
+        let context = sized(&mut saved.context, wanted);
         let attention = self.attention(x.len());
         attention.forward(qkv, context, &mut scratch.probabilities);
-        let middle = slice(&mut saved.middle, x.len());
-        self.out.forward(context, first, Some(x), middle);
+        let middle = sized(&mut saved.middle, wanted);
+        let residual = self.wanted(x, &mut scratch.residual);
+        self.out.forward(context, first, Some(residual), middle);
         let normed = block.norm2.apply(middle, &mut scratch.normed);
-        let mlp = slice(
+        let mlp = sized(
             &mut saved.mlp,
-            x.len() / block.width() * block.fc1.bias.len(),
+            wanted / block.width() * block.fc1.bias.len(),
         );
         self.fc1.forward(normed, first, None, mlp);
     }

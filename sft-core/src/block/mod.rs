@@ -70,10 +70,18 @@ impl BlockWeights {
     }
 }
 
-/// A block with its adapters, ready for samples of `tokens` rows.
+/// The rows of a sample.
+#[derive(Clone, Copy, Debug)]
+struct Tokens {
+    all: usize,
+    /// The first ones, whose hidden state after the block is wanted.
+    wanted: usize,
+}
+
+/// A block with its adapters, ready for samples of some tokens.
 struct AdaptedBlock<'a> {
     block: &'a BlockWeights,
-    tokens: usize,
+    tokens: Tokens,
     ranks: [usize; 6],
     qkv: Adapted<'a, 3>,
     out: Adapted<'a, 1>,
@@ -82,7 +90,7 @@ struct AdaptedBlock<'a> {
 }
 
 impl<'a> AdaptedBlock<'a> {
-    fn new(block: &'a BlockWeights, tokens: usize, pairs: &[LoraPair<'a>; 6]) -> Self {
+    fn new(block: &'a BlockWeights, tokens: Tokens, pairs: &[LoraPair<'a>; 6]) -> Self {
         let [q, k, v, o, up, down] = *pairs;
         Self {
             block,
@@ -117,8 +125,9 @@ impl<'a> AdaptedBlock<'a> {
     fn attention(&self, len: usize) -> Attention {
         let width = self.block.width();
         Attention {
-            samples: len / width / self.tokens,
-            tokens: self.tokens,
+            samples: len / width / self.tokens.all,
+            tokens: self.tokens.all,
+            queries: self.tokens.wanted,
             width,
             heads: self.block.heads,
         }
@@ -126,7 +135,27 @@ impl<'a> AdaptedBlock<'a> {
 
     /// Elements of a piece: as many whole samples as give about [`PIECE_ROWS`] rows.
     fn piece_len(&self) -> usize {
-        (PIECE_ROWS / self.tokens).max(1) * self.tokens * self.block.width()
+        let tokens = self.tokens.all;
+        (PIECE_ROWS / tokens).max(1) * tokens * self.block.width()
+    }
+
+    /// Of `len` elements before the block, those that are wanted after it.
+    fn wanted_len(&self, len: usize) -> usize {
+        len / self.tokens.all * self.tokens.wanted
+    }
+
+    /// The rows of `x` whose hidden state is wanted after the block.
+    fn wanted<'x>(&self, x: &'x [f32], out: &'x mut Buffer) -> &'x [f32] {
+        let Tokens { all, wanted } = self.tokens;
+        if wanted == all {
+            return x;
+        }
+        let (width, out) = (self.block.width(), slice(out, self.wanted_len(x.len())));
+        let samples = out.chunks_exact_mut(wanted * width);
+        for (out, x) in samples.zip(x.chunks_exact(all * width)) {
+            out.copy_from_slice(&x[..wanted * width]);
+        }
+        out
     }
 
     /// The pieces of `x`, in order.
@@ -154,15 +183,16 @@ struct Piece<'a> {
     first: usize,
 }
 
-/// What the forward pass of a piece keeps for the backward pass, for `T` rows.
+/// What the forward pass of a piece keeps for the backward pass, for `T` rows before the block
+/// and `W` wanted after it.
 #[derive(Default)]
 struct Saved {
     /// Queries, keys and values side by side, `[T, 3D]`.
     qkv: Vec<f32>,
-    /// Attention output before its projection, `[T, D]`.
+    /// Attention output before its projection, `[W, D]`.
     context: Vec<f32>,
-    /// The residual stream between attention and MLP, `[T, D]`.
+    /// The residual stream between attention and MLP, `[W, D]`.
     middle: Vec<f32>,
-    /// The MLP before its GELU, `[T, M]`.
+    /// The MLP before its GELU, `[W, M]`.
     mlp: Vec<f32>,
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::linear::LoraPair;
-use super::{AdaptedBlock, BlockWeights, Saved};
+use super::{AdaptedBlock, BlockWeights, Saved, Tokens};
 use crate::Lora;
 
 /// A shared frozen block; cloning shares the weights.
@@ -17,7 +17,8 @@ impl FrozenBlock {
         Self(Arc::new(weights))
     }
 
-    /// The block's output `[B, S, D]` for `hidden` `[B, S, D]` and a flat `adapter`.
+    /// The block's output for `hidden` `[B, S, D]` and a flat `adapter`: `[B, S, D]`, or `[B, W, D]`
+    /// with the first `wanted` tokens of each sample.
     ///
     /// With `checkpointing` nothing is kept for the backward pass but the two arguments.
     pub(crate) fn apply(
@@ -25,6 +26,7 @@ impl FrozenBlock {
         hidden: &Tensor,
         adapter: &Tensor,
         lora: Lora,
+        wanted: Option<usize>,
         checkpointing: bool,
     ) -> Result<Tensor> {
         let (hidden, adapter) = (hidden.contiguous()?, adapter.contiguous()?);
@@ -34,6 +36,7 @@ impl FrozenBlock {
             weights: self.0.clone(),
             lora,
             input_gradient,
+            wanted,
             keep: tracked && !checkpointing,
             saved: Mutex::default(),
         };
@@ -49,13 +52,15 @@ struct BlockOp {
     weights: Arc<BlockWeights>,
     lora: Lora,
     input_gradient: bool,
+    /// Tokens of each sample whose hidden state is wanted, where not all are.
+    wanted: Option<usize>,
     /// Whether the forward pass keeps what it computed, or backward computes it again.
     keep: bool,
     saved: Mutex<Option<Vec<Saved>>>,
 }
 
 impl BlockOp {
-    fn adapted<'a>(&'a self, tokens: usize, mut adapter: &'a [f32]) -> AdaptedBlock<'a> {
+    fn adapted<'a>(&'a self, tokens: Tokens, mut adapter: &'a [f32]) -> AdaptedBlock<'a> {
         let scale = self.lora.scale() as f32;
         let mut linear = 0;
         let pairs = self.weights.sizes().map(|(inputs, outputs)| {
@@ -75,9 +80,14 @@ impl BlockOp {
         AdaptedBlock::new(&self.weights, tokens, &pairs)
     }
 
-    /// The tokens of a sample, once the shapes of both arguments are right.
-    fn check(&self, hidden: &Shape, adapter: &Shape) -> Result<usize> {
-        let (_, tokens, width) = hidden.dims3()?;
+    fn tokens(&self, all: usize) -> Tokens {
+        let wanted = self.wanted.map_or(all, |wanted| wanted.min(all));
+        Tokens { all, wanted }
+    }
+
+    /// Samples and tokens, once the shapes of both arguments are right.
+    fn check(&self, hidden: &Shape, adapter: &Shape) -> Result<(usize, Tokens)> {
+        let (samples, tokens, width) = hidden.dims3()?;
         let needed: usize = (self.weights.sizes().iter().enumerate())
             .map(|(linear, (i, o))| self.lora.rank_of(linear) * (i + o))
             .sum();
@@ -85,7 +95,7 @@ impl BlockOp {
             let want = self.weights.width();
             bail!("a block of width {want} with an adapter of {needed} got {hidden:?}, {adapter:?}")
         }
-        Ok(tokens)
+        Ok((samples, self.tokens(tokens)))
     }
 
     fn saved(&self) -> std::sync::MutexGuard<'_, Option<Vec<Saved>>> {
@@ -107,12 +117,13 @@ impl CustomOp2 for BlockOp {
         adapter: &CpuStorage,
         adapter_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let tokens = self.check(hidden_layout.shape(), adapter_layout.shape())?;
+        let (samples, tokens) = self.check(hidden_layout.shape(), adapter_layout.shape())?;
         let x = contiguous(hidden, hidden_layout)?;
         let adapter = contiguous(adapter, adapter_layout)?;
         let (y, saved) = self.adapted(tokens, adapter).forward(x, self.keep);
         *self.saved() = saved;
-        Ok((CpuStorage::F32(y), hidden_layout.shape().clone()))
+        let shape = Shape::from((samples, tokens.wanted, self.weights.width()));
+        Ok((CpuStorage::F32(y), shape))
     }
 
     fn bwd(
@@ -126,7 +137,7 @@ impl CustomOp2 for BlockOp {
         if self.keep && saved.is_none() {
             bail!("a block's backward can run once only")
         }
-        let tokens = hidden.dim(1)?;
+        let tokens = self.tokens(hidden.dim(1)?);
         let (dadapter, dx) = with_slices(
             [hidden, adapter, &grad.contiguous()?],
             |[x, adapter, dy]| {

@@ -16,10 +16,17 @@ pub(super) fn slice(buffer: &mut Buffer, len: usize) -> &mut [f32] {
     &mut buffer[..len]
 }
 
+/// The buffer with exactly `len` elements, whatever they hold.
+pub(super) fn sized(buffer: &mut Buffer, len: usize) -> &mut [f32] {
+    buffer.resize(len, 0.0);
+    buffer
+}
+
 /// What one piece's forward and backward pass need beside what is saved.
 #[derive(Default)]
 pub(super) struct Scratch {
     pub(super) normed: Buffer,
+    pub(super) residual: Buffer,
     pub(super) hidden: Buffer,
     pub(super) slope: Buffer,
     pub(super) dmlp: Buffer,
@@ -30,7 +37,7 @@ pub(super) struct Scratch {
     pub(super) probabilities: Buffer,
     pub(super) dscores: Buffer,
     pub(super) linear: LinearScratch,
-    /// Of a forward pass that is computed again.
+    /// Of a forward pass that nothing is kept of.
     pub(super) saved: Saved,
 }
 

@@ -3,50 +3,41 @@
 //! Products and sums are fused by name, which gives the same bits on every processor; one
 //! without the instruction only takes longer.
 
-use super::vectorized;
+use super::kernels;
+use super::reduce::{greatest, sum};
 
-/// `out = x * Phi(x)`, the exact (error function) GELU.
-pub(crate) fn gelu(x: &[f32], out: &mut [f32]) {
-    vectorized(|| {
+kernels! {
+    /// `out = x * Phi(x)`, the exact (error function) GELU.
+    pub(crate) fn gelu(x: &[f32], out: &mut [f32]) {
         for (out, &x) in out.iter_mut().zip(x) {
             *out = x * normal_cdf(x);
         }
-    });
-}
+    }
 
-/// The GELU and its derivative, `slope = Phi(x) + x * phi(x)`.
-pub(crate) fn gelu_with_slope(x: &[f32], out: &mut [f32], slope: &mut [f32]) {
-    const INV_SQRT_TAU: f32 = 0.398_942_3;
-    vectorized(|| {
+    /// The GELU and its derivative, `slope = Phi(x) + x * phi(x)`.
+    pub(crate) fn gelu_with_slope(x: &[f32], out: &mut [f32], slope: &mut [f32]) {
+        const INV_SQRT_TAU: f32 = 0.398_942_3;
         for ((out, slope), &x) in out.iter_mut().zip(slope).zip(x) {
             let cdf = normal_cdf(x);
             *out = x * cdf;
             *slope = (x * INV_SQRT_TAU).mul_add(exp(-0.5 * x * x), cdf);
         }
-    });
-}
+    }
 
-/// Softmax of `scale * x` over each row of `width` elements, in place.
-pub(crate) fn softmax_rows(x: &mut [f32], width: usize, scale: f32) {
-    vectorized(|| {
+    /// Softmax of `scale * x` over each row of `width` elements, in place.
+    pub(crate) fn softmax_rows(x: &mut [f32], width: usize, scale: f32) {
         for row in x.chunks_exact_mut(width) {
-            let mut top = f32::NEG_INFINITY;
-            for &v in row.iter() {
-                top = if v > top { v } else { top };
-            }
-            let mut total = 0.0;
+            let top = greatest(row);
             for v in row.iter_mut() {
                 *v = exp(scale * (*v - top));
             }
-            for &v in row.iter() {
-                total += v;
-            }
+            let total = sum(row.len(), |i| row[i]);
             let inverse = 1.0 / total;
             for v in row.iter_mut() {
                 *v *= inverse;
             }
         }
-    });
+    }
 }
 
 /// The standard normal distribution function.

@@ -7,42 +7,50 @@
 mod activation;
 mod matmul;
 mod norm;
+mod reduce;
 
 pub(crate) use activation::{gelu, gelu_with_slope, softmax_rows};
 pub(crate) use matmul::{Mat, MatMut, matmul};
 pub(crate) use norm::{layer_norm, layer_norm_backward};
+pub(crate) use reduce::sum;
 
-/// Runs `body` compiled for the widest vector instructions of this processor.
+/// Defines functions whose bodies are compiled for the widest vector instructions of the processor
+/// that runs them.
 ///
-/// Each lane computes what the scalar code would (no contraction that the code does not
-/// name, no reassociation), so the result does not depend on the processor.
-#[inline(always)]
-pub(crate) fn vectorized<R>(body: impl FnOnce() -> R) -> R {
-    struct Body<F>(F);
-    impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Body<F> {
-        type Output = R;
-        #[inline(always)]
-        fn call(self) -> R {
-            (self.0)()
+/// Each lane computes what the scalar code would (no contraction that the code does not name, no
+/// reassociation), so the result does not depend on the processor. A closure would not do: the
+/// compiler may leave it outside the function that enables the instructions.
+macro_rules! kernels {
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $body:block)*) => {$(
+        $(#[$meta])*
+        $vis fn $name($($arg: $type),*) {
+            struct Kernel<T>(T);
+            impl pulp::NullaryFnOnce for Kernel<($($type,)*)> {
+                type Output = ();
+                #[inline(always)]
+                fn call(self) {
+                    let ($($arg,)*) = self.0;
+                    $body
+                }
+            }
+            pulp::Arch::new().dispatch(Kernel(($($arg,)*)));
         }
-    }
-    pulp::Arch::new().dispatch(Body(body))
+    )*};
 }
+pub(crate) use kernels;
 
-/// `total += term`, element by element.
-pub(crate) fn add(total: &mut [f32], term: &[f32]) {
-    vectorized(|| {
+kernels! {
+    /// `total += term`, element by element.
+    pub(crate) fn add(total: &mut [f32], term: &[f32]) {
         for (total, term) in total.iter_mut().zip(term) {
             *total += term;
         }
-    });
-}
+    }
 
-/// `product *= factor`, element by element.
-pub(crate) fn multiply(product: &mut [f32], factor: &[f32]) {
-    vectorized(|| {
+    /// `product *= factor`, element by element.
+    pub(crate) fn multiply(product: &mut [f32], factor: &[f32]) {
         for (product, factor) in product.iter_mut().zip(factor) {
             *product *= factor;
         }
-    });
+    }
 }

@@ -1,31 +1,30 @@
 //! Layer normalisation over rows, forward and backward, with frozen gain and bias.
 
-use super::vectorized;
+use super::kernels;
+use super::reduce::sum;
 
-/// Normalises each row of `x` (rows of `gain.len()` elements) into `out`.
-pub(crate) fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-    let width = gain.len();
-    vectorized(|| {
+kernels! {
+    /// Normalises each row of `x` (rows of `gain.len()` elements) into `out`.
+    pub(crate) fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+        let width = gain.len();
         for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
             let (mean, scale) = moments(x, eps);
             for (((out, &x), &gain), &bias) in out.iter_mut().zip(x).zip(gain).zip(bias) {
                 *out = (x - mean) * scale * gain + bias;
             }
         }
-    });
-}
+    }
 
-/// Adds to `dx` the gradient of the rows `x` for the gradient `dy` of their normalised form.
-///
-/// With `xhat = (x - mean) * scale` and `g = dy * gain`:
-/// `dx = scale * (g - mean(g) - xhat * mean(g * xhat))`.
-pub(crate) fn layer_norm_backward(x: &[f32], gain: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
-    let width = gain.len();
-    let rows = x
-        .chunks_exact(width)
-        .zip(dy.chunks_exact(width))
-        .zip(dx.chunks_exact_mut(width));
-    vectorized(|| {
+    /// Adds to `dx` the gradient of the rows `x` for the gradient `dy` of their normalised form.
+    ///
+    /// With `xhat = (x - mean) * scale` and `g = dy * gain`:
+    /// `dx = scale * (g - mean(g) - xhat * mean(g * xhat))`.
+    pub(crate) fn layer_norm_backward(x: &[f32], gain: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
+        let width = gain.len();
+        let rows = x
+            .chunks_exact(width)
+            .zip(dy.chunks_exact(width))
+            .zip(dx.chunks_exact_mut(width));
         for ((x, dy), dx) in rows {
             let (mean, scale) = moments(x, eps);
             let g = sum(width, |i| dy[i] * gain[i]) / width as f32;
@@ -34,7 +33,7 @@ pub(crate) fn layer_norm_backward(x: &[f32], gain: &[f32], eps: f32, dy: &[f32],
                 *dx += scale * (dy * gain - g - (x - mean) * scale * gx);
             }
         }
-    });
+    }
 }
 
 /// Mean and reciprocal standard deviation of a row.
@@ -44,18 +43,4 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let mean = sum(x.len(), |i| x[i]) / n;
     let variance = sum(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / n;
     (mean, 1.0 / (variance + eps).sqrt())
-}
-
-/// The sum of `term(0..len)` in sixteen interleaved lanes, an order that vectorises.
-#[inline(always)]
-fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let whole = len - len % 16;
-    for start in (0..whole).step_by(16) {
-        for (lane, total) in lanes.iter_mut().enumerate() {
-            *total += term(start + lane);
-        }
-    }
-    let tail: f32 = (whole..len).map(&term).sum();
-    lanes.iter().sum::<f32>() + tail
 }

@@ -101,7 +101,11 @@ impl Model for Vit {
     }
 
     fn block(&self, index: usize, hidden: &Tensor, adapter: &Tensor, lora: Lora) -> Result<Tensor> {
-        self.blocks[index].apply(hidden, adapter, lora, self.checkpointing)
+        // The head reads the class token: nothing else is needed of the last block. A mask of
+        // dropout is numbered by all tokens.
+        let class_token = index + 1 == self.depth() && !lora.is_masked();
+        let wanted = class_token.then_some(1);
+        self.blocks[index].apply(hidden, adapter, lora, wanted, self.checkpointing)
     }
 
     fn features(&self, hidden: &Tensor) -> Result<Tensor> {
