@@ -105,17 +105,12 @@ fn a_run_leaves_the_documented_files() {
 #[test]
 fn the_same_seed_gives_the_same_run_on_any_number_of_threads() {
     let folder = Folder::new("threads");
-    let results = ["1", "3"].map(|threads| {
-        let out = folder.join(threads);
-        let flags = [
-            "--rounds",
-            "1",
-            "--partition",
-            "dirichlet:0.5",
-            "--threads",
-            threads,
-        ];
-        assert!(run(&out, &flags).status.success());
+    // Eight devices: 16 threads are two for each step.
+    let ways: [&[&str]; 3] = [&["1"], &["3"], &["16", "--gradient-checkpointing"]];
+    let results = ways.map(|way| {
+        let out = folder.join(way[0]);
+        let common = ["--rounds", "1", "--partition", "dirichlet:0.5", "--threads"];
+        assert!(run(&out, &[&common, way].concat()).status.success());
         let mut run = json(&out);
         run.as_object_mut().unwrap().remove("peak_resident_bytes");
         for scheme in run["schemes"].as_array_mut().unwrap() {
@@ -126,6 +121,7 @@ fn the_same_seed_gives_the_same_run_on_any_number_of_threads() {
         run
     });
     assert_eq!(results[0], results[1]);
+    assert_eq!(results[0], results[2]);
 }
 
 #[test]
@@ -242,6 +238,8 @@ fn flags_out_of_range_are_refused_in_one_line() {
     ] {
         refused(&flags, message);
     }
+    let flags = ["--gradient-checkpointing", "--backend", "cuda"];
+    refused(&flags, "--gradient-checkpointing needs --backend cpu");
 }
 
 #[test]

@@ -165,8 +165,11 @@ fn print_predictions(all: &[Vec<Row>]) {
     println!(
         "backward pass cannot cheaply compute again, and no probabilities. What steps need at"
     );
-    println!("any cut is more: the working memory of one block's backward pass and the gradient");
-    println!("that comes down, of which (26') knows only the activation at the cut. Gradients of");
+    println!(
+        "any cut is more: a block's weight with the adapters added, the working memory of one"
+    );
+    println!("piece of the batch and the gradients on both sides of a block, of which (26') knows");
+    println!("only the activation at the cut. Gradients of");
     println!("adapters are measured, but predicted only where `Training::count_gradients` is set.");
     all.iter().map(Vec::as_slice).for_each(explain);
 }

@@ -25,6 +25,8 @@ pub use values::{Backend, FadingFlag, NamesFlag, OptimizerFlag, RangeFlag, Sched
 /// cut; the other schemes of the paper run beside it. In brackets: the paper's symbol.
 #[derive(Clone, Debug, Parser, Serialize)]
 #[command(name = "vit_finetune")]
+// Each is a switch of its own on the command line.
+#[allow(clippy::struct_excessive_bools)]
 pub struct Flags {
     /// Schemes to run, comma-separated: sft, sft-raw, sl, fl-lora, fl-full.
     #[arg(long, value_delimiter = ',', value_parser = Scheme::from_str,

@@ -93,7 +93,7 @@ pub struct Settings {
     pub target_accuracy: Option<f64>,
     /// The seed of everything random.
     pub seed: u64,
-    /// Threads that run devices and evaluation; changes no result.
+    /// Threads that devices and evaluation share, and the steps of few devices; changes no result.
     pub threads: usize,
 }
 
