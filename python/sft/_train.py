@@ -178,7 +178,7 @@ def finetune(
         raise ValueError("out must be given with checkpoint_every, got None")
     out = options["out"] = resume if out is None else out
     _check_files(model, data, scheme, adapters, resume)
-    # candle's own threads would wait by spinning; the trainer gives each a device instead.
+    # candle's own threads would wait by spinning; the trainer has threads of its own.
     os.environ.setdefault("CANDLE_NUM_THREADS", "1")
     train = _source("data", data)
     tested = None if test is None else _source("test", test)

@@ -164,7 +164,8 @@ pub struct Flags {
     /// Seed of everything random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Threads that simulate devices; changes no result. By default one per core.
+    /// Threads that devices share, and the steps of few devices; changes no result. By default one per
+    /// core.
     #[arg(long)]
     #[serde(skip)]
     pub threads: Option<usize>,
