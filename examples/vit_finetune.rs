@@ -141,8 +141,8 @@ impl Bench {
         let choice = auto::choose(flags, task)?;
         println!("{choice}\n");
         let setting = choice.best.setting;
-        (flags.cut, flags.keep) = (choice.best.cut, setting.keep);
-        flags.levels = setting.levels() as u32;
+        flags.cut = choice.best.cut;
+        flags.activation = auto::activation_at(flags, setting.keep, setting.levels() as u32)?;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use sft_opt::{
     RateGrid, allocate_bandwidth, optimize,
 };
 
-use crate::flags::Flags;
+use crate::flags::{CodecFlag, Flags};
 use crate::surface::Surface;
 
 /// Elements of an activation that the rates are measured on, about.
@@ -90,7 +90,7 @@ pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
         let tensors = Tensors::at(flags, task, cut, samples)?;
         if cut == paper_cut {
             let accuracy = surface.fit.accuracy.at(PAPER_KEEP, PAPER_BITS.into());
-            let tau_s = paper_delay(flags, &problem, &option, &links, &tensors)?;
+            let tau_s = paper_delay(&problem, &option, &links, &tensors)?;
             paper = (cut, accuracy, tau_s);
         }
         let compression = compression(flags, &surface, accuracy_min, &tensors)?;
@@ -207,11 +207,18 @@ impl Tensors {
     }
 }
 
-/// The codec of the activation at another kept fraction and number of bits.
-fn codec(flags: &Flags, keep: f64, bits: u32) -> Result<Codec> {
-    let mut flags = flags.clone();
-    (flags.keep, flags.levels) = (keep, 1 << bits);
-    Ok(flags.settings(Scheme::Sft)?.activation)
+/// The codec of the activation at another kept fraction and number of levels.
+///
+/// # Errors
+/// A codec without them.
+pub fn activation_at(flags: &Flags, keep: f64, levels: u32) -> Result<CodecFlag> {
+    flags.activation.at(keep, levels).ok_or_else(|| {
+        let reason = format!(
+            "must have a kept fraction and levels to choose, got {}",
+            flags.activation
+        );
+        Error::argument("activation", reason)
+    })
 }
 
 /// The compression problem with the rates measured at one cut.
@@ -231,7 +238,8 @@ fn compression(
     let mut codecs = Vec::new();
     for bits in bits_min..=bits_max {
         for &keep in &keeps {
-            codecs.push((keep, 1 << bits, codec(flags, keep, bits)?));
+            let codec = activation_at(flags, keep, 1 << bits)?.codec()?;
+            codecs.push((keep, 1 << bits, codec));
         }
     }
     let made = |keep: f64, levels: u32| match (codecs.iter())
@@ -287,13 +295,12 @@ fn with_cut(
 
 /// Delay of a round with the paper's kept fraction and levels in both directions.
 fn paper_delay(
-    flags: &Flags,
     problem: &JointProblem,
     option: &CutOption,
     links: &[Link],
     tensors: &Tensors,
 ) -> Result<f64> {
-    let codec = codec(flags, PAPER_KEEP, PAPER_BITS)?;
+    let codec = Codec::paper(PAPER_KEEP, 1 << PAPER_BITS)?;
     let up_rate = tensors.rate(&tensors.activation, codec)?;
     let down_rate = tensors.rate(&tensors.gradient, codec)?;
     let demand = |n: usize| {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{Folder, program};
+use sft_examples::flags::CodecFlag;
 use sft_examples::surface::Surface;
 use sft_opt::{Accuracy, KeepScale};
 
@@ -62,7 +63,7 @@ fn a_tiny_grid_is_measured_fitted_drawn_and_used() {
     let surface = Surface::open(Some(&path)).unwrap();
     assert_eq!(surface.points.len(), 16);
     assert_eq!(surface.settings["devices"], 2);
-    assert!(surface.settings.get("keep").is_none());
+    assert_eq!(surface.settings["activation"], "gradient");
     assert_eq!(surface.keep_range(), (0.05, 1.0));
     assert_eq!(surface.bits_range(), (1.0, 4.0));
     let refitted = Accuracy::fit(KeepScale::Log2Keep, &surface.points).unwrap();
@@ -99,7 +100,10 @@ fn grids_that_cannot_be_fitted_are_refused_before_training() {
         ),
         (["--bits", "1,2,4"], "points do not determine the fit"),
         (["--keeps", "0,0.1,0.2,0.5"], "points.keep[0] is 0"),
-        (["--keep", "0.3"], "--keep has no place in a sweep"),
+        (
+            ["--activation", "dead-zone:1"],
+            "--activation must have a kept fraction and levels to choose, got dead-zone:1",
+        ),
         (["--seed", "3"], "--seed has no place in a sweep"),
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
     ] {
@@ -127,10 +131,13 @@ fn auto_says_what_it_chose_and_why() {
     let run = std::fs::read_to_string(Path::new(&out).join("run.json")).unwrap();
     let run: serde_json::Value = serde_json::from_str(&run).unwrap();
     let settings = &run["settings"];
-    let keep = settings["keep"].as_f64().unwrap();
+    let activation: CodecFlag = settings["activation"].as_str().unwrap().parse().unwrap();
+    let codec = activation.codec().unwrap();
     let chosen = format!(
-        "auto: cut {}, keep {keep:.3}, {} levels",
-        settings["cut"], settings["levels"]
+        "auto: cut {}, keep {:.3}, {} levels",
+        settings["cut"],
+        codec.keep(),
+        codec.levels().unwrap()
     );
     assert!(said.starts_with(&chosen), "{said}");
 
@@ -151,13 +158,18 @@ fn auto_says_what_it_chose_and_why() {
 fn auto_refuses_what_it_cannot_use() {
     let folder = Folder::new("auto-bad");
     let out = folder.join("out");
-    for flag in [["--cut", "2"], ["--keep", "0.5"], ["--levels", "4"]] {
+    for flag in [["--cut", "2"], ["--device-cuts", "1,2"]] {
         let output = finetune(&out, &[&["--auto"], &flag[..]].concat());
         assert_eq!(output.status.code(), Some(2));
         let error = text(&output.stderr);
         let conflict = format!("'--auto' cannot be used with '{}", flag[0]);
         assert!(error.contains(&conflict), "{error}");
     }
+    refused(
+        &finetune(&out, &["--auto", "--activation", "raw"]),
+        &out,
+        "--activation must have a kept fraction and levels to choose, got raw",
+    );
     let empty = folder.join("empty.json");
     let surface = std::fs::read_to_string(concat!(
         env!("CARGO_MANIFEST_DIR"),

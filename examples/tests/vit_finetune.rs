@@ -158,18 +158,6 @@ fn flags_out_of_range_are_refused_in_one_line() {
             ["--cut", "6"],
             "--cut must be in 1..=5 for a model of 6 blocks, got 6",
         ),
-        (["--keep", "0"], "--keep must be in (0, 1], got 0"),
-        (["--keep", "1.5"], "--keep must be in (0, 1], got 1.5"),
-        (["--levels", "0"], "--levels must be in 2..=256, got 0"),
-        (["--levels", "1"], "--levels must be in 2..=256, got 1"),
-        (
-            ["--gradient-keep", "2"],
-            "--gradient-keep must be in (0, 1], got 2",
-        ),
-        (
-            ["--gradient-levels", "1"],
-            "--gradient-levels must be in 2..=256, got 1",
-        ),
         (["--devices", "0"], "--devices must be at least 1, got 0"),
         (
             ["--devices", "1439"],
@@ -245,14 +233,60 @@ fn flags_out_of_range_are_refused_in_one_line() {
 #[test]
 fn what_cannot_be_parsed_is_a_usage_error() {
     let folder = Folder::new("usage");
-    for flags in [
-        ["--cut", "two"],
-        ["--scheme", "sgd"],
-        ["--partition", "dirichlet:0"],
+    for (flags, message) in [
+        (["--cut", "two"], "invalid digit"),
+        (["--scheme", "sgd"], "expected sft, sft-raw"),
+        (["--partition", "dirichlet:0"], "positive"),
+        (
+            ["--activation", "paper:0:4"],
+            "keep must be in (0, 1], got 0",
+        ),
+        (["--activation", "top-k"], "expected paper:KEEP:LEVELS"),
+        (["--activation", "paper:0.5"], "expected paper:KEEP:LEVELS"),
+        (["--gradient", "gradient:0.1:x"], "\"x\": invalid digit"),
+        (
+            ["--gradient", "gradient:0.1:1"],
+            "levels must be in 2..=256, got 1",
+        ),
+        (
+            ["--gradient", "dead-zone:0"],
+            "step must be in 0.001..=1000, got 0",
+        ),
     ] {
         let output = run(&folder.join("out"), &flags);
         assert_eq!(output.status.code(), Some(2));
-        assert!(String::from_utf8(output.stderr).unwrap().contains(flags[0]));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            error.contains(flags[0]) && error.contains(message),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn every_codec_is_a_choice_for_each_direction() {
+    let folder = Folder::new("codecs");
+    let traffic = |name: &str, activation: &str, gradient: &str| {
+        let out = folder.join(name);
+        let codecs = ["--activation", activation, "--gradient", gradient];
+        let flags = [&codecs[..], &["--scheme", "sft", "--rounds", "1"]].concat();
+        let output = run(&out, &flags);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}");
+        let run = json(&out);
+        assert_eq!(run["settings"]["activation"], activation);
+        assert_eq!(run["settings"]["gradient"], gradient);
+        let round = &run["schemes"][0]["rounds"][0];
+        ["bytes_up", "bytes_down"].map(|way| round[way].as_u64().unwrap())
+    };
+    let [raw_up, raw_down] = traffic("raw", "raw", "raw");
+    let [paper, context] = traffic("levels", "paper:0.2:8", "gradient:0.2:8");
+    let [log, dead_zone] = traffic("others", "activation:0.2:8", "dead-zone:1");
+    for up in [paper, log] {
+        assert!(20 * up < raw_up, "{up} of {raw_up} bytes");
+    }
+    for down in [context, dead_zone] {
+        assert!(20 * down < raw_down, "{down} of {raw_down} bytes");
     }
 }
 

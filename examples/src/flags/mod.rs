@@ -2,6 +2,7 @@
 // clap prints the documentation of a flag as it stands.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
+mod codec;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -10,13 +11,13 @@ use std::str::FromStr;
 use clap::Parser;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sft_compress::{Codec, Range};
 use sft_core::{
     Channel, Decay, Error, Lora, ModuleNames, Optimizer, Partition, Result, Schedule, Scheme,
     Settings, Targets,
 };
 
-pub use values::{Backend, FadingFlag, NamesFlag, OptimizerFlag, RangeFlag, ScheduleFlag};
+pub use codec::CodecFlag;
+pub use values::{Backend, FadingFlag, NamesFlag, OptimizerFlag, ScheduleFlag};
 
 /// Split LoRA fine-tuning of a vision transformer over simulated mobile devices.
 ///
@@ -71,8 +72,9 @@ pub struct Flags {
     /// Blocks on each device, comma-separated, in place of --cut [l_n].
     #[arg(long, value_delimiter = ',', value_name = "CUTS")]
     pub device_cuts: Option<Vec<usize>>,
-    /// Choose --cut, --keep and --levels for the least modelled delay; prints why.
-    #[arg(long, conflicts_with_all = ["cut", "device_cuts", "keep", "levels"])]
+    /// Choose --cut and the kept fraction and levels of --activation, whose own numbers do not
+    /// count, for the least modelled delay; prints why.
+    #[arg(long, conflicts_with_all = ["cut", "device_cuts"])]
     #[serde(skip)]
     pub auto: bool,
     /// Accuracy over keep and levels for --auto, from accuracy_sweep; by default the digits'.
@@ -105,21 +107,16 @@ pub struct Flags {
     /// have the flags' rank, alpha and targets.
     #[arg(long, value_name = "DIR")]
     pub adapters: Option<PathBuf>,
-    /// Kept fraction of an activation's elements, in (0, 1] [ρ].
-    #[arg(long, default_value_t = 0.5)]
-    pub keep: f64,
-    /// Quantization points of an activation's magnitudes, 2 to 256 [E + 1].
-    #[arg(long, default_value_t = 4)]
-    pub levels: u32,
-    /// Kept fraction of a gradient's elements, in (0, 1] [ρ].
-    #[arg(long, default_value_t = 0.05)]
-    pub gradient_keep: f64,
-    /// Quantization points of a gradient's magnitudes, 2 to 256 [E + 1].
-    #[arg(long, default_value_t = 4)]
-    pub gradient_levels: u32,
-    /// Quantization range: one per tensor as in the paper, or one per row (token).
-    #[arg(long, value_enum, default_value_t = RangeFlag::Row)]
-    pub range: RangeFlag,
+    /// How activations go up: activation:KEEP:LEVELS, gradient:KEEP:LEVELS, paper:KEEP:LEVELS,
+    /// dead-zone:STEP or raw. KEEP is the kept fraction of the elements, in (0, 1] [ρ], LEVELS the
+    /// number of quantization points, 2 to 256 [E + 1], STEP the quantization step over the root
+    /// mean square. activation spaces its levels logarithmically, gradient evenly in a range for
+    /// each row (token), paper evenly in one range.
+    #[arg(long, value_name = "CODEC", default_value = "gradient:0.5:4")]
+    pub activation: CodecFlag,
+    /// How gradients come down, by the codecs of --activation.
+    #[arg(long, value_name = "CODEC", default_value = "gradient:0.05:4")]
+    pub gradient: CodecFlag,
     /// Update rule of the adapters and the head.
     #[arg(long, value_enum, default_value_t = OptimizerFlag::Adamw)]
     pub optimizer: OptimizerFlag,
@@ -212,8 +209,8 @@ impl Flags {
             scheme,
             cut: self.cut,
             lora: self.lora()?,
-            activation: self.codec(self.keep, self.levels)?,
-            gradient: self.gradient_codec()?,
+            activation: self.activation.codec()?,
+            gradient: self.gradient.codec()?,
             rounds: self.rounds,
             local_epochs: self.local_epochs,
             batch: self.batch,
@@ -316,23 +313,6 @@ impl Flags {
             rayleigh,
         })
     }
-
-    fn gradient_codec(&self) -> Result<Codec> {
-        self.codec(self.gradient_keep, self.gradient_levels)
-            .map_err(|error| match error.to_string().split_once(' ') {
-                Some(("keep", reason)) => Error::argument("gradient_keep", reason),
-                Some(("levels", reason)) => Error::argument("gradient_levels", reason),
-                _ => error,
-            })
-    }
-
-    fn codec(&self, keep: f64, levels: u32) -> Result<Codec> {
-        let range = match self.range {
-            RangeFlag::Tensor => Range::Tensor,
-            RangeFlag::Row => Range::Row,
-        };
-        Ok(Codec::paper(keep, levels)?.with_range(range))
-    }
 }
 
 /// The line that tells a user what was wrong, with flags named as they are typed.
@@ -342,7 +322,6 @@ pub fn message(error: &Error) -> String {
         Error::Argument { argument, reason } => {
             flag(&format!("{} {reason}", argument.replace('_', "-")))
         }
-        Error::Codec(error) => flag(&error.to_string()),
         other => other.to_string(),
     }
 }

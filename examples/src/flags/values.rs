@@ -36,16 +36,6 @@ pub enum NamesFlag {
     Transformers4,
 }
 
-/// Values of `--range`.
-#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RangeFlag {
-    /// One range for the whole tensor.
-    Tensor,
-    /// One range for each row of the last dimension.
-    Row,
-}
-
 /// Values of `--optimizer`.
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]

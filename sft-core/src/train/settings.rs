@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use sft_compress::{Codec, Range};
+use sft_compress::Codec;
 
 use super::{Decay, Schedule};
 use crate::{Error, Lora, Optimizer, Result, Rule};
@@ -105,13 +105,12 @@ impl Settings {
     /// # Errors
     /// None: every default is in its range.
     pub fn new(scheme: Scheme, cut: usize) -> Result<Self> {
-        let codec = |keep| Ok::<_, Error>(Codec::paper(keep, 4)?.with_range(Range::Row));
         Ok(Self {
             scheme,
             cut,
             lora: Lora::new(8, 8.0)?,
-            activation: codec(0.5)?,
-            gradient: codec(0.05)?,
+            activation: Codec::gradient(0.5, 4)?,
+            gradient: Codec::gradient(0.05, 4)?,
             rounds: 8,
             local_epochs: 1,
             batch: 16,
