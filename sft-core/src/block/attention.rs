@@ -1,6 +1,6 @@
 //! Multi-head attention over `[T, 3D]` queries, keys and values, one sample and head at a time.
 //!
-//! The probabilities are recomputed in the backward pass, so no `[B, heads, S, S]` tensor exists.
+//! Probabilities and context are recomputed in the backward pass: no `[B, heads, S, S]` tensor exists.
 
 use super::scratch::{Buffer, slice};
 use crate::kernels::{Mat, MatMut, kernels, matmul, softmax_rows, sum};
@@ -69,28 +69,30 @@ impl Attention {
 
     /// `softmax(q k^T / sqrt(d)) v` of every head, side by side, `[samples * Q, D]`.
     pub(super) fn forward(&self, qkv: &[f32], context: &mut [f32], p: &mut Buffer) {
-        let (n, s, d) = (self.queries, self.tokens, self.head_width());
-        let p = slice(p, n * s);
+        let p = slice(p, self.queries * self.tokens);
         for (sample, index) in self.each_head() {
             let head = self.head(qkv, sample, index);
             self.probabilities(&head, p);
-            let out = &mut context[self.start_of_context(sample, index)..];
-            matmul(
-                MatMut::strided(out, n, d, self.width),
-                Mat::new(p, n, s),
-                head.v,
-                0.0,
-                1.0,
+            self.context(
+                &head,
+                p,
+                &mut context[self.start_of_context(sample, index)..],
             );
         }
     }
 
-    /// Writes the gradient of `qkv` for the gradient of the context.
+    fn context(&self, head: &Head<'_>, p: &[f32], out: &mut [f32]) {
+        let (n, s, d) = (self.queries, self.tokens, self.head_width());
+        let out = MatMut::strided(out, n, d, self.width);
+        matmul(out, Mat::new(p, n, s), head.v, 0.0, 1.0);
+    }
+
+    /// Writes the gradient of `qkv` for the gradient of the context, and the context once more.
     pub(super) fn backward(
         &self,
         qkv: &[f32],
         dcontext: &[f32],
-        dqkv: &mut [f32],
+        [dqkv, context]: [&mut [f32]; 2],
         [p, ds]: [&mut Buffer; 2],
     ) {
         let (n, s, d, width) = (self.queries, self.tokens, self.head_width(), self.width);
@@ -100,9 +102,10 @@ impl Attention {
         }
         for (sample, index) in self.each_head() {
             let head = self.head(qkv, sample, index);
-            let dc = &dcontext[self.start_of_context(sample, index)..];
-            let dc = Mat::strided(dc, n, d, width);
+            let start = self.start_of_context(sample, index);
+            let dc = Mat::strided(&dcontext[start..], n, d, width);
             self.probabilities(&head, p);
+            self.context(&head, p, &mut context[start..]);
             matmul(MatMut::new(ds, n, s), dc, head.v.t(), 0.0, 1.0);
             let start = self.start(sample, index);
             let mut part = |i: usize, lhs: Mat<'_>, rhs: Mat<'_>, scale: f32| {

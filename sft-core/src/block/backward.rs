@@ -4,17 +4,25 @@ use rayon::prelude::*;
 
 use super::scratch::{Scratch, slice, with_scratch};
 use super::{AdaptedBlock, Norm, Piece, Saved};
-use crate::kernels::{add, gelu_with_slope, layer_norm_backward, multiply};
+use crate::kernels::{add, gelu_and_slope, layer_norm_backward, multiply};
+
+/// Where the backward pass has the forward pass's results from.
+pub(super) enum Activations<'a> {
+    /// From the forward pass, piece by piece; they are used up, their memory is left.
+    Saved(&'a mut [Saved]),
+    /// From the block as the forward pass had it, which computes them again.
+    Again(&'a AdaptedBlock<'a>),
+}
 
 impl AdaptedBlock<'_> {
     /// The adapter's gradient, and that of `x` if `input_gradient`.
     ///
-    /// Without `saved` each piece's forward pass is computed again. The pieces' gradients are
-    /// summed in their order, so the result does not depend on the number of threads.
+    /// The pieces' gradients are summed in their order, so the result does not depend on the number
+    /// of threads.
     pub(super) fn backward(
         &self,
         x: &[f32],
-        saved: Option<&[Saved]>,
+        activations: Activations<'_>,
         dy: &[f32],
         input_gradient: bool,
     ) -> (Vec<f32>, Option<Vec<f32>>) {
@@ -24,21 +32,22 @@ impl AdaptedBlock<'_> {
             Some(dx) => dx.chunks_mut(len).map(Some).collect(),
             None => x.chunks(len).map(|_| None).collect(),
         };
+        let sources: Vec<_> = match activations {
+            Activations::Saved(saved) => saved.iter_mut().map(Ok).collect(),
+            Activations::Again(block) => x.chunks(len).map(|_| Err(block)).collect(),
+        };
         let dys = dy.par_chunks(self.wanted_len(len));
-        let parts = self.pieces(x).zip(dys).zip(dxs).enumerate();
-        let parts = parts.map(|(i, ((piece, dy), dx))| {
+        let parts = self.pieces(x).zip(sources).zip(dys).zip(dxs);
+        let parts = parts.map(|(((piece, source), dy), dx)| {
             let mut grad = vec![0.0; self.parameters()];
-            with_scratch(|scratch| {
-                let mut again = std::mem::take(&mut scratch.saved);
-                let saved = saved.map_or_else(
-                    || {
-                        self.forward_piece(piece, &mut again, scratch);
-                        &again
-                    },
-                    |saved| &saved[i],
-                );
-                self.backward_piece(piece, saved, dy, &mut grad, dx, scratch);
-                scratch.saved = again;
+            with_scratch(|scratch| match source {
+                Ok(saved) => self.backward_piece(piece, saved, dy, &mut grad, dx, scratch),
+                Err(block) => {
+                    let mut saved = std::mem::take(&mut scratch.saved);
+                    block.forward_piece(piece, &mut saved, scratch);
+                    self.backward_piece(piece, &mut saved, dy, &mut grad, dx, scratch);
+                    scratch.saved = saved;
+                }
             });
             grad
         });
@@ -51,7 +60,7 @@ impl AdaptedBlock<'_> {
     fn backward_piece(
         &self,
         Piece { x, first }: Piece<'_>,
-        saved: &Saved,
+        saved: &mut Saved,
         dy: &[f32],
         grad: &mut [f32],
         dx: Option<&mut [f32]>,
@@ -62,42 +71,44 @@ impl AdaptedBlock<'_> {
         let linear = &mut scratch.linear;
 
         let hidden = slice(&mut scratch.hidden, saved.mlp.len());
-        let slope = slice(&mut scratch.slope, saved.mlp.len());
-        gelu_with_slope(&saved.mlp, hidden, slope);
-        let dmlp = slice(&mut scratch.dmlp, saved.mlp.len());
+        gelu_and_slope(&mut saved.mlp, hidden);
         self.fc2
-            .backward(hidden, first, dy, [gdown], Some(dmlp), linear);
-        multiply(dmlp, slope);
+            .adapter_gradient(hidden, first, dy, [gdown], linear);
+        let dmlp = hidden;
+        self.fc2.input_gradient(dy, first, dmlp, linear);
+        multiply(dmlp, &saved.mlp);
 
         let Norm { gain, eps, .. } = &block.norm2;
         let normed = block.norm2.apply(&saved.middle, &mut scratch.normed);
-        let dnormed = slice(&mut scratch.dnormed, dy.len());
         self.fc1
-            .backward(normed, first, dmlp, [gup], Some(dnormed), linear);
+            .adapter_gradient(normed, first, dmlp, [gup], linear);
+        let dnormed = slice(&mut scratch.dnormed, dy.len());
+        self.fc1.input_gradient(dmlp, first, dnormed, linear);
         let dmiddle = slice(&mut scratch.dmiddle, dy.len());
         dmiddle.copy_from_slice(dy);
         layer_norm_backward(&saved.middle, gain, *eps, dnormed, dmiddle);
 
         let dcontext = slice(&mut scratch.dcontext, dy.len());
-        self.out
-            .backward(&saved.context, first, dmiddle, [go], Some(dcontext), linear);
+        self.out.input_gradient(dmiddle, first, dcontext, linear);
         let dqkv = slice(&mut scratch.dqkv, saved.qkv.len());
+        let context = slice(&mut scratch.context, dy.len());
         let scores = [&mut scratch.probabilities, &mut scratch.dscores];
         self.attention(x.len())
-            .backward(&saved.qkv, dcontext, dqkv, scores);
+            .backward(&saved.qkv, dcontext, [dqkv, context], scores);
+        self.out
+            .adapter_gradient(context, first, dmiddle, [go], linear);
 
         let Norm { gain, eps, .. } = &block.norm1;
         let normed = block.norm1.apply(x, &mut scratch.normed);
         let grads = [gq, gk, gv];
-        let Some(dx) = dx else {
-            self.qkv.backward(normed, first, dqkv, grads, None, linear);
-            return;
-        };
-        let dnormed = slice(&mut scratch.dnormed, x.len());
         self.qkv
-            .backward(normed, first, dqkv, grads, Some(dnormed), linear);
-        self.pass_residual(dmiddle, dx);
-        layer_norm_backward(x, gain, *eps, dnormed, dx);
+            .adapter_gradient(normed, first, dqkv, grads, linear);
+        if let Some(dx) = dx {
+            let dnormed = slice(&mut scratch.dnormed, x.len());
+            self.qkv.input_gradient(dqkv, first, dnormed, linear);
+            self.pass_residual(dmiddle, dx);
+            layer_norm_backward(x, gain, *eps, dnormed, dx);
+        }
     }
 
     /// Writes the gradient that the residual stream carries past the attention.

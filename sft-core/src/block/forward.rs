@@ -7,16 +7,22 @@ use super::{AdaptedBlock, Piece, Saved};
 use crate::kernels::gelu;
 
 impl AdaptedBlock<'_> {
-    /// The block's output `[W, D]` for `x` `[T, D]`, and what backward needs where it is to be kept.
-    pub(super) fn forward(&self, x: &[f32], keep: bool) -> (Vec<f32>, Option<Vec<Saved>>) {
+    /// The block's output `[W, D]` for `x` `[T, D]`, and what backward needs where it is to be kept:
+    /// in the memory that `keep` returns, one call for each piece.
+    pub(super) fn forward(
+        &self,
+        x: &[f32],
+        keep: Option<&(impl Fn() -> Saved + Sync)>,
+    ) -> (Vec<f32>, Option<Vec<Saved>>) {
         let mut y = vec![0.0; self.wanted_len(x.len())];
         let outputs = y.par_chunks_mut(self.wanted_len(self.piece_len()));
         let saved = self.pieces(x).zip(outputs).map(|(piece, y)| {
             with_scratch(|scratch| {
-                let mut saved = std::mem::take(&mut scratch.saved);
+                let mut saved =
+                    keep.map_or_else(|| std::mem::take(&mut scratch.saved), |new| new());
                 self.forward_piece(piece, &mut saved, scratch);
                 self.output(piece, &saved, y, scratch);
-                if keep {
+                if keep.is_some() {
                     return saved;
                 }
                 scratch.saved = saved;
@@ -24,7 +30,7 @@ impl AdaptedBlock<'_> {
             })
         });
         let saved = saved.collect();
-        (y, keep.then_some(saved))
+        (y, keep.map(|_| saved))
     }
 
     /// Computes what is kept of a piece.
@@ -39,7 +45,7 @@ impl AdaptedBlock<'_> {
         let qkv = sized(&mut saved.qkv, 3 * x.len());
         self.qkv.forward(normed, first, None, qkv);
         let wanted = self.wanted_len(x.len());
-        let context = sized(&mut saved.context, wanted);
+        let context = slice(&mut scratch.context, wanted);
         let attention = self.attention(x.len());
         attention.forward(qkv, context, &mut scratch.probabilities);
         let middle = sized(&mut saved.middle, wanted);

@@ -17,8 +17,8 @@ pub(crate) use op::FrozenBlock;
 use rayon::prelude::*;
 
 use self::attention::Attention;
-use self::linear::{Adapted, LoraPair, LoraPairGrad};
-use self::scratch::{Buffer, slice};
+use self::linear::{Adapted, LoraPair, LoraPairGrad, Pass};
+use self::scratch::{Buffer, keep_copies, slice, take_copies};
 use crate::kernels::layer_norm;
 
 /// Weight `[outputs, inputs]` and bias `[outputs]` of a frozen linear layer.
@@ -90,16 +90,17 @@ struct AdaptedBlock<'a> {
 }
 
 impl<'a> AdaptedBlock<'a> {
-    fn new(block: &'a BlockWeights, tokens: Tokens, pairs: &[LoraPair<'a>; 6]) -> Self {
+    fn new(block: &'a BlockWeights, tokens: Tokens, pairs: &[LoraPair<'a>; 6], pass: Pass) -> Self {
         let [q, k, v, o, up, down] = *pairs;
+        let [for_qkv, for_out, for_fc1, for_fc2] = take_copies();
         Self {
             block,
             tokens,
             ranks: pairs.each_ref().map(|pair| pair.rank),
-            qkv: Adapted::new(&block.qkv, [q, k, v]),
-            out: Adapted::new(&block.out, [o]),
-            fc1: Adapted::new(&block.fc1, [up]),
-            fc2: Adapted::new(&block.fc2, [down]),
+            qkv: Adapted::new(&block.qkv, [q, k, v], pass, for_qkv),
+            out: Adapted::new(&block.out, [o], pass, for_out),
+            fc1: Adapted::new(&block.fc1, [up], pass, for_fc1),
+            fc2: Adapted::new(&block.fc2, [down], pass, for_fc2),
         }
     }
 
@@ -168,6 +169,17 @@ impl<'a> AdaptedBlock<'a> {
     }
 }
 
+impl Drop for AdaptedBlock<'_> {
+    fn drop(&mut self) {
+        keep_copies([
+            self.qkv.take_buffer(),
+            self.out.take_buffer(),
+            self.fc1.take_buffer(),
+            self.fc2.take_buffer(),
+        ]);
+    }
+}
+
 /// Rows that pass through a block at once: few enough that what lies between two products stays
 /// in the cache, many enough that a product is not about packing the weight.
 ///
@@ -185,12 +197,10 @@ struct Piece<'a> {
 
 /// What the forward pass of a piece keeps for the backward pass, for `T` rows before the block
 /// and `W` wanted after it.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Saved {
     /// Queries, keys and values side by side, `[T, 3D]`.
     qkv: Vec<f32>,
-    /// Attention output before its projection, `[W, D]`.
-    context: Vec<f32>,
     /// The residual stream between attention and MLP, `[W, D]`.
     middle: Vec<f32>,
     /// The MLP before its GELU, `[W, M]`.

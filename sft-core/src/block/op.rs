@@ -1,20 +1,29 @@
 //! The block as a candle operation on hidden states and an adapter vector.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::linear::LoraPair;
+use super::backward::Activations;
+use super::linear::{LoraPair, Pass};
 use super::{AdaptedBlock, BlockWeights, Saved, Tokens};
 use crate::Lora;
 
 /// A shared frozen block; cloning shares the weights.
 #[derive(Clone, Debug)]
-pub(crate) struct FrozenBlock(Arc<BlockWeights>);
+pub(crate) struct FrozenBlock(Arc<Frozen>);
+
+#[derive(Debug)]
+struct Frozen {
+    weights: BlockWeights,
+    /// What earlier steps saved, for the memory of the next.
+    spare: Mutex<Vec<Saved>>,
+}
 
 impl FrozenBlock {
     pub(crate) fn new(weights: BlockWeights) -> Self {
-        Self(Arc::new(weights))
+        let spare = Mutex::default();
+        Self(Arc::new(Frozen { weights, spare }))
     }
 
     /// The block's output for `hidden` `[B, S, D]` and a flat `adapter`: `[B, S, D]`, or `[B, W, D]`
@@ -33,7 +42,7 @@ impl FrozenBlock {
         let input_gradient = hidden.track_op();
         let tracked = input_gradient || adapter.track_op();
         let op = BlockOp {
-            weights: self.0.clone(),
+            frozen: self.0.clone(),
             lora,
             input_gradient,
             wanted,
@@ -49,7 +58,7 @@ impl FrozenBlock {
 }
 
 struct BlockOp {
-    weights: Arc<BlockWeights>,
+    frozen: Arc<Frozen>,
     lora: Lora,
     input_gradient: bool,
     /// Tokens of each sample whose hidden state is wanted, where not all are.
@@ -60,10 +69,15 @@ struct BlockOp {
 }
 
 impl BlockOp {
-    fn adapted<'a>(&'a self, tokens: Tokens, mut adapter: &'a [f32]) -> AdaptedBlock<'a> {
+    fn adapted<'a>(
+        &'a self,
+        tokens: Tokens,
+        mut adapter: &'a [f32],
+        pass: Pass,
+    ) -> AdaptedBlock<'a> {
         let scale = self.lora.scale() as f32;
         let mut linear = 0;
-        let pairs = self.weights.sizes().map(|(inputs, outputs)| {
+        let pairs = self.frozen.weights.sizes().map(|(inputs, outputs)| {
             let (rank, dropout) = (self.lora.rank_of(linear), self.lora.mask(linear));
             linear += 1;
             let (a, rest) = adapter.split_at(rank * inputs);
@@ -77,7 +91,7 @@ impl BlockOp {
                 dropout,
             }
         });
-        AdaptedBlock::new(&self.weights, tokens, &pairs)
+        AdaptedBlock::new(&self.frozen.weights, tokens, &pairs, pass)
     }
 
     fn tokens(&self, all: usize) -> Tokens {
@@ -88,21 +102,19 @@ impl BlockOp {
     /// Samples and tokens, once the shapes of both arguments are right.
     fn check(&self, hidden: &Shape, adapter: &Shape) -> Result<(usize, Tokens)> {
         let (samples, tokens, width) = hidden.dims3()?;
-        let needed: usize = (self.weights.sizes().iter().enumerate())
+        let needed: usize = (self.frozen.weights.sizes().iter().enumerate())
             .map(|(linear, (i, o))| self.lora.rank_of(linear) * (i + o))
             .sum();
-        if width != self.weights.width() || tokens == 0 || adapter.dims() != [needed] {
-            let want = self.weights.width();
+        if width != self.frozen.weights.width() || tokens == 0 || adapter.dims() != [needed] {
+            let want = self.frozen.weights.width();
             bail!("a block of width {want} with an adapter of {needed} got {hidden:?}, {adapter:?}")
         }
         Ok((samples, self.tokens(tokens)))
     }
+}
 
-    fn saved(&self) -> std::sync::MutexGuard<'_, Option<Vec<Saved>>> {
-        self.saved
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl CustomOp2 for BlockOp {
@@ -120,9 +132,13 @@ impl CustomOp2 for BlockOp {
         let (samples, tokens) = self.check(hidden_layout.shape(), adapter_layout.shape())?;
         let x = contiguous(hidden, hidden_layout)?;
         let adapter = contiguous(adapter, adapter_layout)?;
-        let (y, saved) = self.adapted(tokens, adapter).forward(x, self.keep);
-        *self.saved() = saved;
-        let shape = Shape::from((samples, tokens.wanted, self.weights.width()));
+        let spare = || lock(&self.frozen.spare).pop().unwrap_or_default();
+        let keep = self.keep.then_some(&spare);
+        let (y, saved) = self
+            .adapted(tokens, adapter, Pass::Forward)
+            .forward(x, keep);
+        *lock(&self.saved) = saved;
+        let shape = Shape::from((samples, tokens.wanted, self.frozen.weights.width()));
         Ok((CpuStorage::F32(y), shape))
     }
 
@@ -133,7 +149,7 @@ impl CustomOp2 for BlockOp {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let saved = self.saved().take();
+        let mut saved = lock(&self.saved).take();
         if self.keep && saved.is_none() {
             bail!("a block's backward can run once only")
         }
@@ -141,10 +157,18 @@ impl CustomOp2 for BlockOp {
         let (dadapter, dx) = with_slices(
             [hidden, adapter, &grad.contiguous()?],
             |[x, adapter, dy]| {
-                self.adapted(tokens, adapter)
-                    .backward(x, saved.as_deref(), dy, self.input_gradient)
+                let block = self.adapted(tokens, adapter, Pass::Backward);
+                let backward = |from| block.backward(x, from, dy, self.input_gradient);
+                match &mut saved {
+                    Some(saved) => backward(Activations::Saved(saved)),
+                    None => {
+                        let again = self.adapted(tokens, adapter, Pass::Forward);
+                        backward(Activations::Again(&again))
+                    }
+                }
             },
         )?;
+        lock(&self.frozen.spare).extend(saved.into_iter().flatten());
         let dx = dx
             .map(|dx| Tensor::from_vec(dx, hidden.shape(), hidden.device()))
             .transpose()?;

@@ -27,9 +27,8 @@ pub(super) fn sized(buffer: &mut Buffer, len: usize) -> &mut [f32] {
 pub(super) struct Scratch {
     pub(super) normed: Buffer,
     pub(super) residual: Buffer,
+    pub(super) context: Buffer,
     pub(super) hidden: Buffer,
-    pub(super) slope: Buffer,
-    pub(super) dmlp: Buffer,
     pub(super) dnormed: Buffer,
     pub(super) dmiddle: Buffer,
     pub(super) dcontext: Buffer,
@@ -43,6 +42,18 @@ pub(super) struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static COPIES: RefCell<Vec<[Buffer; 4]>> = RefCell::default();
+}
+
+/// This thread's buffers for copies of the weights of a block's linears, until they come back by
+/// [`keep_copies`].
+pub(super) fn take_copies() -> [Buffer; 4] {
+    COPIES.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Keeps the buffers for the thread's next block.
+pub(super) fn keep_copies(buffers: [Buffer; 4]) {
+    COPIES.with_borrow_mut(|copies| copies.push(buffers));
 }
 
 /// Calls `body` with this thread's buffers.

@@ -14,13 +14,13 @@ kernels! {
         }
     }
 
-    /// The GELU and its derivative, `slope = Phi(x) + x * phi(x)`.
-    pub(crate) fn gelu_with_slope(x: &[f32], out: &mut [f32], slope: &mut [f32]) {
+    /// The GELU, and in place of `x` its derivative, `Phi(x) + x * phi(x)`.
+    pub(crate) fn gelu_and_slope(x: &mut [f32], out: &mut [f32]) {
         const INV_SQRT_TAU: f32 = 0.398_942_3;
-        for ((out, slope), &x) in out.iter_mut().zip(slope).zip(x) {
-            let cdf = normal_cdf(x);
-            *out = x * cdf;
-            *slope = (x * INV_SQRT_TAU).mul_add(exp(-0.5 * x * x), cdf);
+        for (out, x) in out.iter_mut().zip(x) {
+            let cdf = normal_cdf(*x);
+            *out = *x * cdf;
+            *x = (*x * INV_SQRT_TAU).mul_add(exp(-0.5 * *x * *x), cdf);
         }
     }
 
@@ -143,8 +143,8 @@ mod tests {
     fn gelu_gradient_is_the_difference_quotient() {
         for i in -50..=50 {
             let x = i as f32 * 0.1;
-            let (mut y, mut slope) = ([0.0], [0.0]);
-            gelu_with_slope(&[x], &mut y, &mut slope);
+            let (mut y, mut slope) = ([0.0], [x]);
+            gelu_and_slope(&mut slope, &mut y);
             let f = |x: f64| {
                 let x = x as f32;
                 f64::from(x) * f64::from(normal_cdf(x))

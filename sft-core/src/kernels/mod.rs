@@ -8,11 +8,13 @@ mod activation;
 mod matmul;
 mod norm;
 mod reduce;
+mod transpose;
 
-pub(crate) use activation::{gelu, gelu_with_slope, softmax_rows};
+pub(crate) use activation::{gelu, gelu_and_slope, softmax_rows};
 pub(crate) use matmul::{Mat, MatMut, matmul};
 pub(crate) use norm::{layer_norm, layer_norm_backward};
 pub(crate) use reduce::sum;
+pub(crate) use transpose::transpose_columns;
 
 /// Defines functions whose bodies are compiled for the widest vector instructions of the processor
 /// that runs them.
