@@ -7,9 +7,9 @@ use super::{AdaptedBlock, Norm, Piece, Saved};
 use crate::kernels::{add, gelu_and_slope, layer_norm_backward, multiply};
 
 /// Where the backward pass has the forward pass's results from.
-pub(super) enum Activations<'a> {
+pub(super) enum Activations<'a, S> {
     /// From the forward pass, piece by piece; they are used up, their memory is left.
-    Saved(&'a mut [Saved]),
+    Saved(S),
     /// From the block as the forward pass had it, which computes them again.
     Again(&'a AdaptedBlock<'a>),
 }
@@ -22,7 +22,7 @@ impl AdaptedBlock<'_> {
     pub(super) fn backward(
         &self,
         x: &[f32],
-        activations: Activations<'_>,
+        activations: Activations<'_, &mut [Saved]>,
         dy: &[f32],
         input_gradient: bool,
     ) -> (Vec<f32>, Option<Vec<f32>>) {
@@ -33,16 +33,18 @@ impl AdaptedBlock<'_> {
             None => x.chunks(len).map(|_| None).collect(),
         };
         let sources: Vec<_> = match activations {
-            Activations::Saved(saved) => saved.iter_mut().map(Ok).collect(),
-            Activations::Again(block) => x.chunks(len).map(|_| Err(block)).collect(),
+            Activations::Saved(saved) => saved.iter_mut().map(Activations::Saved).collect(),
+            Activations::Again(block) => x.chunks(len).map(|_| Activations::Again(block)).collect(),
         };
         let dys = dy.par_chunks(self.wanted_len(len));
         let parts = self.pieces(x).zip(sources).zip(dys).zip(dxs);
         let parts = parts.map(|(((piece, source), dy), dx)| {
             let mut grad = vec![0.0; self.parameters()];
             with_scratch(|scratch| match source {
-                Ok(saved) => self.backward_piece(piece, saved, dy, &mut grad, dx, scratch),
-                Err(block) => {
+                Activations::Saved(saved) => {
+                    self.backward_piece(piece, saved, dy, &mut grad, dx, scratch);
+                }
+                Activations::Again(block) => {
                     let mut saved = std::mem::take(&mut scratch.saved);
                     block.forward_piece(piece, &mut saved, scratch);
                     self.backward_piece(piece, &mut saved, dy, &mut grad, dx, scratch);

@@ -159,13 +159,11 @@ impl CustomOp2 for BlockOp {
             |[x, adapter, dy]| {
                 let block = self.adapted(tokens, adapter, Pass::Backward);
                 let backward = |from| block.backward(x, from, dy, self.input_gradient);
-                match &mut saved {
-                    Some(saved) => backward(Activations::Saved(saved)),
-                    None => {
-                        let again = self.adapted(tokens, adapter, Pass::Forward);
-                        backward(Activations::Again(&again))
-                    }
+                if let Some(saved) = &mut saved {
+                    return backward(Activations::Saved(saved));
                 }
+                let again = self.adapted(tokens, adapter, Pass::Forward);
+                backward(Activations::Again(&again))
             },
         )?;
         lock(&self.frozen.spare).extend(saved.into_iter().flatten());
