@@ -38,6 +38,8 @@ SETTINGS = [
     ("activation:0.2:8", "gradient:0.02:4"),
     ("dead-zone:1", "dead-zone:4"),
     ("dead-zone:2", "dead-zone:4"),
+    ("dead-zone:1.5", "dead-zone:4"),
+    ("dead-zone:1.25", "dead-zone:4"),
 ]
 COLUMNS = ["activation", "gradient", "seed", "accuracy", "bytes_up", "bytes_down", "delay_s"]
 CLASSES, TRAIN = 20, 75

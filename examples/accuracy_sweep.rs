@@ -19,15 +19,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sft_core::{
     Data, Error, Job, Model, Pretrained, Result, Scheme, Wireless, finetune, write_whole,
 };
-use sft_examples::auto::activation_at;
-use sft_examples::flags::{Flags, message};
+use sft_examples::flags::{Flags, LevelsFlag, message};
 use sft_examples::surface::Surface;
 use sft_examples::{input, one_thread_per_product, surface_plot};
 use sft_opt::{Accuracy, AccuracyPoint, Axis, KeepScale};
 
 /// Flags of `vit_finetune` that the sweep sets itself or has no use for.
-const SWEPT: [&str; 12] = [
+const SWEPT: [&str; 13] = [
     "scheme",
+    "activation",
     "seed",
     "target_accuracy",
     "auto",
@@ -43,8 +43,8 @@ const SWEPT: [&str; 12] = [
 
 /// Accuracy of split fine-tuning over a grid of kept fractions and bits, and the cubic through it.
 ///
-/// Kept fraction and levels of --activation are swept, whose own numbers do not count; --gradient
-/// stays. All other flags are those of vit_finetune.
+/// The activation's codec is swept, the gradient's stays as its flag says. All other flags are
+/// those of vit_finetune.
 #[derive(Parser)]
 #[command(name = "accuracy_sweep")]
 #[command(mut_args(|arg| if SWEPT.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg }))]
@@ -57,6 +57,9 @@ struct Sweep {
     #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,6,8",
           value_parser = clap::value_parser!(u32).range(1..=8))]
     bits: Vec<u32>,
+    /// The kind of the activation's codec.
+    #[arg(long, value_enum, default_value_t = LevelsFlag::Gradient)]
+    codec: LevelsFlag,
     /// Seeds, comma-separated; accuracies are means over them.
     #[arg(long, value_delimiter = ',', default_value = "1")]
     seeds: Vec<u64>,
@@ -102,7 +105,7 @@ fn refuse_swept(matches: &ArgMatches) -> Result<()> {
         None => Ok(()),
         Some(name) => Err(Error::argument(
             name,
-            "has no place in a sweep: it sets --keeps, --bits and --seeds",
+            "has no place in a sweep: it has --codec, --keeps, --bits and --seeds",
         )),
     }
 }
@@ -123,7 +126,6 @@ fn run(sweep: &Sweep) -> Result<()> {
     if sweep.seeds.is_empty() {
         return Err(Error::argument("seeds", "must name at least one seed"));
     }
-    activation_at(&sweep.training, 1.0, 2)?;
     let task = Task::load(&sweep.training)?;
     let bar = progress((planned.len() + 1) * sweep.seeds.len());
     let raw = task.accuracies(sweep, Scheme::SftRaw, None, &bar)?;
@@ -201,7 +203,7 @@ impl Task {
     ) -> Result<Vec<f64>> {
         let mut flags = sweep.training.clone();
         if let Some((keep, bits)) = codec {
-            flags.activation = activation_at(&flags, keep, 1 << bits)?;
+            flags.activation = sweep.codec.at(keep, 1 << bits);
         }
         let one = |&seed: &u64| {
             flags.seed = seed;
@@ -252,11 +254,11 @@ fn surface(sweep: &Sweep, raw: &[f64], measured: &[Measured]) -> Result<Surface>
     let mut settings = serde_json::to_value(&sweep.training).map_err(|e| Error::file(out, e))?;
     if let Some(settings) = settings.as_object_mut() {
         settings.retain(|name, _| !SWEPT.contains(&name.as_str()));
-        settings.insert("activation".into(), sweep.training.activation.kind().into());
         settings.insert("seeds".into(), sweep.seeds.clone().into());
     }
     Ok(Surface {
         settings,
+        codec: sweep.codec,
         raw_accuracy: mean(raw),
         fit: Accuracy::fit(sweep.scale.scale(), &points)?,
         points,

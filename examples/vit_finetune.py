@@ -72,8 +72,8 @@ def finetune(
     device_model, server_model = st.split(model, after="vit.layers.1")
     cuts = [
         st.Cut(
-            activation=sft.Codec.paper(keep=0.5, levels=4, range="row"),
-            gradient=sft.Codec.paper(keep=0.05, levels=4, range="row"),
+            activation=sft.Codec.dead_zone(step=1.25),
+            gradient=sft.Codec.dead_zone(step=4),
             seed=(seed * devices + n) << 32,
         )
         for n in range(devices)

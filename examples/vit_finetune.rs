@@ -140,9 +140,7 @@ impl Bench {
         };
         let choice = auto::choose(flags, task)?;
         println!("{choice}\n");
-        let setting = choice.best.setting;
-        flags.cut = choice.best.cut;
-        flags.activation = auto::activation_at(flags, setting.keep, setting.levels() as u32)?;
+        (flags.cut, flags.activation) = (choice.best.cut, choice.activation);
         Ok(())
     }
 

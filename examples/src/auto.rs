@@ -56,6 +56,8 @@ pub struct Candidate {
 pub struct Choice {
     /// The best configuration.
     pub best: Configuration,
+    /// The activation's codec in the best configuration.
+    pub activation: CodecFlag,
     /// Every cut layer.
     pub candidates: Vec<Candidate>,
     /// Cut layer, accuracy and delay of the paper's fixed setting, by the same model.
@@ -93,13 +95,16 @@ pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
             let tau_s = paper_delay(&problem, &option, &links, &tensors)?;
             paper = (cut, accuracy, tau_s);
         }
-        let compression = compression(flags, &surface, accuracy_min, &tensors)?;
+        let compression = compression(&surface, accuracy_min, &tensors)?;
         let one = with_cut(&problem, option, &links, tensors.gradient_rate(flags)?);
         let best = optimize(&one, &compression)?;
         candidates.push(Candidate { cut, best });
     }
+    let best = best(&candidates, |_| true).ok_or_else(|| no_choice(&candidates, accuracy_min))?;
+    let setting = best.setting;
     Ok(Choice {
-        best: best(&candidates, |_| true).ok_or_else(|| no_choice(&candidates, accuracy_min))?,
+        activation: (surface.codec).at(setting.keep, setting.levels() as u32),
+        best,
         candidates,
         paper,
         accuracy_min,
@@ -207,27 +212,8 @@ impl Tensors {
     }
 }
 
-/// The codec of the activation at another kept fraction and number of levels.
-///
-/// # Errors
-/// A codec without them.
-pub fn activation_at(flags: &Flags, keep: f64, levels: u32) -> Result<CodecFlag> {
-    flags.activation.at(keep, levels).ok_or_else(|| {
-        let reason = format!(
-            "must have a kept fraction and levels to choose, got {}",
-            flags.activation
-        );
-        Error::argument("activation", reason)
-    })
-}
-
 /// The compression problem with the rates measured at one cut.
-fn compression(
-    flags: &Flags,
-    surface: &Surface,
-    accuracy_min: f64,
-    tensors: &Tensors,
-) -> Result<Compression> {
+fn compression(surface: &Surface, accuracy_min: f64, tensors: &Tensors) -> Result<Compression> {
     let (low, high) = surface.keep_range();
     let (fewest, most) = surface.bits_range();
     let (bits_min, bits_max) = (fewest.ceil() as u32, (most as u32).min(8));
@@ -238,7 +224,7 @@ fn compression(
     let mut codecs = Vec::new();
     for bits in bits_min..=bits_max {
         for &keep in &keeps {
-            let codec = activation_at(flags, keep, 1 << bits)?.codec()?;
+            let codec = surface.codec.at(keep, 1 << bits).codec()?;
             codecs.push((keep, 1 << bits, codec));
         }
     }

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use sft_core::{Error, Result};
 use sft_opt::{AccuracyPoint, Fit};
 
+use crate::flags::LevelsFlag;
+
 /// The surface of the embedded digits model, measured by `accuracy_sweep` with its defaults.
 const DIGITS: &str = include_str!("../results/digits_surface.json");
 
@@ -14,6 +16,8 @@ const DIGITS: &str = include_str!("../results/digits_surface.json");
 pub struct Surface {
     /// The flags of the runs.
     pub settings: serde_json::Value,
+    /// The kind of codec of the activation.
+    pub codec: LevelsFlag,
     /// Mean test accuracy without compression.
     pub raw_accuracy: f64,
     /// Mean test accuracy of every setting.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize, Serializer};
 use sft_compress::Codec;
 
 /// A codec by the name of its constructor, with that constructor's numbers.
@@ -36,25 +37,36 @@ impl CodecFlag {
         }
     }
 
-    /// The same kind of codec at another kept fraction and number of levels, if it has such.
-    #[must_use]
-    pub fn at(self, keep: f64, levels: u32) -> Option<Self> {
-        match self {
-            Self::Paper(..) => Some(Self::Paper(keep, levels)),
-            Self::Activation(..) => Some(Self::Activation(keep, levels)),
-            Self::Gradient(..) => Some(Self::Gradient(keep, levels)),
-            Self::DeadZone(_) | Self::Raw => None,
-        }
-    }
-
-    /// The name in front of the numbers.
-    pub fn kind(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Paper(..) => "paper",
             Self::Activation(..) => "activation",
             Self::Gradient(..) => "gradient",
             Self::DeadZone(_) => "dead-zone",
             Self::Raw => "raw",
+        }
+    }
+}
+
+/// A kind of codec that has a kept fraction and levels.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LevelsFlag {
+    /// Levels evenly in one range, Golomb and entropy codes.
+    Paper,
+    /// Levels logarithmically in one range, coded by context.
+    Activation,
+    /// Levels evenly in a range for each row (token), coded by context.
+    Gradient,
+}
+
+impl LevelsFlag {
+    /// The codec at a kept fraction and a number of levels.
+    pub fn at(self, keep: f64, levels: u32) -> CodecFlag {
+        match self {
+            Self::Paper => CodecFlag::Paper(keep, levels),
+            Self::Activation => CodecFlag::Activation(keep, levels),
+            Self::Gradient => CodecFlag::Gradient(keep, levels),
         }
     }
 }
@@ -72,8 +84,8 @@ impl FromStr for CodecFlag {
             ["raw"] => Self::Raw,
             _ => {
                 return Err(
-                    "expected paper:KEEP:LEVELS, activation:KEEP:LEVELS, gradient:KEEP:LEVELS, \
-                     dead-zone:STEP or raw"
+                    "expected dead-zone:STEP, activation:KEEP:LEVELS, gradient:KEEP:LEVELS, \
+                     paper:KEEP:LEVELS or raw"
                         .into(),
                 );
             }
@@ -92,7 +104,7 @@ where
 
 impl fmt::Display for CodecFlag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind())?;
+        f.write_str(self.name())?;
         match self {
             Self::Paper(keep, levels)
             | Self::Activation(keep, levels)

@@ -16,7 +16,7 @@ use sft_core::{
     Settings, Targets,
 };
 
-pub use codec::CodecFlag;
+pub use codec::{CodecFlag, LevelsFlag};
 pub use values::{Backend, FadingFlag, NamesFlag, OptimizerFlag, ScheduleFlag};
 
 /// Split LoRA fine-tuning of a vision transformer over simulated mobile devices.
@@ -72,9 +72,9 @@ pub struct Flags {
     /// Blocks on each device, comma-separated, in place of --cut [l_n].
     #[arg(long, value_delimiter = ',', value_name = "CUTS")]
     pub device_cuts: Option<Vec<usize>>,
-    /// Choose --cut and the kept fraction and levels of --activation, whose own numbers do not
-    /// count, for the least modelled delay; prints why.
-    #[arg(long, conflicts_with_all = ["cut", "device_cuts"])]
+    /// Choose --cut and the kept fraction and levels of --activation for the least modelled delay;
+    /// prints why.
+    #[arg(long, conflicts_with_all = ["cut", "device_cuts", "activation"])]
     #[serde(skip)]
     pub auto: bool,
     /// Accuracy over keep and levels for --auto, from accuracy_sweep; by default the digits'.
@@ -107,15 +107,15 @@ pub struct Flags {
     /// have the flags' rank, alpha and targets.
     #[arg(long, value_name = "DIR")]
     pub adapters: Option<PathBuf>,
-    /// How activations go up: activation:KEEP:LEVELS, gradient:KEEP:LEVELS, paper:KEEP:LEVELS,
-    /// dead-zone:STEP or raw. KEEP is the kept fraction of the elements, in (0, 1] [ρ], LEVELS the
-    /// number of quantization points, 2 to 256 [E + 1], STEP the quantization step over the root
-    /// mean square. activation spaces its levels logarithmically, gradient evenly in a range for
-    /// each row (token), paper evenly in one range.
-    #[arg(long, value_name = "CODEC", default_value = "gradient:0.5:4")]
+    /// How activations go up: dead-zone:STEP, activation:KEEP:LEVELS, gradient:KEEP:LEVELS,
+    /// paper:KEEP:LEVELS or raw. STEP is the quantization step over the tensor's root mean square,
+    /// KEEP the kept fraction of the elements, in (0, 1] [ρ], LEVELS the number of quantization
+    /// points, 2 to 256 [E + 1]. activation spaces its levels logarithmically, gradient evenly in a
+    /// range for each row (token), paper evenly in one range.
+    #[arg(long, value_name = "CODEC", default_value = "dead-zone:1.25")]
     pub activation: CodecFlag,
     /// How gradients come down, by the codecs of --activation.
-    #[arg(long, value_name = "CODEC", default_value = "gradient:0.05:4")]
+    #[arg(long, value_name = "CODEC", default_value = "dead-zone:4")]
     pub gradient: CodecFlag,
     /// Update rule of the adapters and the head.
     #[arg(long, value_enum, default_value_t = OptimizerFlag::Adamw)]
