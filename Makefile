@@ -117,7 +117,7 @@ stubs: $(VENV)/.ready
 	$(BIN)/python -m mypy.stubtest sft._sft
 
 types: $(VENV)/.models
-	$(BIN)/python -m mypy python/sft python/tests examples/*.py benches/cut.py benches/train_peers.py
+	$(BIN)/python -m mypy python/sft python/tests examples/*.py benches/codec_accuracy.py benches/cut.py benches/train_peers.py
 
 bench: ## measure: run all benchmarks
 	cargo bench --locked -p sft-benches

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from datetime import date
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -55,13 +56,12 @@ def main() -> None:
         if flags.cifar100:
             write_part(flags.cifar100, Path(folder))
             training += ["--data", f"cifar100:{folder}"]
-        rows = read(flags.out)
+        rows = read(flags)
         done = {(row["activation"], row["gradient"], int(row["seed"])) for row in rows}
         chosen = [RAW, *(codecs for codecs in flags.settings if codecs != RAW)]
-        wanted = [(*codecs, seed) for seed in flags.seeds for codecs in chosen]
-        for run in wanted:
-            if run not in done:
-                rows.append(finetune(*run, training, Path(folder) / "out"))
+        for seed, codecs in product(flags.seeds, chosen):
+            if (*codecs, seed) not in done:
+                rows.append(finetune(codecs, seed, training, Path(folder) / "out"))
                 write(flags, rows)
     print(table(rows))
 
@@ -98,7 +98,7 @@ def settings(text: str) -> list[tuple[str, str]]:
 def write_part(cifar100: Path, folder: Path) -> None:
     train, test = (records(cifar100, name) for name in ("train", "test"))
     seen = dict.fromkeys(range(CLASSES), 0)
-    part = []
+    part: list[bytes] = []
     for record in train:
         seen[record[1]] += 1
         (part if seen[record[1]] <= TRAIN else test).append(record)
@@ -114,9 +114,10 @@ def records(cifar100: Path, name: str) -> list[bytes]:
     return [record for record in every if record[1] < CLASSES]
 
 
-def finetune(activation: str, gradient: str, seed: int, training: list[str], out: Path) -> Row:
-    codecs = ["--scheme", "sft", "--activation", activation, "--gradient", gradient]
-    run = [*PROGRAM, *training, *codecs, "--seed", str(seed), "--out", str(out)]
+def finetune(codecs: tuple[str, str], seed: int, training: list[str], out: Path) -> Row:
+    activation, gradient = codecs
+    chosen = ["--scheme", "sft", "--activation", activation, "--gradient", gradient]
+    run = [*PROGRAM, *training, *chosen, "--seed", str(seed), "--out", str(out)]
     subprocess.run(run, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     rounds = json.loads((out / "run.json").read_text())["schemes"][0]["rounds"]
     values = {
@@ -131,23 +132,31 @@ def finetune(activation: str, gradient: str, seed: int, training: list[str], out
     return {name: str(value) for name, value in values.items()}
 
 
-def read(path: Path) -> list[Row]:
-    if not path.exists():
+def read(flags: argparse.Namespace) -> list[Row]:
+    """Return the runs that are there already."""
+    if not flags.out.exists():
         return []
-    lines = path.read_text().splitlines()
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    text = flags.out.read_text()
+    if not text.startswith(configuration(flags)):
+        sys.exit(f"{flags.out} holds runs with other flags: {text.splitlines()[0]}")
+    return list(csv.DictReader(line for line in text.splitlines() if line[0] != "#"))
+
+
+def configuration(flags: argparse.Namespace) -> str:
+    # Where files lie says nothing to a reader.
+    training = re.sub(r"[^ :]*/", "", " ".join(flags.training))
+    text = f"# {f'vit_finetune --scheme sft {training}'.rstrip()}\n"
+    if flags.cifar100:
+        text += (
+            f"# CIFAR-100: of its first {CLASSES} classes {TRAIN} training images of each to train,"
+            " the other training and all test images to test.\n"
+        )
+    return text
 
 
 def write(flags: argparse.Namespace, rows: list[Row]) -> None:
-    # Where files lie says nothing to a reader.
-    training = re.sub(r"[^ :]*/", "", " ".join(flags.training))
     with flags.out.open("w", newline="") as file:
-        file.write(f"# vit_finetune --scheme sft {training}, {date.today():%-d %B %Y}\n")
-        if flags.cifar100:
-            file.write(
-                f"# CIFAR-100: of its first {CLASSES} classes {TRAIN} training images of each to"
-                " train, the other training and all test images to test.\n"
-            )
+        file.write(f"{configuration(flags)}# {date.today():%-d %B %Y}\n")
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -162,7 +171,7 @@ def table(rows: list[Row]) -> str:
         "| activation | gradient | accuracy | spread | against raw | MB up | MB down | smaller | delay |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    total = {codecs: sum(mean_of(seeds, "bytes_up", "bytes_down")) for codecs, seeds in runs.items()}
+    total = {pair: sum(mean_of(seeds, "bytes_up", "bytes_down")) for pair, seeds in runs.items()}
     for codecs, seeds in sorted(runs.items(), key=lambda item: -total[item[0]]):
         accuracies = [100 * float(row["accuracy"]) for row in seeds.values()]
         spread = stdev(accuracies) if len(accuracies) > 1 else 0.0

@@ -64,6 +64,7 @@ def finetune(
     resume: str | os.PathLike[str] | None = None,
     seed: int = 1,
     threads: int | None = None,
+    gradient_checkpointing: bool = False,
     progress: bool | Callable[[Round], object] | None = None,
 ) -> Run:
     """Fine-tune a vision transformer by the Rust trainer, on simulated devices.
@@ -139,6 +140,9 @@ def finetune(
         Of everything random.
     threads : int, optional
         Threads; all cores without it.
+    gradient_checkpointing : bool, default False
+        Whether blocks keep only their input for the backward pass and compute the rest
+        again there: less memory for more time, the same results.
     progress : bool or callable, optional
         A bar by tqdm (``pip install sft[progress]``): where that is installed (None), or
         always (True); nothing (False); or what is called with every finished `Round`.
@@ -231,7 +235,8 @@ def _check_files(
 
 def _configuration(settings: dict[str, Any], *sources: tuple[Any, Any] | None) -> dict[str, Any]:
     """Return what decides the results: a run goes on only from a checkpoint with the same."""
-    free = {"out", "checkpoint_every", "resume", "threads", "scheme", "target_accuracy"}
+    free = {"out", "checkpoint_every", "resume", "scheme", "target_accuracy"}
+    free |= {"threads", "gradient_checkpointing"}
     if settings["schedule"] != "cosine":
         free.add("rounds")
     configuration = {name: value for name, value in settings.items() if name not in free}

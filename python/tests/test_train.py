@@ -85,9 +85,11 @@ def test_patch_embedding_and_head_take_adapters(tmp_path: Path) -> None:
     assert config["modules_to_save"] is None
 
 
-def test_threads_change_nothing() -> None:
-    one, two = (sft.finetune(model=MODEL, threads=n, **few()) for n in (1, 2))
-    assert [r.loss for r in one.rounds] == [r.loss for r in two.rounds]
+def test_threads_and_checkpointing_change_nothing() -> None:
+    one = sft.finetune(model=MODEL, threads=1, **few())
+    for other in ({"threads": 2}, {"gradient_checkpointing": True}):
+        run = sft.finetune(model=MODEL, **few(), **other)
+        assert [r.loss for r in run.rounds] == [r.loss for r in one.rounds]
 
 
 def test_ctrl_c_keeps_the_finished_rounds(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ pub(crate) struct Options {
     pub(super) fading: bool,
     pub(super) seed: u64,
     pub(super) threads: usize,
+    pub(super) gradient_checkpointing: bool,
     pub(super) heads: Option<usize>,
     pub(super) full: u8,
     pub(super) augment: bool,

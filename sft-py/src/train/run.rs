@@ -162,7 +162,8 @@ impl Bench {
         let (classes, rank) = (train.classes(), settings.lora.rank());
         let cost = pretrained.config.transformer(classes, rank);
         Ok(Self {
-            model: Vit::new(&pretrained.config, &pretrained.weights)?,
+            model: Vit::new(&pretrained.config, &pretrained.weights)?
+                .with_checkpointing(options.gradient_checkpointing),
             head: match &pretrained.head {
                 Some(head) if head.classes() == classes => head.clone(),
                 _ => Head::new(classes, pretrained.config.hidden_size, settings.seed),
