@@ -25,8 +25,9 @@ pub(super) struct LoraPairGrad<'a> {
     pub(super) b: &'a mut [f32],
 }
 
-/// How a pass wants the weight of a linear layer: `gemm` packs it for every piece, and columns that
-/// lie next to each other several times faster than columns that lie a row apart.
+/// How a pass wants the weight of a linear layer. `gemm` packs it anew for every piece: with 400 rows
+/// of ViT-B, a product with a transposed copy was measured to be 6 to 33 % faster than one with the
+/// transpose of the weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Pass {
     /// Many products `x W^T`: a transposed copy.
@@ -68,9 +69,8 @@ impl<'a, const N: usize> Adapted<'a, N> {
         linear: &'a Linear,
         pairs: [LoraPair<'a>; N],
         pass: Pass,
-        mut buffer: Buffer,
+        buffer: Buffer,
     ) -> Self {
-        buffer.clear();
         let mut adapted = Self {
             linear,
             pairs,
@@ -81,7 +81,7 @@ impl<'a, const N: usize> Adapted<'a, N> {
         match pass {
             Pass::Forward => adapted.copy_transposed(),
             Pass::Backward if merged => adapted.copy_as_it_is(),
-            Pass::Backward => {}
+            Pass::Backward => adapted.copy.clear(),
         }
         adapted
     }
