@@ -18,8 +18,8 @@ use crate::shapes::Shape;
 /// Frozen weights have no gradient, and the query, key and value of block 1 pass none on, so that
 /// product falls away there. `T` is `B * S`, but after the attention of the last block `B`: the
 /// head reads the class token only. Attention is 2 products of `2 Q S d` for each sample and head
-/// forward and 5 backward, one of them the scores again, which are not kept, with `Q = S` queries,
-/// in the last block 1. What block checkpointing computes twice is not counted: it is the same work.
+/// forward and 6 backward, two of them the scores and the context again, which are not kept, with
+/// `Q = S` queries, in the last block 1. What block checkpointing computes twice is not counted: it is the same work.
 pub fn step_flop(shape: &Shape) -> f64 {
     let (config, batch) = (&shape.config, shape.batch);
     let (rows, depth) = (batch * config.tokens(), config.num_hidden_layers);
@@ -54,7 +54,7 @@ fn linear_flop(rows: usize, inputs: usize, outputs: usize, rank: usize, passes_o
 fn attention_flop(shape: &Shape, queries: usize) -> f64 {
     let (tokens, heads) = (shape.config.tokens(), shape.config.num_attention_heads);
     let each = product(queries, shape.config.hidden_size / heads, tokens);
-    7.0 * (shape.batch * heads) as f64 * each
+    8.0 * (shape.batch * heads) as f64 * each
 }
 
 fn product(m: usize, k: usize, n: usize) -> f64 {
@@ -67,7 +67,7 @@ mod tests {
     use sft_core::LinearSpec;
     use sft_opt::{Flops, Scheme};
 
-    /// `sft-opt` counts what an engine without our shortcuts does: no scores twice, a row of patches
+    /// `sft-opt` counts what an engine without our shortcuts does: no scores and context twice, a row of patches
     /// for the class token, adapters beside the weight, every token of the last block.
     #[test]
     fn the_count_is_that_of_the_cost_model_but_for_what_the_engine_does_otherwise() {
@@ -78,7 +78,7 @@ mod tests {
             let counted = Flops::Exact.mini_batch(&model, split, shape.batch);
             let (b, s, d) = (shape.batch, config.tokens(), config.hidden_size);
             let depth = config.num_hidden_layers as f64;
-            let scores = depth * product(b * s, d, s);
+            let again = depth * 2.0 * product(b * s, d, s);
             let class_token = product(b, config.num_channels * config.patch_size.pow(2), d);
             let linears = config.linears();
             let beside = |l: &LinearSpec| {
@@ -91,9 +91,9 @@ mod tests {
                 2.0 * (b * (s - 1)) as f64 * (2.0 * (l.inputs * l.outputs) as f64 + adapter)
             };
             let unread =
-                linears[3..].iter().map(unread).sum::<f64>() + 7.0 * product(b * (s - 1), d, s);
+                linears[3..].iter().map(unread).sum::<f64>() + 8.0 * product(b * (s - 1), d, s);
             let all = counted.device.total() + counted.server.total();
-            let want = all + scores - class_token - beside - unread;
+            let want = all + again - class_token - beside - unread;
             let gap = step_flop(&shape) / want - 1.0;
             assert!(gap.abs() < 1e-12, "{}: {gap:e}", shape.name);
         }
