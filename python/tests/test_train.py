@@ -156,7 +156,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
             {"lr": 0.01},
             "resume .*checkpoint-sft.safetensors: .* its lr is 0.003, this run's is 0.01",
         ),
-        ({"activation": sft.Codec.raw()}, "its activation is .Codec.paper.*is .Codec.raw"),
+        ({"activation": sft.Codec.raw()}, "its activation is .Codec.dead_zone.*is .Codec.raw"),
         ({"seed": 2}, "its seed is 1, this run's is 2"),
         ({"augment": True}, "its augment is false, this run's is true"),
         ({"data": few(63)["data"]}, "its data is .arrays with the checksums"),
