@@ -23,7 +23,18 @@ from pathlib import Path
 from statistics import mean, stdev
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = ["cargo", "run", "--release", "--quiet", "--locked", "--example", "vit_finetune", "--"]
+MANIFEST = ["--manifest-path", str(ROOT / "Cargo.toml")]
+PROGRAM = [
+    "cargo",
+    "run",
+    "--release",
+    "-q",
+    "--locked",
+    *MANIFEST,
+    "--example",
+    "vit_finetune",
+    "--",
+]
 RAW = ("raw", "raw")
 SETTINGS = [
     RAW,
@@ -62,6 +73,7 @@ def main() -> None:
         for seed, codecs in product(flags.seeds, chosen):
             if (*codecs, seed) not in done:
                 rows.append(finetune(codecs, seed, training, Path(folder) / "out"))
+                done.add((*codecs, seed))
                 write(flags, rows)
     print(table(rows))
 
@@ -118,7 +130,7 @@ def finetune(codecs: tuple[str, str], seed: int, training: list[str], out: Path)
     activation, gradient = codecs
     chosen = ["--scheme", "sft", "--activation", activation, "--gradient", gradient]
     run = [*PROGRAM, *training, *chosen, "--seed", str(seed), "--out", str(out)]
-    subprocess.run(run, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
     rounds = json.loads((out / "run.json").read_text())["schemes"][0]["rounds"]
     values = {
         "activation": activation,

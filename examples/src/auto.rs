@@ -15,7 +15,7 @@ use sft_opt::{
     RateGrid, allocate_bandwidth, optimize,
 };
 
-use crate::flags::{CodecFlag, Flags};
+use crate::flags::{CodecFlag, Flags, LevelsFlag};
 use crate::surface::Surface;
 
 /// Elements of an activation that the rates are measured on, about.
@@ -92,7 +92,7 @@ pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
         let tensors = Tensors::at(flags, task, cut, samples)?;
         if cut == paper_cut {
             let accuracy = surface.fit.accuracy.at(PAPER_KEEP, PAPER_BITS.into());
-            let tau_s = paper_delay(&problem, &option, &links, &tensors)?;
+            let tau_s = paper_delay(surface.codec, &problem, &option, &links, &tensors)?;
             paper = (cut, accuracy, tau_s);
         }
         let compression = compression(&surface, accuracy_min, &tensors)?;
@@ -201,9 +201,9 @@ impl Tensors {
         })
     }
 
-    /// The gradient's bits over its raw bits, by its own flags.
+    /// The gradient's bits over its raw bits, by its own flag.
     fn gradient_rate(&self, flags: &Flags) -> Result<f64> {
-        self.rate(&self.gradient, flags.settings(Scheme::Sft)?.gradient)
+        self.rate(&self.gradient, flags.gradient.codec()?)
     }
 
     fn rate(&self, values: &[f32], codec: Codec) -> Result<f64> {
@@ -221,19 +221,7 @@ fn compression(surface: &Surface, accuracy_min: f64, tensors: &Tensors) -> Resul
     keeps.extend(KEEPS.iter().filter(|&&keep| low < keep && keep < high));
     keeps.push(high);
     keeps.dedup();
-    let mut codecs = Vec::new();
-    for bits in bits_min..=bits_max {
-        for &keep in &keeps {
-            let codec = surface.codec.at(keep, 1 << bits).codec()?;
-            codecs.push((keep, 1 << bits, codec));
-        }
-    }
-    let made = |keep: f64, levels: u32| match (codecs.iter())
-        .find(|(k, l, _)| k.to_bits() == keep.to_bits() && *l == levels)
-    {
-        Some((_, _, codec)) => Ok(*codec),
-        None => Codec::paper(keep, levels),
-    };
+    let made = |keep: f64, levels: u32| surface.codec.at(keep, levels).codec();
     let bits: Vec<u32> = (bits_min..=bits_max).collect();
     let levels: Vec<u32> = bits.iter().map(|bits| 1 << bits).collect();
     let view = TensorView::new(&tensors.activation, &tensors.shape)?;
@@ -279,14 +267,16 @@ fn with_cut(
     one
 }
 
-/// Delay of a round with the paper's kept fraction and levels in both directions.
+/// Delay of a round with the paper's kept fraction and levels in both directions, in the kind of
+/// codec that the surface was measured with.
 fn paper_delay(
+    codec: LevelsFlag,
     problem: &JointProblem,
     option: &CutOption,
     links: &[Link],
     tensors: &Tensors,
 ) -> Result<f64> {
-    let codec = Codec::paper(PAPER_KEEP, 1 << PAPER_BITS)?;
+    let codec = codec.at(PAPER_KEEP, 1 << PAPER_BITS).codec()?;
     let up_rate = tensors.rate(&tensors.activation, codec)?;
     let down_rate = tensors.rate(&tensors.gradient, codec)?;
     let demand = |n: usize| {

@@ -108,7 +108,7 @@ pub struct Flags {
     #[arg(long, value_name = "DIR")]
     pub adapters: Option<PathBuf>,
     /// How activations go up: dead-zone:STEP, activation:KEEP:LEVELS, gradient:KEEP:LEVELS,
-    /// paper:KEEP:LEVELS or raw. STEP is the quantization step over the tensor's root mean square,
+    /// paper:KEEP:LEVELS or raw. STEP is the quantization step over the tensor's root mean square, 0.001 to 1000,
     /// KEEP the kept fraction of the elements, in (0, 1] [ρ], LEVELS the number of quantization
     /// points, 2 to 256 [E + 1]. activation spaces its levels logarithmically, gradient evenly in a
     /// range for each row (token), paper evenly in one range.
