@@ -103,7 +103,7 @@ pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
     let best = best(&candidates, |_| true).ok_or_else(|| no_choice(&candidates, accuracy_min))?;
     let setting = best.setting;
     Ok(Choice {
-        activation: (surface.codec).at(setting.keep, setting.levels() as u32),
+        activation: CodecFlag::Levels(surface.codec, setting.keep, setting.levels() as u32),
         best,
         candidates,
         paper,
@@ -221,7 +221,7 @@ fn compression(surface: &Surface, accuracy_min: f64, tensors: &Tensors) -> Resul
     keeps.extend(KEEPS.iter().filter(|&&keep| low < keep && keep < high));
     keeps.push(high);
     keeps.dedup();
-    let made = |keep: f64, levels: u32| surface.codec.at(keep, levels).codec();
+    let made = |keep: f64, levels: u32| CodecFlag::Levels(surface.codec, keep, levels).codec();
     let bits: Vec<u32> = (bits_min..=bits_max).collect();
     let levels: Vec<u32> = bits.iter().map(|bits| 1 << bits).collect();
     let view = TensorView::new(&tensors.activation, &tensors.shape)?;
@@ -276,7 +276,7 @@ fn paper_delay(
     links: &[Link],
     tensors: &Tensors,
 ) -> Result<f64> {
-    let codec = codec.at(PAPER_KEEP, 1 << PAPER_BITS).codec()?;
+    let codec = CodecFlag::Levels(codec, PAPER_KEEP, 1 << PAPER_BITS).codec()?;
     let up_rate = tensors.rate(&tensors.activation, codec)?;
     let down_rate = tensors.rate(&tensors.gradient, codec)?;
     let demand = |n: usize| {

@@ -97,7 +97,7 @@ def finetune(
         A cut layer for each device in place of `cut`.
     activation, gradient : Codec or None
         What crosses the cut with 'sft': by default `Codec.dead_zone` with steps of 1.25 and 4,
-        the fewest bytes measured within a point of no compression; None sends it
+        the fewest bytes within a point of no compression on both tasks measured; None sends it
         uncompressed.
     rounds, local_epochs, batch : int, default 8, 1 and 16
         Rounds, passes over the local data in each, samples of a mini-batch.

@@ -10,42 +10,12 @@ use sft_compress::Codec;
 /// A codec by the name of its constructor, with that constructor's numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum CodecFlag {
-    /// `paper:KEEP:LEVELS`.
-    Paper(f64, u32),
-    /// `activation:KEEP:LEVELS`.
-    Activation(f64, u32),
-    /// `gradient:KEEP:LEVELS`.
-    Gradient(f64, u32),
+    /// `KIND:KEEP:LEVELS`.
+    Levels(LevelsFlag, f64, u32),
     /// `dead-zone:STEP`.
     DeadZone(f64),
     /// `raw`.
     Raw,
-}
-
-impl CodecFlag {
-    /// The codec.
-    ///
-    /// # Errors
-    /// A number outside its range.
-    pub fn codec(self) -> sft_compress::Result<Codec> {
-        match self {
-            Self::Paper(keep, levels) => Codec::paper(keep, levels),
-            Self::Activation(keep, levels) => Codec::activation(keep, levels),
-            Self::Gradient(keep, levels) => Codec::gradient(keep, levels),
-            Self::DeadZone(step) => Codec::dead_zone(step),
-            Self::Raw => Ok(Codec::raw()),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Paper(..) => "paper",
-            Self::Activation(..) => "activation",
-            Self::Gradient(..) => "gradient",
-            Self::DeadZone(_) => "dead-zone",
-            Self::Raw => "raw",
-        }
-    }
 }
 
 /// A kind of codec that has a kept fraction and levels.
@@ -60,13 +30,28 @@ pub enum LevelsFlag {
     Gradient,
 }
 
-impl LevelsFlag {
-    /// The codec at a kept fraction and a number of levels.
-    pub fn at(self, keep: f64, levels: u32) -> CodecFlag {
+impl CodecFlag {
+    /// The codec.
+    ///
+    /// # Errors
+    /// A number outside its range.
+    pub fn codec(self) -> sft_compress::Result<Codec> {
         match self {
-            Self::Paper => CodecFlag::Paper(keep, levels),
-            Self::Activation => CodecFlag::Activation(keep, levels),
-            Self::Gradient => CodecFlag::Gradient(keep, levels),
+            Self::Levels(LevelsFlag::Paper, keep, levels) => Codec::paper(keep, levels),
+            Self::Levels(LevelsFlag::Activation, keep, levels) => Codec::activation(keep, levels),
+            Self::Levels(LevelsFlag::Gradient, keep, levels) => Codec::gradient(keep, levels),
+            Self::DeadZone(step) => Codec::dead_zone(step),
+            Self::Raw => Ok(Codec::raw()),
+        }
+    }
+}
+
+impl LevelsFlag {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Paper => "paper",
+            Self::Activation => "activation",
+            Self::Gradient => "gradient",
         }
     }
 }
@@ -76,23 +61,21 @@ impl FromStr for CodecFlag {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split(':').collect();
+        let kind = |name: &str| LevelsFlag::from_str(name, false).map_err(|_| expected());
         let flag = match parts[..] {
-            ["paper", keep, levels] => Self::Paper(number(keep)?, number(levels)?),
-            ["activation", keep, levels] => Self::Activation(number(keep)?, number(levels)?),
-            ["gradient", keep, levels] => Self::Gradient(number(keep)?, number(levels)?),
+            [name, keep, levels] => Self::Levels(kind(name)?, number(keep)?, number(levels)?),
             ["dead-zone", step] => Self::DeadZone(number(step)?),
             ["raw"] => Self::Raw,
-            _ => {
-                return Err(
-                    "expected dead-zone:STEP, activation:KEEP:LEVELS, gradient:KEEP:LEVELS, \
-                     paper:KEEP:LEVELS or raw"
-                        .into(),
-                );
-            }
+            _ => return Err(expected()),
         };
         flag.codec().map_err(|error| error.to_string())?;
         Ok(flag)
     }
+}
+
+fn expected() -> String {
+    "expected dead-zone:STEP, activation:KEEP:LEVELS, gradient:KEEP:LEVELS, paper:KEEP:LEVELS or raw"
+        .into()
 }
 
 fn number<T: FromStr>(text: &str) -> Result<T, String>
@@ -104,13 +87,10 @@ where
 
 impl fmt::Display for CodecFlag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
         match self {
-            Self::Paper(keep, levels)
-            | Self::Activation(keep, levels)
-            | Self::Gradient(keep, levels) => write!(f, ":{keep}:{levels}"),
-            Self::DeadZone(step) => write!(f, ":{step}"),
-            Self::Raw => Ok(()),
+            Self::Levels(kind, keep, levels) => write!(f, "{}:{keep}:{levels}", kind.name()),
+            Self::DeadZone(step) => write!(f, "dead-zone:{step}"),
+            Self::Raw => f.write_str("raw"),
         }
     }
 }
