@@ -16,9 +16,11 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use sft_core::{
-    Data, Error, Job, Model, Pretrained, Result, Scheme, Wireless, finetune, write_whole,
-};
+use sft_core::data::Data;
+use sft_core::model::{Model, Pretrained};
+use sft_core::run::{Job, Scheme, Wireless, finetune};
+use sft_core::write_whole;
+use sft_core::{Error, Result};
 use sft_examples::flags::{CodecFlag, Flags, LevelsFlag, message};
 use sft_examples::surface::Surface;
 use sft_examples::{input, one_thread_per_product, surface_plot};
@@ -217,7 +219,7 @@ impl Task {
 
     /// Test accuracy after the last round of one run.
     fn accuracy(&self, flags: &Flags, scheme: Scheme) -> Result<f64> {
-        let settings = flags.settings(scheme)?;
+        let settings = flags.settings(scheme, self.model.spec())?;
         let partition = (flags.partition).split(self.train.as_ref(), flags.devices, flags.seed)?;
         let classes = self.train.classes();
         let model = (self.pretrained.config).transformer(classes, settings.lora.rank());

@@ -5,10 +5,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use sft_core::{
-    Channel, Head, Job, Lora, ModuleNames, Partition, Scheme, Settings, Vit, Wireless, accuracy,
-    finetune, save_merged, save_peft,
-};
+use sft_core::adapter::{Head, Lora, ModuleNames, save_peft};
+use sft_core::data::Partition;
+use sft_core::model::{Vit, save_merged};
+use sft_core::run::{Channel, Job, Scheme, Settings, Wireless, accuracy, finetune};
 use sft_examples::{digits, input};
 
 fn main() -> sft_core::Result<()> {

@@ -13,7 +13,10 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
-use sft_core::{Data, Error, ImageInput, Images, PlainVit, VitConfig, VitWeights, write_whole};
+use sft_core::Error;
+use sft_core::data::{Data, ImageInput, Images};
+use sft_core::model::{PlainVit, VitConfig, VitWeights};
+use sft_core::write_whole;
 use sft_examples::flags::message;
 use sft_examples::{digits, one_thread_per_product};
 
@@ -181,10 +184,9 @@ fn fit(
         order.shuffle(&mut rng);
         for batch in order.chunks(flags.batch) {
             adamw.set_learning_rate(flags.lr * schedule(bar.position() as f64 / steps as f64));
-            let labels: Vec<u32> = batch.iter().map(|&i| train.label(i)).collect();
-            let logits = model.logits(&train.inputs(batch)?)?;
-            let labels = Tensor::new(labels.as_slice(), &Device::Cpu)?;
-            let grads = candle_nn::loss::cross_entropy(&logits, &labels)?.backward()?;
+            let batch = train.batch(batch)?;
+            let logits = model.logits(batch.inputs.pixels()?)?;
+            let grads = cross_entropy(&logits, &batch.labels)?.backward()?;
             if let Some((name, _)) = vars.iter().find(|(_, var)| grads.get(var).is_none()) {
                 return Err(Error::argument("gradient", format!("did not reach {name}")));
             }
@@ -205,15 +207,8 @@ fn accuracy(model: &Classifier, data: &Images) -> Result<f64, Error> {
     let indices: Vec<usize> = (0..data.len()).collect();
     let mut right = 0;
     for batch in indices.chunks(64) {
-        let classes = model
-            .logits(&data.inputs(batch)?)?
-            .argmax(D::Minus1)?
-            .to_vec1::<u32>()?;
-        right += batch
-            .iter()
-            .zip(&classes)
-            .filter(|(i, class)| data.label(**i) == **class)
-            .count();
+        let batch = data.batch(batch)?;
+        right += correct(&model.logits(batch.inputs.pixels()?)?, &batch.labels)?;
     }
     Ok(right as f64 / data.len() as f64)
 }

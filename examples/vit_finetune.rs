@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use sft_core::{
-    Adapters, Data, Error, Head, Job, Model, Outcome, Pretrained, Result, Scheme, Settings,
-    Wireless, finetune, load_checkpoint, load_peft, save_checkpoint, save_merged, save_peft,
+use sft_core::adapter::{Adapters, Head, load_peft, save_peft};
+use sft_core::data::Data;
+use sft_core::model::{Model, Pretrained, save_merged};
+use sft_core::run::{
+    Job, Outcome, Scheme, Settings, Wireless, finetune, load_checkpoint, save_checkpoint,
 };
+use sft_core::{Error, Result};
 use sft_examples::auto;
 use sft_examples::flags::{Flags, message};
 use sft_examples::input;
@@ -146,7 +149,7 @@ impl Bench {
 
     /// What one scheme is asked to do, checked.
     fn setup(&self, flags: &Flags, scheme: Scheme) -> Result<Setup> {
-        let settings = flags.settings(scheme)?;
+        let settings = flags.settings(scheme, self.model.spec())?;
         let classes = self.train.classes();
         let model = self
             .pretrained
@@ -194,7 +197,8 @@ impl Bench {
 
     /// The adapters of a PEFT folder, if they are what the flags ask for.
     fn adapters(&self, folder: &Path, job: &Job<'_>) -> Result<Adapters> {
-        let (found, adapters) = load_peft(folder, self.model.as_ref(), Some(job.head))?;
+        let spec = self.model.spec();
+        let (found, adapters) = load_peft(folder, spec, Some(job.head))?;
         let wanted = job.settings.lora;
         let pairs = [
             ("rank", found.rank().to_string(), wanted.rank().to_string()),
@@ -205,8 +209,8 @@ impl Bench {
             ),
             (
                 "targets",
-                found.targets().to_string(),
-                wanted.targets().to_string(),
+                found.targets().modules(spec).to_string(),
+                wanted.targets().modules(spec).to_string(),
             ),
         ];
         for (name, found, wanted) in pairs {
@@ -278,7 +282,7 @@ impl Bench {
         let full = settings.scheme == Scheme::FlFull;
         if !full {
             let folder = flags.out().join(format!("adapters-{name}"));
-            save_peft(&folder, model, lora, adapters, flags.module_names())?;
+            save_peft(&folder, model.spec(), lora, adapters, flags.module_names())?;
         }
         if full || flags.merged {
             let folder = flags.out().join(format!("merged-{name}"));

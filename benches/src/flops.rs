@@ -25,7 +25,7 @@ pub fn step_flop(shape: &Shape) -> f64 {
     let (rows, depth) = (batch * config.tokens(), config.num_hidden_layers);
     let blocks = (0..depth).map(|block| {
         let is_last = block + 1 == depth;
-        let linears = config.linears();
+        let linears = config.spec().block;
         let linears = linears.iter().enumerate().map(|(i, linear)| {
             let rows = if is_last && i >= 3 { batch } else { rows };
             let passes_on = block > 0 || i >= 3;
@@ -64,7 +64,7 @@ fn product(m: usize, k: usize, n: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sft_core::LinearSpec;
+    use sft_core::adapter::LinearSpec;
     use sft_opt::{Flops, Scheme};
 
     /// `sft-opt` counts what an engine without our shortcuts does: no scores and context twice, a row of patches
@@ -80,7 +80,7 @@ mod tests {
             let depth = config.num_hidden_layers as f64;
             let again = depth * 2.0 * product(b * s, d, s);
             let class_token = product(b, config.num_channels * config.patch_size.pow(2), d);
-            let linears = config.linears();
+            let linears = config.spec().block;
             let beside = |l: &LinearSpec| {
                 product(b * s, shape.rank, l.outputs) + product(b * s, shape.rank, l.inputs)
                     - 2.0 * product(l.outputs, shape.rank, l.inputs)

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
-use sft_core::{Adapters, Head, Lora, Vit, VitConfig, VitWeights};
+use sft_core::adapter::{Adapters, Head, Lora};
+use sft_core::model::{Vit, VitConfig, VitWeights};
 
 use crate::Outcome;
 
@@ -150,7 +151,7 @@ impl Shape {
 
     /// Adapters of all blocks, and the head.
     pub fn adapters(&self) -> Adapters {
-        let linears = self.config.linears();
+        let linears = self.config.spec().block;
         let block = |block| {
             let mut vector = Vec::new();
             for (number, linear) in (ADAPTERS + 6 * block..).zip(&linears) {
@@ -162,7 +163,7 @@ impl Shape {
         };
         let weights = self.classes * self.config.hidden_size;
         Adapters {
-            patch: Vec::new(),
+            embedding: Vec::new(),
             blocks: (0..self.config.num_hidden_layers as u64)
                 .map(block)
                 .collect(),
@@ -230,7 +231,7 @@ mod tests {
     fn adapters_fit_their_model() {
         let shape = Shape::digits();
         let adapters = shape.adapters();
-        let want = shape.lora().unwrap().parameters(&shape.config.linears());
+        let want = shape.lora().unwrap().block_parameters(&shape.config.spec());
         assert_eq!(adapters.blocks.len(), 6);
         assert!(adapters.blocks.iter().all(|block| block.len() == want));
         assert_eq!(shape.cut_at(2).device_part().adapters().blocks.len(), 2);

@@ -7,9 +7,12 @@ use std::fmt;
 
 use candle_core::Tensor;
 use sft_compress::{Codec, RateTable, TensorView};
-use sft_core::{
-    Adapters, Data, DeviceHalf, Error, Head, Model, Result, Scheme, ServerHalf, Step, Wireless,
-};
+use sft_core::adapter::{Adapters, Head};
+use sft_core::data::Data;
+use sft_core::model::Model;
+use sft_core::run::{Scheme, Wireless};
+use sft_core::split::{DeviceHalf, ServerHalf, Step};
+use sft_core::{Error, Result};
 use sft_opt::{
     Compression, Configuration, Constraint, CutOption, JointProblem, Link, Outcome, Problem, Rate,
     RateGrid, allocate_bandwidth, optimize,
@@ -86,7 +89,7 @@ pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
     let mut problem = system.joint_problem(&links, false)?;
     problem.memory_max_bytes.fill(memory_bytes(flags)?);
     let (mut candidates, mut paper) = (Vec::new(), (0, f64::NAN, f64::NAN));
-    let paper_cut = (PAPER_CUT.0 * task.model.depth() / PAPER_CUT.1).max(1);
+    let paper_cut = (PAPER_CUT.0 * task.model.spec().depth / PAPER_CUT.1).max(1);
     for option in std::mem::take(&mut problem.cuts) {
         let cut = option.cut;
         let tensors = Tensors::at(flags, task, cut, samples)?;
@@ -163,7 +166,8 @@ fn memory_bytes(flags: &Flags) -> Result<f64> {
 fn sample_size(flags: &Flags, task: Task<'_>) -> Result<usize> {
     let one = task
         .model
-        .embed(&task.train.inputs(&[0])?, None)?
+        .embed(&task.train.batch(&[0])?.inputs, None)?
+        .state
         .elem_count();
     let most = flags.batch.min(task.train.len());
     Ok((SAMPLED_ELEMENTS / one).clamp(1, most))
@@ -178,11 +182,11 @@ struct Tensors {
 
 impl Tensors {
     fn at(flags: &Flags, task: Task<'_>, cut: usize, samples: usize) -> Result<Self> {
-        let settings = flags.settings(Scheme::Sft)?;
+        let settings = flags.settings(Scheme::Sft, task.model.spec())?;
         let (lora, optimizer) = (settings.lora, settings.optimizer);
-        let start = Adapters::new(task.model, lora, task.head.clone(), settings.seed);
+        let start = Adapters::new(task.model.spec(), lora, task.head.clone(), settings.seed);
         let (device, server) = start.blocks.split_at(cut);
-        let device = DeviceHalf::new(task.model, lora, &start.patch, device, optimizer)?;
+        let device = DeviceHalf::new(task.model, lora, &start.embedding, device, optimizer)?;
         let mut server = ServerHalf::new(task.model, lora, server, &start.head, optimizer)?;
         let step = Step {
             learning_rate: settings.lr,
@@ -190,14 +194,15 @@ impl Tensors {
         };
         let all = task.train.len();
         let images: Vec<usize> = (0..samples).map(|i| i * all / samples).collect();
-        let labels: Vec<u32> = images.iter().map(|&i| task.train.label(i)).collect();
-        let activation = device.forward(&task.train.inputs(&images)?, step)?.detach();
-        let gradient = server.step(&activation, &labels, step)?.gradient;
+        let batch = task.train.batch(&images)?;
+        let mut hidden = device.forward(&batch.inputs, step)?;
+        hidden.state = hidden.state.detach();
+        let gradient = server.step(&hidden, &batch.labels, step)?.gradient;
         let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
         Ok(Self {
-            activation: values(&activation)?,
+            activation: values(&hidden.state)?,
             gradient: values(&gradient)?,
-            shape: activation.dims().to_vec(),
+            shape: hidden.state.dims().to_vec(),
         })
     }
 

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use sft_core::{Error, ImageInput, Images, Result};
+use sft_core::data::{ImageInput, Images};
+use sft_core::{Error, Result};
 
 /// Digits, the classes of the fine-tuning task.
 pub const DIGITS: usize = 10;
@@ -68,7 +69,7 @@ fn select(bytes: &[u8], wanted: impl Fn(usize) -> bool, input: &ImageInput) -> R
 /// # Errors
 /// None for images of this module.
 pub fn rotated(images: &Images, input: &ImageInput) -> Result<Images> {
-    use sft_core::Data;
+    use sft_core::data::Data;
     let mut pixels = Vec::with_capacity(3 * images.len() * SIDE * SIDE);
     let mut labels = Vec::with_capacity(3 * images.len());
     for i in 0..images.len() {
@@ -91,7 +92,7 @@ fn quarter_turn(image: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sft_core::Data;
+    use sft_core::data::Data;
 
     fn input() -> ImageInput {
         ImageInput {

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use candle_core::Device;
-use sft_core::{
-    Augment, DataLayout, Error, Examples, Head, Model, PlainVit, Pretrained, Result, Vit,
-};
+use sft_core::adapter::Head;
+use sft_core::data::{Augment, DataLayout, Examples};
+use sft_core::model::{Model, PlainVit, Pretrained, Vit};
+use sft_core::{Error, Result};
 
 use crate::digits;
 use crate::flags::Backend;

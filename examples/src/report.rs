@@ -4,7 +4,9 @@ use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use sft_core::{Error, Result, RoundRecord, Scheme, write_whole};
+use sft_core::run::{RoundRecord, Scheme};
+use sft_core::write_whole;
+use sft_core::{Error, Result};
 
 use crate::plot;
 

@@ -5,7 +5,7 @@ mod common;
 use std::process::Command;
 
 use common::{Folder, program};
-use sft_core::Pretrained;
+use sft_core::model::Pretrained;
 
 #[test]
 fn the_same_seed_gives_the_same_file() {

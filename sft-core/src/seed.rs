@@ -13,7 +13,7 @@ pub(crate) const DOWNLINK: u64 = 6;
 pub(crate) const DROPOUT: u64 = 7;
 pub(crate) const AUGMENT: u64 = 8;
 pub(crate) const PARTICIPANTS: u64 = 9;
-pub(crate) const PATCH_ADAPTER: u64 = 10;
+pub(crate) const EMBEDDING_ADAPTER: u64 = 10;
 pub(crate) const HEAD_ADAPTER: u64 = 11;
 
 /// The seed of the stream with this key (the SplitMix64 finaliser over its words).

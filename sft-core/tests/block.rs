@@ -4,7 +4,8 @@ mod common;
 
 use candle_core::{Device, Tensor, Var};
 use common::{random, weights};
-use sft_core::{Lora, Model, PlainVit, Vit, VitConfig};
+use sft_core::adapter::Lora;
+use sft_core::model::{Model, PlainVit, Vit, VitConfig};
 
 struct Case {
     config: VitConfig,
@@ -92,7 +93,7 @@ fn engine_equals_candle_in_output_and_gradients() {
         let plain = PlainVit::new(&config, &weights).unwrap();
         let shape = [batch, config.tokens(), config.hidden_size];
         let hidden = random(&shape, 1.0, 1);
-        let adapter = random(&[lora.parameters(engine.linears())], 0.2, 2);
+        let adapter = random(&[lora.block_parameters(engine.spec())], 0.2, 2);
         // Of the last block only the class token is wanted.
         for (index, tokens) in [(0, config.tokens()), (1, 1)] {
             let direction = random(&[batch, tokens, config.hidden_size], 1.0, 3);
@@ -124,7 +125,7 @@ fn checkpointing_and_threads_change_no_bit() {
         let lora = Lora::new(rank, 2.0 * rank as f64).unwrap();
         let engine = Vit::new(&config, &weights(&config, 7)).unwrap();
         let hidden = random(&[batch, config.tokens(), config.hidden_size], 1.0, 1);
-        let adapter = random(&[lora.parameters(engine.linears())], 0.2, 2);
+        let adapter = random(&[lora.block_parameters(engine.spec())], 0.2, 2);
         let again = engine.clone().with_checkpointing(true);
         for index in 0..2 {
             let direction = random(&[batch, 1, config.hidden_size], 1.0, 3);
@@ -149,7 +150,8 @@ fn the_first_block_needs_no_input_gradient() {
     let config = common::config();
     let engine = common::vit(&config);
     let lora = Lora::new(2, 2.0).unwrap();
-    let adapter = Var::from_tensor(&random(&[lora.parameters(engine.linears())], 0.2, 2)).unwrap();
+    let adapter =
+        Var::from_tensor(&random(&[lora.block_parameters(engine.spec())], 0.2, 2)).unwrap();
     let hidden = random(&[2, config.tokens(), config.hidden_size], 1.0, 1);
     let tracked = Var::from_tensor(&hidden).unwrap();
     let grad = |hidden: &Tensor| {
@@ -172,13 +174,19 @@ fn a_step_of_the_whole_model_gives_gradients_to_adapters_and_head_only() {
     let engine = common::vit(&config);
     let lora = Lora::new(2, 2.0).unwrap();
     let input = random(&[2, 2, 6, 6], 1.0, 1);
-    let lora = lora.with_targets("q,k,v,o,fc1,fc2,patch".parse().unwrap());
+    let lora = lora.with_targets(common::targets(
+        "q_proj,k_proj,v_proj,o_proj,fc1,fc2,projection",
+    ));
     let var = |shape: &[usize], seed| Var::from_tensor(&random(shape, 0.1, seed)).unwrap();
-    let patch = var(&[lora.patch_parameters(engine.patch())], 5);
+    let patch = var(&[lora.embedding_parameters(engine.spec())], 5);
     let mut hidden = engine.embed(&input, Some((&patch, lora))).unwrap();
     let mut vars = vec![var(&[3, config.hidden_size], 4)];
-    for block in 0..engine.depth() {
-        let adapter = random(&[lora.parameters(engine.linears())], 0.2, 10 + block as u64);
+    for block in 0..engine.spec().depth {
+        let adapter = random(
+            &[lora.block_parameters(engine.spec())],
+            0.2,
+            10 + block as u64,
+        );
         vars.push(Var::from_tensor(&adapter).unwrap());
         hidden = engine
             .block(block, &hidden, &vars[block + 1], lora)
@@ -208,7 +216,7 @@ fn shapes_that_do_not_fit_are_errors() {
     let config = common::config();
     let engine = common::vit(&config);
     let lora = Lora::new(2, 2.0).unwrap();
-    let right = lora.parameters(engine.linears());
+    let right = lora.block_parameters(engine.spec());
     let zeros =
         |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
     let hidden = zeros(&[1, 10, 12]);

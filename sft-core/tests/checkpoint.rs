@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::{Bench, Folder, settings};
 use serde_json::{Map, Value, json};
-use sft_core::{
-    Error, Job, Outcome, RoundRecord, Scheme, Settings, finetune, load_checkpoint, save_checkpoint,
+use sft_core::Error;
+use sft_core::run::{
+    Job, Outcome, RoundRecord, Scheme, Settings, finetune, load_checkpoint, save_checkpoint,
 };
 
 fn configuration(lr: f64) -> Map<String, Value> {
@@ -39,15 +40,18 @@ fn rounds(scheme: Scheme, rounds: usize) -> Settings {
 #[test]
 fn four_rounds_are_two_and_two_more_from_a_file() {
     let folder = Folder::new("checkpoint");
-    let targets = ["q,k,v,o,fc1,fc2", "q,fc2,patch,head"];
+    let targets = [
+        "q_proj,k_proj,v_proj,o_proj,fc1,fc2",
+        "q_proj,fc2,projection,classifier",
+    ];
     for (targets, scheme) in targets
         .iter()
         .flat_map(|t| Scheme::ALL.map(|scheme| (t, scheme)))
     {
         let rounds = |count| Settings {
-            lora: sft_core::Lora::new(3, 6.0)
+            lora: sft_core::adapter::Lora::new(3, 6.0)
                 .unwrap()
-                .with_targets(targets.parse().unwrap()),
+                .with_targets(common::targets(targets)),
             ..rounds(scheme, count)
         };
         let straight = Bench::new(rounds(4), 3);
@@ -93,7 +97,7 @@ fn a_checkpoint_of_another_run_is_refused() {
 
     let other = Bench::new(
         Settings {
-            lora: sft_core::Lora::new(2, 6.0).unwrap(),
+            lora: sft_core::adapter::Lora::new(2, 6.0).unwrap(),
             ..settings(Scheme::Sft)
         },
         2,
@@ -101,7 +105,7 @@ fn a_checkpoint_of_another_run_is_refused() {
     let error = finetune(&other.job(), run.clone(), &mut |_| Ok(())).unwrap_err();
     assert!(error.to_string().starts_with("adapters must be"), "{error}");
     let mut fewer = run;
-    fewer.adapters.head = sft_core::Head::new(2, 12, 1);
+    fewer.adapters.head = sft_core::adapter::Head::new(2, 12, 1);
     let error = finetune(&bench.job(), fewer, &mut |_| Ok(())).unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use candle_core::Device;
 use common::{Folder, InMemory};
-use sft_core::{
+use sft_core::data::{
     Augment, Data, ImageInput, Images, Partition, cifar100, image_folder, tiny_imagenet,
 };
 
@@ -16,6 +16,11 @@ fn input(side: usize, channels: usize) -> ImageInput {
         mean: vec![0.5; channels],
         std: vec![0.25; channels],
     }
+}
+
+/// The model's input for some samples.
+fn tensor(data: &dyn Data, indices: &[usize]) -> Tensor {
+    data.batch(indices).unwrap().inputs.pixels().unwrap().clone()
 }
 
 #[test]
@@ -32,7 +37,7 @@ fn resizing_agrees_with_pytorch() {
     let pixels: Vec<u8> = values("image").iter().map(|&v| v as u8).collect();
     for side in [6, 14, 4, 1] {
         let images = Images::new(pixels.clone(), vec![0], 1, 6, 255, input(side, 1)).unwrap();
-        let got = images.inputs(&[0]).unwrap();
+        let got = tensor(&images, &[0]);
         assert_eq!(got.dims(), [1, 1, side, side]);
         let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         for (got, want) in got.iter().zip(values(&format!("to_{side}"))) {
@@ -181,7 +186,7 @@ fn cifar100_reads_the_official_layout() {
     let (train, test) = cifar100(&folder.0, &input(32, 3)).unwrap();
     assert_eq!((train.len(), test.len(), train.classes()), (2, 1, 100));
     assert_eq!((train.label(0), train.label(1), test.label(0)), (1, 42, 99));
-    let pixels = train.inputs(&[1]).unwrap();
+    let pixels = tensor(&train, &[1]);
     let at = |channel: usize, row: usize| {
         let rows = pixels
             .squeeze(0)
@@ -379,7 +384,7 @@ fn tiny_imagenet_reads_the_official_layout() {
     assert_eq!((train.len(), val.len(), train.classes()), (3, 1, 2));
     let labels = [train.label(0), train.label(1), train.label(2), val.label(0)];
     assert_eq!(labels, [0, 0, 1, 1]);
-    let inputs = val.inputs(&[0]).unwrap();
+    let inputs = tensor(&val, &[0]);
     assert_eq!(inputs.dims(), [1, 3, 32, 32]);
     // JPEG keeps slow gradients to a few levels of 255.
     let want = picture(64, 64)
@@ -388,7 +393,7 @@ fn tiny_imagenet_reads_the_official_layout() {
         .map(|rgb| rgb[0])
         .collect();
     let want = Images::new(want, vec![0], 1, 64, 255, input(32, 1)).unwrap();
-    let want = values(&want.inputs(&[0]).unwrap());
+    let want = values(&tensor(&want, &[0]));
     for (got, want) in values(&inputs).iter().zip(&want) {
         assert!((got - want).abs() < 0.15, "{got} {want}");
     }
@@ -401,8 +406,8 @@ fn what_is_not_tiny_imagenet_is_named() {
         change(&folder);
         let sets = tiny_imagenet(&folder.0, &input(32, 3));
         let read = sets.and_then(|(train, val)| {
-            train.inputs(&[0, 1, 2])?;
-            val.inputs(&[0])
+            train.batch(&[0, 1, 2])?;
+            val.batch(&[0])
         });
         read.unwrap_err().to_string()
     };
@@ -480,7 +485,7 @@ fn a_folder_of_images_per_class_is_cut_to_its_middle() {
     assert_eq!((train.len(), test.len(), train.classes()), (3, 1, 2));
     assert_eq!([train.label(0), train.label(2), test.label(0)], [0, 1, 1]);
     // 40x30 becomes 21x16; columns 3 to 16 and rows 1 to 14 of it are the middle.
-    let inputs = values(&test.inputs(&[0]).unwrap());
+    let inputs = values(&tensor(&test, &[0]));
     let small = image::imageops::resize(
         &picture(40, 30),
         21,
@@ -511,7 +516,7 @@ fn a_folder_of_images_per_class_is_cut_to_its_middle() {
         "test/dog/3.png",
         &encoded(40, 30, image::ImageFormat::Png)[..60],
     );
-    let error = test.inputs(&[0]).unwrap_err().to_string();
+    let error = test.batch(&[0]).unwrap_err().to_string();
     assert!(
         error.contains("test/dog/3.png: not a whole image"),
         "{error}"
@@ -537,8 +542,20 @@ fn augmentation_is_a_crop_of_the_padded_image_and_a_mirror() {
     };
     let (mut mirrors, mut shifts) = (0, std::collections::HashSet::new());
     for seed in 0..200 {
-        let got = images.training_inputs(&[1, 0], seed).unwrap();
-        let alone = images.training_inputs(&[0], seed).unwrap();
+        let got = images
+            .training_batch(&[1, 0], seed)
+            .unwrap()
+            .inputs
+            .pixels()
+            .unwrap()
+            .clone();
+        let alone = images
+            .training_batch(&[0], seed)
+            .unwrap()
+            .inputs
+            .pixels()
+            .unwrap()
+            .clone();
         assert_eq!(values(&got)[64..], values(&alone), "whatever the batch");
         let matches = |dx: isize, dy: isize, mirrored: bool| {
             values(&alone).iter().enumerate().all(|(i, value)| {
@@ -558,7 +575,7 @@ fn augmentation_is_a_crop_of_the_padded_image_and_a_mirror() {
         (70..130).contains(&mirrors),
         "{mirrors} of 200 are mirrored"
     );
-    let plain = images.inputs(&[0]).unwrap();
+    let plain = tensor(&images, &[0]);
     assert!(
         values(&plain)
             .iter()

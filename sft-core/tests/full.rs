@@ -4,7 +4,10 @@ mod common;
 
 use candle_core::{Tensor, Var};
 use common::{Bench, config, run, settings};
-use sft_core::{Head, Job, Optimizer, PlainVit, Scheme, Settings};
+use sft_core::adapter::Head;
+use sft_core::model::PlainVit;
+use sft_core::optim::Optimizer;
+use sft_core::run::{Job, Scheme, Settings};
 
 #[test]
 fn all_parameters_are_sent_and_trained() {
@@ -51,7 +54,7 @@ fn full_parameters_are_plain_gradient_descent() {
     let named = tensors
         .iter()
         .map(|(n, v)| (n.clone(), v.as_tensor().clone()));
-    let weights = sft_core::VitWeights::new(&config(), &named.collect()).unwrap();
+    let weights = sft_core::model::VitWeights::new(&config(), &named.collect()).unwrap();
     let vit = PlainVit::new(&config(), &weights).unwrap();
     let Head { weight, bias, .. } = &bench.head;
     let device = &candle_core::Device::Cpu;

@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use common::Folder;
-use sft_core::{
-    Adapters, Head, Lora, Model, ModuleNames, Pretrained, Targets, Vit, load_peft, logits,
-    save_merged, save_peft,
-};
+use sft_core::adapter::{Adapters, Head, Lora, ModuleNames, Targets, load_peft, save_peft};
+use sft_core::model::{Model, Pretrained, Vit, save_merged};
+use sft_core::run::logits;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -37,14 +36,14 @@ fn adapters(model: &dyn Model, lora: Lora) -> Adapters {
         let value = |i: usize| ((i * 37 + phase * 11) % 101) as f32 / 101.0 - 0.5;
         (0..count).map(value).collect()
     };
-    let length = lora.parameters(model.linears());
+    let length = lora.block_parameters(model.spec());
     Adapters {
-        patch: wave(lora.patch_parameters(model.patch()), 5),
-        blocks: (0..model.depth()).map(|i| wave(length, i)).collect(),
+        patch: wave(lora.embedding_parameters(model.spec()), 5),
+        blocks: (0..model.spec().depth).map(|i| wave(length, i)).collect(),
         head: Head {
-            weight: wave(5 * model.width(), 7),
+            weight: wave(5 * model.spec().width, 7),
             bias: wave(5, 8),
-            adapter: wave(lora.head_parameters(model.width(), 5), 9),
+            adapter: wave(lora.head_parameters(model.spec(), 5), 9),
         },
     }
 }
@@ -57,10 +56,13 @@ fn difference(a: &Tensor, b: &Tensor) -> f32 {
 #[test]
 fn what_peft_saved_gives_pefts_logits() {
     let (base, vit) = base();
-    for (folder, targets) in [("peft", "q,v,o,fc2"), ("peft_outer", "k,fc1,patch,head")] {
+    for (folder, targets) in [
+        ("peft", "q_proj,v_proj,o_proj,fc2"),
+        ("peft_outer", "k_proj,fc1,projection,classifier"),
+    ] {
         // PEFT keeps a head that is trained in full, but not one under an adapter.
         let head = base.head.as_ref().filter(|_| folder == "peft_outer");
-        let (lora, adapters) = load_peft(&fixture(folder), &vit, head).unwrap();
+        let (lora, adapters) = load_peft(&fixture(folder), vit.spec(), head).unwrap();
         assert_eq!((lora.rank(), lora.alpha(), lora.dropout()), (3, 7.0, 0.1));
         assert_eq!(lora.targets(), targets.parse().unwrap());
         let images = tensor("hugging_face/expected.safetensors", "images");
@@ -69,7 +71,7 @@ fn what_peft_saved_gives_pefts_logits() {
         let error = difference(&got, &want);
         assert!(error < 1e-5, "{folder}: a logit is off by {error:e}");
     }
-    let error = load_peft(&fixture("peft_outer"), &vit, None).unwrap_err();
+    let error = load_peft(&fixture("peft_outer"), vit.spec(), None).unwrap_err();
     let wanted = "missing tensor classifier.base_layer.weight, and the model has no head";
     assert!(error.to_string().ends_with(wanted), "{error}");
 }
@@ -79,20 +81,34 @@ fn what_peft_saved_gives_pefts_logits() {
 fn what_is_saved_is_what_peft_was_tested_with() {
     let (_, vit) = base();
     for (name, targets) in [
-        ("peft_saved", "q,k,v,o,fc1,fc2"),
-        ("peft_saved_outer", "q,fc2,patch,head"),
+        ("peft_saved", "q_proj,k_proj,v_proj,o_proj,fc1,fc2"),
+        ("peft_saved_outer", "q_proj,fc2,projection,classifier"),
     ] {
         let lora = Lora::new(2, 6.0).unwrap();
-        let lora = lora.with_targets(targets.parse().unwrap());
+        let lora = lora.with_targets(common::targets(targets));
         let adapters = adapters(&vit, lora);
         let images = tensor("hugging_face/expected.safetensors", "images");
         let got = logits(&vit, lora, &adapters, &images).unwrap();
         let folder = Folder::new(name);
-        save_peft(&folder.0, &vit, lora, &adapters, ModuleNames::default()).unwrap();
+        save_peft(
+            &folder.0,
+            vit.spec(),
+            lora,
+            &adapters,
+            ModuleNames::default(),
+        )
+        .unwrap();
         let committed = fixture(name);
         if !committed.exists() {
             std::fs::create_dir_all(&committed).unwrap();
-            save_peft(&committed, &vit, lora, &adapters, ModuleNames::default()).unwrap();
+            save_peft(
+                &committed,
+                vit.spec(),
+                lora,
+                &adapters,
+                ModuleNames::default(),
+            )
+            .unwrap();
             got.save_safetensors("logits", committed.join("expected.safetensors"))
                 .unwrap();
             panic!("wrote the missing {}", committed.display());
@@ -112,20 +128,23 @@ fn what_is_saved_loads_again_under_either_naming() {
     let (_, vit) = base();
     for names in [ModuleNames::Transformers4, ModuleNames::Transformers5] {
         for targets in [
-            "q,k,v,o,fc1,fc2",
+            "q_proj,k_proj,v_proj,o_proj,fc1,fc2",
             "fc2",
-            "q,fc1",
-            "k,patch",
-            "patch",
-            "head",
-            "v,o,patch,head",
+            "q_proj,fc1",
+            "k_proj,projection",
+            "projection",
+            "classifier",
+            "v_proj,o_proj,projection,classifier",
         ] {
             let targets: Targets = targets.parse().unwrap();
             let lora = Lora::new(2, 6.0).unwrap().with_targets(targets);
             let adapters = adapters(&vit, lora);
             let folder = Folder::new("peft-again");
-            save_peft(&folder.0, &vit, lora, &adapters, names).unwrap();
-            assert_eq!(load_peft(&folder.0, &vit, None).unwrap(), (lora, adapters));
+            save_peft(&folder.0, vit.spec(), lora, &adapters, names).unwrap();
+            assert_eq!(
+                load_peft(&folder.0, vit.spec(), None).unwrap(),
+                (lora, adapters)
+            );
         }
     }
 }
@@ -135,7 +154,9 @@ fn what_does_not_fit_is_named() {
     let (_, vit) = base();
     let lora = Lora::new(2, 6.0).unwrap();
     let folder = Folder::new("peft-refused");
-    let missing = load_peft(&folder.0, &vit, None).unwrap_err().to_string();
+    let missing = load_peft(&folder.0, vit.spec(), None)
+        .unwrap_err()
+        .to_string();
     assert!(missing.contains("adapter_config.json"), "{missing}");
     save_peft(
         &folder.0,
@@ -163,7 +184,9 @@ fn what_does_not_fit_is_named() {
     ] {
         assert!(text.contains(from), "{text}");
         std::fs::write(&config, text.replace(from, to)).unwrap();
-        let error = load_peft(&folder.0, &vit, None).unwrap_err().to_string();
+        let error = load_peft(&folder.0, vit.spec(), None)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(message), "{error}");
     }
     std::fs::write(&config, &text).unwrap();
@@ -171,7 +194,9 @@ fn what_does_not_fit_is_named() {
     let bytes = std::fs::read(&tensors).unwrap();
     for length in (0..bytes.len()).step_by(bytes.len() / 53) {
         std::fs::write(&tensors, &bytes[..length]).unwrap();
-        let error = load_peft(&folder.0, &vit, None).unwrap_err().to_string();
+        let error = load_peft(&folder.0, vit.spec(), None)
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("adapter_model.safetensors: not a complete"),
             "{error}"
@@ -183,15 +208,18 @@ fn what_does_not_fit_is_named() {
 fn a_missing_or_foreign_tensor_is_named() {
     let (_, vit) = base();
     let lora = Lora::new(2, 6.0).unwrap();
-    let lora = lora.with_targets("q,patch,head".parse().unwrap());
+    let lora = lora.with_targets(common::targets("q_proj,projection,classifier"));
     let folder = Folder::new("peft-tensors");
-    let save = |names| save_peft(&folder.0, &vit, lora, &adapters(&vit, lora), names).unwrap();
+    let save =
+        |names| save_peft(&folder.0, vit.spec(), lora, &adapters(&vit, lora), names).unwrap();
     save(ModuleNames::default());
     let path = folder.0.join("adapter_model.safetensors");
     let whole = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
     let refused = |tensors| {
         candle_core::safetensors::save(&tensors, &path).unwrap();
-        load_peft(&folder.0, &vit, None).unwrap_err().to_string()
+        load_peft(&folder.0, vit.spec(), None)
+            .unwrap_err()
+            .to_string()
     };
     let patch = "vit.embeddings.patch_embeddings.projection";
     for (name, message) in [
@@ -232,9 +260,14 @@ fn a_missing_or_foreign_tensor_is_named() {
 fn the_merged_model_is_the_adapted_one() {
     let (base, vit) = base();
     let images = tensor("hugging_face/expected.safetensors", "images");
-    for targets in ["q,k,v,o,fc1,fc2", "k,fc2", "patch", "q,patch,head"] {
+    for targets in [
+        "q_proj,k_proj,v_proj,o_proj,fc1,fc2",
+        "k_proj,fc2",
+        "projection",
+        "q_proj,projection,classifier",
+    ] {
         let lora = Lora::new(2, 6.0).unwrap();
-        let lora = lora.with_targets(targets.parse().unwrap());
+        let lora = lora.with_targets(common::targets(targets));
         let adapters = adapters(&vit, lora);
         let folder = Folder::new("merged");
         save_merged(&folder.0, &base, Some(lora), &adapters).unwrap();
@@ -243,7 +276,7 @@ fn the_merged_model_is_the_adapted_one() {
         let plain = Vit::new(&merged.config, &merged.weights).unwrap();
         let head = merged.head.expect("the tuned head");
         let new = Lora::new(2, 6.0).unwrap();
-        let none = Adapters::new(&plain, new, head, 1);
+        let none = Adapters::new(plain.spec(), new, head, 1);
         let got = logits(&plain, new, &none, &images).unwrap();
         let error = difference(&got, &logits(&vit, lora, &adapters, &images).unwrap());
         assert!(

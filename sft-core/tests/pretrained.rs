@@ -9,7 +9,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use sft_core::{Adapters, Data, Lora, PlainVit, Pretrained, Vit, cifar100, logits};
+use sft_core::adapter::{Adapters, Lora};
+use sft_core::data::{Data, cifar100};
+use sft_core::model::{PlainVit, Pretrained, Vit};
+use sft_core::run::logits;
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -27,10 +30,22 @@ fn assert_logits(folder: &str, file: &str, heads: Option<usize>) {
     let lora = Lora::new(2, 2.0).unwrap();
     let engine = Vit::new(&pretrained.config, &pretrained.weights).unwrap();
     let head = pretrained.head.clone().expect("the fixture has a head");
-    let adapters = Adapters::new(&engine, lora, head, 1);
-    let engine_logits = logits(&engine, lora, &adapters, &expected["images"]).unwrap();
+    let adapters = Adapters::new(engine.spec(), lora, head, 1);
+    let engine_logits = logits(
+        &engine,
+        lora,
+        &adapters,
+        &Inputs::Pixels(expected["images"].clone()),
+    )
+    .unwrap();
     let plain = PlainVit::new(&pretrained.config, &pretrained.weights).unwrap();
-    let plain_logits = logits(&plain, lora, &adapters, &expected["images"]).unwrap();
+    let plain_logits = logits(
+        &plain,
+        lora,
+        &adapters,
+        &Inputs::Pixels(expected["images"].clone()),
+    )
+    .unwrap();
     for got in [engine_logits, plain_logits] {
         let error = (got - &expected["logits"])
             .unwrap()
@@ -237,10 +252,16 @@ fn a_real_vit_classifies_cifar_as_transformers_does() {
     let (_, test) = cifar100(&shared.join("cifar100"), &pretrained.input).unwrap();
     let model = Vit::new(&pretrained.config, &pretrained.weights).unwrap();
     let lora = Lora::new(1, 1.0).unwrap();
-    let adapters = Adapters::new(&model, lora, pretrained.head.unwrap(), 1);
+    let adapters = Adapters::new(model.spec(), lora, pretrained.head.unwrap(), 1);
     for (batch, expected) in expected.chunks(10).enumerate() {
         let indices: Vec<usize> = (10 * batch..10 * batch + 10).collect();
-        let logits = logits(&model, lora, &adapters, &test.inputs(&indices).unwrap()).unwrap();
+        let logits = logits(
+            &model,
+            lora,
+            &adapters,
+            &test.batch(&indices).unwrap().inputs,
+        )
+        .unwrap();
         let classes = logits
             .argmax(candle_core::D::Minus1)
             .unwrap()

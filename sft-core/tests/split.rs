@@ -3,10 +3,11 @@
 mod common;
 
 use common::{Bench, InMemory, config, settings, vit};
-use sft_core::{
-    Adapters, Data, DeviceHalf, Head, Lora, Optimizer, Scheme, ServerHalf, Step, Targets,
-    WholeModel,
-};
+use sft_core::adapter::{Adapters, Head, Lora, Targets};
+use sft_core::data::Data;
+use sft_core::optim::Optimizer;
+use sft_core::run::Scheme;
+use sft_core::split::{DeviceHalf, ServerHalf, Step, WholeModel};
 
 fn assert_close(a: &[Vec<f32>], b: &[Vec<f32>], tolerance: f32) {
     assert_eq!(a.len(), b.len());
@@ -17,7 +18,11 @@ fn assert_close(a: &[Vec<f32>], b: &[Vec<f32>], tolerance: f32) {
 
 /// The paper's targets, and every layer that can be one.
 fn all_targets() -> [Targets; 2] {
-    ["q,k,v,o,fc1,fc2", "q,k,v,o,fc1,fc2,patch,head"].map(|text| text.parse().unwrap())
+    [
+        "q_proj,k_proj,v_proj,o_proj,fc1,fc2",
+        "q_proj,k_proj,v_proj,o_proj,fc1,fc2,projection,classifier",
+    ]
+    .map(|text| text.parse().unwrap())
 }
 
 #[test]
@@ -36,7 +41,7 @@ fn split_equals_unsplit(targets: Targets, optimizer: Optimizer) {
     let lora = lora.with_dropout(0.2).unwrap();
     let model = vit(&config);
     let data = InMemory::new(20, 3, 1);
-    let start = Adapters::new(&model, lora, Head::new(3, config.hidden_size, 5), 9);
+    let start = Adapters::new(model.spec(), lora, Head::new(3, config.hidden_size, 5), 9);
     let mut unsplit = WholeModel::new(&model, lora, &start, optimizer).unwrap();
     for step in 0..5 {
         let (at, (input, labels)) = (at(step), batch(&data, step));
@@ -45,7 +50,7 @@ fn split_equals_unsplit(targets: Targets, optimizer: Optimizer) {
     let whole = unsplit.adapters().unwrap();
     let outer = targets != Targets::ALL;
     assert_ne!(whole.blocks, start.blocks, "the steps change the adapters");
-    assert_eq!(whole.patch != start.patch, outer);
+    assert_eq!(whole.embedding != start.embedding, outer);
     assert_eq!(whole.head.adapter != start.head.adapter, outer);
     assert_eq!(
         whole.head.weight == start.head.weight,
@@ -55,7 +60,7 @@ fn split_equals_unsplit(targets: Targets, optimizer: Optimizer) {
 
     for cut in 1..config.num_hidden_layers {
         let (low, high) = start.blocks.split_at(cut);
-        let mut device = DeviceHalf::new(&model, lora, &start.patch, low, optimizer).unwrap();
+        let mut device = DeviceHalf::new(&model, lora, &start.embedding, low, optimizer).unwrap();
         let mut server = ServerHalf::new(&model, lora, high, &start.head, optimizer).unwrap();
         for step in 0..5 {
             let (at, (input, labels)) = (at(step), batch(&data, step));
@@ -80,7 +85,7 @@ fn vectors(adapters: &Adapters) -> Vec<Vec<f32>> {
         bias,
         adapter,
     } = adapters.head.clone();
-    let outer = vec![adapters.patch.clone(), weight, bias, adapter];
+    let outer = vec![adapters.embedding.clone(), weight, bias, adapter];
     [adapters.blocks.clone(), outer].concat()
 }
 
@@ -139,7 +144,7 @@ fn adapters_and_heads_that_do_not_fit_are_refused() {
     let model = vit(&config());
     let lora = Lora::new(3, 6.0).unwrap();
     let head = Head::new(3, config().hidden_size, 5);
-    let start = Adapters::new(&model, lora, head.clone(), 9);
+    let start = Adapters::new(model.spec(), lora, head.clone(), 9);
     let device = |blocks: &[Vec<f32>]| {
         DeviceHalf::new(&model, lora, &[], blocks, Optimizer::adamw()).map(|_| ())
     };
@@ -165,13 +170,13 @@ fn adapters_and_heads_that_do_not_fit_are_refused() {
             "{error}"
         );
     }
-    let patch = lora.with_targets("patch".parse().unwrap());
+    let patch = lora.with_targets(common::targets("projection"));
     let error = DeviceHalf::new(&model, patch, &[], &[], Optimizer::adamw()).map(|_| ());
     assert_eq!(
         error.unwrap_err().to_string(),
         "adapters must have 60 values for the patch embedding, got 0"
     );
-    let adapted = lora.with_targets("head".parse().unwrap());
+    let adapted = lora.with_targets(common::targets("classifier"));
     let error = ServerHalf::new(&model, adapted, &[], &head, Optimizer::adamw()).map(|_| ());
     assert_eq!(
         error.unwrap_err().to_string(),

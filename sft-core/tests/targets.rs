@@ -4,16 +4,17 @@ mod common;
 
 use candle_core::{Device, Tensor, Var};
 use common::{Bench, InMemory, config, random, run, settings, vit, weights};
-use sft_core::{
-    Adapters, Head, Job, Lora, Model, Optimizer, PlainVit, Scheme, Settings, Step, Targets, Vit,
-    WholeModel, logits,
-};
+use sft_core::adapter::{Adapters, Head, Lora, Targets};
+use sft_core::model::{Model, PlainVit, Vit};
+use sft_core::optim::Optimizer;
+use sft_core::run::{Job, Scheme, Settings, logits};
+use sft_core::split::{Step, WholeModel};
 
-const EVERY: &str = "q,k,v,o,fc1,fc2,patch,head";
+const EVERY: &str = "q_proj,k_proj,v_proj,o_proj,fc1,fc2,projection,classifier";
 
 fn lora(targets: &str) -> Lora {
     let lora = Lora::new(3, 6.0).unwrap();
-    lora.with_targets(targets.parse().unwrap())
+    lora.with_targets(common::targets(targets))
 }
 
 fn with_targets(scheme: Scheme, targets: &str) -> Settings {
@@ -62,15 +63,15 @@ fn targets_and_dropout_agree_with_plain_candle() {
     let plain = PlainVit::new(&config, &weights).unwrap();
     let hidden = random(&[3, config.tokens(), config.hidden_size], 1.0, 1);
     for (targets, dropout) in [
-        ("q,v", 0.0),
+        ("q_proj,v_proj", 0.0),
         ("fc2", 0.0),
-        ("q,k,v,o,fc1,fc2", 0.3),
-        ("o,fc1", 0.5),
+        ("q_proj,k_proj,v_proj,o_proj,fc1,fc2", 0.3),
+        ("o_proj,fc1", 0.5),
     ] {
         let targets: Targets = targets.parse().unwrap();
         let lora = Lora::new(4, 6.0).unwrap().with_targets(targets);
         let lora = lora.with_dropout(dropout).unwrap().training(11);
-        let adapter = random(&[lora.parameters(engine.linears())], 0.3, 2);
+        let adapter = random(&[lora.block_parameters(engine.spec())], 0.3, 2);
         let got = block(&engine, lora, &hidden, &adapter);
         let want = block(&plain, lora, &hidden, &adapter);
         for (got, want) in got.iter().zip(&want) {
@@ -96,7 +97,7 @@ fn evaluation_drops_nothing() {
     let engine = common::vit(&config());
     let lora = Lora::new(2, 2.0).unwrap();
     let hidden = random(&[2, config().tokens(), config().hidden_size], 1.0, 1);
-    let adapter = random(&[lora.parameters(engine.linears())], 0.3, 2);
+    let adapter = random(&[lora.block_parameters(engine.spec())], 0.3, 2);
     let dropping = lora.with_dropout(0.4).unwrap();
     let output = |lora| block(&engine, lora, &hidden, &adapter);
     assert_eq!(output(dropping), output(lora));
@@ -127,8 +128,11 @@ fn the_patch_embeddings_adapter_agrees_with_plain_candle() {
     let input = random(&[3, 2, 6, 6], 1.0, 1);
     let direction = random(&[3, config.tokens(), config.hidden_size], 1.0, 3);
     for dropout in [0.0, 0.4] {
-        let lora = lora("patch").with_dropout(dropout).unwrap().training(11);
-        let adapter = random(&[lora.patch_parameters(engine.patch())], 0.3, 2);
+        let lora = lora("projection")
+            .with_dropout(dropout)
+            .unwrap()
+            .training(11);
+        let adapter = random(&[lora.embedding_parameters(engine.spec())], 0.3, 2);
         let run = |model, lora| embed(model, lora, &input, &adapter, &direction);
         let (got, want) = (run(&engine, lora), run(&plain, lora));
         assert_close(&got[0], &want[0], 1e-5, "tokens");
@@ -142,7 +146,7 @@ fn the_patch_embeddings_adapter_agrees_with_plain_candle() {
 #[test]
 fn the_patch_embeddings_adapter_is_two_convolutions() {
     let config = config();
-    let (model, lora) = (vit(&config), lora("patch"));
+    let (model, lora) = (vit(&config), lora("projection"));
     let (rank, width, patch) = (lora.rank(), config.hidden_size, config.patch_size);
     let input = random(&[3, 2, 6, 6], 1.0, 1);
     let direction = random(&[3, config.tokens(), width], 1.0, 3);
@@ -175,13 +179,13 @@ type Select = fn(&mut Adapters) -> &mut Vec<f32>;
 fn every_gradient_is_the_slope_of_the_loss() {
     let (model, lora) = (vit(&config()), lora(EVERY));
     let data = InMemory::new(6, 3, 1);
-    let mut start = Adapters::new(&model, lora, Head::new(3, 12, 5), 9);
+    let mut start = Adapters::new(model.spec(), lora, Head::new(3, 12, 5), 9);
     // B away from zero, or A would have no gradient.
     let blur = |values: &mut Vec<f32>, seed| {
         let noise = random(&[values.len()], 0.2, seed).to_vec1::<f32>().unwrap();
         values.iter_mut().zip(noise).for_each(|(v, n)| *v += n);
     };
-    blur(&mut start.patch, 20);
+    blur(&mut start.embedding, 20);
     blur(&mut start.head.adapter, 21);
     start.blocks.iter_mut().for_each(|block| blur(block, 22));
     let step = Step {
@@ -204,9 +208,9 @@ fn every_gradient_is_the_slope_of_the_loss() {
         logits.iter().zip(&data.labels).map(of_sample).sum::<f64>() / 6.0
     };
     let places: [(&str, Select); 3] = [
-        ("patch", |a| &mut a.patch),
+        ("projection", |a| &mut a.embedding),
         ("block", |a| &mut a.blocks[1]),
-        ("head", |a| &mut a.head.adapter),
+        ("classifier", |a| &mut a.head.adapter),
     ];
     for (name, select) in places {
         let (before, after) = (
@@ -234,11 +238,14 @@ fn what_is_sent_is_what_is_trained() {
         bench.run().unwrap().rounds.remove(0)
     };
     let (model, all) = (vit(&config()), lora(EVERY));
-    let patch = 4 * all.patch_parameters(model.patch()) as u64;
+    let patch = 4 * all.embedding_parameters(model.spec()) as u64;
     let (adapter, head) = (4 * all.head_parameters(12, 3) as u64, 4 * 3 * 13);
     for scheme in [Scheme::Sft, Scheme::FlLora] {
         let whole = scheme == Scheme::FlLora;
-        let (paper, every) = (round(scheme, "q,k,v,o,fc1,fc2"), round(scheme, EVERY));
+        let (paper, every) = (
+            round(scheme, "q_proj,k_proj,v_proj,o_proj,fc1,fc2"),
+            round(scheme, EVERY),
+        );
         // In FL the head travels too, in full or as its adapter. The length of a frame's header
         // depends on that of its values.
         let more = if whole { patch + adapter - head } else { patch };
@@ -256,7 +263,8 @@ fn modelled_memory_counts_an_adapted_head() {
         let bytes = bench.wireless.device_memory_bytes(&bench.settings, 2);
         bytes.unwrap() as i64
     };
-    let more = |scheme| memory(scheme, EVERY) - memory(scheme, "q,k,v,o,fc1,fc2");
+    let more =
+        |scheme| memory(scheme, EVERY) - memory(scheme, "q_proj,k_proj,v_proj,o_proj,fc1,fc2");
     let (patch, adapter, head) = (2 * 12 * 3, 3 * (12 + 3), 3 * 13);
     // Adapters in the model's row; momentum of the patch embedding's in place of the head's.
     assert_eq!(
@@ -268,7 +276,13 @@ fn modelled_memory_counts_an_adapted_head() {
 
 #[test]
 fn every_choice_of_targets_trains() {
-    for targets in ["patch", "head", "patch,head", "v", "q,v,patch,head"] {
+    for targets in [
+        "projection",
+        "classifier",
+        "projection,classifier",
+        "v_proj",
+        "q_proj,v_proj,projection,classifier",
+    ] {
         for scheme in [Scheme::SftRaw, Scheme::Sl, Scheme::FlLora] {
             let (optimizer, lr) = (Optimizer::adamw(), 1e-2);
             let settings = Settings {
@@ -288,7 +302,10 @@ fn every_choice_of_targets_trains() {
 #[test]
 fn full_parameters_ignore_targets() {
     let run = |targets| Bench::new(with_targets(Scheme::FlFull, targets), 2).run();
-    assert_eq!(run("q").unwrap().adapters, run(EVERY).unwrap().adapters);
+    assert_eq!(
+        run("q_proj").unwrap().adapters,
+        run(EVERY).unwrap().adapters
+    );
 }
 
 #[test]
@@ -297,15 +314,15 @@ fn adapters_of_other_targets_are_refused() {
     let refused = |ours: &str, theirs: &str| {
         let (ours, theirs) = (of(ours), of(theirs));
         let start = theirs.job().start().unwrap();
-        let result = sft_core::finetune(&ours.job(), start, &mut |_| Ok(()));
+        let result = sft_core::run::finetune(&ours.job(), start, &mut |_| Ok(()));
         result.unwrap_err().to_string()
     };
     let patch = "adapters must have 0 values for the patch embedding, got 60";
-    assert_eq!(refused("q", "q,patch"), patch);
+    assert_eq!(refused("q_proj", "q_proj,projection"), patch);
     let head = "head must have an adapter of 45 values, got 0";
-    assert_eq!(refused("q,head", "q"), head);
+    assert_eq!(refused("q_proj,classifier", "q_proj"), head);
 
-    let bench = of("q");
+    let bench = of("q_proj");
     let adapted = Head {
         adapter: vec![0.0; 45],
         ..bench.head.clone()

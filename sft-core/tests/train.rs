@@ -6,12 +6,12 @@
 mod common;
 
 use common::{Bench, config, settings};
-use sft_core::{
-    Adapters, Decay, Error, Head, Lora, Optimizer, RoundRecord, Schedule, Scheme, Settings,
-    fed_avg, logits,
-};
+use sft_core::Error;
+use sft_core::adapter::{Adapters, Head, Lora};
+use sft_core::optim::Optimizer;
+use sft_core::run::{Decay, RoundRecord, Schedule, Scheme, Settings, fed_avg, logits};
 
-fn run(settings: Settings, devices: usize) -> sft_core::Result<sft_core::Outcome> {
+fn run(settings: Settings, devices: usize) -> sft_core::Result<sft_core::run::Outcome> {
     Bench::new(settings, devices).run()
 }
 
@@ -95,7 +95,7 @@ fn bytes_are_those_of_the_frames() {
     );
     assert_eq!(raw.bytes_up, raw.bytes_down + labels);
     let lora = Lora::new(3, 6.0).unwrap();
-    let adapter = 4 * 2 * lora.parameters(&config().linears()) as u64;
+    let adapter = 4 * 2 * lora.block_parameters(&config().spec()) as u64;
     assert!((adapter..adapter + 40).contains(&raw.adapter_bytes_up));
     assert_eq!(raw.adapter_bytes_up, raw.adapter_bytes_down);
 
@@ -208,7 +208,7 @@ fn refused_settings_name_the_setting() {
     ];
     let bench = Bench::new(good, 2);
     for (message, settings) in cases {
-        let job = sft_core::Job {
+        let job = sft_core::run::Job {
             settings,
             ..bench.job()
         };
@@ -220,10 +220,10 @@ fn refused_settings_name_the_setting() {
 #[test]
 fn a_job_whose_parts_do_not_fit_is_refused() {
     let bench = Bench::new(settings(Scheme::Sft), 2);
-    let error = |job: &sft_core::Job<'_>| common::run(job).unwrap_err().to_string();
+    let error = |job: &sft_core::run::Job<'_>| common::run(job).unwrap_err().to_string();
     let job = bench.job();
     assert!(
-        error(&sft_core::Job {
+        error(&sft_core::run::Job {
             partition: &[],
             ..job
         })
@@ -231,14 +231,16 @@ fn a_job_whose_parts_do_not_fit_is_refused() {
     );
     let far = [vec![0, 30]];
     assert!(
-        error(&sft_core::Job {
+        error(&sft_core::run::Job {
             partition: &far,
             ..job
         })
         .starts_with("partition must")
     );
     let head = Head::new(4, 12, 0);
-    assert!(error(&sft_core::Job { head: &head, ..job }).starts_with("head must have 3 classes"));
+    assert!(
+        error(&sft_core::run::Job { head: &head, ..job }).starts_with("head must have 3 classes")
+    );
 }
 
 fn adapters(values: &[f32]) -> Adapters {
@@ -248,7 +250,7 @@ fn adapters(values: &[f32]) -> Adapters {
         adapter: Vec::new(),
     };
     Adapters {
-        patch: values.to_vec(),
+        embedding: values.to_vec(),
         blocks: vec![values.to_vec(), vec![]],
         head,
     }
@@ -273,7 +275,7 @@ fn averages_are_weighted_by_samples() {
 fn new_adapters_leave_the_model_as_it_was() {
     let bench = Bench::new(settings(Scheme::Sft), 1);
     let lora = Lora::new(3, 6.0).unwrap();
-    let start = Adapters::new(&bench.vit, lora, bench.head.clone(), 1);
+    let start = Adapters::new(bench.vit.spec(), lora, bench.head.clone(), 1);
     let mut none = start.clone();
     none.blocks.iter_mut().for_each(|block| block.fill(0.0));
     let input = bench.test.inputs.narrow(0, 0, 2).unwrap();

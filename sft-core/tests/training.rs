@@ -9,10 +9,15 @@ use std::time::Duration;
 
 use candle_core::Tensor;
 use common::{Bench, InMemory, config, run, settings, weights};
-use sft_core::{
-    Adapters, Channel, Data, Decay, DeviceRound, Job, Optimizer, Outcome, PlainVit, Result,
-    Schedule, Scheme, Settings, Traffic, Wireless,
+use sft_core::Result;
+use sft_core::adapter::Adapters;
+use sft_core::data::Data;
+use sft_core::model::PlainVit;
+use sft_core::optim::Optimizer;
+use sft_core::run::{
+    Channel, Decay, DeviceRound, Job, Outcome, Schedule, Scheme, Settings, Wireless,
 };
+use sft_core::split::Traffic;
 
 #[test]
 fn schedules_are_their_formulas() {
@@ -184,7 +189,7 @@ fn the_server_waits_are_the_sum_over_devices_of_their_own_cuts() {
 #[test]
 fn with_everything_on_the_number_of_threads_changes_nothing() {
     for scheme in Scheme::ALL {
-        let targets = "q,v,fc2,patch,head".parse().unwrap();
+        let targets = "q_proj,v_proj,fc2,projection,classifier".parse().unwrap();
         let outcome = |threads| {
             let settings = Settings {
                 lora: settings(scheme)
@@ -220,9 +225,9 @@ fn with_everything_on_the_number_of_threads_changes_nothing() {
 #[test]
 fn the_plain_model_trains_as_the_engine_does() {
     let mut settings = settings(Scheme::SftRaw);
-    settings.lora = settings
-        .lora
-        .with_targets("q,k,v,o,fc1,fc2,patch,head".parse().unwrap());
+    settings.lora = settings.lora.with_targets(common::targets(
+        "q_proj,k_proj,v_proj,o_proj,fc1,fc2,projection,classifier",
+    ));
     let bench = Bench::new(settings, 2);
     let plain = PlainVit::new(&config(), &weights(&config(), 7)).unwrap();
     let job = Job {

@@ -2,7 +2,10 @@
 
 use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
-use sft_core::{DeviceHalf, Optimizer, Vit};
+use sft_core::data::Inputs;
+use sft_core::model::Vit;
+use sft_core::optim::Optimizer;
+use sft_core::split::DeviceHalf;
 
 use super::peer::answer;
 use super::step::{MOMENTUM, STEP};
@@ -58,13 +61,13 @@ fn run(
     with: impl FnOnce(&mut dyn FnMut() -> Outcome<()>) -> Outcome<()>,
 ) -> Outcome<()> {
     let model = model(shape, checkpointing)?;
-    let (images, sgd) = (shape.images()?, Optimizer::sgd(MOMENTUM));
+    let (images, sgd) = (Inputs::Pixels(shape.images()?), Optimizer::sgd(MOMENTUM));
     let start = shape.device_part().adapters();
-    let mut half = DeviceHalf::new(&model, shape.lora()?, &start.patch, &start.blocks, sgd)?;
+    let mut half = DeviceHalf::new(&model, shape.lora()?, &start.embedding, &start.blocks, sgd)?;
     drop(start);
     with(&mut || {
         let activation = half.forward(&images, STEP)?;
-        let gradient = activation.detach().affine(1e-3, 0.0)?;
+        let gradient = activation.state.detach().affine(1e-3, 0.0)?;
         Ok(half.backward(&activation, &gradient, STEP)?)
     })
 }

@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicBool;
 
 use cpu_time::ProcessTime;
 use serde::{Deserialize, Serialize};
-use sft_core::{
-    Channel, ImageInput, Images, Job, Optimizer, Partition, Scheme, Settings, Wireless, finetune,
-};
+use sft_core::data::{ImageInput, Images, Partition};
+use sft_core::optim::Optimizer;
+use sft_core::run::{Channel, Job, Scheme, Settings, Wireless, finetune};
 
 use super::peer::ourselves;
 use super::step::MOMENTUM;
@@ -92,7 +92,7 @@ fn images(shape: &Shape, count: usize) -> Outcome<Images> {
 
 /// Adapters and head of one device with the optimizer's momentum, bytes.
 fn state_bytes(shape: &Shape) -> Outcome<f64> {
-    let block = shape.lora()?.parameters(&shape.config.linears());
+    let block = shape.lora()?.block_parameters(&shape.config.spec());
     let head = shape.classes * (shape.config.hidden_size + 1);
     let parameters = shape.config.num_hidden_layers * block + head;
     Ok(8.0 * parameters as f64)

@@ -105,7 +105,7 @@ fn blocks(plan: &Plan, shape: &Shape, cuts: &[usize], plain: &[Row]) -> Outcome<
     );
     println!("|---|---:|---:|---:|---|---:|---:|---:|---:|");
     let sides = time(plan, shape)?;
-    let parameters = shape.lora()?.parameters(&shape.config.linears());
+    let parameters = shape.lora()?.block_parameters(&shape.config.spec());
     for (on, side) in sides {
         let [bytes, _] = if on {
             slope_and_start(&rows(plan, shape, cuts, on)?, 0)

@@ -1,7 +1,10 @@
 //! Our side: the whole split step, device and server half without a codec.
 
 use candle_core::{Device, Tensor};
-use sft_core::{DeviceHalf, Optimizer, ServerHalf, Step, Vit};
+use sft_core::data::{Inputs, Labels};
+use sft_core::model::Vit;
+use sft_core::optim::Optimizer;
+use sft_core::split::{DeviceHalf, ServerHalf, Step};
 
 use super::peer::answer;
 use crate::Outcome;
@@ -19,8 +22,8 @@ pub(super) const STEP: Step = Step {
 pub struct Halves<'m> {
     device: DeviceHalf<'m>,
     server: ServerHalf<'m>,
-    images: Tensor,
-    labels: Vec<u32>,
+    images: Inputs,
+    labels: Labels,
 }
 
 impl<'m> Halves<'m> {
@@ -33,10 +36,10 @@ impl<'m> Halves<'m> {
         let start = shape.adapters();
         let (low, high) = start.blocks.split_at(shape.cut);
         Ok(Self {
-            device: DeviceHalf::new(model, lora, &start.patch, low, sgd)?,
+            device: DeviceHalf::new(model, lora, &start.embedding, low, sgd)?,
             server: ServerHalf::new(model, lora, high, &start.head, sgd)?,
-            images: shape.images()?,
-            labels: shape.labels(),
+            images: Inputs::Pixels(shape.images()?),
+            labels: Labels::Classes(shape.labels()),
         })
     }
 
@@ -46,7 +49,7 @@ impl<'m> Halves<'m> {
     /// A tensor operation failed.
     pub fn step(&mut self) -> Outcome<f32> {
         let activation = self.device.forward(&self.images, STEP)?;
-        let received = activation.detach();
+        let received = activation.with_state(activation.state.detach());
         let step = self.server.step(&received, &self.labels, STEP)?;
         self.device.backward(&activation, &step.gradient, STEP)?;
         Ok(step.loss)

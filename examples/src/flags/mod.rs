@@ -11,10 +11,11 @@ use std::str::FromStr;
 use clap::Parser;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use sft_core::{
-    Channel, Decay, Error, Lora, ModuleNames, Optimizer, Partition, Result, Schedule, Scheme,
-    Settings, Targets,
-};
+use sft_core::adapter::{Lora, ModelSpec, ModuleNames, TargetModules};
+use sft_core::data::Partition;
+use sft_core::optim::Optimizer;
+use sft_core::run::{Channel, Decay, Schedule, Scheme, Settings};
+use sft_core::{Error, Result};
 
 pub use codec::{CodecFlag, LevelsFlag};
 pub use values::{Backend, FadingFlag, NamesFlag, OptimizerFlag, ScheduleFlag};
@@ -95,11 +96,12 @@ pub struct Flags {
     /// Scale of the adapters is alpha / rank; by default alpha = rank.
     #[arg(long)]
     pub alpha: Option<f64>,
-    /// Layers that get an adapter, some of q,k,v,o,fc1,fc2,patch,head: a block's linear layers, the
-    /// patch embedding, the head; without head among them it is trained in full.
-    #[arg(long, value_parser = Targets::from_str, default_value_t = Targets::ALL)]
+    /// Layers that get an adapter, by PEFT's names of target modules with commas between: some of a
+    /// ViT's q_proj,k_proj,v_proj,o_proj,fc1,fc2,projection,classifier, or all-linear for those of
+    /// the blocks; the head is trained in full where it is none of them.
+    #[arg(long, value_parser = TargetModules::from_str, default_value_t = TargetModules::default())]
     #[serde(serialize_with = "display")]
-    pub targets: Targets,
+    pub targets: TargetModules,
     /// Fraction of an adapter's inputs dropped while training, in [0, 1).
     #[arg(long, default_value_t = 0.0)]
     pub lora_dropout: f64,
@@ -199,16 +201,16 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The settings of one scheme.
+    /// The settings of one scheme, for a model of which `spec` tells the layers.
     ///
     /// # Errors
-    /// A flag outside its range.
-    pub fn settings(&self, scheme: Scheme) -> Result<Settings> {
+    /// A flag outside its range, or a target that the model does not have.
+    pub fn settings(&self, scheme: Scheme, spec: &ModelSpec) -> Result<Settings> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Settings {
             scheme,
             cut: self.cut,
-            lora: self.lora()?,
+            lora: self.lora(spec)?,
             activation: self.activation.codec()?,
             gradient: self.gradient.codec()?,
             rounds: self.rounds,
@@ -241,9 +243,9 @@ impl Flags {
         })
     }
 
-    fn lora(&self) -> Result<Lora> {
+    fn lora(&self, spec: &ModelSpec) -> Result<Lora> {
         let alpha = self.alpha.unwrap_or(self.rank as f64);
-        let lora = Lora::new(self.rank, alpha)?.with_targets(self.targets);
+        let lora = Lora::new(self.rank, alpha)?.with_targets(self.targets.resolve(spec)?);
         lora.with_dropout(self.lora_dropout)
     }
 
@@ -339,13 +341,16 @@ fn display<S: serde::Serializer>(
 
 #[cfg(test)]
 mod tests {
+    use sft_core::model::VitConfig;
+
     use super::*;
 
     #[test]
     fn the_defaults_are_those_of_the_library() {
+        let spec = VitConfig::default().spec();
         for scheme in Scheme::ALL {
             let flags = Flags::parse_from(["vit_finetune", "--threads", "1"]);
-            let (flags, library) = (flags.settings(scheme), Settings::new(scheme, 2));
+            let (flags, library) = (flags.settings(scheme, &spec), Settings::new(scheme, 2));
             assert_eq!(format!("{flags:?}"), format!("{library:?}"));
         }
     }

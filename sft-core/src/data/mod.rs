@@ -1,29 +1,24 @@
-//! Labelled examples and their distribution over devices.
+//! Labelled samples and their distribution over devices.
 
-mod augment;
-mod cifar;
-mod files;
-mod folders;
+/// A mini-batch as models and tasks take it.
+mod batch;
+/// Images in memory and in files.
 mod images;
-mod layout;
+/// How samples are spread over the devices.
 mod partition;
-mod pickle;
 
-use candle_core::Tensor;
+pub use batch::{Batch, Inputs, Labels, SampleId};
+pub use images::{
+    Augment, CIFAR100_CLASSES, DataLayout, Examples, ImageFiles, ImageInput, Images, cifar100,
+    image_folder, tiny_imagenet,
+};
+pub use partition::Partition;
 
 use crate::Result;
 
-pub use augment::Augment;
-pub use cifar::{CIFAR100_CLASSES, cifar100};
-pub use files::ImageFiles;
-pub use folders::{image_folder, tiny_imagenet};
-pub use images::{ImageInput, Images};
-pub use layout::{DataLayout, Examples};
-pub use partition::Partition;
-
-/// Labelled examples that a model can embed.
+/// Labelled samples that a model can embed.
 pub trait Data: Sync {
-    /// Number of examples.
+    /// Number of samples.
     fn len(&self) -> usize;
 
     /// Whether there are none.
@@ -31,25 +26,25 @@ pub trait Data: Sync {
         self.len() == 0
     }
 
-    /// Number of classes, K; every label is below it.
+    /// Number of classes, K; every class is below it.
     fn classes(&self) -> usize;
 
-    /// The class of an example.
+    /// The class of a sample.
     fn label(&self, index: usize) -> u32;
 
-    /// The model's input for these examples, stacked along the first dimension.
+    /// These samples as they are.
     ///
     /// # Errors
-    /// An example that cannot be read.
-    fn inputs(&self, indices: &[usize]) -> Result<Tensor>;
+    /// A sample that cannot be read.
+    fn batch(&self, indices: &[usize]) -> Result<Batch>;
 
-    /// The same for training: changed at random where the data set says so. What becomes of an
-    /// example depends on `seed` and its index, not on the batch that it is in.
+    /// The same for training: changed at random where the data set says so. What becomes of a
+    /// sample depends on `seed` and its index, not on the batch that it is in.
     ///
     /// # Errors
-    /// An example that cannot be read.
-    fn training_inputs(&self, indices: &[usize], seed: u64) -> Result<Tensor> {
+    /// A sample that cannot be read.
+    fn training_batch(&self, indices: &[usize], seed: u64) -> Result<Batch> {
         let _ = seed;
-        self.inputs(indices)
+        self.batch(indices)
     }
 }

@@ -12,10 +12,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use sft_compress::Codec;
-use sft_core::{
-    Channel, Data, Decay, Head, ImageInput, Job, Lora, Optimizer, Outcome, Pretrained, Result,
-    Schedule, Scheme, Settings, Vit, VitConfig, VitWeights, Wireless, finetune,
-};
+use sft_core::Result;
+use sft_core::adapter::{Head, Lora, TargetModules, Targets};
+use sft_core::data::{Batch, Data, ImageInput, Inputs, Labels};
+use sft_core::model::{Pretrained, Vit, VitConfig, VitWeights};
+use sft_core::optim::Optimizer;
+use sft_core::run::{Channel, Decay, Job, Outcome, Schedule, Scheme, Settings, Wireless, finetune};
 
 pub fn config() -> VitConfig {
     VitConfig {
@@ -92,6 +94,12 @@ pub fn run(job: &Job<'_>) -> Result<Outcome> {
     finetune(job, job.start()?, &mut |_| Ok(()))
 }
 
+/// The places of target modules in the tiny model.
+pub fn targets(modules: &str) -> Targets {
+    let modules: TargetModules = modules.parse().unwrap();
+    modules.resolve(&config().spec()).unwrap()
+}
+
 /// Inputs of a model as they are.
 pub struct InMemory {
     pub inputs: Tensor,
@@ -118,6 +126,17 @@ impl InMemory {
     }
 }
 
+impl InMemory {
+    /// All of it.
+    pub fn whole(&self) -> Batch {
+        Batch {
+            inputs: Inputs::Pixels(self.inputs.clone()),
+            labels: Labels::Classes(self.labels.clone()),
+            samples: (0..self.labels.len() as u64).collect(),
+        }
+    }
+}
+
 impl Data for InMemory {
     fn len(&self) -> usize {
         self.labels.len()
@@ -131,10 +150,11 @@ impl Data for InMemory {
         self.labels[index]
     }
 
-    fn inputs(&self, indices: &[usize]) -> Result<Tensor> {
-        let indices: Vec<u32> = indices.iter().map(|&i| i as u32).collect();
+    fn batch(&self, samples: &[usize]) -> Result<Batch> {
+        let indices: Vec<u32> = samples.iter().map(|&i| i as u32).collect();
         let indices = Tensor::new(indices, &Device::Cpu)?;
-        Ok(self.inputs.index_select(&indices, 0)?)
+        let pixels = self.inputs.index_select(&indices, 0)?;
+        Ok(Batch::images(self, samples, pixels))
     }
 }
 

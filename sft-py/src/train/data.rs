@@ -2,7 +2,8 @@ use candle_core::{Device, Tensor};
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use sft_core::{Augment, Data, Error, ImageInput, Images, Result};
+use sft_core::data::{Augment, Batch, Data, ImageInput, Images};
+use sft_core::{Error, Result};
 
 /// Images of `sft.finetune`: `[n, c, h, h]` in order, with their classes.
 #[derive(FromPyObject)]
@@ -107,12 +108,13 @@ impl Data for Floats {
         self.labels[index]
     }
 
-    fn inputs(&self, indices: &[usize]) -> Result<Tensor> {
+    fn batch(&self, indices: &[usize]) -> Result<Batch> {
         let size: usize = self.shape.iter().product();
         let image = |&index: &usize| &self.values[index * size..][..size];
         let values: Vec<f32> = indices.iter().flat_map(image).copied().collect();
         let [channels, height, width] = self.shape;
         let shape = (indices.len(), channels, height, width);
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        let pixels = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        Ok(Batch::images(self, indices, pixels))
     }
 }

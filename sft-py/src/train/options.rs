@@ -4,9 +4,11 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value};
-use sft_core::{
-    Channel, Decay, Error, Lora, Optimizer, Partition, Result, Schedule, Scheme, Settings,
-};
+use sft_core::adapter::{Lora, ModelSpec, TargetModules};
+use sft_core::data::Partition;
+use sft_core::optim::Optimizer;
+use sft_core::run::{Channel, Decay, Schedule, Scheme, Settings};
+use sft_core::{Error, Result};
 
 use crate::codec::Codec;
 use crate::error::bad_argument;
@@ -80,10 +82,10 @@ impl Options {
         })
     }
 
-    pub(super) fn settings(&self) -> Result<Settings> {
+    pub(super) fn settings(&self, spec: &ModelSpec) -> Result<Settings> {
         let codec = |codec: Option<Codec>| codec.map_or_else(sft_compress::Codec::raw, |c| c.0);
         Ok(Settings {
-            lora: self.lora()?,
+            lora: self.lora(spec)?,
             activation: codec(self.activation),
             gradient: codec(self.gradient),
             rounds: self.rounds,
@@ -143,11 +145,11 @@ impl Options {
         })
     }
 
-    fn lora(&self) -> Result<Lora> {
+    fn lora(&self, spec: &ModelSpec) -> Result<Lora> {
         let mut lora = Lora::new(self.rank, self.alpha.unwrap_or(self.rank as f64))?;
         if let Some(targets) = &self.targets {
-            let unknown = |reason: String| Error::argument("targets", reason);
-            lora = lora.with_targets(targets.parse().map_err(unknown)?);
+            let targets: TargetModules = parse("targets", targets)?;
+            lora = lora.with_targets(targets.resolve(spec)?);
         }
         lora.with_dropout(self.lora_dropout)
     }

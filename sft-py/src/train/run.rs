@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sft_core::{
-    Augment, Data, DataLayout, Error, Examples, Head, Job, ModuleNames, Outcome, Pretrained,
-    Result, RoundRecord, Scheme, Settings, Vit, Wireless, finetune, load_checkpoint, load_peft,
-    save_checkpoint, save_merged, save_peft,
+use sft_core::adapter::{Head, ModuleNames, load_peft, save_peft};
+use sft_core::data::{Augment, Data, DataLayout, Examples};
+use sft_core::model::{Pretrained, Vit, save_merged};
+use sft_core::run::{
+    Job, Outcome, RoundRecord, Scheme, Settings, Wireless, finetune, load_checkpoint,
+    save_checkpoint,
 };
+use sft_core::{Error, Result};
 
 use super::data::{Arrays, Source};
 use super::options::Options;
@@ -152,9 +155,9 @@ impl Bench {
         // Products of this size lose more to being handed around than they gain from a second
         // thread, and every thread has a device of its own.
         gemm::set_threading_threshold(usize::MAX);
-        let settings = options.settings()?;
         options.checkpoint_is_due(0)?;
         let pretrained = Pretrained::open(model, options.heads).map_err(of("model"))?;
+        let settings = options.settings(&pretrained.config.spec())?;
         let (train, test) = data.load(&pretrained, &options).map_err(of("data"))?;
         let partition = options.partition()?;
         let partition = partition.split(train.as_ref(), options.devices, settings.seed)?;
@@ -205,8 +208,8 @@ impl Bench {
         let Some(folder) = &self.options.adapters else {
             return Ok(start);
         };
-        let (lora, adapters) =
-            load_peft(folder, &self.model, Some(&self.head)).map_err(of("adapters"))?;
+        let spec = self.model.spec();
+        let (lora, adapters) = load_peft(folder, spec, Some(&self.head)).map_err(of("adapters"))?;
         if (lora.rank(), lora.targets()) != (job.settings.lora.rank(), job.settings.lora.targets())
             || lora.alpha().to_bits() != job.settings.lora.alpha().to_bits()
         {
@@ -214,7 +217,7 @@ impl Bench {
                 "rank, alpha and targets must be those of the adapters: {}, {}, {}",
                 lora.rank(),
                 lora.alpha(),
-                lora.targets()
+                lora.targets().modules(spec)
             );
             return Err(of("adapters")(Error::file(folder, reason)));
         }
@@ -279,8 +282,14 @@ impl Bench {
                 .map_err(of("out"))?;
         } else {
             let names = ModuleNames::default();
-            save_peft(&out.join("adapters"), &self.model, lora, adapters, names)
-                .map_err(of("out"))?;
+            save_peft(
+                &out.join("adapters"),
+                self.model.spec(),
+                lora,
+                adapters,
+                names,
+            )
+            .map_err(of("out"))?;
         }
         Ok(outcome)
     }

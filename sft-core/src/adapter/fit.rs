@@ -1,0 +1,57 @@
+//! Whether adapters and a head fit a model.
+
+use super::{Adapters, Head, Lora, ModelSpec};
+use crate::{Error, Result};
+
+/// Adapters and a head for every part of the model.
+pub(crate) fn check_adapters(spec: &ModelSpec, lora: Lora, adapters: &Adapters) -> Result<()> {
+    let (got, depth) = (adapters.blocks.len(), spec.depth);
+    if got != depth {
+        let reason = format!("must be for {depth} blocks, got {got}");
+        return Err(Error::argument("adapters", reason));
+    }
+    check_embedding(spec, lora, &adapters.embedding)?;
+    check_blocks(spec, lora, &adapters.blocks)?;
+    check_head(spec, Some(lora), &adapters.head)
+}
+
+/// Adapters of the right length before the blocks.
+pub(crate) fn check_embedding(spec: &ModelSpec, lora: Lora, embedding: &[f32]) -> Result<()> {
+    let (got, length) = (embedding.len(), lora.embedding_parameters(spec));
+    if got != length {
+        let reason = format!("must have {length} values before the blocks, got {got}");
+        return Err(Error::argument("adapters", reason));
+    }
+    Ok(())
+}
+
+/// Adapters for at most all blocks, each of the right length.
+pub(crate) fn check_blocks(spec: &ModelSpec, lora: Lora, blocks: &[Vec<f32>]) -> Result<()> {
+    let (depth, length) = (spec.depth, lora.block_parameters(spec));
+    if blocks.len() > depth || blocks.iter().any(|block| block.len() != length) {
+        let got: Vec<_> = blocks.iter().map(Vec::len).collect();
+        let want = format!("must be at most {depth} vectors of {length} values");
+        let reason = format!("{want}, got lengths {got:?}");
+        return Err(Error::argument("adapters", reason));
+    }
+    Ok(())
+}
+
+/// A head of at least one class and the model's width, with an adapter where `lora` has it
+/// among its targets, and without one where there is no `lora`.
+pub(crate) fn check_head(spec: &ModelSpec, lora: Option<Lora>, head: &Head) -> Result<()> {
+    let (classes, width) = (head.classes(), spec.width);
+    if classes == 0 || head.weight.len() != classes * width {
+        let weights = head.weight.len();
+        let want = format!("must have at least one class and width {width}");
+        let reason = format!("{want}, got {classes} classes and {weights} weights");
+        return Err(Error::argument("head", reason));
+    }
+    let length = lora.map_or(0, |lora| lora.head_parameters(spec, classes));
+    let got = head.adapter.len();
+    if got != length {
+        let reason = format!("must have an adapter of {length} values, got {got}");
+        return Err(Error::argument("head", reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! LoRA adapters: on which layers, of which sizes, as values and as PEFT's files.
+
+/// Everything that fine-tuning changes.
+mod adapters;
+/// Whether adapters and a head fit a model.
+mod fit;
+/// The head as plain data.
+mod head;
+/// Sizes, layout and dropout.
+mod lora;
+/// Every adapter with the layer that it is on.
+mod named;
+/// Adapters as PEFT's folder.
+mod peft;
+/// What a model tells of itself.
+mod spec;
+/// The layers that get an adapter.
+mod targets;
+
+pub use adapters::Adapters;
+pub use head::Head;
+pub use lora::Lora;
+pub use peft::{ModuleNames, load_peft, save_peft};
+pub use spec::{LinearSpec, ModelSpec, Path};
+pub use targets::{Place, TargetModules, Targets};
+
+pub(crate) use adapters::device_vectors;
+pub(crate) use fit::{check_adapters, check_blocks, check_embedding, check_head};
+pub(crate) use lora::Dropout;
+#[cfg(test)]
+pub(crate) use lora::normal;
+pub(crate) use named::{AdaptedLayer, adapted_layers, block_layers, embedding_layers, head_layer};

@@ -1,0 +1,328 @@
+//! Adapters as PEFT's folder: `adapter_config.json` and `adapter_model.safetensors`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use serde_json::{Value, json};
+
+use super::{
+    Adapters, Head, LinearSpec, Lora, ModelSpec, Path as ModulePath, Place, Targets,
+    adapted_layers, block_layers, check_adapters, embedding_layers, head_layer,
+};
+use crate::atomic_write::write_whole;
+use crate::{Error, Result};
+
+const CONFIG: &str = "adapter_config.json";
+const TENSORS: &str = "adapter_model.safetensors";
+/// What PEFT puts before every name.
+const PREFIX: &str = "base_model.model.";
+/// How PEFT calls the frozen layer under an adapter.
+const BASE: &str = "base_layer";
+/// The parts of a pair, below the layer.
+const A: &str = "lora_A.weight";
+const B: &str = "lora_B.weight";
+
+/// How the modules are named that PEFT looks for in the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModuleNames {
+    /// `vit.layers.0.attention.q_proj`: transformers 5.
+    #[default]
+    Transformers5,
+    /// `vit.encoder.layer.0.attention.attention.query`: transformers 4, and all checkpoints.
+    Transformers4,
+}
+
+impl ModuleNames {
+    /// The path by this naming.
+    fn of(self, path: &ModulePath) -> &str {
+        match self {
+            Self::Transformers5 => &path.module,
+            Self::Transformers4 => &path.checkpoint,
+        }
+    }
+
+    /// What PEFT finds a layer of a block by.
+    fn target(self, layer: &LinearSpec) -> &str {
+        match self {
+            Self::Transformers5 => layer.module(),
+            Self::Transformers4 => &layer.path.checkpoint,
+        }
+    }
+}
+
+/// Writes adapters and head as PEFT reads them: `PeftModel.from_pretrained(model, folder)`.
+///
+/// `A` is `[r, inputs]` and `B` `[outputs, r]`, for the patch embedding as convolutions
+/// `[r, C, P, P]` and `[D, r, 1, 1]`. A head that is trained in full is among `modules_to_save`.
+/// The frozen head under an adapter may be new, and PEFT would save no more than its adapter: it
+/// is written beside it, as `base_layer`, where PEFT puts it into the model again.
+///
+/// Each of the two files appears whole or not at all, the tensors first.
+///
+/// # Errors
+/// Adapters that do not fit the model, or a folder that cannot be written.
+pub fn save_peft(
+    folder: &Path,
+    spec: &ModelSpec,
+    lora: Lora,
+    adapters: &Adapters,
+    names: ModuleNames,
+) -> Result<()> {
+    check_adapters(spec, lora, adapters)?;
+    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+    let path = folder.join(TENSORS);
+    let tensors = named_tensors(spec, lora, adapters, names)?;
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let bytes = safetensors::serialize(&tensors, Some(metadata));
+    write_whole(&path, &bytes.map_err(|e| Error::file(&path, e))?)?;
+    let config = config(spec, lora, names);
+    write_whole(&folder.join(CONFIG), format!("{config:#}\n").as_bytes())
+}
+
+fn config(spec: &ModelSpec, lora: Lora, names: ModuleNames) -> Value {
+    let chosen = |place: Place| lora.targets().contains(place);
+    let block = spec.block.iter().enumerate();
+    let (targets, others): (Vec<_>, Vec<_>) = block.partition(|(i, _)| chosen(Place::Block(*i)));
+    let mut modules: Vec<&str> = targets
+        .iter()
+        .map(|(_, layer)| names.target(layer))
+        .collect();
+    // PEFT compares ends of paths: `output.dense` is also the end of `attention.output.dense`.
+    let is_meant = |layer: &LinearSpec| {
+        let path = names.of(&layer.path);
+        modules
+            .iter()
+            .any(|name| path == *name || path.ends_with(&format!(".{name}")))
+    };
+    let excluded = others.iter().filter(|(_, layer)| is_meant(layer));
+    let excluded: Vec<_> = excluded.map(|(_, layer)| names.of(&layer.path)).collect();
+    let embedding = spec.embedding.iter().enumerate();
+    let embedding = embedding.filter(|(i, _)| chosen(Place::Embedding(*i)));
+    modules.extend(embedding.map(|(_, layer)| layer.module()));
+    let head = names.of(&spec.head);
+    modules.extend(chosen(Place::Head).then_some(head));
+    json!({
+        "peft_type": "LORA",
+        "base_model_name_or_path": null,
+        "bias": "none",
+        "exclude_modules": (!excluded.is_empty()).then_some(excluded),
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "lora_alpha": lora.alpha(),
+        "lora_dropout": lora.dropout(),
+        "modules_to_save": (!chosen(Place::Head)).then_some([head]),
+        "r": lora.rank(),
+        "target_modules": modules,
+        "task_type": null,
+        "use_dora": false,
+        "use_rslora": false,
+    })
+}
+
+fn named_tensors(
+    spec: &ModelSpec,
+    lora: Lora,
+    adapters: &Adapters,
+    names: ModuleNames,
+) -> Result<HashMap<String, Tensor>> {
+    let mut tensors = HashMap::new();
+    let mut put = |name: String, values: &[f32], shape: &[usize]| -> Result<()> {
+        let tensor = Tensor::from_slice(values, shape, &Device::Cpu)?;
+        tensors.insert(format!("{PREFIX}{name}"), tensor);
+        Ok(())
+    };
+    for adapted in adapted_layers(spec, lora, adapters) {
+        let path = names.of(&adapted.path);
+        let [a, b] = adapted.layer.pair_shapes(adapted.rank);
+        put(format!("{path}.{A}"), adapted.a, &a)?;
+        put(format!("{path}.{B}"), adapted.b, &b)?;
+    }
+    let (head, mut path) = (&adapters.head, names.of(&spec.head).to_string());
+    if !head.adapter.is_empty() {
+        path = format!("{path}.{BASE}");
+    }
+    let shape = [head.classes(), spec.width];
+    put(format!("{path}.weight"), &head.weight, &shape)?;
+    put(format!("{path}.bias"), &head.bias, &shape[..1])?;
+    Ok(tensors)
+}
+
+/// Reads a folder that PEFT or [`save_peft`] wrote for a model, with either naming of modules.
+///
+/// Which layers have adapters is read off the tensors; every block must have the same. `head` is
+/// what the adapters were trained under, or over where the head has one, for folders without it.
+///
+/// # Errors
+/// A file that cannot be read, another kind of adapter than plain LoRA of one rank, or tensors
+/// that do not fit the model; the message names the file and the setting or tensor.
+pub fn load_peft(folder: &Path, spec: &ModelSpec, head: Option<&Head>) -> Result<(Lora, Adapters)> {
+    let path = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
+    let lora = read_config(&text).map_err(|reason| Error::file(&path, reason))?;
+    let path = folder.join(TENSORS);
+    let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
+    read_tensors(&bytes, spec, lora, head).map_err(|reason| Error::file(&path, reason))
+}
+
+fn read_config(text: &str) -> Result<Lora, String> {
+    let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let is_plain = |value: &Value| match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Object(map) => map.is_empty(),
+        Value::String(text) => text == "none",
+        _ => false,
+    };
+    if json["peft_type"] != "LORA" {
+        return Err(format!("peft_type must be LORA, got {}", json["peft_type"]));
+    }
+    let unsupported = [
+        "alpha_pattern",
+        "bias",
+        "fan_in_fan_out",
+        "lora_bias",
+        "rank_pattern",
+        "use_dora",
+        "use_rslora",
+    ];
+    for name in unsupported {
+        if !is_plain(&json[name]) {
+            return Err(format!("{name} must not be used, got {}", json[name]));
+        }
+    }
+    let rank = json["r"].as_u64().unwrap_or(0) as usize;
+    let alpha = json["lora_alpha"].as_f64().unwrap_or(f64::NAN);
+    let dropout = json["lora_dropout"].as_f64().unwrap_or(0.0);
+    let lora = Lora::new(rank, alpha).and_then(|lora| lora.with_dropout(dropout));
+    lora.map_err(|e| e.to_string())
+}
+
+fn read_tensors(
+    bytes: &[u8],
+    spec: &ModelSpec,
+    lora: Lora,
+    head: Option<&Head>,
+) -> Result<(Lora, Adapters), String> {
+    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
+        .map_err(|e| format!("not a complete safetensors file: {e}"))?;
+    let named = tensors.into_iter().map(|(name, tensor)| {
+        let short = name.strip_prefix(PREFIX).map(str::to_string);
+        (short.unwrap_or(name), tensor)
+    });
+    let mut found = Found(named.collect());
+    let lora = lora.with_targets(found.targets(spec)?);
+    let embedding = found.pairs(lora, Place::Embedding, &embedding_layers(spec))?;
+    let blocks = (0..spec.depth)
+        .map(|index| found.pairs(lora, Place::Block, &block_layers(spec, index)))
+        .collect::<Result<_, _>>()?;
+    let head = found.head(spec, lora, head)?;
+    if let Some(name) = found.0.keys().min() {
+        return Err(format!("tensor {name} has no place in the model"));
+    }
+    let adapters = Adapters {
+        embedding,
+        blocks,
+        head,
+    };
+    Ok((lora, adapters))
+}
+
+/// The tensors of a file that have not been taken yet, without PEFT's prefix.
+struct Found(HashMap<String, Tensor>);
+
+impl Found {
+    /// The name of a part of a layer in the file, by either naming.
+    fn name(&self, path: &ModulePath, part: &str) -> String {
+        let module = format!("{}.{part}", path.module);
+        if self.0.contains_key(&module) {
+            return module;
+        }
+        format!("{}.{part}", path.checkpoint)
+    }
+
+    fn has(&self, path: &ModulePath, part: &str) -> bool {
+        self.0.contains_key(&self.name(path, part))
+    }
+
+    /// The layers that have an `A`, the linears in block 0.
+    fn targets(&self, spec: &ModelSpec) -> Result<Targets, String> {
+        let mut targets = Targets::NONE;
+        let mut look = |place: Place, path: &ModulePath| {
+            if self.has(path, A) {
+                targets = targets.with(place);
+            }
+        };
+        for (i, (path, _)) in block_layers(spec, 0).iter().enumerate() {
+            look(Place::Block(i), path);
+        }
+        for (i, (path, _)) in embedding_layers(spec).iter().enumerate() {
+            look(Place::Embedding(i), path);
+        }
+        look(Place::Head, &spec.head);
+        if targets == Targets::NONE {
+            return Err("no adapter before the blocks, on block 0 or on the head".into());
+        }
+        Ok(targets)
+    }
+
+    /// The pairs of those layers that are targets, one after the other.
+    fn pairs(
+        &mut self,
+        lora: Lora,
+        place: fn(usize) -> Place,
+        layers: &[(ModulePath, LinearSpec)],
+    ) -> Result<Vec<f32>, String> {
+        let mut values = Vec::new();
+        for (i, (path, layer)) in layers.iter().enumerate() {
+            if lora.targets().contains(place(i)) {
+                let [a, b] = layer.pair_shapes(lora.rank());
+                values.extend(self.take(path, A, &a)?);
+                values.extend(self.take(path, B, &b)?);
+            }
+        }
+        Ok(values)
+    }
+
+    /// The head of the file, else the given one; with its adapter where it has one.
+    fn head(&mut self, spec: &ModelSpec, lora: Lora, given: Option<&Head>) -> Result<Head, String> {
+        let adapted = lora.targets().contains(Place::Head);
+        let below = |part: &str| {
+            if adapted {
+                format!("{BASE}.{part}")
+            } else {
+                part.into()
+            }
+        };
+        let [weight, bias] = ["weight", "bias"].map(below);
+        let classes = self.0.get(&self.name(&spec.head, &weight));
+        let classes = classes.map(|tensor| tensor.dims().first().copied().unwrap_or(0));
+        let mut head = if let Some(classes) = classes {
+            Head {
+                weight: self.take(&spec.head, &weight, &[classes, spec.width])?,
+                bias: self.take(&spec.head, &bias, &[classes])?,
+                adapter: Vec::new(),
+            }
+        } else {
+            let name = self.name(&spec.head, &weight);
+            let missing = || format!("missing tensor {name}, and the model has no head");
+            given.cloned().ok_or_else(missing)?
+        };
+        let layer = head_layer(spec, head.classes());
+        head.adapter = self.pairs(lora, |_| Place::Head, &[layer])?;
+        Ok(head)
+    }
+
+    fn take(&mut self, path: &ModulePath, part: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
+        let name = self.name(path, part);
+        let tensor = self.0.remove(&name);
+        let tensor = tensor.ok_or_else(|| format!("missing tensor {name}"))?;
+        if tensor.dims() != shape {
+            let got = tensor.dims();
+            return Err(format!(
+                "tensor {name} has shape {got:?}, expected {shape:?}"
+            ));
+        }
+        let values = || tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1();
+        values().map_err(|e| format!("tensor {name}: {e}"))
+    }
+}

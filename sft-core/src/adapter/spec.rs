@@ -1,0 +1,112 @@
+//! What a model tells of itself: its sizes, and every layer that may take an adapter by name.
+
+/// The two names of a place in a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// As the model's checkpoints name it, for example `vit.encoder.layer`.
+    pub checkpoint: String,
+    /// As the modules of the newest Transformers name it, and with them PEFT: `vit.layers`.
+    pub module: String,
+}
+
+impl Path {
+    /// A place with two names.
+    pub fn new(checkpoint: impl Into<String>, module: impl Into<String>) -> Self {
+        Self {
+            checkpoint: checkpoint.into(),
+            module: module.into(),
+        }
+    }
+
+    /// A place with one name.
+    pub fn same(path: impl Into<String>) -> Self {
+        let path = path.into();
+        Self::new(path.clone(), path)
+    }
+
+    /// A place below this one.
+    #[must_use]
+    pub fn join(&self, below: &Self) -> Self {
+        let join = |above: &str, below: &str| format!("{above}.{below}");
+        Self {
+            checkpoint: join(&self.checkpoint, &below.checkpoint),
+            module: join(&self.module, &below.module),
+        }
+    }
+
+    /// Whether `name` is this path or its end, cut where a component begins: PEFT's rule for
+    /// target modules, for either of the names.
+    pub fn ends_with(&self, name: &str) -> bool {
+        let ends = |path: &str| {
+            let rest = path.strip_suffix(name);
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        !name.is_empty() && (ends(&self.checkpoint) || ends(&self.module))
+    }
+}
+
+/// A linear layer that may take an adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinearSpec {
+    /// Where it is: in a block, below the block; else in the model.
+    pub path: Path,
+    /// Input features.
+    pub inputs: usize,
+    /// Output features.
+    pub outputs: usize,
+    /// Channels and side of the square kernel of a convolution whose stride is its kernel, so that
+    /// it is a linear layer on the pixels of a patch; none of other layers.
+    pub kernel: Option<[usize; 2]>,
+}
+
+impl LinearSpec {
+    /// The shapes of a LoRA pair of this rank, as PEFT writes them: `A` `[r, inputs]` and `B`
+    /// `[outputs, r]`, of a convolution `[r, C, P, P]` and `[D, r, 1, 1]`.
+    pub fn pair_shapes(&self, rank: usize) -> [Vec<usize>; 2] {
+        match self.kernel {
+            Some([channels, side]) => [
+                vec![rank, channels, side, side],
+                vec![self.outputs, rank, 1, 1],
+            ],
+            None => [vec![rank, self.inputs], vec![self.outputs, rank]],
+        }
+    }
+
+    /// The name that PEFT takes it by among its target modules, such as `q_proj`.
+    pub fn module(&self) -> &str {
+        let module = &self.path.module;
+        module.rsplit('.').next().unwrap_or(module)
+    }
+}
+
+/// The sizes of a model and the layers of it that may take adapters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelSpec {
+    /// Number of blocks, L.
+    pub depth: usize,
+    /// Features of a hidden state, D.
+    pub width: usize,
+    /// Where the blocks are; block `i` is at this path, then `i`.
+    pub blocks: Path,
+    /// The linear layers of a block, the same in every block, in the order of the adapter vector.
+    pub block: Vec<LinearSpec>,
+    /// The linear layers before the blocks.
+    pub embedding: Vec<LinearSpec>,
+    /// Where the head is.
+    pub head: Path,
+}
+
+impl ModelSpec {
+    /// The path of a block.
+    pub fn block_path(&self, index: usize) -> Path {
+        self.blocks.join(&Path::same(index.to_string()))
+    }
+
+    /// The names of all that may be a target: the linears of a block, those before the blocks, the
+    /// head.
+    pub fn modules(&self) -> Vec<&str> {
+        let layers = self.block.iter().chain(&self.embedding);
+        let head = std::iter::once(self.head.module.as_str());
+        layers.map(LinearSpec::module).chain(head).collect()
+    }
+}

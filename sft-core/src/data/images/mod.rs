@@ -1,0 +1,23 @@
+//! Labelled images, in memory and in files, resized and normalised as a model wants them.
+
+/// Random flips and crops.
+mod augment;
+/// CIFAR-100's files.
+mod cifar;
+/// Images in files, read batch by batch.
+mod files;
+/// Folders of images.
+mod folders;
+/// Data sets known by the layout of their folder.
+mod layout;
+/// Small images in memory.
+mod memory;
+/// Python's pickles of CIFAR-100.
+mod pickle;
+
+pub use augment::Augment;
+pub use cifar::{CIFAR100_CLASSES, cifar100};
+pub use files::ImageFiles;
+pub use folders::{image_folder, tiny_imagenet};
+pub use layout::{DataLayout, Examples};
+pub use memory::{ImageInput, Images};

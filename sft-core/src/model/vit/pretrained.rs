@@ -1,0 +1,224 @@
+//! Reading pre-trained vision transformers: safetensors with Hugging Face's or timm's names.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::weights::take;
+use super::{VitConfig, VitWeights, names};
+use crate::adapter::Head;
+use crate::data::ImageInput;
+use crate::{Error, Result};
+
+/// A pre-trained vision transformer as its files describe it.
+#[derive(Clone, Debug)]
+pub struct Pretrained {
+    /// The model's sizes.
+    pub config: VitConfig,
+    /// Every parameter but the head's.
+    pub weights: VitWeights,
+    /// The head, where the file has one.
+    pub head: Option<Head>,
+    /// The images that the model wants.
+    pub input: ImageInput,
+}
+
+impl Pretrained {
+    /// Reads `path` and, where they exist beside it, `config.json` and `preprocessor_config.json`.
+    ///
+    /// Without `config.json` the sizes come from the tensors' shapes with `heads`
+    /// (default: width / 64) and a layer-norm epsilon of 1e-12; without the
+    /// preprocessor's file mean and standard deviation are those of a timm configuration,
+    /// or 0.5.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is not safetensors, or does not hold a vision
+    /// transformer; the message names file and tensor.
+    pub fn open(path: &Path, heads: Option<usize>) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+        let beside = |name| match std::fs::read_to_string(path.with_file_name(name)) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::file(path.with_file_name(name), e)),
+        };
+        let (config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
+        Self::from_bytes(&bytes, config.as_deref(), preprocessor.as_deref(), heads)
+            .map_err(|reason| Error::file(path, reason))
+    }
+
+    /// The same from the contents of the files.
+    ///
+    /// # Errors
+    /// What is wrong with the contents, in one line.
+    pub fn from_bytes(
+        safetensors: &[u8],
+        config: Option<&str>,
+        preprocessor: Option<&str>,
+        heads: Option<usize>,
+    ) -> Result<Self, String> {
+        let tensors = candle_core::safetensors::load_buffer(safetensors, &Device::Cpu)
+            .map_err(|e| format!("not a complete safetensors file: {e}"))?;
+        let tensors = names::as_checkpoint(tensors)?;
+        let json = config.map(|text| parse("config.json", text)).transpose()?;
+        let mut config = match &json {
+            Some(json) => read_config(json, &tensors)?,
+            None => infer_config(&tensors)?,
+        };
+        if let Some(heads) = heads {
+            config.num_attention_heads = heads;
+        }
+        config.validate()?;
+        let weights = VitWeights::new(&config, &tensors)?;
+        let head = take_head(&tensors, config.hidden_size)?;
+        check_classes(json.as_ref(), head.as_ref())?;
+        let input = image_input(&config, json.as_ref(), preprocessor)?;
+        Ok(Self {
+            config,
+            weights,
+            head,
+            input,
+        })
+    }
+}
+
+fn parse(name: &str, text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|e| format!("{name}: {e}"))
+}
+
+/// The preprocessor's normalisation, else that of a timm configuration, else 0.5.
+fn image_input(
+    config: &VitConfig,
+    json: Option<&Value>,
+    preprocessor: Option<&str>,
+) -> Result<ImageInput, String> {
+    let channels = config.num_channels;
+    let timm = json.and_then(|json| json.get("pretrained_cfg"));
+    let (mean, std) = match (preprocessor, timm) {
+        (Some(text), _) => {
+            let json = parse("preprocessor_config.json", text)?;
+            (numbers(&json["image_mean"])?, numbers(&json["image_std"])?)
+        }
+        (None, Some(json)) => (numbers(&json["mean"])?, numbers(&json["std"])?),
+        (None, None) => (vec![0.5; channels], vec![0.5; channels]),
+    };
+    if mean.len() != channels || std.len() != channels {
+        let (mean, std) = (mean.len(), std.len());
+        return Err(format!(
+            "image_mean and image_std need {channels} values, got {mean} and {std}"
+        ));
+    }
+    if let Some(bad) = std.iter().find(|&&s| !(s.is_finite() && s > 0.0)) {
+        return Err(format!("image_std must be positive, got {bad}"));
+    }
+    Ok(ImageInput {
+        side: config.image_size,
+        mean,
+        std,
+    })
+}
+
+fn numbers(json: &Value) -> Result<Vec<f32>, String> {
+    let list = Vec::deserialize(json);
+    list.map_err(|e| format!("mean and std must be lists of numbers, got {json}: {e}"))
+}
+
+fn read_config(json: &Value, tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> {
+    if json.get("architecture").is_some() {
+        return names::timm_config(json, infer_config(tensors)?);
+    }
+    match json.get("model_type").and_then(Value::as_str) {
+        Some("vit") => VitConfig::deserialize(json).map_err(|e| format!("config.json: {e}")),
+        Some(other) => Err(format!("config.json: model_type must be vit, got {other}")),
+        None => Err("config.json: no model_type, expected vit".into()),
+    }
+}
+
+/// The sizes that the tensors' shapes tell, with width / 64 heads.
+fn infer_config(tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> {
+    let dims = |name: &str, rank: usize| match tensors.get(name) {
+        Some(tensor) if tensor.rank() == rank => Ok(tensor.dims().to_vec()),
+        Some(tensor) => Err(format!(
+            "tensor {name} has shape {:?}, expected {rank} dimensions",
+            tensor.dims()
+        )),
+        None => Err(format!(
+            "missing tensor {name}: neither a Hugging Face nor a timm ViT"
+        )),
+    };
+    let patch = dims("vit.embeddings.patch_embeddings.projection.weight", 4)?;
+    let tokens = dims("vit.embeddings.position_embeddings", 3)?[1];
+    let side = (tokens.saturating_sub(1) as f64).sqrt().round() as usize;
+    let mlp = dims("vit.encoder.layer.0.intermediate.dense.weight", 2)?[0];
+    let has_layer = |i: &usize| tensors.keys().any(|k| k.starts_with(&layer_prefix(*i)));
+    let layers = (0..tensors.len()).take_while(has_layer).count();
+    Ok(VitConfig {
+        hidden_size: patch[0],
+        num_hidden_layers: layers,
+        num_attention_heads: default_heads(patch[0])?,
+        intermediate_size: mlp,
+        image_size: side * patch[2],
+        patch_size: patch[2],
+        num_channels: patch[1],
+        qkv_bias: tensors.contains_key("vit.encoder.layer.0.attention.attention.query.bias"),
+        ..VitConfig::default()
+    })
+}
+
+fn layer_prefix(index: usize) -> String {
+    format!("{}.", super::block_path(index))
+}
+
+/// One head for every 64 features, at least one.
+fn default_heads(width: usize) -> Result<usize, String> {
+    if width > 64 && !width.is_multiple_of(64) {
+        return Err(format!(
+            "width {width} is no multiple of 64: give the number of heads"
+        ));
+    }
+    Ok((width / 64).max(1))
+}
+
+/// The classes that the configuration names must be those of the head.
+fn check_classes(json: Option<&Value>, head: Option<&Head>) -> Result<(), String> {
+    let (Some(json), Some(head)) = (json, head) else {
+        return Ok(());
+    };
+    let labels = json
+        .get("id2label")
+        .and_then(Value::as_object)
+        .map(|labels| labels.len() as u64);
+    let number = |name| json.get(name).and_then(Value::as_u64);
+    let named = labels
+        .or_else(|| number("num_labels"))
+        .or_else(|| number("num_classes"));
+    match named {
+        Some(named) if named != head.classes() as u64 => {
+            let classes = head.classes();
+            Err(format!(
+                "config.json names {named} classes, classifier.weight has {classes}"
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn take_head(tensors: &HashMap<String, Tensor>, width: usize) -> Result<Option<Head>, String> {
+    let Some(weight) = tensors.get("classifier.weight") else {
+        return Ok(None);
+    };
+    let classes = weight.dims().first().copied().unwrap_or(0);
+    let weight = take(tensors, "classifier.weight", &[classes, width])?;
+    let bias = take(tensors, "classifier.bias", &[classes])?;
+    let values = |t: Tensor| t.flatten_all()?.to_vec1::<f32>();
+    let both = (|| candle_core::Result::Ok((values(weight)?, values(bias)?)))();
+    let (weight, bias) = both.map_err(|e| e.to_string())?;
+    let adapter = Vec::new();
+    Ok(Some(Head {
+        weight,
+        bias,
+        adapter,
+    }))
+}

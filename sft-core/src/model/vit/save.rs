@@ -1,0 +1,116 @@
+//! The tuned model as one model, for whoever knows no adapters.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use serde_json::{Map, Value, json};
+
+use super::Pretrained;
+use crate::adapter::{AdaptedLayer, Adapters, Lora, adapted_layers, check_adapters, check_head};
+use crate::atomic_write::write_whole;
+use crate::{Error, Result};
+
+/// Writes `W + s B A` for every adapted weight, and everything else, as Hugging Face's
+/// `ViTForImageClassification`: `model.safetensors`, `config.json`, `preprocessor_config.json`.
+///
+/// With `lora` the adapters are LoRA's; without it they are the weights themselves, as
+/// [`Scheme::FlFull`](crate::run::Scheme::FlFull) leaves them. Each file appears whole or not at all.
+///
+/// # Errors
+/// Adapters that do not fit the model, or a folder that cannot be written.
+pub fn save_merged(
+    folder: &Path,
+    base: &Pretrained,
+    lora: Option<Lora>,
+    adapters: &Adapters,
+) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+    let path = folder.join("model.safetensors");
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let bytes = safetensors::serialize(merged(base, lora, adapters)?, Some(metadata));
+    write_whole(&path, &bytes.map_err(|e| Error::file(&path, e))?)?;
+    let files = [
+        ("config.json", config(base, adapters.head.classes())),
+        ("preprocessor_config.json", preprocessor(base)),
+    ];
+    for (name, json) in files {
+        write_whole(&folder.join(name), format!("{json:#}\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+fn merged(
+    base: &Pretrained,
+    lora: Option<Lora>,
+    adapters: &Adapters,
+) -> Result<HashMap<String, Tensor>> {
+    let parameters = base.config.parameters();
+    let spec = base.config.spec();
+    let vectors = if let Some(lora) = lora {
+        check_adapters(&spec, lora, adapters)?;
+        base.weights.vectors(&base.config)?
+    } else {
+        check_head(&spec, None, &adapters.head)?;
+        adapters.blocks.clone()
+    };
+    if vectors.len() != parameters.len() {
+        let (want, got) = (parameters.len(), vectors.len());
+        let reason = format!("must be {want} parameters, got {got}");
+        return Err(Error::argument("adapters", reason));
+    }
+    let mut tensors = HashMap::with_capacity(parameters.len() + 2);
+    for ((name, shape), values) in parameters.into_iter().zip(&vectors) {
+        tensors.insert(name, Tensor::from_slice(values, shape, &Device::Cpu)?);
+    }
+    let (head, classes) = (&adapters.head, adapters.head.classes());
+    let weight = Tensor::from_slice(&head.weight, (classes, spec.width), &Device::Cpu)?;
+    let bias = Tensor::from_slice(&head.bias, classes, &Device::Cpu)?;
+    tensors.insert(format!("{}.weight", spec.head.checkpoint), weight);
+    tensors.insert(format!("{}.bias", spec.head.checkpoint), bias);
+    for layer in lora.map_or(Vec::new(), |lora| adapted_layers(&spec, lora, adapters)) {
+        add(&mut tensors, &layer)?;
+    }
+    Ok(tensors)
+}
+
+/// Adds `s B A` to the weight that an adapter is on.
+fn add(tensors: &mut HashMap<String, Tensor>, adapted: &AdaptedLayer<'_>) -> Result<()> {
+    let (rank, layer) = (adapted.rank, &adapted.layer);
+    let a = Tensor::from_slice(adapted.a, (rank, layer.inputs), &Device::Cpu)?;
+    let b = Tensor::from_slice(adapted.b, (layer.outputs, rank), &Device::Cpu)?;
+    let change = (b.matmul(&a)? * adapted.scale)?;
+    let name = format!("{}.weight", adapted.path.checkpoint);
+    let weight = (&tensors[&name] + change.reshape(tensors[&name].shape())?)?;
+    tensors.insert(name, weight);
+    Ok(())
+}
+
+fn config(base: &Pretrained, classes: usize) -> Value {
+    let label = |i: usize| format!("LABEL_{i}");
+    let id2label: Map<_, _> = (0..classes)
+        .map(|i| (i.to_string(), label(i).into()))
+        .collect();
+    let label2id: Map<_, _> = (0..classes).map(|i| (label(i), i.into())).collect();
+    let mut config = json!(base.config);
+    config["model_type"] = "vit".into();
+    config["architectures"] = json!(["ViTForImageClassification"]);
+    config["id2label"] = id2label.into();
+    config["label2id"] = label2id.into();
+    config
+}
+
+fn preprocessor(base: &Pretrained) -> Value {
+    let input = &base.input;
+    json!({
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": true,
+        "size": { "height": input.side, "width": input.side },
+        "resample": 2,
+        "do_rescale": true,
+        "rescale_factor": 1.0 / 255.0,
+        "do_normalize": true,
+        "image_mean": input.mean,
+        "image_std": input.std,
+    })
+}

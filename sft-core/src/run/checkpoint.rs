@@ -1,0 +1,179 @@
+//! A run as a file, to go on from.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::adapter::{Adapters, Head};
+use crate::atomic_write::write_whole;
+use crate::run::{Outcome, RoundRecord};
+use crate::{Error, Result};
+
+/// The one entry of the file's metadata.
+const KEY: &str = "sft_checkpoint";
+/// Raised whenever the contents change their meaning.
+const VERSION: u32 = 3;
+
+/// The names of the vectors outside the blocks.
+const EMBEDDING: &str = "embedding";
+const HEAD: [&str; 3] = ["head.weight", "head.bias", "head.adapter"];
+
+/// What the file holds beside the tensors.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    configuration: Map<String, Value>,
+    rounds: Vec<RoundRecord>,
+}
+
+/// Writes a run after any of its rounds as one safetensors file, whole or not at all.
+///
+/// `configuration` is what decides the run's results, by name; [`load_checkpoint`] refuses
+/// another one. The partition is kept as well, for the same purpose. Neither the optimizers nor
+/// the random generators have a state between rounds, see [`Outcome`].
+///
+/// # Errors
+/// A folder that cannot be written or a full disk; an earlier file of this name stays as it was.
+pub fn save_checkpoint(
+    path: &Path,
+    configuration: &Map<String, Value>,
+    partition: &[Vec<usize>],
+    run: &Outcome,
+) -> Result<()> {
+    let header = Header {
+        version: VERSION,
+        configuration: configuration.clone(),
+        rounds: run.rounds.clone(),
+    };
+    let json = serde_json::to_string(&header).map_err(|e| Error::file(path, e))?;
+    let mut tensors = Vec::new();
+    for (name, values) in vectors(&run.adapters) {
+        let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
+        tensors.push((name, tensor));
+    }
+    for (n, part) in partition.iter().enumerate() {
+        let indices = part
+            .iter()
+            .map(|&i| u32::try_from(i))
+            .collect::<Result<Vec<_>, _>>();
+        let indices = indices.map_err(|e| Error::argument("partition", e.to_string()))?;
+        let tensor = Tensor::from_vec(indices, part.len(), &Device::Cpu)?;
+        tensors.push((device(n), tensor));
+    }
+    let metadata = HashMap::from([(KEY.to_string(), json)]);
+    let bytes = safetensors::serialize(tensors, Some(metadata));
+    write_whole(path, &bytes.map_err(|e| Error::file(path, e))?)
+}
+
+/// Reads a run that [`save_checkpoint`] wrote under the same configuration and partition.
+///
+/// # Errors
+/// A file that cannot be read or is no complete checkpoint; a configuration that differs, with
+/// the name of the first setting that does and both values; another partition.
+pub fn load_checkpoint(
+    path: &Path,
+    configuration: &Map<String, Value>,
+    partition: &[Vec<usize>],
+) -> Result<Outcome> {
+    let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+    let header = header(&bytes).map_err(|reason| Error::file(path, reason))?;
+    if let Some(difference) = difference(&header.configuration, configuration) {
+        return Err(Error::file(path, difference));
+    }
+    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+        .map_err(|e| Error::file(path, e))?;
+    if read_partition(&tensors)? != partition {
+        let reason = "the checkpoint's partition differs from this run's: was the data changed?";
+        return Err(Error::file(path, reason));
+    }
+    Ok(Outcome {
+        adapters: read_adapters(&tensors).map_err(|e| Error::file(path, e))?,
+        rounds: header.rounds,
+    })
+}
+
+/// Every vector of the adapters by its name in the file.
+fn vectors(adapters: &Adapters) -> impl Iterator<Item = (String, &[f32])> {
+    let Adapters {
+        embedding,
+        blocks,
+        head,
+    } = adapters;
+    let blocks = blocks.iter().enumerate();
+    let outer = [
+        (EMBEDDING, embedding),
+        (HEAD[0], &head.weight),
+        (HEAD[1], &head.bias),
+        (HEAD[2], &head.adapter),
+    ];
+    let outer = outer.map(|(name, vector)| (name.to_string(), vector.as_slice()));
+    (blocks.map(|(i, vector)| (block(i), vector.as_slice()))).chain(outer)
+}
+
+fn read_adapters(tensors: &HashMap<String, Tensor>) -> candle_core::Result<Adapters> {
+    let named = |name: &str| match tensors.get(name) {
+        Some(tensor) => tensor.to_vec1(),
+        None => candle_core::bail!("missing tensor {name}"),
+    };
+    let blocks = (0..).map_while(|i| tensors.get(&block(i)));
+    Ok(Adapters {
+        embedding: named(EMBEDDING)?,
+        blocks: blocks.map(Tensor::to_vec1).collect::<Result<_, _>>()?,
+        head: Head {
+            weight: named(HEAD[0])?,
+            bias: named(HEAD[1])?,
+            adapter: named(HEAD[2])?,
+        },
+    })
+}
+
+fn header(bytes: &[u8]) -> Result<Header, String> {
+    let (_, metadata) =
+        SafeTensors::read_metadata(bytes).map_err(|e| format!("not a complete checkpoint: {e}"))?;
+    // The header alone may be there of a file that was cut.
+    SafeTensors::deserialize(bytes).map_err(|e| format!("not a complete checkpoint: {e}"))?;
+    let json = metadata.metadata().as_ref().and_then(|map| map.get(KEY));
+    let json = json.ok_or("a safetensors file, but no checkpoint of a run")?;
+    let version = serde_json::from_str::<Value>(json).ok();
+    let version = version.and_then(|header| header["version"].as_u64());
+    if version != Some(u64::from(VERSION)) {
+        let got = version.map_or("none".to_string(), |version| version.to_string());
+        return Err(format!(
+            "the checkpoint's version must be {VERSION}, got {got}"
+        ));
+    }
+    serde_json::from_str(json).map_err(|e| format!("damaged checkpoint: {e}"))
+}
+
+/// The first setting, in alphabetical order, that the two do not share.
+fn difference(theirs: &Map<String, Value>, ours: &Map<String, Value>) -> Option<String> {
+    let mut names: Vec<&String> = theirs.keys().chain(ours.keys()).collect();
+    names.sort_unstable();
+    let name = names.into_iter().find(|&n| theirs.get(n) != ours.get(n))?;
+    let shown = |map: &Map<String, Value>| map.get(name).map_or("none".into(), Value::to_string);
+    let (theirs, ours) = (shown(theirs), shown(ours));
+    Some(format!(
+        "the checkpoint is of another configuration: its {name} is {theirs}, this run's is {ours}"
+    ))
+}
+
+fn read_partition(tensors: &HashMap<String, Tensor>) -> Result<Vec<Vec<usize>>> {
+    let parts = (0..).map_while(|n| tensors.get(&device(n)));
+    let indices = |part: &Tensor| {
+        let indices = part.to_vec1::<u32>()?;
+        Ok(indices.into_iter().map(|i| i as usize).collect())
+    };
+    parts.map(indices).collect()
+}
+
+fn block(index: usize) -> String {
+    format!("block.{index}")
+}
+
+fn device(index: usize) -> String {
+    format!("partition.{index}")
+}

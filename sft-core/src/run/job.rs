@@ -1,0 +1,164 @@
+//! What a fine-tuning run is made of, and whether the parts fit together.
+
+use std::sync::atomic::AtomicBool;
+
+use super::{Outcome, RoundRecord, Scheme, Settings, Wireless, full};
+use crate::adapter::{Adapters, Head, check_adapters, check_head};
+use crate::data::Data;
+use crate::model::{Model, Pretrained};
+use crate::{Error, Result, seed};
+
+/// Everything that a fine-tuning run needs.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The frozen model.
+    pub model: &'a dyn Model,
+    /// The same model's own weights, which [`Scheme::FlFull`] starts from; no other scheme needs
+    /// them.
+    pub base: Option<&'a Pretrained>,
+    /// The head to start from, without an adapter: it gets a new one where it is a target.
+    pub head: &'a Head,
+    /// The training data of all devices.
+    pub train: &'a dyn Data,
+    /// The indices of each device's examples, as [`Partition::split`](crate::data::Partition::split)
+    /// gives them.
+    pub partition: &'a [Vec<usize>],
+    /// A cut layer for each device, in place of the common one of the settings.
+    pub device_cuts: Option<&'a [usize]>,
+    /// The data that accuracy is measured on.
+    pub test: &'a dyn Data,
+    /// What to do.
+    pub settings: Settings,
+    /// The devices, the server and the channel, for the modelled delay.
+    pub wireless: &'a Wireless,
+    /// Called after every mini-batch, from any thread.
+    pub on_batch: &'a (dyn Fn() + Sync),
+    /// Once set, training ends before the next mini-batch; the round in progress is lost.
+    pub stop: &'a AtomicBool,
+}
+
+impl Job<'_> {
+    /// A run before its first round: new adapters with the job's head, or the model's own weights
+    /// where they are tuned themselves.
+    ///
+    /// # Errors
+    /// [`Scheme::FlFull`] without [`Job::base`].
+    pub fn start(&self) -> Result<Outcome> {
+        let Settings { lora, seed, .. } = self.settings;
+        let adapters = match self.settings.scheme {
+            Scheme::FlFull => full::start(self.own_weights()?, self.head.clone())?,
+            _ => Adapters::new(self.model.spec(), lora, self.head.clone(), seed),
+        };
+        Ok(Outcome {
+            adapters,
+            rounds: Vec::new(),
+        })
+    }
+
+    /// Mini-batches of the rounds after `done` on all devices that take part.
+    pub fn batches_after(&self, done: usize) -> usize {
+        (done + 1..=self.settings.rounds)
+            .flat_map(|round| self.participants(round))
+            .map(|device| self.batches(device))
+            .sum()
+    }
+
+    /// Mini-batches of one round on a device.
+    pub(super) fn batches(&self, device: usize) -> usize {
+        let Settings {
+            local_epochs,
+            batch,
+            ..
+        } = self.settings;
+        local_epochs * self.partition[device].len().div_ceil(batch.max(1))
+    }
+
+    /// The devices that take part in a round, in order.
+    pub fn participants(&self, round: usize) -> Vec<usize> {
+        let devices = self.partition.len();
+        let count = (self.settings.participation * devices as f64).round() as usize;
+        let mut rng = seed::rng(self.settings.seed, &[seed::PARTICIPANTS, round as u64]);
+        let chosen = rand::seq::index::sample(&mut rng, devices, count.max(1).min(devices));
+        let mut chosen = chosen.into_vec();
+        chosen.sort_unstable();
+        chosen
+    }
+
+    /// The cut layer of a device.
+    pub(super) fn cut(&self, device: usize) -> usize {
+        let own = self.device_cuts.map(|cuts| cuts[device]);
+        own.unwrap_or(self.settings.cut)
+    }
+
+    pub(super) fn own_weights(&self) -> Result<&Pretrained> {
+        let missing = || Error::argument("base", "must be given for fl-full, got none");
+        self.base.ok_or_else(missing)
+    }
+
+    /// Whether no round is left: all are done, or the target is reached.
+    pub fn is_finished(&self, run: &Outcome) -> bool {
+        let target = self.settings.target_accuracy;
+        let reached = |round: &RoundRecord| target.is_some_and(|target| round.accuracy >= target);
+        run.rounds.len() >= self.settings.rounds || run.rounds.last().is_some_and(reached)
+    }
+
+    /// Checks that adapters fit the job.
+    pub(super) fn check(&self, adapters: &Adapters) -> Result<()> {
+        let (got, classes) = (adapters.head.classes(), self.head.classes());
+        if got != classes {
+            let reason = format!("must have a head of {classes} classes, got {got}");
+            return Err(Error::argument("adapters", reason));
+        }
+        if self.settings.scheme != Scheme::FlFull {
+            return check_adapters(self.model.spec(), self.settings.lora, adapters);
+        }
+        check_head(self.model.spec(), None, &adapters.head)?;
+        full::weights(self.own_weights()?, &adapters.blocks).map(|_| ())
+    }
+
+    /// Checks that the parts fit together; [`finetune`](crate::run::finetune) does so first.
+    ///
+    /// # Errors
+    /// The first part that does not fit, named.
+    pub fn validate(&self) -> Result<()> {
+        self.settings.validate(self.model.spec().depth)?;
+        let samples = self.train.len();
+        let known = |part: &Vec<usize>| !part.is_empty() && part.iter().all(|&i| i < samples);
+        if self.partition.is_empty() || !self.partition.iter().all(known) {
+            let reason = format!("must give every device some of the {samples} training samples");
+            return Err(Error::argument("partition", reason));
+        }
+        if let Some(cuts) = self.device_cuts {
+            let devices = self.partition.len();
+            if cuts.len() != devices {
+                let reason = format!(
+                    "must have one entry for each of {devices} devices, got {}",
+                    cuts.len()
+                );
+                return Err(Error::argument("device_cuts", reason));
+            }
+            for &cut in cuts {
+                self.settings
+                    .validate_cut("device_cuts", cut, self.model.spec().depth)?;
+            }
+        }
+        if self.settings.scheme == Scheme::FlFull {
+            self.own_weights()?;
+        }
+        if self.test.is_empty() {
+            return Err(Error::argument("test", "must hold at least one sample"));
+        }
+        check_head(self.model.spec(), None, self.head)?;
+        let (got, classes) = (
+            self.head.classes(),
+            self.train.classes().max(self.test.classes()),
+        );
+        if got != classes {
+            return Err(Error::argument(
+                "head",
+                format!("must have {classes} classes, got {got}"),
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! What a fine-tuning run is asked to do.
+
+use std::str::FromStr;
+
+use sft_compress::Codec;
+
+use super::{Decay, Schedule};
+use crate::adapter::Lora;
+use crate::optim::{Optimizer, OptimizerConfig};
+use crate::{Error, Result};
+
+/// How devices and server share the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Split fine-tuning by Algorithm 1: parallel devices, compressed cut.
+    Sft,
+    /// The same without compression.
+    SftRaw,
+    /// Sequential split learning: one device after the other, no compression, no averaging.
+    Sl,
+    /// Federated learning with LoRA: the whole model on every device.
+    FlLora,
+    /// Federated learning of all parameters, as the paper's first baseline.
+    FlFull,
+}
+
+impl Scheme {
+    /// Every scheme, in the order of the paper's comparison.
+    pub const ALL: [Self; 5] = [
+        Self::Sft,
+        Self::SftRaw,
+        Self::Sl,
+        Self::FlLora,
+        Self::FlFull,
+    ];
+
+    /// Whether the model is split between device and server.
+    pub fn is_split(self) -> bool {
+        !matches!(self, Self::FlLora | Self::FlFull)
+    }
+
+    /// The scheme's name in files and flags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sft => "sft",
+            Self::SftRaw => "sft-raw",
+            Self::Sl => "sl",
+            Self::FlLora => "fl-lora",
+            Self::FlFull => "fl-full",
+        }
+    }
+}
+
+impl FromStr for Scheme {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let scheme = Self::ALL.into_iter().find(|scheme| scheme.name() == text);
+        scheme.ok_or_else(|| "expected sft, sft-raw, sl, fl-lora or fl-full".into())
+    }
+}
+
+/// The settings of Algorithm 1; the paper's symbols in parentheses.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Who does what.
+    pub scheme: Scheme,
+    /// Blocks on the device (`l`), 1..L; ignored by FL, overruled by [`Job::device_cuts`](crate::run::Job::device_cuts).
+    pub cut: usize,
+    /// Rank (`r`), scale, targets and dropout of the adapters; ignored by [`Scheme::FlFull`].
+    pub lora: Lora,
+    /// How activations go up; used by [`Scheme::Sft`].
+    pub activation: Codec,
+    /// How gradients go down; used by [`Scheme::Sft`].
+    pub gradient: Codec,
+    /// Rounds at most (`T`).
+    pub rounds: usize,
+    /// Passes over the local data in a round (`K`).
+    pub local_epochs: usize,
+    /// Samples of a mini-batch (`B`).
+    pub batch: usize,
+    /// The rule of (5) and (6).
+    pub optimizer: Optimizer,
+    /// The largest norm of a half's whole gradient; device and server clip their own.
+    pub clip_norm: Option<f64>,
+    /// The device's peak rate (`ε_u`).
+    pub lr: f64,
+    /// The server's peak rate (`ε_s`).
+    pub lr_server: f64,
+    /// How both rates change over the run.
+    pub schedule: Schedule,
+    /// The fraction of the devices that take part in a round, in (0, 1]; at least one does.
+    pub participation: f64,
+    /// Stop after the first round whose test accuracy reaches this fraction.
+    pub target_accuracy: Option<f64>,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// Threads that devices and evaluation share, and the steps of few devices; changes no result.
+    pub threads: usize,
+}
+
+impl Settings {
+    /// What `vit_finetune` does by default, for a scheme and a common cut layer: 8 rounds of
+    /// AdamW at 3e-3, batches of 16, adapters of rank 8, activations quantized in steps of
+    /// 1.25 and gradients in steps of 4 root mean squares with a dead zone, seed 1, one thread.
+    ///
+    /// # Errors
+    /// None: every default is in its range.
+    pub fn new(scheme: Scheme, cut: usize) -> Result<Self> {
+        Ok(Self {
+            scheme,
+            cut,
+            lora: Lora::new(8, 8.0)?,
+            activation: Codec::dead_zone(1.25)?,
+            gradient: Codec::dead_zone(4.0)?,
+            rounds: 8,
+            local_epochs: 1,
+            batch: 16,
+            optimizer: Optimizer::adamw(),
+            clip_norm: None,
+            lr: 3e-3,
+            lr_server: 3e-3,
+            schedule: Schedule::new(Decay::Exponential(0.998)),
+            participation: 1.0,
+            target_accuracy: None,
+            seed: 1,
+            threads: 1,
+        })
+    }
+
+    /// Checks every number against its range, for a model of `depth` blocks.
+    pub(crate) fn validate(&self, depth: usize) -> Result<()> {
+        let counts = [
+            ("rounds", self.rounds),
+            ("local_epochs", self.local_epochs),
+            ("batch", self.batch),
+            ("threads", self.threads),
+        ];
+        for (name, count) in counts {
+            require(count >= 1, name, count, "at least 1")?;
+        }
+        self.validate_cut("cut", self.cut, depth)?;
+        let rates = [("lr", self.lr), ("lr_server", self.lr_server)];
+        for (name, rate) in rates {
+            require(rate.is_finite() && rate > 0.0, name, rate, "positive")?;
+        }
+        self.schedule.validate(self.rounds)?;
+        let weight_decay = match self.optimizer {
+            Optimizer::Sgd {
+                momentum,
+                weight_decay,
+            } => {
+                let holds = (0.0..1.0).contains(&momentum);
+                require(holds, "momentum", momentum, "in [0, 1)")?;
+                weight_decay
+            }
+            Optimizer::AdamW { weight_decay } => weight_decay,
+        };
+        let holds = weight_decay.is_finite() && weight_decay >= 0.0;
+        require(holds, "weight_decay", weight_decay, "at least 0")?;
+        if let Some(norm) = self.clip_norm {
+            let holds = norm.is_finite() && norm > 0.0;
+            require(holds, "clip_norm", norm, "positive")?;
+        }
+        let fractions = [
+            ("participation", Some(self.participation)),
+            ("target_accuracy", self.target_accuracy),
+        ];
+        for (name, fraction) in fractions {
+            let fraction = fraction.unwrap_or(1.0);
+            let holds = fraction > 0.0 && fraction <= 1.0;
+            require(holds, name, fraction, "in (0, 1]")?;
+        }
+        Ok(())
+    }
+
+    /// Checks a cut layer, where the scheme has one.
+    pub(crate) fn validate_cut(&self, name: &'static str, cut: usize, depth: usize) -> Result<()> {
+        let last = depth.saturating_sub(1);
+        let accepted = format!("in 1..={last} for a model of {depth} blocks");
+        let holds = !self.scheme.is_split() || (1..depth).contains(&cut);
+        require(holds, name, cut, &accepted)
+    }
+
+    /// What turns gradients into updates.
+    pub(crate) fn rule(&self) -> OptimizerConfig {
+        OptimizerConfig {
+            optimizer: self.optimizer,
+            clip_norm: self.clip_norm,
+        }
+    }
+
+    /// The codecs for activations and gradients that the scheme really uses.
+    pub(crate) fn codecs(&self) -> (Codec, Codec) {
+        match self.scheme {
+            Scheme::Sft => (self.activation, self.gradient),
+            _ => (Codec::raw(), Codec::raw()),
+        }
+    }
+}
+
+pub(super) fn require(
+    holds: bool,
+    argument: &'static str,
+    value: impl std::fmt::Display,
+    accepted: &str,
+) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::argument(
+        argument,
+        format!("must be {accepted}, got {value}"),
+    ))
+}

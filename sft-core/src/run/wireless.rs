@@ -1,0 +1,236 @@
+//! Devices, server and channel of the cost model: modelled delay and device memory.
+
+use sft_opt::{
+    Demands, Device, Fading, FlHead, Flops, Link, Payload, Round, Server, System, Training,
+    Transformer, allocate_bandwidth, random_clocks_hz,
+};
+
+use super::{Scheme, Settings};
+use crate::adapter::Place;
+use crate::optim::Optimizer;
+use crate::split::Traffic;
+use crate::{Error, Result};
+
+/// The clocks of the paper's devices, Hz.
+const CLOCKS_HZ: std::ops::Range<f64> = 0.5e9..1.5e9;
+
+/// The radio channel between the devices and the server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Channel {
+    /// The whole band W, Hz.
+    pub bandwidth_hz: f64,
+    /// Mean signal-to-noise ratio of every link, dB.
+    pub snr_db: f64,
+    /// Whether every link fades anew in every round (Rayleigh), or keeps its mean.
+    pub rayleigh: bool,
+}
+
+impl Default for Channel {
+    /// Table II of the paper: 30 MHz at 17 dB, with fading.
+    fn default() -> Self {
+        Self {
+            bandwidth_hz: 30e6,
+            snr_db: 17.0,
+            rayleigh: true,
+        }
+    }
+}
+
+/// One device's part in a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceRound {
+    /// The device, from 0.
+    pub device: usize,
+    /// Its cut layer; ignored by FL.
+    pub cut: usize,
+    /// What crossed its link.
+    pub traffic: Traffic,
+}
+
+/// A simulated wireless system: the paper's devices and server with one channel.
+#[derive(Clone, Debug)]
+pub struct Wireless {
+    system: System,
+    fading: Option<Fading>,
+}
+
+impl Wireless {
+    /// A system whose device `n` holds `samples[n]` training samples.
+    ///
+    /// Device clocks are drawn from the settings' seed, uniformly in 0.5 to 1.5 GHz;
+    /// everything else is Table II of the paper, FLOPs are counted exactly.
+    ///
+    /// # Errors
+    /// Settings outside their ranges, or a channel or a model outside those of the cost model.
+    pub fn new(
+        model: Transformer,
+        channel: Channel,
+        samples: &[usize],
+        settings: &Settings,
+    ) -> Result<Self> {
+        settings.validate(model.blocks)?;
+        let mut training = Training::default();
+        training.batch = settings.batch;
+        training.local_epochs = settings.local_epochs;
+        training.flops = Flops::Exact;
+        if settings.lora.targets().contains(Place::Head) {
+            training.fl_head = FlHead::Adapters;
+        }
+        training.optimizer_bytes_per_parameter = match settings.optimizer {
+            Optimizer::Sgd { momentum: 0.0, .. } => 0.0,
+            Optimizer::Sgd { .. } => 4.0,
+            Optimizer::AdamW { .. } => 8.0,
+        };
+        let clocks = random_clocks_hz(samples.len(), CLOCKS_HZ, settings.seed);
+        let device = |(&samples, clock_hz)| {
+            let mut device = Device::default();
+            device.clock_hz = clock_hz;
+            device.samples = samples;
+            device.snr_uplink_db = channel.snr_db;
+            device.snr_downlink_db = channel.snr_db;
+            device
+        };
+        let devices = samples.iter().zip(clocks).map(device).collect();
+        let system = System::new(
+            model,
+            training,
+            Server::default(),
+            devices,
+            channel.bandwidth_hz,
+        )?;
+        Ok(Self {
+            system,
+            fading: channel.rayleigh.then(|| Fading::new(settings.seed)),
+        })
+    }
+
+    /// The devices, the server and the band, for the solvers of `sft-opt`.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
+    /// Modelled delay of a round, seconds, from the bytes that each participant really moved.
+    ///
+    /// Bandwidth is shared by the exact solution of P2 at the round's channel draw; in SL
+    /// each device in turn has the whole band. Round 1 includes the broadcast of the
+    /// device's part of the frozen model. The server works through the mini-batches of all
+    /// participants in turn, whatever their cut layers.
+    ///
+    /// # Errors
+    /// A device that the system does not have, or a cut outside 1 to L - 1.
+    pub fn delay_s(&self, settings: &Settings, round: usize, parts: &[DeviceRound]) -> Result<f64> {
+        let (system, links) = self.among(round, parts)?;
+        let mut demands: Option<Demands> = None;
+        let (mut server_s, mut in_turn_s) = (0.0, 0.0);
+        let batches = |n: usize| {
+            let samples = system.devices()[n].samples;
+            system.training().batches_per_round(samples)
+        };
+        let all_batches: f64 = (0..parts.len()).map(batches).sum();
+        for (n, part) in parts.iter().enumerate() {
+            let payloads = payloads(&system, settings, round, parts, part.cut)?;
+            let round = Round {
+                scheme: scheme(settings, part.cut),
+                links: &links,
+                payloads: &payloads,
+            };
+            let alone = &system.sequential_delay(&round)?.devices[n];
+            in_turn_s += alone.total_s();
+            server_s += alone.server_s;
+            // What the device adds to its delay by itself, under its own cut.
+            let own = system.demands(&round)?;
+            let waits_s = alone.server_s / batches(n) * all_batches;
+            let all = demands.get_or_insert_with(|| own.clone());
+            all.a_s[n] = own.a_s[n] - waits_s;
+            all.c_bits_per_bps_hz[n] = own.c_bits_per_bps_hz[n];
+        }
+        let Some(mut demands) = demands.filter(|_| settings.scheme != Scheme::Sl) else {
+            return Ok(in_turn_s);
+        };
+        for a_s in &mut demands.a_s {
+            *a_s += server_s;
+        }
+        Ok(allocate_bandwidth(&demands.problem())?.tau_s)
+    }
+
+    /// The participants as a system of their own, with their links in this round.
+    fn among(&self, round: usize, parts: &[DeviceRound]) -> Result<(System, Vec<Link>)> {
+        let links = self.links(round);
+        let known = |part: &DeviceRound| {
+            let devices = self.system.devices();
+            let (count, got) = (devices.len(), part.device);
+            let unknown = || Error::argument("device", format!("must be below {count}, got {got}"));
+            let device = devices.get(got).ok_or_else(unknown)?;
+            Ok((*device, links[got]))
+        };
+        let (devices, links) = parts
+            .iter()
+            .map(known)
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .unzip();
+        let system = System::new(
+            *self.system.model(),
+            *self.system.training(),
+            *self.system.server(),
+            devices,
+            self.system.total_hz(),
+        )?;
+        Ok((system, links))
+    }
+
+    /// Modelled memory of a device that is cut at `cut`, bytes: the corrected form of (26), see
+    /// [`sft_opt::device_memory`], with adapters on all six linears; of FL also with those on patch
+    /// embedding and head, where the head is a target, else with the head trained in full.
+    ///
+    /// # Errors
+    /// A cut outside 1 to L - 1.
+    pub fn device_memory_bytes(&self, settings: &Settings, cut: usize) -> Result<f64> {
+        Ok(self.system.memory(scheme(settings, cut))?.total_bytes())
+    }
+
+    fn links(&self, round: usize) -> Vec<Link> {
+        match self.fading {
+            Some(fading) => self.system.faded_links(fading, round as u64),
+            None => self.system.links(),
+        }
+    }
+}
+
+/// What every participant moves, if all were cut at `cut`.
+fn payloads(
+    system: &System,
+    settings: &Settings,
+    round: usize,
+    parts: &[DeviceRound],
+    cut: usize,
+) -> Result<Vec<Payload>> {
+    let scheme = scheme(settings, cut);
+    // What the first broadcast adds to the adapters: the frozen part of the model.
+    let predicted = |first| match settings.scheme {
+        Scheme::Sl => system.sequential_payloads(scheme, 1.0, first),
+        _ => system.payloads(scheme, 1.0, first),
+    };
+    let (first, later) = (predicted(round == 1)?, predicted(false)?);
+    let payload = |((part, first), later): ((&DeviceRound, &Payload), &Payload)| {
+        let bits = |bytes: u64| 8.0 * bytes as f64;
+        let frozen = first.broadcast_bits - later.broadcast_bits;
+        Payload {
+            broadcast_bits: bits(part.traffic.adapter_down) + frozen,
+            uplink_bits: bits(part.traffic.up),
+            downlink_bits: bits(part.traffic.down),
+            adapter_bits: bits(part.traffic.adapter_up),
+        }
+    };
+    let pairs = parts.iter().zip(&first).zip(&later);
+    Ok(pairs.map(payload).collect())
+}
+
+/// The cost model's name for who computes what.
+fn scheme(settings: &Settings, cut: usize) -> sft_opt::Scheme {
+    match settings.scheme {
+        Scheme::FlLora => sft_opt::Scheme::FlLora,
+        Scheme::FlFull => sft_opt::Scheme::FlFull,
+        Scheme::Sft | Scheme::SftRaw | Scheme::Sl => sft_opt::Scheme::Split { cut },
+    }
+}
