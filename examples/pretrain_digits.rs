@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{D, DType, Device, Result as CandleResult, Tensor, Var};
+use candle_core::{DType, Device, Result as CandleResult, Tensor, Var};
 use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
 use clap::Parser;
 use rand::SeedableRng;
@@ -16,6 +16,7 @@ use rand_distr::{Distribution, Normal};
 use sft_core::Error;
 use sft_core::data::{Data, ImageInput, Images};
 use sft_core::model::{PlainVit, VitConfig, VitWeights};
+use sft_core::task::{correct, cross_entropy};
 use sft_core::write_whole;
 use sft_examples::flags::message;
 use sft_examples::{digits, one_thread_per_product};

@@ -7,11 +7,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use candle_core::Tensor;
 use common::{Bench, InMemory, config, run, settings, weights};
 use sft_core::Result;
 use sft_core::adapter::Adapters;
-use sft_core::data::Data;
+use sft_core::data::{Batch, Data};
 use sft_core::model::PlainVit;
 use sft_core::optim::Optimizer;
 use sft_core::run::{
@@ -189,7 +188,7 @@ fn the_server_waits_are_the_sum_over_devices_of_their_own_cuts() {
 #[test]
 fn with_everything_on_the_number_of_threads_changes_nothing() {
     for scheme in Scheme::ALL {
-        let targets = "q_proj,v_proj,fc2,projection,classifier".parse().unwrap();
+        let targets = common::targets("q_proj,v_proj,fc2,projection,classifier");
         let outcome = |threads| {
             let settings = Settings {
                 lora: settings(scheme)
@@ -237,11 +236,11 @@ fn the_plain_model_trains_as_the_engine_does() {
     let (got, want) = (run(&job).unwrap(), bench.run().unwrap());
     let vectors = |run: &Outcome| {
         let Adapters {
-            patch,
+            embedding,
             blocks,
             head,
         } = run.adapters.clone();
-        [vec![patch, head.adapter], blocks].concat()
+        [vec![embedding, head.adapter], blocks].concat()
     };
     let (all, wanted) = (vectors(&got), vectors(&want));
     let pairs = all.iter().zip(&wanted);
@@ -274,14 +273,14 @@ impl Data for Counting {
         self.data.label(index)
     }
 
-    fn inputs(&self, indices: &[usize]) -> Result<Tensor> {
-        self.data.inputs(indices)
+    fn batch(&self, indices: &[usize]) -> Result<Batch> {
+        self.data.batch(indices)
     }
 
-    fn training_inputs(&self, indices: &[usize], seed: u64) -> Result<Tensor> {
+    fn training_batch(&self, indices: &[usize], seed: u64) -> Result<Batch> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.seeds.lock().unwrap().push((indices.to_vec(), seed));
-        self.inputs(indices)
+        self.batch(indices)
     }
 }
 
