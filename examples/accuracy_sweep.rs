@@ -19,7 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sft_core::{
     Data, Error, Job, Model, Pretrained, Result, Scheme, Wireless, finetune, write_whole,
 };
-use sft_examples::flags::{CodecFlag, Flags, LevelsFlag, message};
+use sft_examples::flags::{Flags, LevelsFlag, message};
 use sft_examples::surface::Surface;
 use sft_examples::{input, one_thread_per_product, surface_plot};
 use sft_opt::{Accuracy, AccuracyPoint, Axis, KeepScale};
@@ -203,7 +203,7 @@ impl Task {
     ) -> Result<Vec<f64>> {
         let mut flags = sweep.training.clone();
         if let Some((keep, bits)) = codec {
-            flags.activation = CodecFlag::Levels(sweep.codec, keep, 1 << bits);
+            flags.activation = sweep.codec.codec(keep, 1 << bits)?;
         }
         let one = |&seed: &u64| {
             flags.seed = seed;
