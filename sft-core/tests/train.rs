@@ -11,7 +11,8 @@ use sft_core::adapter::{Adapters, Head, Lora};
 use sft_core::data::Inputs;
 use sft_core::model::Model;
 use sft_core::optim::Optimizer;
-use sft_core::run::{Decay, RoundRecord, Schedule, Scheme, Settings, fed_avg, logits};
+use sft_core::optim::{Decay, Schedule};
+use sft_core::run::{RoundRecord, Scheme, Settings, fed_avg, logits};
 
 fn run(settings: Settings, devices: usize) -> sft_core::Result<sft_core::run::Outcome> {
     Bench::new(settings, devices).run()

@@ -13,9 +13,8 @@ use sft_core::adapter::Adapters;
 use sft_core::data::{Batch, Data};
 use sft_core::model::PlainVit;
 use sft_core::optim::Optimizer;
-use sft_core::run::{
-    Channel, Decay, DeviceRound, Job, Outcome, Schedule, Scheme, Settings, Wireless,
-};
+use sft_core::optim::{Decay, Schedule};
+use sft_core::run::{Channel, DeviceRound, Job, Outcome, Scheme, Settings, Wireless};
 use sft_core::split::Traffic;
 
 #[test]

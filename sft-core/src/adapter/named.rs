@@ -100,7 +100,11 @@ pub(crate) fn device_lengths(spec: &ModelSpec, lora: Lora, cut: usize) -> Vec<us
 pub(crate) fn whole_layout(spec: &ModelSpec, lora: Lora, head: &Head) -> Vec<NamedShape> {
     let mut layout = device_layout(spec, lora, spec.depth);
     if lora.rank_of(Place::Head) > 0 {
-        layout.extend(pairs(lora, |_| Place::Head, &[head_layer(spec, head.classes())]));
+        layout.extend(pairs(
+            lora,
+            |_| Place::Head,
+            &[head_layer(spec, head.classes())],
+        ));
     } else {
         layout.extend(head_shapes(spec, head));
     }
@@ -110,7 +114,11 @@ pub(crate) fn whole_layout(spec: &ModelSpec, lora: Lora, head: &Head) -> Vec<Nam
 /// Weight and bias of the head.
 pub(crate) fn head_shapes(spec: &ModelSpec, head: &Head) -> [NamedShape; 2] {
     let (path, classes) = (&spec.head.module, head.classes());
-    [("weight", vec![classes, spec.width]), ("bias", vec![classes])].map(|(part, shape)| {
+    [
+        ("weight", vec![classes, spec.width]),
+        ("bias", vec![classes]),
+    ]
+    .map(|(part, shape)| {
         let name = format!("{path}.{part}");
         NamedShape { name, shape }
     })

@@ -101,9 +101,17 @@ pub struct ModelSpec {
 impl ModelSpec {
     /// A number that differs with near certainty between models of other sizes or layers.
     pub fn fingerprint(&self) -> u32 {
-        let mut text = format!("{} {} {} {}", self.depth, self.width, self.tokens, self.head.module);
+        let mut text = format!(
+            "{} {} {} {}",
+            self.depth, self.width, self.tokens, self.head.module
+        );
         for layer in self.block.iter().chain(&self.embedding) {
-            let LinearSpec { path, inputs, outputs, .. } = layer;
+            let LinearSpec {
+                path,
+                inputs,
+                outputs,
+                ..
+            } = layer;
             text += &format!("\n{} {inputs} {outputs}", path.module);
         }
         crc32fast::hash(text.as_bytes())

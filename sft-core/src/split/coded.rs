@@ -41,10 +41,13 @@ impl Crossing<'_> {
         tensor: &Tensor,
     ) -> Result<Vec<u8>> {
         let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        self.finite(&values, match direction {
-            Direction::Up => "the activation",
-            Direction::Down => "the gradient",
-        })?;
+        self.finite(
+            &values,
+            match direction {
+                Direction::Up => "the activation",
+                Direction::Down => "the gradient",
+            },
+        )?;
         let view = TensorView::new(&values, &self.shape)?;
         let mut frame = Vec::new();
         compressor.compress(view, &self.context(direction), &mut frame, None)?;
@@ -77,12 +80,7 @@ impl Crossing<'_> {
 }
 
 /// Fails where a value is not finite any more.
-pub(crate) fn finite(
-    plan: &Plan,
-    device: u32,
-    values: &[f32],
-    tensor: &'static str,
-) -> Result<()> {
+pub(crate) fn finite(plan: &Plan, device: u32, values: &[f32], tensor: &'static str) -> Result<()> {
     if values.iter().all(|v| v.is_finite()) {
         return Ok(());
     }

@@ -52,7 +52,9 @@ impl DeviceSide<'_> {
     pub fn round<T: Transport>(&mut self, connection: &mut Connection<T>) -> Result<()> {
         let plan = say_hello(self.number, self.model, &self.local, connection)?;
         let Work::Split { cut } = plan.work else {
-            return Err(Error::protocol("plans the whole model for a device that is split"));
+            return Err(Error::protocol(
+                "plans the whole model for a device that is split",
+            ));
         };
         let (spec, lora) = (self.model.spec(), plan.lora(self.model.spec())?);
         let layout = device_layout(spec, lora, cut);
@@ -60,10 +62,14 @@ impl DeviceSide<'_> {
         let vectors = start.decode(&layout, &device_lengths(spec, lora, cut))?;
         let (embedding, blocks) = (&vectors[0], &vectors[1..]);
         let mut half = DeviceHalf::new(self.model, lora, embedding, blocks, plan.optimizer)?;
-        let mut codecs = self.codecs.take().unwrap_or_else(|| DeviceCodecs::new(&plan));
-        self.local.each_batch(&plan, self.model.device(), |loaded| {
-            self.step(&plan, &loaded, &mut half, &mut codecs, connection)
-        })?;
+        let mut codecs = self
+            .codecs
+            .take()
+            .unwrap_or_else(|| DeviceCodecs::new(&plan));
+        self.local
+            .each_batch(&plan, self.model.device(), |loaded| {
+                self.step(&plan, &loaded, &mut half, &mut codecs, connection)
+            })?;
         let (embedding, blocks) = half.adapters()?;
         for vector in device_vectors(&embedding, &blocks) {
             finite(&plan, self.number, vector, "the device's adapter")?;
@@ -200,7 +206,9 @@ fn gradient_frame(message: Message, step: u32) -> Result<Vec<u8>> {
         Message::Gradient(down) if down.step == step => Ok(down.frame),
         Message::Gradient(down) => {
             let got = down.step;
-            Err(Error::protocol(format!("sent the gradient of mini-batch {got} for {step}")))
+            Err(Error::protocol(format!(
+                "sent the gradient of mini-batch {got} for {step}"
+            )))
         }
         other => Err(unexpected(&other, "a gradient")),
     }

@@ -78,11 +78,13 @@ impl LocalData<'_> {
             let batches = order.chunks(plan.batch).map(<[usize]>::to_vec);
             batches.map(|indices| (epoch, indices)).collect::<Vec<_>>()
         });
-        (0..).zip(epochs).map(|(number, (epoch, indices))| BatchOrder {
-            number,
-            epoch,
-            indices,
-        })
+        (0..)
+            .zip(epochs)
+            .map(|(number, (epoch, indices))| BatchOrder {
+                number,
+                epoch,
+                indices,
+            })
     }
 
     fn load(&self, plan: &Plan, order: BatchOrder, device: &Device) -> Result<Loaded> {

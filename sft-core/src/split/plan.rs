@@ -92,7 +92,12 @@ impl Plan {
         for (name, count) in counts {
             Error::require(count >= 1, name, count, "at least 1")?;
         }
-        Error::require(self.round <= self.rounds, "round", self.round, "at most the rounds")?;
+        Error::require(
+            self.round <= self.rounds,
+            "round",
+            self.round,
+            "at most the rounds",
+        )?;
         let rate = self.lr;
         Error::require(rate.is_finite() && rate > 0.0, "lr", rate, "positive")?;
         self.optimizer.validate()?;
@@ -119,7 +124,9 @@ impl Plan {
     /// samples.
     pub(crate) fn step(&self, number: u32, peak: f64, samples: usize) -> Step {
         let (number, batches) = (u64::from(number), self.batches(samples) as u64);
-        let factor = self.schedule.factor(self.round, self.rounds, number, batches);
+        let factor = self
+            .schedule
+            .factor(self.round, self.rounds, number, batches);
         Step {
             learning_rate: peak * factor,
             dropout_seed: seed::derive(self.seed, &[seed::DROPOUT, number]),

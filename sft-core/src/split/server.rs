@@ -4,10 +4,13 @@ use candle_core::Tensor;
 use sft_compress::{Compressor, Decompressor, Direction};
 
 use super::coded::{Crossing, finite};
+use super::memory::Serve;
 use super::message::{Activation, Failure, FailureKind, Gradient, Hello, Message, NamedTensors};
 use super::transport::unexpected;
 use super::{Plan, ServerHalf, Work};
-use crate::adapter::{Adapters, NamedShape, device_layout, device_lengths, device_vectors};
+use crate::adapter::{
+    Adapters, ModelSpec, NamedShape, device_layout, device_lengths, device_vectors,
+};
 use crate::data::{Labels, SampleId};
 use crate::model::{Hidden, Model};
 use crate::{Error, Result};
@@ -58,6 +61,33 @@ pub struct Session<'a> {
     progress: Progress,
 }
 
+impl Serve for Session<'_> {
+    fn handle(&mut self, message: Message) -> Result<Vec<Message>> {
+        match (message, self.progress.hello) {
+            (Message::Hello(hello), None) => self.welcome(hello),
+            (Message::Activation(up), Some(hello)) => Ok(vec![self.train(&up, hello)?]),
+            (Message::Error(Failure { kind, .. }), Some(hello))
+                if kind == FailureKind::LostReference =>
+            {
+                self.codecs.down.reset();
+                Ok(vec![self.gradient(hello)?])
+            }
+            (Message::Update(update), Some(_)) => {
+                self.progress.update = Some(update.decode(self.layout(), &self.lengths)?);
+                Ok(Vec::new())
+            }
+            (other, hello) => {
+                let wanted = if hello.is_some() {
+                    "an activation"
+                } else {
+                    "hello"
+                };
+                Err(unexpected(&other, wanted))
+            }
+        }
+    }
+}
+
 /// How far the device is.
 #[derive(Default)]
 struct Progress {
@@ -106,47 +136,12 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// What the server answers to a message from the device.
-    ///
-    /// # Errors
-    /// A message that is not to be expected, or does not fit plan and model; the session is then
-    /// of no more use.
-    pub fn handle(&mut self, message: Message) -> Result<Vec<Message>> {
-        match (message, self.progress.hello) {
-            (Message::Hello(hello), None) => self.welcome(hello),
-            (Message::Activation(up), Some(hello)) => Ok(vec![self.train(&up, hello)?]),
-            (Message::Error(Failure { kind, .. }), Some(hello))
-                if kind == FailureKind::LostReference =>
-            {
-                self.codecs.down.reset();
-                Ok(vec![self.gradient(hello)?])
-            }
-            (Message::Update(update), Some(_)) => {
-                self.progress.update = Some(update.decode(self.layout(), &self.lengths)?);
-                Ok(Vec::new())
-            }
-            (other, hello) => {
-                let wanted = if hello.is_some() { "an activation" } else { "hello" };
-                Err(unexpected(&other, wanted))
-            }
-        }
-    }
-
     fn layout(&self) -> &[NamedShape] {
         &self.start.layout
     }
 
     fn welcome(&mut self, hello: Hello) -> Result<Vec<Message>> {
-        let (ours, theirs) = (self.model.spec().fingerprint(), hello.model);
-        if ours != theirs {
-            let reason = format!("has a model of fingerprint {theirs:08x}, this is {ours:08x}");
-            return Err(Error::protocol(reason));
-        }
-        if hello.device != self.device || hello.samples == 0 {
-            let Hello { device, samples, .. } = hello;
-            let reason = format!("is device {device} with {samples} samples, not {}", self.device);
-            return Err(Error::protocol(reason));
-        }
+        check_hello(self.device, self.model.spec(), hello)?;
         self.progress.hello = Some(hello);
         Ok(vec![
             Message::Plan(self.plan.clone()),
@@ -162,7 +157,7 @@ impl<'a> Session<'a> {
             None => self.model.spec().tokens,
         };
         let shape = [up.samples.len(), tokens, self.model.spec().width];
-        let crossing = self.crossing(&up.samples, hello, shape);
+        let crossing = crossing(&self.plan, hello, up.step, &up.samples, shape);
         let decompressor = self.codecs.up.as_mut();
         let device = self.model.device();
         let state = crossing.decompress(decompressor, Direction::Up, &up.frame, device)?;
@@ -220,33 +215,16 @@ impl<'a> Session<'a> {
     /// The message with the last gradient.
     fn gradient(&mut self, hello: Hello) -> Result<Message> {
         let Some((gradient, samples)) = self.progress.gradient.take() else {
-            return Err(Error::protocol("asked for a gradient before any activation"));
+            return Err(Error::protocol(
+                "asked for a gradient before any activation",
+            ));
         };
         let step = self.progress.step - 1;
-        let crossing = Crossing {
-            step,
-            ..self.crossing(&samples, hello, gradient.dims3()?.into())
-        };
+        let shape = gradient.dims3()?.into();
+        let crossing = crossing(&self.plan, hello, step, &samples, shape);
         let frame = crossing.compress(self.codecs.down.as_mut(), Direction::Down, &gradient)?;
         self.progress.gradient = Some((gradient, samples));
         Ok(Message::Gradient(Gradient { step, frame }))
-    }
-
-    fn crossing<'s>(
-        &'s self,
-        samples: &'s [SampleId],
-        hello: Hello,
-        shape: [usize; 3],
-    ) -> Crossing<'s> {
-        let step = self.progress.step;
-        Crossing {
-            plan: &self.plan,
-            device: self.device,
-            step,
-            epoch: self.plan.epoch(step, hello.samples as usize),
-            samples,
-            shape,
-        }
     }
 
     /// What the round left: both sides' adapters, and the memory of the codecs.
@@ -276,4 +254,41 @@ impl<'a> Session<'a> {
         };
         Ok((update, self.codecs))
     }
+}
+
+/// What both sides know of a mini-batch.
+fn crossing<'a>(
+    plan: &'a Plan,
+    hello: Hello,
+    step: u32,
+    samples: &'a [SampleId],
+    shape: [usize; 3],
+) -> Crossing<'a> {
+    Crossing {
+        plan,
+        device: hello.device,
+        step,
+        epoch: plan.epoch(step, hello.samples as usize),
+        samples,
+        shape,
+    }
+}
+
+/// Checks what a device tells of itself.
+pub(crate) fn check_hello(device: u32, spec: &ModelSpec, hello: Hello) -> Result<()> {
+    let (ours, theirs) = (spec.fingerprint(), hello.model);
+    if ours != theirs {
+        let reason = format!("has a model of fingerprint {theirs:08x}, this is {ours:08x}");
+        return Err(Error::protocol(reason));
+    }
+    if hello.device != device || hello.samples == 0 {
+        let Hello {
+            device: got,
+            samples,
+            ..
+        } = hello;
+        let reason = format!("is device {got} with {samples} samples, expected {device} with some");
+        return Err(Error::protocol(reason));
+    }
+    Ok(())
 }

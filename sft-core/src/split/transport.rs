@@ -41,9 +41,20 @@ impl Traffic {
         let (frame, zero) = (message.payload_bytes(), Self::default());
         let protocol_up = bytes - frame;
         match message {
-            Message::Activation(_) => Self { up: frame, protocol_up, ..zero },
-            Message::Update(_) => Self { adapter_up: frame, protocol_up, ..zero },
-            _ => Self { protocol_up: bytes, ..zero },
+            Message::Activation(_) => Self {
+                up: frame,
+                protocol_up,
+                ..zero
+            },
+            Message::Update(_) => Self {
+                adapter_up: frame,
+                protocol_up,
+                ..zero
+            },
+            _ => Self {
+                protocol_up: bytes,
+                ..zero
+            },
         }
     }
 
@@ -52,9 +63,20 @@ impl Traffic {
         let (frame, zero) = (message.payload_bytes(), Self::default());
         let protocol_down = bytes - frame;
         match message {
-            Message::Gradient(_) => Self { down: frame, protocol_down, ..zero },
-            Message::Adapters(_) => Self { adapter_down: frame, protocol_down, ..zero },
-            _ => Self { protocol_down: bytes, ..zero },
+            Message::Gradient(_) => Self {
+                down: frame,
+                protocol_down,
+                ..zero
+            },
+            Message::Adapters(_) => Self {
+                adapter_down: frame,
+                protocol_down,
+                ..zero
+            },
+            _ => Self {
+                protocol_down: bytes,
+                ..zero
+            },
         }
     }
 }
@@ -128,7 +150,7 @@ impl<T: Transport> Connection<T> {
 }
 
 /// The error for a message that does not belong here.
-pub(super) fn unexpected(message: &Message, wanted: &str) -> Error {
+pub(crate) fn unexpected(message: &Message, wanted: &str) -> Error {
     match message {
         Message::Leave(reason) => Error::protocol(format!("left: {reason}")),
         Message::Error(failure) => Error::protocol(format!("failed: {}", failure.reason)),

@@ -47,7 +47,9 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let left = self.0.len();
-        Err(Error::protocol(format!("sent {left} bytes too many in a message")))
+        Err(Error::protocol(format!(
+            "sent {left} bytes too many in a message"
+        )))
     }
 
     pub(super) fn byte(&mut self) -> Result<u8> {
@@ -56,7 +58,10 @@ impl<'a> Reader<'a> {
 
     pub(super) fn u32(&mut self) -> Result<u32> {
         let bytes = self.take(4)?;
-        Ok(bytes.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte)))
+        Ok(bytes
+            .iter()
+            .rev()
+            .fold(0, |value, &byte| value << 8 | u32::from(byte)))
     }
 
     pub(super) fn varint(&mut self) -> Result<u64> {
@@ -73,7 +78,9 @@ impl<'a> Reader<'a> {
                 (false, _) => break,
             }
         }
-        Err(Error::protocol("sent a number of more than 64 bits, or in a longer form"))
+        Err(Error::protocol(
+            "sent a number of more than 64 bits, or in a longer form",
+        ))
     }
 
     pub(super) fn varint_u32(&mut self) -> Result<u32> {
@@ -95,7 +102,9 @@ impl<'a> Reader<'a> {
     pub(super) fn text(&mut self, limit: usize) -> Result<String> {
         let length = self.count(1)?.min(limit.saturating_add(1));
         if length > limit {
-            return Err(Error::protocol(format!("sent a text of more than {limit} bytes")));
+            return Err(Error::protocol(format!(
+                "sent a text of more than {limit} bytes"
+            )));
         }
         let text = String::from_utf8(self.take(length)?.to_vec());
         text.map_err(|_| Error::protocol("sent a text that is not UTF-8"))

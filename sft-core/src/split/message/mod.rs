@@ -233,11 +233,15 @@ impl Message {
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let length = Self::body_bytes(bytes, MAX_BODY_BYTES)?;
         if bytes.len() != HEADER_BYTES + length + CHECKSUM_BYTES {
-            return Err(Error::protocol("sent a message of another length than it says"));
+            return Err(Error::protocol(
+                "sent a message of another length than it says",
+            ));
         }
         let (message, checksum) = bytes.split_at(HEADER_BYTES + length);
         if crc32fast::hash(message) != Reader::new(checksum).u32()? {
-            return Err(Error::protocol("sent a message that was damaged on the way"));
+            return Err(Error::protocol(
+                "sent a message that was damaged on the way",
+            ));
         }
         let mut body = Reader::new(&message[HEADER_BYTES..]);
         let read = Self::read_body(message[5], &mut body)?;
@@ -288,7 +292,9 @@ impl Activation {
     fn put(&self, out: &mut Vec<u8>) {
         put_u32(out, self.step);
         put_varint(out, self.samples.len() as u64);
-        self.samples.iter().for_each(|&sample| put_varint(out, sample));
+        self.samples
+            .iter()
+            .for_each(|&sample| put_varint(out, sample));
         out.push(u8::from(self.lengths.is_some()));
         let lengths = self.lengths.iter().flatten();
         lengths.for_each(|&length| put_varint(out, length.into()));
@@ -303,7 +309,11 @@ impl Activation {
         let samples = (0..count).map(|_| body.varint()).collect::<Result<_>>()?;
         let lengths = match body.byte()? {
             0 => None,
-            1 => Some((0..count).map(|_| body.varint_u32()).collect::<Result<_>>()?),
+            1 => Some(
+                (0..count)
+                    .map(|_| body.varint_u32())
+                    .collect::<Result<_>>()?,
+            ),
             other => {
                 let reason = format!("sent lengths of the unknown form {other}");
                 return Err(Error::protocol(reason));

@@ -71,7 +71,9 @@ impl NamedTensors {
     pub(super) fn read(body: &mut Reader<'_>) -> Result<Self> {
         // A tensor takes a byte for the length of its name and one for its dimensions.
         let count = body.count(2)?;
-        let layout = (0..count).map(|_| read_shape(body)).collect::<Result<_>>()?;
+        let layout = (0..count)
+            .map(|_| read_shape(body))
+            .collect::<Result<_>>()?;
         let frame = body.rest().to_vec();
         Ok(Self { layout, frame })
     }
@@ -90,12 +92,18 @@ fn read_shape(body: &mut Reader<'_>) -> Result<NamedShape> {
 }
 
 fn elements(layout: &[NamedShape]) -> usize {
-    layout.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum()
+    layout
+        .iter()
+        .map(|tensor| tensor.shape.iter().product::<usize>())
+        .sum()
 }
 
 /// The first difference of a layout from the expected one.
 fn difference(got: &[NamedShape], expected: &[NamedShape]) -> Option<String> {
-    let differing = got.iter().zip(expected).find(|(got, expected)| got != expected);
+    let differing = got
+        .iter()
+        .zip(expected)
+        .find(|(got, expected)| got != expected);
     if let Some((got, expected)) = differing {
         return Some(format!("sent the tensor {got}, expected {expected}"));
     }
