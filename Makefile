@@ -18,7 +18,7 @@ RELEASE := --release --locked
 # For the default members; the same in every step, for the same reason.
 FEATURES := --features sft-compress/ndarray,sft-compress/rayon,sft-compress/serde
 # The decoders that are fuzzed, all at once, and for how many seconds.
-FUZZ_TARGETS := envelope raw paper context
+FUZZ_TARGETS := envelope raw paper context message
 FUZZ_S ?= 30
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export CARGO_TERM_COLOR := never
@@ -85,7 +85,8 @@ rust-docs:
 
 # Inputs that reach new code are kept for the next run; one that fails is named and kept.
 fuzz:
-	cd sft-compress/fuzz && cargo build $(RELEASE) --target-dir $(abspath $(TARGET))/fuzz
+	for crate in sft-compress sft-core; do \
+		(cd $$crate/fuzz && cargo build $(RELEASE) --target-dir $(abspath $(TARGET))/fuzz) || exit 1; done
 	mkdir -p $(FUZZ_TARGETS:%=$(TARGET)/fuzz/corpus/%)
 	printf '%s\n' $(FUZZ_TARGETS) | xargs -P 4 -I NAME env \
 		$(TARGET)/fuzz/$(shell rustc --print host-tuple)/release/NAME -max_total_time=$(FUZZ_S) \
