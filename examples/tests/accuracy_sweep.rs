@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 use common::{Folder, program};
 use sft_examples::flags::{CodecFlag, LevelsFlag};
 use sft_examples::surface::Surface;
-use sft_opt::{Accuracy, KeepScale};
+use sft_opt::Accuracy;
+use sft_opt::plan::KeepScale;
 
 fn sweep(out: &str, flags: &[&str]) -> Output {
     Command::new(program("accuracy_sweep"))

@@ -1,8 +1,9 @@
 //! Devices, server and channel of the cost model: modelled delay and device memory.
 
+use sft_opt::cost::Payload;
+use sft_opt::system::{Fading, FlHead, Flops, Link, random_clocks_hz};
 use sft_opt::{
-    Demands, Device, Fading, FlHead, Flops, Link, Payload, Round, Server, System, Training,
-    Transformer, allocate_bandwidth, random_clocks_hz,
+    Device, Placement, Round, Server, System, Training, Transformer, allocate_bandwidth,
 };
 
 use crate::{Error, Optimizer, Result, Scheme, Settings, Targets, Traffic};
@@ -116,37 +117,19 @@ impl Wireless {
     /// A device that the system does not have, or a cut outside 1 to L - 1.
     pub fn delay_s(&self, settings: &Settings, round: usize, parts: &[DeviceRound]) -> Result<f64> {
         let (system, links) = self.among(round, parts)?;
-        let mut demands: Option<Demands> = None;
-        let (mut server_s, mut in_turn_s) = (0.0, 0.0);
-        let batches = |n: usize| {
-            let samples = system.devices()[n].samples;
-            system.training().batches_per_round(samples)
+        let placements: Vec<Placement> = (parts.iter())
+            .map(|part| placement(settings, part.cut))
+            .collect();
+        let payloads = payloads(&system, settings, &placements, round, parts)?;
+        let round = Round {
+            placements: &placements,
+            links: &links,
+            payloads: &payloads,
         };
-        let all_batches: f64 = (0..parts.len()).map(batches).sum();
-        for (n, part) in parts.iter().enumerate() {
-            let payloads = payloads(&system, settings, round, parts, part.cut)?;
-            let round = Round {
-                scheme: scheme(settings, part.cut),
-                links: &links,
-                payloads: &payloads,
-            };
-            let alone = &system.sequential_delay(&round)?.devices[n];
-            in_turn_s += alone.total_s();
-            server_s += alone.server_s;
-            // What the device adds to its delay by itself, under its own cut.
-            let own = system.demands(&round)?;
-            let waits_s = alone.server_s / batches(n) * all_batches;
-            let all = demands.get_or_insert_with(|| own.clone());
-            all.a_s[n] = own.a_s[n] - waits_s;
-            all.c_bits_per_bps_hz[n] = own.c_bits_per_bps_hz[n];
+        if settings.scheme == Scheme::Sl {
+            return Ok(system.sequential_delay(&round)?.total_s);
         }
-        let Some(mut demands) = demands.filter(|_| settings.scheme != Scheme::Sl) else {
-            return Ok(in_turn_s);
-        };
-        for a_s in &mut demands.a_s {
-            *a_s += server_s;
-        }
-        Ok(allocate_bandwidth(&demands.problem())?.tau_s)
+        Ok(allocate_bandwidth(&system.demands(&round)?.problem())?.tau_s)
     }
 
     /// The participants as a system of their own, with their links in this round.
@@ -176,13 +159,13 @@ impl Wireless {
     }
 
     /// Modelled memory of a device that is cut at `cut`, bytes: the corrected form of (26), see
-    /// [`sft_opt::device_memory`], with adapters on all six linears; of FL also with those on patch
+    /// [`sft_opt::cost::device_memory`], with adapters on all six linears; of FL also with those on patch
     /// embedding and head, where the head is a target, else with the head trained in full.
     ///
     /// # Errors
     /// A cut outside 1 to L - 1.
     pub fn device_memory_bytes(&self, settings: &Settings, cut: usize) -> Result<f64> {
-        Ok(self.system.memory(scheme(settings, cut))?.total_bytes())
+        Ok(self.system.memory(placement(settings, cut))?.total_bytes())
     }
 
     fn links(&self, round: usize) -> Vec<Link> {
@@ -193,19 +176,18 @@ impl Wireless {
     }
 }
 
-/// What every participant moves, if all were cut at `cut`.
+/// What every participant moves.
 fn payloads(
     system: &System,
     settings: &Settings,
+    placements: &[Placement],
     round: usize,
     parts: &[DeviceRound],
-    cut: usize,
 ) -> Result<Vec<Payload>> {
-    let scheme = scheme(settings, cut);
     // What the first broadcast adds to the adapters: the frozen part of the model.
     let predicted = |first| match settings.scheme {
-        Scheme::Sl => system.sequential_payloads(scheme, 1.0, first),
-        _ => system.payloads(scheme, 1.0, first),
+        Scheme::Sl => system.sequential_payloads(placements, 1.0, first),
+        _ => system.payloads(placements, 1.0, first),
     };
     let (first, later) = (predicted(round == 1)?, predicted(false)?);
     let payload = |((part, first), later): ((&DeviceRound, &Payload), &Payload)| {
@@ -222,11 +204,11 @@ fn payloads(
     Ok(pairs.map(payload).collect())
 }
 
-/// The cost model's name for who computes what.
-fn scheme(settings: &Settings, cut: usize) -> sft_opt::Scheme {
+/// Who computes what in a scheme.
+fn placement(settings: &Settings, cut: usize) -> Placement {
     match settings.scheme {
-        Scheme::FlLora => sft_opt::Scheme::FlLora,
-        Scheme::FlFull => sft_opt::Scheme::FlFull,
-        Scheme::Sft | Scheme::SftRaw | Scheme::Sl => sft_opt::Scheme::Split { cut },
+        Scheme::FlLora => Placement::FlLora,
+        Scheme::FlFull => Placement::FlFull,
+        Scheme::Sft | Scheme::SftRaw | Scheme::Sl => Placement::Split { cut },
     }
 }

@@ -5,9 +5,10 @@
 mod common;
 
 use common::joint::{Rng, compression, joint_problem};
+use sft_opt::plan::{Assumption, optimize_device_compression, two_timescale};
+use sft_opt::system::{Fading, ServerModel, random_clocks_hz};
 use sft_opt::{
-    Assumption, Device, Fading, Problem, Server, ServerModel, System, Training, Transformer,
-    allocate_bandwidth, optimize, optimize_device_compression, random_clocks_hz, two_timescale,
+    Device, Problem, Server, System, Training, Transformer, allocate_bandwidth, optimize,
 };
 
 #[test]
@@ -20,12 +21,12 @@ fn own_compressions_gain_and_meet_the_mean_accuracy() {
             .map(|_| rng.range(0.5, 2.0))
             .collect();
         let answer = optimize_device_compression(&problem, &compression, &weights).unwrap();
-        let common = optimize(&problem, &compression).unwrap().optimal();
-        let (Some(answer), Some(common)) = (answer.optimal(), common) else {
+        let common = optimize(&problem, &compression).unwrap().feasible();
+        let (Some(answer), Some(common)) = (answer.feasible(), common) else {
             continue;
         };
         let total: f64 = weights.iter().sum();
-        let mean: f64 = (answer.settings.iter().zip(&weights))
+        let mean: f64 = (answer.value.settings.iter().zip(&weights))
             .map(|(setting, w)| w / total * setting.accuracy)
             .sum();
         assert!(mean >= compression.accuracy_min - 1e-12, "{mean}");
@@ -53,7 +54,7 @@ fn no_pair_of_grid_settings_beats_the_bound() {
             continue;
         }
         let answer = optimize_device_compression(&problem, &compression, &[1.0, 3.0]).unwrap();
-        let Some(answer) = answer.optimal() else {
+        let Some(answer) = answer.feasible() else {
             continue;
         };
         seen += 1;
@@ -115,20 +116,24 @@ fn the_controller_allocates_every_round() {
         let mut compression = compression(&mut Rng(2));
         compression.accuracy_min = 0.85;
         let run = two_timescale(&system, &compression, assumption, fading, 20).unwrap();
-        run.optimal().unwrap()
+        run.feasible().unwrap()
     };
     let still = run(ServerModel::Sequential, Assumption::Joint, None);
-    assert_eq!(still.rounds_s.len(), 20);
+    assert_eq!(still.value.rounds_s.len(), 20);
     // The first round carries the model, the others are alike.
-    assert!(still.rounds_s[0] > still.rounds_s[1]);
-    assert!(still.rounds_s[2..].iter().all(|&s| s == still.rounds_s[1]));
-    assert!((still.rounds_s[1] / still.configuration.tau_s - 1.0).abs() < 1e-12);
+    assert!(still.value.rounds_s[0] > still.value.rounds_s[1]);
+    assert!(
+        still.value.rounds_s[2..]
+            .iter()
+            .all(|&s| s == still.value.rounds_s[1])
+    );
+    assert!((still.value.rounds_s[1] / still.tau_s - 1.0).abs() < 1e-12);
     let faded = run(
         ServerModel::Sequential,
         Assumption::Even,
         Some(Fading::new(1)),
     );
-    assert!(faded.total_s() > still.total_s());
+    assert!(faded.value.total_s() > still.value.total_s());
     let shared = run(ServerModel::OptimalShare, Assumption::Joint, None);
-    assert!(shared.total_s() < still.total_s());
+    assert!(shared.value.total_s() < still.value.total_s());
 }

@@ -3,9 +3,9 @@
 mod common;
 
 use common::joint::{Rng, compression, joint_problem};
-use sft_opt::{
-    Constraint, Literal, Phr, Rate, RateGrid, algorithm2_literal, augmented_lagrangian, configure,
-};
+use sft_opt::Constraint;
+use sft_opt::paper::{Literal, Phr, algorithm2_literal, augmented_lagrangian};
+use sft_opt::plan::{Rate, RateGrid, configure};
 
 /// Share of instances on which PHR is within 1e-4 of the exact optimum, the largest excess of the
 /// others, and how often it found nothing.
@@ -19,17 +19,19 @@ fn success(starts: u32, cases: usize) -> (f64, f64, usize) {
         let b_hz = vec![problem.total_hz / problem.devices() as f64; problem.devices()];
         let exact = configure(&problem, &compression, &b_hz).unwrap();
         let found = augmented_lagrangian(&problem, &compression, &b_hz, &settings).unwrap();
-        let Some(exact) = exact.optimal() else {
+        let Some(exact) = exact.feasible() else {
             // It never claims a feasible point where there is none, but for its tolerance.
             continue;
         };
         solved += 1;
-        let Some(found) = found.optimal() else {
+        let Some(found) = found.feasible() else {
             lost += 1;
             continue;
         };
         let gap = found.tau_s / exact.tau_s - 1.0;
-        assert!(found.setting.accuracy >= compression.accuracy_min - settings.tolerance * 1.001);
+        assert!(
+            found.value.setting.accuracy >= compression.accuracy_min - settings.tolerance * 1.001
+        );
         assert!(gap > -1e-5, "better than the optimum: {gap:e}");
         good += usize::from(gap <= 1e-4);
         worst = worst.max(gap);
@@ -74,13 +76,13 @@ fn as_printed_it_rewards_delay() {
         let (problem, compression) = (joint_problem(&mut rng), compression(&mut rng));
         let b_hz = vec![problem.total_hz / problem.devices() as f64; problem.devices()];
         let exact = configure(&problem, &compression, &b_hz).unwrap();
-        let Some(exact) = exact.optimal() else {
+        let Some(exact) = exact.feasible() else {
             continue;
         };
         let printed = algorithm2_literal(&problem, &compression, &b_hz, &Literal::default());
         let printed = printed.unwrap();
         cases += 1;
-        infeasible += usize::from(!printed.is_feasible());
+        infeasible += usize::from(!printed.value.is_feasible());
         ratio += printed.tau_s / exact.tau_s;
     }
     let mean = ratio / f64::from(cases);
@@ -97,7 +99,7 @@ fn limits_and_mistakes() {
     let settings = Phr::default();
     problem.memory_max_bytes.fill(0.0);
     let end = augmented_lagrangian(&problem, &compression, &b_hz, &settings).unwrap();
-    assert_eq!(end.constraint(), Some(Constraint::Memory));
+    assert_eq!(end.status.constraint(), Some(Constraint::Memory));
     let mut wrong = settings;
     wrong.penalty = 0.0;
     let message = augmented_lagrangian(&problem, &compression, &b_hz, &wrong).unwrap_err();
