@@ -11,6 +11,10 @@ pub(crate) fn slope(k: &Cubic, x: f64) -> f64 {
     k[1] + x * (2.0 * k[2] + 3.0 * x * k[3])
 }
 
+pub(crate) fn curvature(k: &Cubic, x: f64) -> f64 {
+    2.0 * k[2] + 6.0 * x * k[3]
+}
+
 /// Real roots of `k₁ + 2k₂x + 3k₃x²`: where the cubic may turn, ascending, NaN for none.
 pub(crate) fn turning_points(k: &Cubic) -> [f64; 2] {
     let (a, half_b, c) = (3.0 * k[3], k[2], k[1]);

@@ -149,13 +149,16 @@ fn visit_ends(problem: &Compression, bits: u32, accuracy_min: f64, mut visit: im
             visit(scale.keep(x).clamp(low, high));
         });
     };
-    let (low, high) = (problem.keep_min, problem.keep_max);
-    let mut start = low;
-    for &knot in problem.rate.knots() {
-        if start < knot && knot < high {
-            piece(start, knot);
-            start = knot;
-        }
+    for (low, high) in pieces(problem) {
+        piece(low, high);
     }
-    piece(start, high);
+}
+
+/// The range of kept fractions, cut where `β` need not be concave.
+pub(super) fn pieces(problem: &Compression) -> impl Iterator<Item = (f64, f64)> {
+    let (low, high) = (problem.keep_min, problem.keep_max);
+    let knots = problem.rate.knots().iter().copied();
+    let inner = knots.filter(move |&knot| low < knot && knot < high);
+    let ends = inner.clone().chain(std::iter::once(high));
+    std::iter::once(low).chain(inner).zip(ends)
 }

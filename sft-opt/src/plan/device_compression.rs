@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::compression::{Compression, Setting, least_beta};
+use super::frontier::{Frontier, Point, steepness};
 use super::joint::optimize;
 use super::problem::{CutOption, JointProblem};
 use crate::bandwidth::{Problem, allocate_bandwidth};
@@ -21,10 +22,10 @@ pub struct DeviceCompression {
     pub b_hz: Vec<f64>,
 }
 
-/// Kept fractions sampled for every number of bits.
-const SAMPLES: u32 = 256;
 /// Halvings of the delay's and of the multiplier's interval.
 const HALVINGS: u32 = 60;
+/// Rounding of a mean of accuracies.
+const MEAN_ROUNDING: f64 = 1e-13;
 
 /// Solves the joint problem with a compression of its own for every device, to a proved gap.
 ///
@@ -33,12 +34,13 @@ const HALVINGS: u32 = 60;
 /// `w_n = |D_n|/|D|`, boxes, memory, band.
 ///
 /// For a delay `τ` the least band is `Σ (c_n + β_n·e_n)/(τ − a_n)`, minimised by a Lagrangian
-/// over the lower convex hull of the frontier of `β` against `A`: every device stops where the
-/// hull's slope reaches `λ·w_n·(τ − a_n)/e_n`. Bisection on `λ` and on `τ`. The relaxation on the
-/// hull gives the bound; settings on the frontier that meet the constraint, with the bandwidths
-/// that P2 finds for them, give the answer. At most one device sits between two points of the
-/// hull, so the gap shrinks with the number of devices. Never slower than the common compression
-/// of [`optimize`]. `O(cuts·3600·N)`.
+/// over a convex curve below all settings in the plane of `β` and `A`: every device stops where its
+/// slope reaches `λ·w_n·(τ − a_n)/e_n`. Bisection on `λ` and on `τ` gives the bound, also where a
+/// table of rates has kinks or is narrower than the box. The curve through 257 settings for every
+/// number of bits, and through the kinks, then says what accuracy every device should have; the
+/// cheapest settings that have it, with the bandwidths that P2 finds for them, are the answer. At
+/// most one device sits between two corners of the curve, so the gap shrinks with the number of
+/// devices. Never slower than the common compression of [`optimize`]. `O(cuts·3600·N)`.
 ///
 /// # Errors
 /// As [`optimize`]; weights that are not one per device, finite and at least 0 with a positive
@@ -72,14 +74,14 @@ pub fn optimize_device_compression(
     if best.value.is_none() {
         return Ok(best);
     }
-    let hull = hull(compression);
+    let frontier = Frontier::new(compression);
     for option in problem.fitting() {
         let search = Search {
             problem,
             compression,
             option,
             weights: &weights,
-            hull: &hull,
+            frontier: &frontier,
         };
         let (bound_s, found) = search.run(best.tau_s)?;
         best.bound_s = best.bound_s.min(bound_s);
@@ -99,60 +101,6 @@ pub fn optimize_device_compression(
     Ok(best)
 }
 
-/// A point of the frontier: accuracy and compressed share.
-#[derive(Clone, Copy)]
-struct Point {
-    accuracy: f64,
-    beta: f64,
-}
-
-/// Lower convex hull of `β` against `A` over the box, both ascending.
-fn hull(compression: &Compression) -> Vec<Point> {
-    let scale = compression.accuracy.scale();
-    let (low, high) = (
-        scale.of(compression.keep_min),
-        scale.of(compression.keep_max),
-    );
-    let mut points: Vec<Point> = (compression.bits_min..=compression.bits_max)
-        .flat_map(|bits| (0..=SAMPLES).map(move |k| (bits, f64::from(k) / f64::from(SAMPLES))))
-        .filter_map(|(bits, part)| {
-            let keep = scale.keep(low + part * (high - low));
-            let keep = keep.clamp(compression.keep_min, compression.keep_max);
-            Some(Point {
-                accuracy: compression.accuracy.at(keep, bits.into()),
-                beta: compression.rate.at(keep, bits)?,
-            })
-        })
-        .collect();
-    points.sort_by(|p, q| {
-        p.beta
-            .total_cmp(&q.beta)
-            .then(q.accuracy.total_cmp(&p.accuracy))
-    });
-    let mut hull: Vec<Point> = Vec::new();
-    for point in points {
-        if hull
-            .last()
-            .is_some_and(|last| point.accuracy <= last.accuracy)
-        {
-            continue;
-        }
-        while let [.., first, second] = hull[..] {
-            if steepness(first, second) < steepness(second, point) {
-                break;
-            }
-            hull.pop();
-        }
-        hull.push(point);
-    }
-    hull
-}
-
-/// Share of bits per accuracy between two points.
-fn steepness(from: Point, to: Point) -> f64 {
-    (to.beta - from.beta) / (to.accuracy - from.accuracy)
-}
-
 type Found = (Vec<Setting>, f64, Vec<f64>);
 
 /// The search at one cut.
@@ -161,7 +109,7 @@ struct Search<'a> {
     compression: &'a Compression,
     option: &'a CutOption,
     weights: &'a [f64],
-    hull: &'a [Point],
+    frontier: &'a Frontier,
 }
 
 impl Search<'_> {
@@ -170,19 +118,20 @@ impl Search<'_> {
     fn run(&self, best_s: f64) -> Result<(f64, Option<Found>)> {
         let mut low = self.option.a_s.iter().copied().fold(0.0, f64::max);
         let mut high = best_s;
-        if low >= high || self.relaxed(high).0 > self.problem.total_hz {
+        if low >= high || self.relaxed(&self.frontier.bound, high).0 > self.problem.total_hz {
             return Ok((best_s, None));
         }
         for _ in 0..HALVINGS {
             let middle = f64::midpoint(low, high);
-            let met = self.relaxed(middle).0 <= self.problem.total_hz;
+            let met = self.relaxed(&self.frontier.bound, middle).0 <= self.problem.total_hz;
             *(if met { &mut high } else { &mut low }) = middle;
         }
-        let (_, targets) = self.relaxed(high);
+        let (_, targets) = self.relaxed(&self.frontier.sampled, high);
         let settings: Option<Vec<Setting>> = (targets.iter())
             .map(|&target| least_beta(self.compression, target))
             .collect();
-        let Some(settings) = settings else {
+        // Where only settings between the samples are accurate enough, the common one stays.
+        let Some(settings) = settings.filter(|settings| self.is_met_by(settings)) else {
             return Ok((high, None));
         };
         let c: Vec<f64> = (0..settings.len())
@@ -197,8 +146,16 @@ impl Search<'_> {
         Ok((high, Some((settings, solution.tau_s, solution.value.b_hz))))
     }
 
-    /// Least band at `τ` on the hull, and every device's accuracy there.
-    fn relaxed(&self, tau_s: f64) -> (f64, Vec<f64>) {
+    /// Whether the mean accuracy is as wanted, but for the rounding of the sum.
+    fn is_met_by(&self, settings: &[Setting]) -> bool {
+        let mean: f64 = (settings.iter().zip(self.weights))
+            .map(|(setting, w)| w * setting.accuracy)
+            .sum();
+        mean >= self.compression.accuracy_min - MEAN_ROUNDING
+    }
+
+    /// Least band at `τ` on a frontier, and every device's accuracy there.
+    fn relaxed(&self, hull: &[Point], tau_s: f64) -> (f64, Vec<f64>) {
         let time = |n: usize| tau_s - self.option.a_s[n];
         let price = |n: usize| self.problem.c_beta[n] / time(n);
         let count = self.weights.len();
@@ -206,10 +163,10 @@ impl Search<'_> {
             let stop = |n: usize| {
                 let limit = lambda * self.weights[n] / price(n);
                 // Slopes ascend: count the segments worth taking.
-                let (mut low, mut high) = (0, self.hull.len() - 1);
+                let (mut low, mut high) = (0, hull.len() - 1);
                 while low < high {
                     let middle = usize::midpoint(low, high);
-                    let steep = steepness(self.hull[middle], self.hull[middle + 1]);
+                    let steep = steepness(hull[middle], hull[middle + 1]);
                     if steep <= limit {
                         low = middle + 1;
                     } else {
@@ -222,11 +179,11 @@ impl Search<'_> {
         };
         let mean = |stops: &[usize]| -> f64 {
             (stops.iter().zip(self.weights))
-                .map(|(&stop, w)| w * self.hull[stop].accuracy)
+                .map(|(&stop, w)| w * hull[stop].accuracy)
                 .sum()
         };
         let wanted = self.compression.accuracy_min;
-        let (mut under, mut over) = (vec![0; count], vec![self.hull.len() - 1; count]);
+        let (mut under, mut over) = (vec![0; count], vec![hull.len() - 1; count]);
         if mean(&under) >= wanted {
             over.clone_from(&under);
         } else {
@@ -249,7 +206,7 @@ impl Search<'_> {
             1.0
         };
         let mix = |n: usize, of: fn(Point) -> f64| {
-            let (from, to) = (of(self.hull[under[n]]), of(self.hull[over[n]]));
+            let (from, to) = (of(hull[under[n]]), of(hull[over[n]]));
             from + part * (to - from)
         };
         let band = (0..count)

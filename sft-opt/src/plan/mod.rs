@@ -14,6 +14,8 @@ mod device_compression;
 mod device_cuts;
 /// Least-squares fit of the accuracy surface.
 mod fit;
+/// What accuracy costs at best.
+mod frontier;
 /// P1 and P.
 mod joint;
 /// The joint problem and its checks.
