@@ -1,6 +1,6 @@
 //! A transformer by what its parts count: the same numbers as by its shape, and files.
 
-use sft_opt::system::{Counts, FlHead, Flops, Part};
+use sft_opt::system::{Counts, FlHead, Flops, Part, Qkv};
 use sft_opt::{Device, Placement, Round, Server, System, Training, Transformer};
 
 /// A ViT-Base with the counts of the paper's formulas, per sample.
@@ -126,4 +126,53 @@ fn a_counted_model_in_toml_and_json() {
         assert!(wrong.contains(&format!("{name} is ")), "{wrong}");
     }
     assert!(toml::from_str::<System>(&text.replace("[model.counts]", "[model.count]")).is_err());
+}
+
+/// Whatever a file says of a counted model beside its counts arrives, field by field.
+#[test]
+fn a_file_sets_every_field_of_a_counted_model() {
+    let needed = r#""blocks": 4, "tokens": 9, "width": 8, "heads": 2,
+        "counts": {"block": {"parameters": 7}, "embedding": {"parameters": 5}, "head": {"parameters": 3}}"#;
+    let model = |more: &str| {
+        let text =
+            format!(r#"{{"total_hz": 1.0, "devices": [{{}}], "model": {{{needed}{more}}}}}"#);
+        *serde_json::from_str::<System>(&text).unwrap().model()
+    };
+    let plain = model("");
+    assert_eq!(
+        (plain.channels, plain.image, plain.classes, plain.lora_rank),
+        (1, 1, 1, 0)
+    );
+    let (rank, qkv) = (plain.lora_rank, plain.qkv);
+    let changes: [(&str, Transformer); 6] = [
+        (r#", "channels": 3"#, {
+            let mut m = plain;
+            m.channels = 3;
+            m
+        }),
+        (r#", "image": 224"#, {
+            let mut m = plain;
+            m.image = 224;
+            m
+        }),
+        (r#", "patch": 2, "image": 2"#, {
+            let mut m = plain;
+            (m.patch, m.image) = (2, 2);
+            m
+        }),
+        (r#", "classes": 10"#, {
+            let mut m = plain;
+            m.classes = 10;
+            m
+        }),
+        (r#", "lora_rank": 8"#, plain.with_lora(8, qkv)),
+        (
+            r#", "qkv": "separate""#,
+            plain.with_lora(rank, Qkv::Separate),
+        ),
+    ];
+    for (field, expected) in changes {
+        assert_ne!(expected, plain, "{field}");
+        assert_eq!(model(field), expected, "{field}");
+    }
 }

@@ -102,13 +102,18 @@ impl ModelFields {
 
     fn counted(&self, counts: Counts) -> Result<Transformer, String> {
         self.no_preset()?;
-        Ok(Transformer::counted(
+        let mut model = Transformer::counted(
             need(self.blocks, "blocks")?,
             need(self.tokens, "tokens")?,
             need(self.width, "width")?,
             need(self.heads, "heads")?,
             counts,
-        ))
+        );
+        model.patch = self.patch.unwrap_or(model.patch);
+        model.channels = self.channels.unwrap_or(model.channels);
+        model.image = self.image.unwrap_or(model.image);
+        model.classes = self.classes.unwrap_or(model.classes);
+        Ok(self.adapted(model))
     }
 
     fn shaped(&self) -> Result<Transformer, String> {
