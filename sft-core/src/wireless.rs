@@ -1,6 +1,6 @@
 //! Devices, server and channel of the cost model: modelled delay and device memory.
 
-use sft_opt::cost::Payload;
+use sft_opt::cost::{Payload, adapter_bits, model_bits};
 use sft_opt::system::{Fading, FlHead, Flops, Link, random_clocks_hz};
 use sft_opt::{
     Device, Placement, Round, Server, System, Training, Transformer, allocate_bandwidth,
@@ -40,6 +40,8 @@ pub struct DeviceRound {
     pub device: usize,
     /// Its cut layer; ignored by FL.
     pub cut: usize,
+    /// Whether it takes part for the first time, and gets its part of the frozen model.
+    pub first: bool,
     /// What crossed its link.
     pub traffic: Traffic,
 }
@@ -109,9 +111,10 @@ impl Wireless {
     /// Modelled delay of a round, seconds, from the bytes that each participant really moved.
     ///
     /// Bandwidth is shared by the exact solution of P2 at the round's channel draw; in SL
-    /// each device in turn has the whole band. Round 1 includes the broadcast of the
-    /// device's part of the frozen model. The server works through the mini-batches of all
-    /// participants in turn, whatever their cut layers.
+    /// each device in turn has the whole band. A device that takes part for the first time
+    /// receives its part of the frozen model beside the adapters; in SL the largest such part is
+    /// broadcast once, before the first such device. The server works through the mini-batches of
+    /// all participants in turn, whatever their cut layers.
     ///
     /// # Errors
     /// A device that the system does not have, or a cut outside 1 to L - 1.
@@ -120,7 +123,7 @@ impl Wireless {
         let placements: Vec<Placement> = (parts.iter())
             .map(|part| placement(settings, part.cut))
             .collect();
-        let payloads = payloads(&system, settings, &placements, round, parts)?;
+        let payloads = payloads(&system, settings, &placements, parts);
         let round = Round {
             placements: &placements,
             links: &links,
@@ -181,18 +184,15 @@ fn payloads(
     system: &System,
     settings: &Settings,
     placements: &[Placement],
-    round: usize,
     parts: &[DeviceRound],
-) -> Result<Vec<Payload>> {
-    // What the first broadcast adds to the adapters: the frozen part of the model.
-    let predicted = |first| match settings.scheme {
-        Scheme::Sl => system.sequential_payloads(placements, 1.0, first),
-        _ => system.payloads(placements, 1.0, first),
+) -> Vec<Payload> {
+    let frozen = if settings.scheme == Scheme::Sl {
+        frozen_at_once(system, placements, parts)
+    } else {
+        frozen_each(system, placements, parts)
     };
-    let (first, later) = (predicted(round == 1)?, predicted(false)?);
-    let payload = |((part, first), later): ((&DeviceRound, &Payload), &Payload)| {
+    let payload = |(part, frozen): (&DeviceRound, f64)| {
         let bits = |bytes: u64| 8.0 * bytes as f64;
-        let frozen = first.broadcast_bits - later.broadcast_bits;
         Payload {
             broadcast_bits: bits(part.traffic.adapter_down) + frozen,
             uplink_bits: bits(part.traffic.up),
@@ -200,8 +200,33 @@ fn payloads(
             adapter_bits: bits(part.traffic.adapter_up),
         }
     };
-    let pairs = parts.iter().zip(&first).zip(&later);
-    Ok(pairs.map(payload).collect())
+    parts.iter().zip(frozen).map(payload).collect()
+}
+
+/// The frozen part of the model for every device that has not got it yet, in bits.
+fn frozen_each(system: &System, placements: &[Placement], parts: &[DeviceRound]) -> Vec<f64> {
+    let (model, training) = (system.model(), system.training());
+    let frozen = |(part, &placement): (&DeviceRound, &Placement)| {
+        if !part.first {
+            return 0.0;
+        }
+        model_bits(model, training, placement) - adapter_bits(model, training, placement)
+    };
+    parts.iter().zip(placements).map(frozen).collect()
+}
+
+/// The largest model that a device has not got yet, in bits, booked on the first of these devices.
+fn frozen_at_once(system: &System, placements: &[Placement], parts: &[DeviceRound]) -> Vec<f64> {
+    let (model, training) = (system.model(), system.training());
+    let mut frozen = vec![0.0; parts.len()];
+    let new = || parts.iter().zip(placements).filter(|(part, _)| part.first);
+    let largest = new()
+        .map(|(_, &placement)| model_bits(model, training, placement))
+        .fold(0.0, f64::max);
+    if let Some(first) = parts.iter().position(|part| part.first) {
+        frozen[first] = largest;
+    }
+    frozen
 }
 
 /// Who computes what in a scheme.

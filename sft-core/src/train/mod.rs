@@ -98,7 +98,7 @@ fn next_round(job: &Job<'_>, run: &mut Outcome) -> Result<()> {
     }
     let adapters = aggregate(job, &parts);
     let accuracy = test_accuracy(job, &adapters)?;
-    let record = record(job, round, accuracy, &parts, start)?;
+    let record = record(job, run, accuracy, &parts, start)?;
     tracing::info!(
         scheme = job.settings.scheme.name(),
         round,
@@ -203,15 +203,18 @@ pub fn fed_avg<'a>(all: impl Iterator<Item = (&'a Adapters, usize)>) -> Adapters
 
 fn record(
     job: &Job<'_>,
-    round: usize,
+    before: &Outcome,
     accuracy: f64,
     parts: &[Part],
     start: Instant,
 ) -> Result<RoundRecord> {
+    let round = before.rounds.len() + 1;
+    let known = |device| (before.rounds.iter()).any(|round| round.devices.contains(&device));
     let total: Traffic = parts.iter().map(|part| part.traffic).sum();
     let shares = parts.iter().map(|part| DeviceRound {
         device: part.device,
         cut: job.cut(part.device),
+        first: !known(part.device),
         traffic: part.traffic,
     });
     let shares: Vec<_> = shares.collect();
