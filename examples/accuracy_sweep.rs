@@ -24,7 +24,8 @@ use sft_core::{Error, Result};
 use sft_examples::flags::{Flags, LevelsFlag, message};
 use sft_examples::surface::Surface;
 use sft_examples::{input, one_thread_per_product, surface_plot};
-use sft_opt::{Accuracy, AccuracyPoint, Axis, KeepScale};
+use sft_opt::Accuracy;
+use sft_opt::plan::{AccuracyPoint, Axis, KeepScale};
 
 /// Flags of `vit_finetune` that the sweep sets itself or has no use for.
 const SWEPT: [&str; 13] = [

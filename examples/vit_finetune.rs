@@ -143,7 +143,7 @@ impl Bench {
         };
         let choice = auto::choose(flags, task)?;
         println!("{choice}\n");
-        (flags.cut, flags.activation) = (choice.best.cut, choice.activation);
+        (flags.cut, flags.activation) = (choice.best.value.cut, choice.activation);
         Ok(())
     }
 

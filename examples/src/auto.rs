@@ -13,10 +13,9 @@ use sft_core::model::Model;
 use sft_core::run::{Scheme, Wireless};
 use sft_core::split::{DeviceHalf, ServerHalf, Step};
 use sft_core::{Error, Result};
-use sft_opt::{
-    Compression, Configuration, Constraint, CutOption, JointProblem, Link, Outcome, Problem, Rate,
-    RateGrid, allocate_bandwidth, optimize,
-};
+use sft_opt::plan::{Configuration, CutOption, JointProblem, Rate, RateGrid};
+use sft_opt::system::Link;
+use sft_opt::{Compression, Constraint, Problem, Solution, allocate_bandwidth, optimize};
 
 use crate::flags::{Flags, LevelsFlag};
 use crate::surface::Surface;
@@ -51,14 +50,14 @@ pub struct Candidate {
     /// The cut layer.
     pub cut: usize,
     /// The best setting, or what rules the cut out.
-    pub best: Outcome<Configuration>,
+    pub best: Solution<Option<Configuration>>,
 }
 
 /// The choice and the reasons for it.
 #[derive(Clone, Debug)]
 pub struct Choice {
     /// The best configuration.
-    pub best: Configuration,
+    pub best: Solution<Configuration>,
     /// The activation's codec in the best configuration.
     pub activation: Codec,
     /// Every cut layer.
@@ -104,7 +103,7 @@ pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
         candidates.push(Candidate { cut, best });
     }
     let best = best(&candidates, |_| true).ok_or_else(|| no_choice(&candidates, accuracy_min))?;
-    let setting = best.setting;
+    let setting = best.value.setting;
     Ok(Choice {
         activation: (surface.codec).codec(setting.keep, setting.levels() as u32)?,
         best,
@@ -116,17 +115,24 @@ pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
     })
 }
 
-fn best(candidates: &[Candidate], wanted: impl Fn(usize) -> bool) -> Option<Configuration> {
+fn best(
+    candidates: &[Candidate],
+    wanted: impl Fn(usize) -> bool,
+) -> Option<Solution<Configuration>> {
     (candidates.iter())
         .filter(|candidate| wanted(candidate.cut))
-        .filter_map(|candidate| candidate.best.clone().optimal())
+        .filter_map(|candidate| candidate.best.clone().feasible())
         .min_by(|a, b| a.tau_s.total_cmp(&b.tau_s))
 }
 
 /// The first constraint that no cut meets, as a mistake in the flag that sets it.
 fn no_choice(candidates: &[Candidate], accuracy_min: f64) -> Error {
-    let accuracy =
-        |candidate: &Candidate| matches!(candidate.best.constraint(), Some(Constraint::Accuracy));
+    let accuracy = |candidate: &Candidate| {
+        matches!(
+            candidate.best.status.constraint(),
+            Some(Constraint::Accuracy)
+        )
+    };
     if candidates.iter().any(accuracy) {
         let percent = 100.0 * accuracy_min;
         let reason =
@@ -300,13 +306,13 @@ fn paper_delay(
 
 impl Choice {
     /// The best other cut layer.
-    pub fn runner_up(&self) -> Option<Configuration> {
-        best(&self.candidates, |cut| cut != self.best.cut)
+    pub fn runner_up(&self) -> Option<Solution<Configuration>> {
+        best(&self.candidates, |cut| cut != self.best.value.cut)
     }
 
     /// What keeps the bits from being fewer.
     fn bound(&self) -> String {
-        let setting = self.best.setting;
+        let setting = self.best.value.setting;
         if setting.accuracy - self.accuracy_min < 1e-6 {
             return format!(
                 "bound by accuracy, at least {:.1} %",
@@ -321,7 +327,8 @@ impl Choice {
 
     /// Cuts that do not fit into a device.
     fn ruled_out(&self) -> String {
-        let memory = |c: &&Candidate| matches!(c.best.constraint(), Some(Constraint::Memory));
+        let memory =
+            |c: &&Candidate| matches!(c.best.status.constraint(), Some(Constraint::Memory));
         let cuts: Vec<String> = (self.candidates.iter())
             .filter(memory)
             .map(|c| c.cut.to_string())
@@ -336,20 +343,20 @@ impl Choice {
     }
 }
 
-fn line(cut: usize, configuration: &Configuration) -> String {
-    let setting = configuration.setting;
+fn line(best: &Solution<Configuration>) -> String {
+    let Configuration { cut, setting, .. } = best.value;
     format!(
         "cut {cut}, keep {:.3}, {} levels: {:.4} s a round",
         setting.keep,
         setting.levels(),
-        configuration.tau_s
+        best.tau_s
     )
 }
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let setting = self.best.setting;
-        writeln!(f, "auto: {}", line(self.best.cut, &self.best))?;
+        let setting = self.best.value.setting;
+        writeln!(f, "auto: {}", line(&self.best))?;
         writeln!(
             f,
             "  activations: {:.1} % of their bits, accuracy {:.1} % by the surface; {}",
@@ -361,11 +368,7 @@ impl fmt::Display for Choice {
         match self.runner_up() {
             Some(next) => {
                 let more = 100.0 * (next.tau_s / self.best.tau_s - 1.0);
-                writeln!(
-                    f,
-                    "  runner-up: {}, {more:.1} % more",
-                    line(next.cut, &next)
-                )?;
+                writeln!(f, "  runner-up: {}, {more:.1} % more", line(&next))?;
             }
             None => writeln!(f, "  runner-up: none")?,
         }

@@ -16,6 +16,8 @@ use sft_core::optim::Optimizer;
 use sft_core::optim::{Decay, Schedule};
 use sft_core::run::{Channel, DeviceRound, Job, Outcome, Scheme, Settings, Wireless};
 use sft_core::split::Traffic;
+use sft_opt::Placement;
+use sft_opt::cost::{adapter_bits, model_bits};
 
 #[test]
 fn schedules_are_their_formulas() {
@@ -166,6 +168,7 @@ fn the_server_waits_are_the_sum_over_devices_of_their_own_cuts() {
     let part = |device, cut| DeviceRound {
         device,
         cut,
+        first: false,
         traffic: Traffic::default(),
     };
     let delay = |parts: &[DeviceRound]| wireless.delay_s(&settings, 2, parts).unwrap();
@@ -182,6 +185,66 @@ fn the_server_waits_are_the_sum_over_devices_of_their_own_cuts() {
     assert!(server(1) > 1.5 * server(3), "the cuts matter to the server");
     let error = wireless.delay_s(&settings, 2, &[part(2, 1)]).unwrap_err();
     assert_eq!(error.to_string(), "device must be below 2, got 2");
+}
+
+/// Broadcasts use the whole band at the rate of the worst receiver; here all links are alike.
+#[test]
+fn a_device_gets_the_frozen_model_when_it_first_takes_part() {
+    let channel = Channel {
+        bandwidth_hz: 30e6,
+        snr_db: 17.0,
+        rayleigh: false,
+    };
+    for scheme in [Scheme::Sft, Scheme::FlLora, Scheme::FlFull, Scheme::Sl] {
+        let settings = settings(scheme);
+        let model = config().transformer(3, 3);
+        let wireless = Wireless::new(model, channel, &[8, 8], &settings).unwrap();
+        let delay = |round, first: [bool; 2]| {
+            let part = |device: usize| DeviceRound {
+                device,
+                cut: 1 + 2 * device,
+                first: first[device],
+                traffic: Traffic::default(),
+            };
+            wireless
+                .delay_s(&settings, round, &[part(0), part(1)])
+                .unwrap()
+        };
+        let system = wireless.system();
+        let bits = |device: usize| {
+            let placement = match scheme {
+                Scheme::FlLora => Placement::FlLora,
+                Scheme::FlFull => Placement::FlFull,
+                _ => Placement::Split {
+                    cut: 1 + 2 * device,
+                },
+            };
+            let adapters = adapter_bits(system.model(), system.training(), placement);
+            let whole = model_bits(system.model(), system.training(), placement);
+            if scheme == Scheme::Sl {
+                whole
+            } else {
+                whole - adapters
+            }
+        };
+        let rate = system.total_hz() * system.links()[0].downlink_bps_hz;
+        // Not the number of the round decides, but who is new.
+        assert_eq!(delay(1, [false; 2]), delay(5, [false; 2]));
+        for round in [1, 5] {
+            let more = delay(round, [false, true]) - delay(round, [false; 2]);
+            match scheme {
+                // The two devices wait for nobody but the slower one.
+                Scheme::Sl => assert!((more - bits(1) / rate).abs() < 1e-12),
+                Scheme::FlFull => assert_eq!(more, 0.0),
+                _ => assert!(more > 0.0 && more <= bits(1) / rate * (1.0 + 1e-9)),
+            }
+        }
+        if scheme == Scheme::Sl {
+            // One broadcast, of the deeper part.
+            let both = delay(1, [true; 2]) - delay(1, [false; 2]);
+            assert!((both - bits(1) / rate).abs() < 1e-12);
+        }
+    }
 }
 
 #[test]

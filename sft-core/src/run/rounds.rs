@@ -54,7 +54,7 @@ fn next_round(job: &Job<'_>, run: &mut Outcome) -> Result<()> {
     }
     let adapters = aggregate(job, &parts);
     let accuracy = test_accuracy(job, &adapters)?;
-    let record = record(job, round, accuracy, &parts, start)?;
+    let record = record(job, run, accuracy, &parts, start)?;
     tracing::info!(
         scheme = job.settings.scheme.name(),
         round,
@@ -144,15 +144,18 @@ fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
 
 fn record(
     job: &Job<'_>,
-    round: usize,
+    before: &Outcome,
     accuracy: f64,
     parts: &[Part],
     start: Instant,
 ) -> Result<RoundRecord> {
+    let round = before.rounds.len() + 1;
+    let known = |device| (before.rounds.iter()).any(|round| round.devices.contains(&device));
     let total: Traffic = parts.iter().map(|part| part.traffic).sum();
     let shares = parts.iter().map(|part| DeviceRound {
         device: part.update.device,
         cut: job.cut(part.update.device),
+        first: !known(part.update.device),
         traffic: part.traffic,
     });
     let shares: Vec<_> = shares.collect();

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use sft_opt::{Qkv, Transformer};
+use sft_opt::Transformer;
+use sft_opt::system::Qkv;
 
 use crate::adapter::{LinearSpec, ModelSpec, Path};
 
