@@ -1,8 +1,8 @@
+use crate::config::Range;
 use crate::config::{Code, Config, NonFinite, Quantize, Sparsify};
 use crate::encode;
 use crate::error::Result;
 use crate::named::Named;
-use crate::quantize::Range;
 use crate::tensor::TensorView;
 
 /// How tensors are encoded: an immutable set of settings.
