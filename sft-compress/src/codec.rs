@@ -78,7 +78,7 @@ impl Codec {
     }
 
     /// For activations: Top-K of the whole tensor, stochastic quantization to
-    /// [log-spaced](Spacing::Log) levels, everything coded by context.
+    /// [log-spaced](crate::Spacing::Log) levels, everything coded by context.
     ///
     /// Unbiased given the kept set. `keep` and `levels` as for
     /// [`paper`](Self::paper).
