@@ -11,7 +11,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use half::f16;
 use npyz::{NpyFile, Order};
 use serde::Serialize;
-use sft_compress::{Code, Codec, Decoder, Elements, Encoder, Tensor, TensorView, measure};
+use sft_compress::{Code, Codec, Decoder, Elements, Encoder, Tensor, TensorView, inspect, measure};
 
 /// Encodes a tensor with every codec and tells size, error and speed.
 #[derive(Parser)]
@@ -36,6 +36,8 @@ struct Row {
     bytes: usize,
     bits_per_element: f64,
     ratio: f64,
+    /// Elements that do not decode to zero.
+    kept: usize,
     relative_mse: f64,
     cosine: f64,
     encode_gbps: f64,
@@ -44,6 +46,16 @@ struct Row {
     /// Of `paper`: the sizes after its three stages, as in the paper's figure 8b.
     #[serde(skip_serializing_if = "Option::is_none")]
     stages: Option<Stages>,
+}
+
+impl Row {
+    /// How many elements are kept, or that the frame dropped a tensor that is not zero.
+    fn kept_text(&self) -> String {
+        match (self.kept, self.relative_mse > 0.0) {
+            (0, true) => "NOTHING".to_owned(),
+            (kept, _) => kept.to_string(),
+        }
+    }
 }
 
 /// Bytes after each stage of the paper's codec.
@@ -142,6 +154,7 @@ fn row(
         bytes: frame.len(),
         bits_per_element: 8.0 * frame.len() as f64 / elements.len().max(1) as f64,
         ratio: size / frame.len() as f64,
+        kept: inspect(&frame)?.kept,
         relative_mse: measure(codec, tensor, SEED)?.relative_mse,
         cosine: cosine(&elements.to_f32(), decoded.data()),
         encode_gbps: size / encode_s / 1e9,
@@ -182,7 +195,7 @@ fn stages(
     coded_bytes: usize,
 ) -> sft_compress::Result<Stages> {
     let frame = codec.encode(tensor, SEED)?;
-    let kept = sft_compress::inspect(&frame)?.kept;
+    let kept = inspect(&frame)?.kept;
     let level_bits = codec.levels().unwrap_or(2).next_power_of_two().ilog2() as usize;
     Ok(Stages {
         top_k_bytes: kept * (4 + tensor.elements().dtype().bytes()),
@@ -201,6 +214,7 @@ fn print(array: &Npy, rows: &[Row]) {
         "bytes",
         "ratio",
         "bit/element",
+        "kept",
         "rel. MSE",
         "cosine",
         "encode GB/s",
@@ -213,6 +227,7 @@ fn print(array: &Npy, rows: &[Row]) {
             row.bytes.to_string(),
             format!("{:.2}", row.ratio),
             format!("{:.3}", row.bits_per_element),
+            row.kept_text(),
             format!("{:.4}", row.relative_mse),
             format!("{:.4}", row.cosine),
             format!("{:.2}", row.encode_gbps),

@@ -1,6 +1,7 @@
 """The codec's conversions and errors; what it computes is tested in Rust."""
 
 import copy
+import inspect
 import pickle
 from typing import Any
 
@@ -71,7 +72,7 @@ CODECS = [
     sft.Codec.gradient(non_finite="saturate"),
     sft.Codec.dead_zone(1.5),
     sft.Codec.dead_zone(step=0.01, non_finite="saturate"),
-    sft.Codec(rounding="nearest"),
+    sft.Codec(quantize="levels", rounding="nearest"),
     sft.Codec(sparsify="row_top_k", keep=0.3, quantize="f16"),
     sft.Codec(sparsify="threshold", threshold=0.1, quantize="none"),
     sft.Codec(sparsify="none", quantize="none"),
@@ -83,6 +84,7 @@ def test_repr_config_and_pickle_make_an_equal_codec(codec: sft.Codec) -> None:
     x = tensor(4, 8)
     for again in (
         eval(repr(codec), {"Codec": sft.Codec}),
+        sft.Codec(str(codec)),
         sft.Codec(**codec.config),
         pickle.loads(pickle.dumps(codec)),
         copy.deepcopy(codec),
@@ -98,8 +100,15 @@ def test_codecs_differ_by_every_setting() -> None:
     assert sft.Codec.raw() != "Codec.raw()"
 
 
-def test_the_constructor_without_arguments_is_the_activation_codec() -> None:
-    assert sft.Codec() == sft.Codec.activation(keep=0.2, levels=8)
+def test_what_is_given_no_codec_uses_one_default() -> None:
+    assert sft.Codec() == sft.Codec.default_activation() == sft.Codec.dead_zone(1.25)
+    assert sft.Codec.default_gradient() == sft.Codec.dead_zone(4)
+    defaults = inspect.signature(sft.finetune).parameters
+    assert defaults["activation"].default == sft.Codec.default_activation()
+    assert defaults["gradient"].default == sft.Codec.default_gradient()
+
+
+def test_config_tells_every_choice() -> None:
     assert sft.Codec.activation().config == {
         "sparsify": "top_k",
         "keep": 0.2,
@@ -113,21 +122,57 @@ def test_the_constructor_without_arguments_is_the_activation_codec() -> None:
     }
 
 
+def test_a_codec_is_written_in_one_way() -> None:
+    for text in ("raw", "dead-zone:1.25", "gradient:0.2:8", "paper:0.2:8,range=row", "f16,keep=1"):
+        codec = sft.Codec(text)
+        assert str(codec) == text
+        assert repr(codec) == f"Codec('{text}')"
+    x = tensor(4, 8)
+    assert sft.measure("dead-zone:1", x) == sft.measure(sft.Codec.dead_zone(1), x)
+    with pytest.raises(ValueError, match='codec "zip": expected raw, dead-zone:STEP, '):
+        sft.Codec("zip")
+    with pytest.raises(ValueError, match=r"step must be in 0\.001\.\.=1000, got 0"):
+        sft.measure("dead-zone:0", x)
+    with pytest.raises(ValueError, match="either as text, got 'raw', or by its choices"):
+        sft.Codec("raw", keep=0.5)
+    with pytest.raises(TypeError, match=r"sft\.Codec or text such as 'dead-zone:1\.25', got int"):
+        sft.measure(3, x)  # type: ignore[arg-type]
+
+
+def test_a_known_shape_is_the_only_limit() -> None:
+    frame = sft.Codec().encode(np.zeros((17_000, 1000), np.float32))
+    with pytest.raises(sft.CodecError, match="an expected shape or a limit") as raised:
+        sft.decode(frame)
+    assert raised.value.kind == "too_large"
+    assert not sft.decode(frame, shape=(17_000, 1000)).any()
+    with pytest.raises(sft.CodecError, match=r"\[1000, 17000\] is expected") as raised:
+        sft.decode(frame, shape=[1000, 17_000])
+    assert raised.value.kind == "other_shape"
+    with pytest.raises(ValueError, match="exclude each other"):
+        sft.decode(frame, shape=(1,), max_elements=1)
+
+
+def test_finite_halves_stay_finite() -> None:
+    x = np.concatenate([np.full(100, 60000), np.full(3, 65504), np.ones(1000)]).astype(np.float16)
+    y = sft.decode(sft.Codec().encode(x))
+    assert y.dtype == np.float16
+    assert np.isfinite(y).all()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"sparsify": "all"}, "sparsify must be one of 'none', 'top_k', .*, got 'all'"),
         ({"quantize": "int8"}, "quantize must be one of .*, got 'int8'"),
         ({"code": "zip"}, "code must be one of 'none', 'golomb', 'context', got 'zip'"),
-        ({"spacing": "odd"}, "spacing must be one of"),
-        ({"rounding": "up"}, "rounding must be one of"),
+        ({"quantize": "levels", "spacing": "odd"}, "spacing must be one of"),
+        ({"quantize": "levels", "rounding": "up"}, "rounding must be one of"),
         ({"non_finite": "keep"}, "non_finite must be one of 'refuse', 'saturate', got 'keep'"),
         ({"sparsify": "none", "keep": 0.2}, "keep needs sparsify 'top_k' or 'row_top_k'"),
         ({"threshold": 1.0}, "threshold needs sparsify 'threshold'"),
         ({"sparsify": "threshold"}, "threshold is missing"),
         ({"quantize": "f16", "levels": 8}, "levels needs quantize 'levels'"),
-        ({"step": 1.0}, "step needs quantize 'dead_zone'"),
-        ({"quantize": "dead_zone"}, "step is missing"),
+        ({"quantize": "levels", "step": 1.0}, "step needs quantize 'dead_zone'"),
         ({"quantize": "dead_zone", "step": 0.0}, "step must be in"),
         ({"code": "golomb"}, "code golomb needs linearly spaced levels"),
         ({"code": "none"}, "code none needs sparsify none and quantize none"),
@@ -193,7 +238,7 @@ def test_measure_is_encode_and_decode() -> None:
     assert measured.relative_mse == pytest.approx(error / np.square(x, dtype=np.float64).sum())
     assert repr(measured).startswith(f"Measure(bytes={len(frame)}, ")
     with pytest.raises(TypeError, match="Codec"):
-        sft.measure("raw", x)  # type: ignore[arg-type]
+        sft.measure(4, x)  # type: ignore[arg-type]
 
 
 def test_searches_meet_what_is_wanted() -> None:

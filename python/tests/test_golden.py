@@ -22,10 +22,15 @@ CONTEXT: dict[str, Callable[..., sft.Codec]] = {
     "gradient": lambda keep, levels: sft.Codec.gradient(keep=float(keep), levels=int(levels)),
     "dead_zone": lambda step: sft.Codec.dead_zone(float(step)),
     "paper+context": lambda keep, levels: sft.Codec(
-        keep=float(keep), levels=int(levels), spacing="linear"
+        sparsify="top_k", quantize="levels", keep=float(keep), levels=int(levels), spacing="linear"
     ),
     "log+row+nearest": lambda keep, levels: sft.Codec(
-        keep=float(keep), levels=int(levels), rounding="nearest", range="row"
+        sparsify="top_k",
+        quantize="levels",
+        keep=float(keep),
+        levels=int(levels),
+        rounding="nearest",
+        range="row",
     ),
     "row_top_k+f16": lambda keep: sft.Codec(sparsify="row_top_k", keep=float(keep), quantize="f16"),
     "threshold+exact": lambda threshold: sft.Codec(

@@ -30,11 +30,11 @@ def test_any_function_makes_the_codec() -> None:
 
     def codec(*, keep: float, levels: int) -> sft.Codec:
         calls.append((keep, levels))
-        return sft.Codec(keep=keep, levels=levels, rounding="nearest")
+        return sft.Codec(f"activation:{keep}:{levels},rounding=nearest")
 
     table = sft.RateTable.measure(SAMPLES[:1], codec, [0.1, 0.2], [4])
     assert calls == [(0.1, 4), (0.2, 4)]
-    expected = sft.measure(sft.Codec(keep=0.1, levels=4, rounding="nearest"), SAMPLES[0])
+    expected = sft.measure(sft.Codec("activation:0.1:4,rounding=nearest"), SAMPLES[0])
     assert table.relative_mse(0.1, 4) == expected.relative_mse
 
 
@@ -61,7 +61,7 @@ def test_errors_of_functions_come_through() -> None:
     with pytest.raises(ValueError, match=r"levels must be in 2\.\.=256"):
         sft.RateTable.measure(SAMPLES, sft.Codec.paper, [0.1], [1])
     with pytest.raises(TypeError, match="Codec"):
-        sft.RateTable.measure(SAMPLES, lambda keep, levels: "raw", [0.1], [4])  # type: ignore
+        sft.RateTable.measure(SAMPLES, lambda keep, levels: 3, [0.1], [4])  # type: ignore
 
 
 def test_json_and_pickle_keep_the_table() -> None:

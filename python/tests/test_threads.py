@@ -15,7 +15,7 @@ X = RNG.standard_normal((256, 512), dtype=np.float32)
 A_S, C = RNG.random(100_000), RNG.random(100_000) * 1e6
 CODEC = sft.Codec.paper(keep=0.3, range="row")
 FRAME = CODEC.encode(X)
-FEEDBACK = sft.ErrorFeedback(X.shape)
+FEEDBACK = sft.ErrorFeedback(CODEC)
 
 each_call = pytest.mark.parametrize(
     "call",
@@ -55,7 +55,7 @@ def lock_is_kept_until_released() -> Iterator[None]:
         lambda: sft.Codec.activation().encode(X.astype(np.float16)),
         lambda: sft.decode(FRAME),
         lambda: sft.measure(CODEC, X),
-        lambda: FEEDBACK.add(X),
+        lambda: FEEDBACK.encode(X),
         lambda: sft.allocate_bandwidth(A_S, C, 1e6),
         lambda: sft.allocate_bandwidth(A_S, C, 1e6, rule="even"),
     ],

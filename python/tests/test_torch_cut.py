@@ -356,8 +356,15 @@ def test_attach_takes_the_first_of_a_tuple() -> None:
     assert cut.traffic.up.raw_bytes == 4 * 2 * 3 * 8
 
 
+def test_a_cut_without_codecs_has_the_defaults() -> None:
+    cut = st.Cut()
+    assert cut.activation == sft.Codec.default_activation() == sft.Codec()
+    assert cut.gradient == sft.Codec.default_gradient()
+    assert st.Cut("raw", "gradient:0.2:8").gradient == sft.Codec.gradient()
+
+
 def test_repr_names_the_settings() -> None:
     text = repr(st.Cut(RAW, compress_eval=True, seed=4))
-    assert "activation=Codec.raw()" in text
+    assert "activation=raw" in text
     assert "seed=4" in text
     assert "compress_eval=True" in text

@@ -1,8 +1,8 @@
+use crate::config::Range;
 use crate::config::{Code, Config, NonFinite, Quantize, Sparsify};
 use crate::encode;
 use crate::error::Result;
 use crate::named::Named;
-use crate::quantize::Range;
 use crate::tensor::TensorView;
 
 /// How tensors are encoded: an immutable set of settings.
@@ -78,7 +78,7 @@ impl Codec {
     }
 
     /// For activations: Top-K of the whole tensor, stochastic quantization to
-    /// [log-spaced](Spacing::Log) levels, everything coded by context.
+    /// [log-spaced](crate::Spacing::Log) levels, everything coded by context.
     ///
     /// Unbiased given the kept set. `keep` and `levels` as for
     /// [`paper`](Self::paper).

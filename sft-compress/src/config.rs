@@ -1,5 +1,4 @@
 use crate::error::{Error, Result};
-use crate::quantize::Range;
 
 /// Every choice of a lossy codec, for [`Codec::new`](crate::Codec::new).
 ///
@@ -130,6 +129,19 @@ pub enum Spacing {
     /// least kept magnitude, where most of them are, and computed with square
     /// roots alone, so that every platform has the same points.
     Log,
+}
+
+/// Which kept magnitudes share a quantization range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Range {
+    /// All of the tensor's, as in the paper.
+    Tensor,
+    /// Those of one row: of one index into all dimensions but the last.
+    ///
+    /// Costs a few bits for each row that keeps an element and finer levels to
+    /// code, and has many times less quantization noise where rows differ in
+    /// scale, as they do in gradients.
+    Row,
 }
 
 /// How a magnitude chooses between the two points around it.

@@ -1,12 +1,12 @@
 use std::ops::Range;
 
-use crate::bytes::ByteReader;
+use crate::coding::bytes::ByteReader;
 use crate::config::Code;
-use crate::context::{self, Frame};
-use crate::dtype::{Dtype, bf16_to_f32, f16_to_f32};
+use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, Header, Method};
-use crate::paper;
+use crate::method::context::Frame;
+use crate::method::{context, paper, raw};
 use crate::tensor::{Tensor, element_count};
 
 /// Elements that [`decode`] accepts whatever the length of the frame: 64 MiB of `f32`.
@@ -171,7 +171,7 @@ impl Decoder {
         tensor.shape.extend_from_slice(shape);
         tensor.dtype = header.dtype;
         match header.method {
-            Method::Raw => read_raw(body.take_rest(), elements, header.dtype, &mut tensor.data)?,
+            Method::Raw => raw::read(body.take_rest(), elements, header.dtype, &mut tensor.data)?,
             Method::Paper(levels) => {
                 paper::read(&mut body, shape, levels, &mut tensor.data, &mut self.paper)?;
             }
@@ -287,31 +287,4 @@ fn check_chunk(index: usize, chunks: usize) -> Result<()> {
     Err(Error::invalid(format!(
         "chunk must be below {chunks}, got {index}"
     )))
-}
-
-fn read_raw(bytes: &[u8], elements: usize, dtype: Dtype, data: &mut Vec<f32>) -> Result<()> {
-    if elements.checked_mul(dtype.bytes()) != Some(bytes.len()) {
-        return Err(Error::corrupt(format!(
-            "{} bytes for {elements} raw elements",
-            bytes.len()
-        )));
-    }
-    data.clear();
-    let halves = || {
-        bytes
-            .as_chunks::<2>()
-            .0
-            .iter()
-            .copied()
-            .map(u16::from_le_bytes)
-    };
-    match dtype {
-        Dtype::F32 => {
-            let words = bytes.as_chunks::<4>().0.iter().copied();
-            data.extend(words.map(f32::from_le_bytes));
-        }
-        Dtype::F16 => data.extend(halves().map(f16_to_f32)),
-        Dtype::Bf16 => data.extend(halves().map(bf16_to_f32)),
-    }
-    Ok(())
 }

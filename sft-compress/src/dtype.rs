@@ -26,11 +26,20 @@ impl Dtype {
     }
 
     /// The largest finite number.
-    pub(crate) fn largest(self) -> f32 {
+    fn largest(self) -> f32 {
         match self {
             Self::F32 => f32::MAX,
             Self::F16 => 65_504.0,
             Self::Bf16 => bf16_to_f32(0x7f7f),
+        }
+    }
+
+    /// A finite number, or the largest of its sign if this type has none so large.
+    pub(crate) fn saturate(self, x: f32) -> f32 {
+        if x.is_finite() {
+            x.clamp(-self.largest(), self.largest())
+        } else {
+            x
         }
     }
 }

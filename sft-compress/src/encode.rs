@@ -1,11 +1,11 @@
+use crate::config::Range;
 use crate::config::{Code, Config, Quantize, Rounding};
-use crate::context;
 use crate::error::Result;
 use crate::format::{self, Header, Method, Shape};
-use crate::paper;
-use crate::quantize::{Levels, Noise, Range};
+use crate::method::{context, paper, raw};
 use crate::select::{Selection, select};
-use crate::tensor::{Elements, TensorView};
+use crate::tensor::TensorView;
+use crate::value::{Levels, Noise};
 
 /// What [`write`] works in, kept from one message to the next.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ pub(crate) fn write(
     };
     if config.code == Code::None {
         header(Method::Raw).write(frame);
-        write_raw(frame, elements);
+        raw::write(frame, elements);
         return format::seal(frame);
     }
     let (floats, found) = (&mut memory.floats, &mut memory.selection);
@@ -65,20 +65,5 @@ fn noise(quantize: Quantize, seed: u64) -> Option<Noise> {
             ..
         } => Some(Noise::new(seed)),
         _ => None,
-    }
-}
-
-fn write_raw(out: &mut Vec<u8>, elements: Elements<'_>) {
-    match elements {
-        Elements::F32(data) => {
-            let start = out.len();
-            out.resize(start + size_of_val(data), 0);
-            for (bytes, x) in out[start..].chunks_exact_mut(4).zip(data) {
-                bytes.copy_from_slice(&x.to_le_bytes());
-            }
-        }
-        Elements::F16(bits) | Elements::Bf16(bits) => {
-            out.extend(bits.iter().flat_map(|bits| bits.to_le_bytes()));
-        }
     }
 }

@@ -1,8 +1,9 @@
-use crate::bytes::{ByteReader, put_varint};
+use crate::coding::bytes::{ByteReader, put_varint};
+use crate::config::Range;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
-use crate::quantize::{Levels, Range};
 use crate::tensor::{MAX_DIMS, element_count};
+use crate::value::Levels;
 
 const MAGIC: [u8; 4] = *b"SFTZ";
 const VERSION: u8 = 1;

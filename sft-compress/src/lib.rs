@@ -1,75 +1,67 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
+// From the caller down to the processor; each imports only from those below it.
+
+/// Codecs with memory of earlier messages.
+mod state;
+
+/// What a codec makes of a tensor, and settings for a wanted size or error.
+mod measure;
+
+/// Decoding, whole and in parts.
+mod decoder;
+/// Encoding with memory to reuse.
+mod encoder;
+/// Settings as text.
+mod spelling;
+
+/// The settings by name: what a caller starts with.
+mod codec;
+/// The combinations of choices that have a name.
+mod named;
+
+/// A tensor to a frame.
+mod encode;
+
+/// How it is coded: raw, the paper's way, by context.
+mod method;
+/// What is kept: the elements to code, as finite numbers.
+mod select;
+/// What a value becomes: levels, steps, halves; indices and tokens.
+mod value;
+
+/// Numbers to bits and bytes, and back.
+mod coding;
+/// Every choice there is.
+mod config;
+/// The frame: its envelope, verified before anything else, and its header.
+mod format;
+
 /// Arrays of `ndarray` in and out.
 #[cfg(feature = "ndarray")]
 mod array;
-/// Bit-level reader and writer, least significant bit first.
-mod bits;
-/// Byte-level reader and writer: fixed-width numbers and varints.
-mod bytes;
-/// The settings by name: what a caller starts with.
-mod codec;
-/// Every choice there is.
-mod config;
-/// The context-coded method.
-mod context;
-/// Decoding, whole and in parts.
-mod decoder;
-/// Half-precision numbers.
-mod dtype;
-/// A tensor to a frame.
-mod encode;
-/// Encoding with memory to reuse.
-mod encoder;
-/// Entropy coder of the level indices.
-mod entropy;
-/// The crate's error.
-mod error;
-/// The frame: its envelope, verified before anything else, and its header.
-mod format;
-/// Golomb codes of non-negative integers.
-mod golomb;
-/// The set of kept positions as Golomb-coded gaps.
-mod mask;
-/// A logarithm that is the same everywhere.
-mod math;
-/// The combinations of choices that have a name.
-mod named;
-/// The paper's method: Top-K, quantization and coding in their order.
-mod paper;
-/// Work on independent parts.
-mod parallel;
-/// Stochastic rounding of magnitudes to levels.
-mod quantize;
-/// The quantization range of the tensor or of each row.
-mod ranges;
-/// Measured rate and error over the settings.
-mod rate;
-/// Measuring, and settings for a wanted size or error.
-mod search;
-/// The elements to keep, as finite numbers.
-mod select;
-/// Vector instructions: the only unsafe code.
-mod simd;
-/// Settings as text.
-mod spelling;
-/// Codecs with memory of earlier messages.
-mod state;
 /// Shapes, borrowed and owned tensors.
 mod tensor;
-/// Exact selection of the largest magnitudes.
-mod topk;
+
+/// Half-precision numbers.
+mod dtype;
+/// The crate's error.
+mod error;
+/// A logarithm that is the same everywhere.
+mod math;
+/// Work on independent parts.
+mod parallel;
+/// Vector instructions: the only unsafe code.
+mod simd;
 
 pub use codec::Codec;
-pub use config::{Code, Config, NonFinite, Quantize, Rounding, Spacing, Sparsify};
+pub use config::{Code, Config, NonFinite, Quantize, Range, Rounding, Spacing, Sparsify};
 pub use decoder::{Decoder, Info, decode, decode_expected, decode_limited, inspect};
 pub use dtype::Dtype;
 pub use encoder::Encoder;
 pub use error::{Error, ErrorKind, Result};
-pub use quantize::Range;
-pub use rate::{Choice, RateTable};
-pub use search::{Measure, measure};
+pub use measure::{Choice, Measure, RateTable, measure};
 pub use state::{Compressor, Context, Decompressor, Direction, ErrorFeedback, SampleId, Stateful};
 pub use tensor::{Elements, Tensor, TensorView};
 

@@ -1,7 +1,7 @@
 //! The combinations of choices that have a name.
 
+use crate::config::Range;
 use crate::config::{Code, Config, Quantize, Rounding, Spacing, Sparsify};
-use crate::quantize::Range;
 
 /// A named combination, with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]

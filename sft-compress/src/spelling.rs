@@ -4,10 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::codec::Codec;
+use crate::config::Range;
 use crate::config::{Code, Config, NonFinite, Quantize, Rounding, Spacing, Sparsify};
 use crate::error::{Error, Result};
 use crate::named::Named;
-use crate::quantize::Range;
 
 /// The values of an option by their words.
 type Words<T> = &'static [(&'static str, T)];

@@ -161,14 +161,23 @@ impl Tensor {
         self.data
     }
 
-    /// The bits of the elements as half-precision numbers, to nearest.
+    /// The bits of the elements as half-precision numbers, to nearest; finite
+    /// elements of a tensor that was encoded as such stay finite.
     pub fn to_f16_bits(&self) -> Vec<u16> {
-        self.data.iter().map(|&x| f32_to_f16(x)).collect()
+        self.to_bits(Dtype::F16, f32_to_f16)
     }
 
-    /// The bits of the elements as bfloat16, to nearest.
+    /// The bits of the elements as bfloat16, to nearest; finite elements of a
+    /// tensor that was encoded as such stay finite.
     pub fn to_bf16_bits(&self) -> Vec<u16> {
-        self.data.iter().map(|&x| f32_to_bf16(x)).collect()
+        self.to_bits(Dtype::Bf16, f32_to_bf16)
+    }
+
+    /// A codec may decode a magnitude to more than the largest that went in.
+    fn to_bits(&self, dtype: Dtype, convert: fn(f32) -> u16) -> Vec<u16> {
+        let saturate = self.dtype == dtype;
+        let fit = |&x: &f32| if saturate { dtype.saturate(x) } else { x };
+        self.data.iter().map(fit).map(convert).collect()
     }
 
     /// A borrowed view of the elements as `f32`.
@@ -178,6 +187,11 @@ impl Tensor {
             shape: &self.shape,
         }
     }
+}
+
+/// Elements in a row, one index into all dimensions but the last.
+pub(crate) fn row_len(shape: &[usize]) -> usize {
+    shape.last().copied().unwrap_or(1)
 }
 
 /// The number of elements of `shape`.

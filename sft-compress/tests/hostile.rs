@@ -2,48 +2,33 @@
 
 mod common;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
+
+use std::sync::{Mutex, PoisonError};
 
 use sft_compress::{Codec, ErrorKind, Range, TensorView, decode, decode_limited};
 
-/// Counts what the present thread holds, and the most it held.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    HELD.set(HELD.get() + bytes);
-    MOST.set(MOST.get().max(HELD.get()));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size().cast_signed());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
+/// The most bytes held at once while `run` runs, by all threads that work for it.
+fn most_held(run: impl FnOnce() + Send) -> isize {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    #[cfg(not(feature = "rayon"))]
+    {
+        counting::count_this_thread();
+        counting::most_held(run)
     }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-layout.size().cast_signed());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
+    #[cfg(feature = "rayon")]
+    {
+        use std::sync::LazyLock;
+        static POOL: LazyLock<rayon::ThreadPool> = LazyLock::new(|| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(3)
+                .start_handler(|_| counting::count_this_thread())
+                .build()
+                .unwrap()
+        });
+        POOL.install(|| counting::most_held(run))
     }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The most bytes held at once while `f` runs, beyond those held before.
-fn most_held(f: impl FnOnce()) -> isize {
-    let before = HELD.get();
-    MOST.set(before);
-    f();
-    MOST.get() - before
 }
 
 fn kind(frame: &[u8]) -> ErrorKind {
@@ -184,6 +169,24 @@ fn dense_frames_of_many_rows_keep_to_the_bound() {
             "{held} bytes for a frame of {}",
             frame.len()
         );
+    }
+}
+
+/// A tensor of several chunks, which threads decode at the same time.
+#[test]
+fn chunks_that_are_decoded_at_once_keep_to_the_promise() {
+    let data: Vec<f32> = (0..1 << 20_u32).map(|i| (i % 251) as f32 - 125.0).collect();
+    let shape = [1 << 12, 1 << 8];
+    for codec in [Codec::default(), Codec::gradient(0.2, 8).unwrap()] {
+        let view = TensorView::new(&data, &shape).unwrap();
+        let frame = codec.encode(view, 1).unwrap();
+        let held = most_held(|| drop(decode_limited(&frame, data.len()).unwrap()));
+        let bound = 24 * data.len() + 160 * frame.len() + (64 << 10);
+        assert!(
+            4 * data.len() <= held.cast_unsigned(),
+            "{held} bytes counted"
+        );
+        assert!(held <= bound.cast_signed(), "{held} bytes of {bound}");
     }
 }
 

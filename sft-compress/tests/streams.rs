@@ -3,6 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use proptest::prelude::*;
 use sft_compress::{
     Code, Codec, Decoder, Dtype, Elements, Encoder, ErrorKind, NonFinite, Tensor, TensorView,
     decode, inspect,
@@ -142,6 +143,44 @@ fn frames_tell_what_they_hold() {
     assert!(inspect(&frame[..frame.len() - 1]).is_err());
     let raw = Codec::raw().encode(view, 0).unwrap();
     assert_eq!(inspect(&raw).unwrap().payload_bytes, 4 * data.len());
+}
+
+proptest! {
+    /// A decoded magnitude may lie above the largest that went in, and above
+    /// what its type can hold.
+    #[test]
+    fn finite_halves_never_decode_to_infinity(
+        exponents in prop::collection::vec((0_u16..=2, any::<u16>()), 1..200),
+        codec in prop::sample::select(vec![
+            "raw", "exact", "f16", "dead-zone:0.01", "dead-zone:1.25", "dead-zone:4", "dead-zone:1000",
+            "activation:1:3", "gradient:0.5:2", "paper:1:256,range=row", "levels:5,rounding=nearest",
+        ]),
+        seed in any::<u64>(),
+    ) {
+        // Near the largest finite number of either type, of both signs.
+        let near = |largest: u16| -> Vec<u16> {
+            let bits = exponents.iter().map(|&(octaves, x)| {
+                (x & 0x8000) | (largest - (x & 0xff) * (octaves * octaves + 1))
+            });
+            bits.collect()
+        };
+        let codec: Codec = codec.parse().unwrap();
+        for (dtype, largest) in [(Dtype::F16, 0x7bff_u16), (Dtype::Bf16, 0x7f7f)] {
+            let bits = near(largest);
+            let (elements, infinity) = match dtype {
+                Dtype::F16 => (Elements::F16(&bits), 0x7c00),
+                _ => (Elements::Bf16(&bits), 0x7f80),
+            };
+            let view = TensorView::of(elements, &[bits.len()][..]).map(|view| codec.encode(view, seed));
+            let tensor = decode(&view.unwrap().unwrap()).unwrap();
+            let back = match dtype {
+                Dtype::F16 => tensor.to_f16_bits(),
+                _ => tensor.to_bf16_bits(),
+            };
+            prop_assert!(tensor.data().iter().all(|x| x.is_finite()));
+            prop_assert!(back.iter().all(|bits| bits & infinity != infinity), "{codec} {dtype}");
+        }
+    }
 }
 
 #[test]

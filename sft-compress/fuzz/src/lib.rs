@@ -1,75 +1,39 @@
 //! What every fuzz target asks of a frame.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../tests/counting/mod.rs"]
+mod counting;
 
 use sft_compress::{Decoder, Tensor, decode_limited, inspect};
 
 /// Limit given to the decoder: several chunks of context-coded elements.
 const MAX_ELEMENTS: usize = 1 << 15;
 
-/// Counts what the present thread holds, and the most it held.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST: Cell<isize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize) {
-    HELD.set(HELD.get() + bytes);
-    MOST.set(MOST.get().max(HELD.get()));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size().cast_signed());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-layout.size().cast_signed());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Decodes, within the promised memory; whatever decodes is the same by parts.
 ///
 /// # Panics
 /// If a promise is broken.
 pub fn check(frame: &[u8]) {
-    let before = HELD.get();
-    MOST.set(before);
-    let decoded = decode_limited(frame, MAX_ELEMENTS);
-    let held = MOST.get() - before;
-    let bound = 24 * MAX_ELEMENTS + 160 * frame.len() + (64 << 10);
-    assert!(
-        held <= bound.cast_signed(),
-        "{held} bytes held, promised {bound}"
-    );
-    MOST.set(HELD.get());
-    let before = HELD.get();
-    let info = inspect(frame);
-    let held = MOST.get() - before;
-    let bound = 160 * frame.len() + (64 << 10);
-    assert!(
-        held <= bound.cast_signed(),
-        "{held} bytes held, promised {bound}"
-    );
-    if let Ok(tensor) = decoded {
-        let info = info.expect("what decodes can be inspected");
+    counting::count_this_thread();
+    let (mut decoded, mut info) = (None, None);
+    let held = counting::most_held(|| decoded = Some(decode_limited(frame, MAX_ELEMENTS)));
+    promised(held, 24 * MAX_ELEMENTS + 160 * frame.len() + (64 << 10));
+    let held = counting::most_held(|| info = Some(inspect(frame)));
+    promised(held, 160 * frame.len() + (64 << 10));
+    if let Some(Ok(tensor)) = decoded {
+        let info = info.expect("inspected").expect("what decodes can be inspected");
         assert_eq!(
             (&info.shape[..], info.dtype),
             (tensor.shape(), tensor.dtype())
         );
         by_chunks(frame, info.chunks, &tensor);
     }
+}
+
+fn promised(held: isize, bound: usize) {
+    assert!(
+        held <= bound.cast_signed(),
+        "{held} bytes held, promised {bound}"
+    );
 }
 
 fn by_chunks(frame: &[u8], chunks: usize, tensor: &Tensor) {

@@ -7,8 +7,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::collect::{BLOCK, Out, collect_scalar, keep_scalar};
-use super::symbols::{BELOW_ONE, Contexts, DIRECT_TOKENS, LANES};
+use super::scalar::{
+    BELOW_ONE, BLOCK, Contexts, DIRECT_TOKENS, LANES, Out, collect_scalar, keep_scalar,
+};
 
 /// Elements of a vector.
 const N: usize = 8;
@@ -248,7 +249,7 @@ pub(super) fn decode_symbols(
     (done, used)
 }
 
-/// As [`super::symbols::encode_block`].
+/// As `super::symbols::encode_block`.
 #[target_feature(enable = "avx2,popcnt")]
 pub(super) fn encode_block(
     slots: &[u32],

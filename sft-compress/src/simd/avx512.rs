@@ -7,8 +7,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::collect::{BLOCK, Out};
-use super::symbols::{Contexts, DIRECT_TOKENS, LANES};
+use super::scalar::{BELOW_ONE, BLOCK, Contexts, DIRECT_TOKENS, LANES, Out, keep_scalar};
 
 /// Elements of a vector.
 const N: usize = 16;
@@ -25,7 +24,7 @@ fn splat(x: u32) -> __m512i {
     _mm512_set1_epi32(x.cast_signed())
 }
 
-/// As [`super::collect::collect_scalar`] of at most [`BLOCK`] elements.
+/// As [`super::scalar::collect_scalar`] of at most [`BLOCK`] elements.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
 pub(super) fn collect(
     block: &[f32],
@@ -57,7 +56,7 @@ pub(super) fn collect(
     len
 }
 
-/// As [`super::collect::keep_scalar`] from the front.
+/// As [`keep_scalar`] from the front.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
 pub(super) fn keep_at_least(
     positions: &mut [u32],
@@ -91,7 +90,7 @@ pub(super) fn keep_at_least(
     }
     let least = _mm512_cvtsi512_si32(least).cast_unsigned();
     let last_equal = _mm512_cvtsi512_si32(last_equal).cast_unsigned();
-    super::collect::keep_scalar(positions, values, least, last_equal, (whole, len))
+    keep_scalar(positions, values, least, last_equal, (whole, len))
 }
 
 /// The table of each of 16 elements: of their row and channel classes and the
@@ -177,7 +176,7 @@ pub(super) fn decode_symbols(
     (done, used)
 }
 
-/// As [`super::symbols::encode_block`].
+/// As `super::symbols::encode_block`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt")]
 pub(super) fn encode_block(
     slots: &[u32],
@@ -188,7 +187,7 @@ pub(super) fn encode_block(
     // SAFETY: both halves of the states are readable.
     let mut lanes =
         [0, N].map(|half| unsafe { _mm512_loadu_si512(states[half..].as_ptr().cast()) });
-    let below_one = _mm512_set1_ps(super::symbols::BELOW_ONE);
+    let below_one = _mm512_set1_ps(BELOW_ONE);
     for slots in slots.rchunks_exact(LANES) {
         for half in [1, 0] {
             let state = &mut lanes[half];

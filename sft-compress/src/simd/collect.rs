@@ -1,7 +1,7 @@
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::Level;
+use super::scalar::{BLOCK, ROOM, collect_scalar, keep_scalar};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512, level::Kind};
 
@@ -18,9 +18,6 @@ impl Candidates {
         self.values.clear();
     }
 }
-
-/// Elements between two looks at the capacity.
-pub(super) const BLOCK: usize = 1024;
 
 /// Appends the elements whose magnitude has bits in the range; `data` starts at
 /// position `start`.
@@ -59,32 +56,6 @@ pub(crate) fn collect(
     }
 }
 
-/// Elements that a kernel may write behind the last.
-const ROOM: usize = 16;
-
-/// Where the elements of a block are put.
-pub(super) type Out<'a> = (
-    &'a mut [MaybeUninit<u32>; BLOCK + ROOM],
-    &'a mut [MaybeUninit<f32>; BLOCK + ROOM],
-);
-
-/// Free of branches, as elements are wanted at random; `len` are there already.
-pub(super) fn collect_scalar(
-    block: &[f32],
-    start: u32,
-    bits: Range<u32>,
-    mut len: usize,
-    (positions, values): Out<'_>,
-) -> usize {
-    let width = bits.end - bits.start;
-    for (&x, position) in block.iter().zip(start..) {
-        positions[len].write(position);
-        values[len].write(x);
-        len += usize::from((x.to_bits() & 0x7fff_ffff).wrapping_sub(bits.start) < width);
-    }
-    len
-}
-
 /// Drops the elements whose magnitude bits are below `least`, and those with
 /// just these bits behind position `last_equal`.
 pub(crate) fn keep_at_least(level: Level, from: &mut Candidates, least: u32, last_equal: u32) {
@@ -102,28 +73,11 @@ pub(crate) fn keep_at_least(level: Level, from: &mut Candidates, least: u32, las
     from.values.truncate(len);
 }
 
-/// From index `next` on, with `len` kept already.
-pub(super) fn keep_scalar(
-    positions: &mut [u32],
-    values: &mut [f32],
-    least: u32,
-    last_equal: u32,
-    (next, mut len): (usize, usize),
-) -> usize {
-    for k in next..positions.len() {
-        let (position, x) = (positions[k], values[k]);
-        (positions[len], values[len]) = (position, x);
-        let least = least + u32::from(position > last_equal);
-        len += usize::from(x.to_bits() & 0x7fff_ffff >= least);
-    }
-    len
-}
-
 #[cfg(test)]
 #[allow(clippy::float_cmp, reason = "chosen elements are the same")]
 mod tests {
     use super::*;
-    use crate::quantize::Noise;
+    use crate::value::Noise;
 
     #[test]
     fn all_levels_choose_the_same() {

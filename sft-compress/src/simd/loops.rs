@@ -1,7 +1,6 @@
 #![allow(clippy::inline_always, reason = "compiled for each level")]
 
 use crate::dtype::{bf16_to_f32, f16_to_f32};
-use crate::quantize::{LogScale, Noise, Scale};
 
 use super::Level;
 #[cfg(target_arch = "x86_64")]
@@ -10,19 +9,19 @@ use super::level::Kind;
 /// A function whose body is compiled once for each level. Rust's arithmetic
 /// does not depend on the instructions, so all do the same, bit for bit.
 macro_rules! for_each_level {
-    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block) => {
+    ($(#[$doc:meta])* fn $name:ident$(<$g:ident: $bound:ident>)?($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block) => {
         $(#[$doc])*
-        pub(crate) fn $name(level: Level, $($arg: $type),*) $(-> $result)? {
+        pub(crate) fn $name$(<$g: $bound>)?(level: Level, $($arg: $type),*) $(-> $result)? {
             #[inline(always)]
-            fn body($($arg: $type),*) $(-> $result)? $body
+            fn body$(<$g: $bound>)?($($arg: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,bmi1,bmi2,lzcnt,popcnt")]
-            fn avx512($($arg: $type),*) $(-> $result)? {
+            fn avx512$(<$g: $bound>)?($($arg: $type),*) $(-> $result)? {
                 body($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-            fn avx2($($arg: $type),*) $(-> $result)? {
+            fn avx2$(<$g: $bound>)?($($arg: $type),*) $(-> $result)? {
                 body($($arg),*)
             }
             match level.kind() {
@@ -80,53 +79,33 @@ for_each_level! {
     }
 }
 
-/// Evenly or otherwise spaced points.
-#[derive(Clone, Copy)]
-pub(crate) enum Spaced<'a> {
-    Linear(&'a Scale),
-    Log(&'a LogScale),
+/// Elements that are quantized together.
+pub(crate) const GROUP: usize = 16;
+
+/// What finds indices of a group of elements. Its method must be
+/// `#[inline(always)]`, to be compiled for each level.
+pub(crate) trait Quantizer: Copy {
+    /// The index of each of the values at the positions.
+    fn indices(self, positions: &[u32; GROUP], values: &[f32; GROUP]) -> [u32; GROUP];
 }
 
-/// Elements that are quantized together.
-const GROUP: usize = 16;
-
 for_each_level! {
-    /// The index of each of the `values` at the `positions`; `noise` decides
-    /// stochastic roundings, none the nearest.
-    fn quantize(spaced: Spaced<'_>, positions: &[u32], values: &[f32], noise: Option<Noise>, indices: &mut Vec<u32>) {
+    /// Appends the index of each of the `values` at the `positions`.
+    fn quantize<Q: Quantizer>(quantizer: Q, positions: &[u32], values: &[f32], indices: &mut Vec<u32>) {
         let (whole, rest) = values.as_chunks();
         let (whole_positions, rest_positions) = positions.as_chunks();
         for (positions, values) in whole_positions.iter().zip(whole) {
-            indices.extend_from_slice(&quantize_group(spaced, positions, values, noise));
+            indices.extend_from_slice(&quantizer.indices(positions, values));
         }
         let (mut last_positions, mut last) = ([0; GROUP], [0.0; GROUP]);
         last_positions[..rest.len()].copy_from_slice(rest_positions);
         last[..rest.len()].copy_from_slice(rest);
         if let Some(&first) = rest.first() {
-            // Only numbers of the scale's range are quantized.
+            // Only numbers of the points' range are quantized.
             last[rest.len()..].fill(first);
-            let group = quantize_group(spaced, &last_positions, &last, noise);
+            let group = quantizer.indices(&last_positions, &last);
             indices.extend_from_slice(&group[..rest.len()]);
         }
-    }
-}
-
-#[inline(always)]
-fn quantize_group(
-    spaced: Spaced<'_>,
-    positions: &[u32; GROUP],
-    values: &[f32; GROUP],
-    noise: Option<Noise>,
-) -> [u32; GROUP] {
-    let mut uniforms = [0.5; GROUP];
-    if let Some(noise) = noise {
-        for (uniform, &position) in uniforms.iter_mut().zip(positions) {
-            *uniform = noise.uniform(position);
-        }
-    }
-    match spaced {
-        Spaced::Linear(scale) => scale.quantize_all(values, &uniforms),
-        Spaced::Log(scale) => scale.quantize_all(values, &uniforms),
     }
 }
 
@@ -233,6 +212,7 @@ for_each_level! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::value::Noise;
 
     /// Numbers of all magnitudes and both signs.
     fn data(len: u32) -> Vec<f32> {
@@ -254,37 +234,6 @@ mod tests {
             for level in Level::all() {
                 assert_eq!(square_sums(level, data).to_bits(), first.to_bits());
                 assert_eq!(span(level, data), ends);
-            }
-        }
-    }
-
-    #[test]
-    fn quantizing_many_equals_quantizing_one() {
-        let data: Vec<f32> = data(333).iter().map(|x| x.abs().clamp(1e-3, 1e3)).collect();
-        let positions: Vec<u32> = (0..333).map(|i| i * i).collect();
-        for levels in [2, 3, 8, 18, 19, 256] {
-            let (linear, log) = (
-                Scale::new(1e-3, 1e3, levels),
-                LogScale::new(1e-3, 1e3, levels),
-            );
-            for noise in [None, Some(Noise::new(7))] {
-                let uniform = |p: u32| noise.map_or(0.5, |noise| noise.uniform(p));
-                let slow = |quantize: &dyn Fn(f32, f64) -> u8| -> Vec<u32> {
-                    let pairs = data.iter().zip(&positions);
-                    pairs
-                        .map(|(&x, &p)| quantize(x, uniform(p)).into())
-                        .collect()
-                };
-                for (spaced, slow) in [
-                    (Spaced::Linear(&linear), slow(&|x, u| linear.quantize(x, u))),
-                    (Spaced::Log(&log), slow(&|x, u| log.quantize(x, u))),
-                ] {
-                    for level in Level::all() {
-                        let mut indices = Vec::new();
-                        quantize(level, spaced, &positions, &data, noise, &mut indices);
-                        assert_eq!(indices, slow);
-                    }
-                }
             }
         }
     }
@@ -325,8 +274,64 @@ mod tests {
                 fill_codes(level, row, &symbols[..499], above, &mut codes);
                 for (c, code) in codes.into_iter().enumerate() {
                     let kind = above.map_or(0, |above| [2, 0, 1][(above[c].signum() + 1) as usize]);
-                    let rank = crate::context::rank(symbols[c]) as u16;
+                    let rank = crate::method::context::rank(symbols[c]) as u16;
                     assert_eq!(code, 3 + channels[c] + kind * 35 + rank);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn halves_are_the_same_at_all_levels() {
+        let bits: Vec<u16> = (0..=u16::MAX).rev().collect();
+        let as_bits = |data: &[f32]| -> Vec<u32> { data.iter().map(|x| x.to_bits()).collect() };
+        for len in [0, 1, 15, 16, 17, bits.len()] {
+            let bits = &bits[..len];
+            let slow = |convert: fn(u16) -> f32| -> Vec<u32> {
+                [1.0_f32.to_bits()]
+                    .into_iter()
+                    .chain(bits.iter().map(|&bits| convert(bits).to_bits()))
+                    .collect()
+            };
+            for level in Level::all() {
+                let (mut half, mut brain) = (vec![1.0], vec![1.0]);
+                extend_f16(level, bits, &mut half);
+                extend_bf16(level, bits, &mut brain);
+                assert_eq!(as_bits(&half), slow(f16_to_f32));
+                assert_eq!(as_bits(&brain), slow(bf16_to_f32));
+            }
+        }
+    }
+
+    #[test]
+    fn symbols_of_indices_and_their_kinds_are_the_same_at_all_levels() {
+        let values = data(301);
+        let indices: Vec<u32> = (0..301).map(|i| i * i % 16).collect();
+        for len in [0, 1, 31, 32, 33, 301] {
+            let (values, indices) = (&values[..len], &indices[..len]);
+            let slow: Vec<i8> = (values.iter().zip(indices))
+                .map(|(x, &index)| (index as i8 + 1) * if x.is_sign_negative() { -1 } else { 1 })
+                .collect();
+            for level in Level::all() {
+                let mut symbols = vec![5];
+                to_symbols(level, indices, values, &mut symbols);
+                assert_eq!(symbols[0], 5);
+                assert_eq!(symbols[1..], slow);
+                // Extremes and zeros too.
+                let row: Vec<i8> = (symbols
+                    .iter()
+                    .zip([0, 1, -128, 127, -1, 2, -2].iter().cycle()))
+                .map(|(&symbol, &other)| if symbol % 3 == 0 { symbol } else { other })
+                .collect();
+                let mut counts: [Vec<u16>; 4] =
+                    std::array::from_fn(|kind| vec![kind as u16; row.len()]);
+                count_kinds(level, &row, &mut counts);
+                count_kinds(level, &row, &mut counts);
+                let kinds: [fn(i8) -> bool; 4] = [|s| s <= -2, |s| s == -1, |s| s == 1, |s| s >= 2];
+                for (kind, (counts, is)) in counts.iter().zip(kinds).enumerate() {
+                    for (&count, &symbol) in counts.iter().zip(&row) {
+                        assert_eq!(count, kind as u16 + 2 * u16::from(is(symbol)));
+                    }
                 }
             }
         }

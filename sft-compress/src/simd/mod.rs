@@ -16,13 +16,16 @@ mod collect;
 mod level;
 /// Plain loops, compiled for each level.
 mod loops;
+/// The kernels without vector instructions, and what all kernels share.
+mod scalar;
 /// The symbols of the entropy coder.
 mod symbols;
 
 pub(crate) use collect::{Candidates, collect, keep_at_least};
 pub(crate) use level::Level;
 pub(crate) use loops::{
-    RowCodes, Spaced, count_kinds, count_nonzero, dead_zone, extend_bf16, extend_f16, fill_codes,
-    max_magnitude, quantize, span, square_sums, to_symbols,
+    GROUP, Quantizer, RowCodes, count_kinds, count_nonzero, dead_zone, extend_bf16, extend_f16,
+    fill_codes, max_magnitude, quantize, span, square_sums, to_symbols,
 };
-pub(crate) use symbols::{CODES, Contexts, LANES, decode_symbols, encode_symbols, expand};
+pub(crate) use scalar::{CODES, Contexts, LANES};
+pub(crate) use symbols::{decode_symbols, encode_symbols, expand};

@@ -1,29 +1,7 @@
 use super::Level;
+use super::scalar::{CODES, Contexts, DIRECT_TOKENS, LANES, decode_scalar};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512, level::Kind};
-
-/// Lanes the kernels work with.
-pub(crate) const LANES: usize = 32;
-/// Tokens that stand for one magnitude each.
-pub(crate) const DIRECT_TOKENS: usize = 16;
-/// More than the encoder's codes.
-pub(crate) const CODES: usize = 1 << 14;
-/// 1 − 2⁻²². A quotient in single precision, of a state by its frequency, is
-/// wrong by a part of at most 3·2⁻²⁴ and below 2²⁰. Times this it is never too
-/// large, and too small by less than 1/2.
-pub(super) const BELOW_ONE: f32 = 1.0 - 1.0 / (1 << 22) as f32;
-
-/// What decoding needs of the model: rows of `width` channels, a multiple of
-/// [`LANES`].
-#[derive(Clone, Copy)]
-pub(crate) struct Contexts<'a> {
-    pub(crate) width: usize,
-    /// For each row of the chunk the table of channel class 0 and a zero neighbour.
-    pub(crate) rows: &'a [u32],
-    /// For each channel the distance of its table from that of class 0.
-    pub(crate) channels: &'a [u8],
-    pub(crate) neighbours: bool,
-}
 
 /// Decodes the symbols of a chunk from element `done` on, a multiple of
 /// [`LANES`], while at least 64 bytes of `words` are left. Returns how many
@@ -51,40 +29,6 @@ pub(crate) fn decode_symbols(
         Kind::Avx2 => unsafe { avx2::decode_symbols(plane, contexts, slots, states, words) },
         _ => decode_scalar(plane, contexts, slots, states, words),
     }
-}
-
-fn decode_scalar(
-    (plane, mut done): (&mut [i8], usize),
-    contexts: Contexts<'_>,
-    slots: &[u32],
-    states: &mut [u32; LANES],
-    mut words: &[u8],
-) -> (usize, usize) {
-    let (width, all, last) = (contexts.width, words.len(), slots.len() - 1);
-    while done + LANES <= plane.len() && words.len() >= 2 * LANES {
-        let (r, c) = (done / width, done % width);
-        let (before, this) = plane.split_at_mut(done);
-        let above = (r > 0 && contexts.neighbours).then(|| &before[done - width..][..LANES]);
-        let channels = &contexts.channels[c..][..LANES];
-        for lane in 0..LANES {
-            let above = above.map_or(0, |above| above[lane]);
-            let kind = u32::from(above > 0) + 2 * u32::from(above < 0);
-            let table = contexts.rows[r] + u32::from(channels[lane]) + kind;
-            let state = states[lane];
-            let slot = slots[((table << 12 | state & 0xfff) as usize).min(last)];
-            this[lane] = ((slot >> 24) as u8).cast_signed();
-            let next = ((slot >> 12 & 0xfff) + 1)
-                .wrapping_mul(state >> 12)
-                .wrapping_add(slot & 0xfff);
-            // Free of branches, as whether a word is due comes at random.
-            let short = next < 1 << 16;
-            let word = u32::from(u16::from_le_bytes([words[0], words[1]]));
-            states[lane] = if short { next << 16 | word } else { next };
-            words = &words[2 * usize::from(short)..];
-        }
-        done += LANES;
-    }
-    (done, all - words.len())
 }
 
 /// Encodes symbols, the last first, into `words` before `at`, of which each

@@ -1,6 +1,6 @@
 use super::{Compressor, Context, Stateful};
-use crate::bytes::{ByteReader, put_varint};
 use crate::codec::Codec;
+use crate::coding::bytes::{ByteReader, put_varint};
 use crate::config::Code;
 use crate::decoder::{decode, inspect};
 use crate::dtype::{Dtype, f32_to_bf16, f32_to_f16};
@@ -82,14 +82,7 @@ impl Memory {
             }
         }
         let dtype = elements.dtype();
-        let largest = dtype.largest();
-        let fit = |&x: &f32| {
-            if x.is_finite() {
-                x.clamp(-largest, largest)
-            } else {
-                x
-            }
-        };
+        let fit = |&x: &f32| dtype.saturate(x);
         self.halves.clear();
         match dtype {
             Dtype::F32 => Elements::F32(&self.sum),

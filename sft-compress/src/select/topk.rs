@@ -1,6 +1,6 @@
 use crate::parallel::{self, PART};
-use crate::quantize::Noise;
 use crate::simd::{self, Candidates, Level};
+use crate::value::Noise;
 
 /// Finds the `k` elements of largest magnitude, in order of position; of equals
 /// those with the lowest index. Elements of magnitude zero are left out. Adds

@@ -9,8 +9,6 @@ mod classes;
 mod geometry;
 /// The tables of frequencies and how an element finds its own.
 mod model;
-/// Indices to magnitudes and back.
-mod points;
 /// The entropy coder.
 mod rans;
 /// A frame's body to elements.
@@ -19,14 +17,10 @@ mod read;
 mod side;
 /// A model's parts in a frame.
 mod tables;
-/// Indices to tokens and extra bits.
-mod token;
 /// Elements to a frame's body.
 mod write;
 
-pub(crate) use geometry::row_len;
 #[cfg(test)]
 pub(crate) use model::rank;
-pub(crate) use points::{LEAST_STEP, dead_zone_step};
 pub(crate) use read::{DecodeMemory, Frame, inspect};
 pub(crate) use write::{EncodeMemory, write};

@@ -1,7 +1,8 @@
 use std::ops::Range;
 
-use crate::bytes::{ByteReader, put_varint};
+use crate::coding::bytes::{ByteReader, put_varint};
 use crate::error::{Error, Result};
+use crate::tensor::row_len;
 
 /// Most elements of a chunk, if its rows are not longer.
 const CHUNK_ELEMENTS: usize = 1 << 18;
@@ -66,7 +67,7 @@ impl Geometry {
     ) -> Result<Self> {
         let width = body.varint_up_to(elements, "the model's row length")?;
         let chunk_rows = body.varint_up_to(1 << 31, "the rows of a chunk")?;
-        let lanes = 1 << body.u8()?.min(63);
+        let lanes = 1_usize << body.u8()?.min(6);
         if width == 0 || chunk_rows == 0 || lanes > width.min(32) {
             return Err(Error::corrupt(format!(
                 "chunks of {chunk_rows} rows of {width} elements in {lanes} lanes"
@@ -100,10 +101,6 @@ impl Geometry {
         let row = (position / self.row_len + 1) * self.row_len;
         row.min((position / self.chunk_len + 1) * self.chunk_len)
     }
-}
-
-pub(crate) fn row_len(shape: &[usize]) -> usize {
-    shape.last().copied().unwrap_or(1)
 }
 
 #[cfg(test)]

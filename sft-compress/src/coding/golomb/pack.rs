@@ -1,4 +1,4 @@
-use crate::bits::BitReader;
+use crate::coding::bits::BitReader;
 
 use super::code::Golomb;
 

@@ -1,17 +1,17 @@
 //! The body of a context-coded frame to elements.
 
-use crate::bits::BitReader;
-use crate::bytes::ByteReader;
+use crate::coding::bits::BitReader;
+use crate::coding::bytes::ByteReader;
+use crate::config::Range;
 use crate::error::{Error, Result};
-use crate::quantize::Range;
 use crate::simd::{self, Level};
 
 use super::geometry::Geometry;
 use super::model::Model;
-use super::points::{Kind, Points, Scheme};
 use super::rans::{self, ContextMemory, DecodeTables, MAX_LANES};
 use super::side;
-use super::token::DIRECT;
+use crate::value::points::{Kind, Points, Scheme};
+use crate::value::token::DIRECT;
 
 /// The number of kept elements and of chunks, without reading the model.
 pub(crate) fn inspect(
@@ -96,8 +96,9 @@ impl<'a> Frame<'a> {
         shared.chunks.clear();
         let mut end = 0;
         for _ in 0..geometry.chunks() {
-            let start = end;
-            end += body.varint_up_to(body.remaining(), "the length of a chunk")?;
+            let start: usize = end;
+            let len = body.varint_up_to(body.remaining(), "the length of a chunk")?;
+            end = start.saturating_add(len);
             shared.chunks.push(start..end);
         }
         if end != body.remaining() {

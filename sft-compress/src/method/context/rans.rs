@@ -272,7 +272,7 @@ fn end_of_words() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantize::Noise;
+    use crate::value::Noise;
 
     /// A plane whose statistics differ by row and channel.
     fn plane(geometry: &Geometry, seed: u64) -> Vec<i8> {

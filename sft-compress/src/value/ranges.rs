@@ -1,10 +1,11 @@
 use std::ops::Range;
 
-use crate::bytes::ByteReader;
+use crate::coding::bytes::ByteReader;
+use crate::coding::golomb::{self, SectionReader};
 use crate::error::{Error, Result};
-use crate::golomb::{self, SectionReader};
-use crate::quantize::Scale;
 use crate::simd::{self, Candidates, Level};
+
+use super::levels::Scale;
 
 /// The least and the largest kept magnitude of a tensor, both positive and finite.
 #[derive(Clone, Copy, Debug)]

@@ -1,17 +1,17 @@
 use std::ops::Range;
 
-use crate::bits::BitWriter;
-use crate::bytes::put_varint;
-use crate::quantize::Noise;
-use crate::ranges::{FINE_GRID_SHIFT, Grid, Span};
+use crate::coding::bits::BitWriter;
+use crate::coding::bytes::put_varint;
 use crate::simd::{self, Candidates, Level};
+use crate::value::Noise;
+use crate::value::ranges::{FINE_GRID_SHIFT, Grid, Span};
 
 use super::geometry::Geometry;
 use super::model::{Counts, Model};
-use super::points::{DEAD, DeadZone, Scheme};
 use super::rans::{self, EncodeTables};
 use super::side;
-use super::token::{self, DIRECT};
+use crate::value::points::{DEAD, DeadZone, Scheme};
+use crate::value::token::{self, DIRECT};
 
 /// What is known of a chunk, and its bytes, kept from one message to the next.
 #[derive(Debug, Default)]

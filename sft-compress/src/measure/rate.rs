@@ -1,6 +1,6 @@
+use super::measure;
 use crate::codec::Codec;
 use crate::error::{Error, Result};
-use crate::search::measure;
 use crate::tensor::TensorView;
 
 /// Rate and error of a codec over kept fractions and numbers of levels, as

@@ -1,10 +1,11 @@
-use crate::bits::{BitReader, BitWriter};
-use crate::bytes::{ByteReader, put_varint};
+use crate::coding::bits::{BitReader, BitWriter};
+use crate::coding::bytes::{ByteReader, put_varint};
 use crate::error::{Error, Result};
 use crate::simd::{self, Level, RowCodes};
 
 use super::geometry::Geometry;
-use super::{classes, tables, token};
+use super::{classes, tables};
+use crate::value::token;
 
 /// A table for fewer elements than this would not pay.
 const ELEMENTS_PER_TABLE: usize = 1 << 10;

@@ -3,18 +3,10 @@
     reason = "compiled with the instructions of the loop around it"
 )]
 
-/// Which kept magnitudes share a quantization range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Range {
-    /// All of the tensor's, as in the paper.
-    Tensor,
-    /// Those of one row: of one index into all dimensions but the last.
-    ///
-    /// Costs a few bits for each row that keeps an element and finer levels to
-    /// code, and has many times less quantization noise where rows differ in
-    /// scale, as they do in gradients.
-    Row,
-}
+use crate::config::Range;
+use crate::simd::{self, GROUP, Level, Quantizer};
+
+use super::noise::Noise;
 
 /// How kept magnitudes are quantized.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -183,35 +175,45 @@ impl LogScale {
     }
 }
 
-/// Uniform random numbers in [0, 1), each a function of seed and index alone.
-///
-/// The `SplitMix64` generator in counter form: number i is output i + 1 of the
-/// generator whose state starts at the mixed seed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Noise {
-    start: u64,
+/// Evenly or otherwise spaced points.
+#[derive(Clone, Copy)]
+pub(crate) enum Spaced<'a> {
+    Linear(&'a Scale),
+    Log(&'a LogScale),
 }
 
-impl Noise {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self { start: mix(seed) }
-    }
+/// Points, and how a magnitude chooses among them: at random, or without noise
+/// the nearest.
+#[derive(Clone, Copy)]
+struct Rounded<'a>(Spaced<'a>, Option<Noise>);
 
-    /// A multiple of 2⁻⁵³.
+impl Quantizer for Rounded<'_> {
     #[inline(always)]
-    pub(crate) fn uniform(self, index: u32) -> f64 {
-        let counter = (u64::from(index) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let bits = mix(self.start.wrapping_add(counter)) >> 11;
-        bits as f64 * (1.0 / (1_u64 << 53) as f64)
+    fn indices(self, positions: &[u32; GROUP], values: &[f32; GROUP]) -> [u32; GROUP] {
+        let mut uniforms = [0.5; GROUP];
+        if let Some(noise) = self.1 {
+            for (uniform, &position) in uniforms.iter_mut().zip(positions) {
+                *uniform = noise.uniform(position);
+            }
+        }
+        match self.0 {
+            Spaced::Linear(scale) => scale.quantize_all(values, &uniforms),
+            Spaced::Log(scale) => scale.quantize_all(values, &uniforms),
+        }
     }
 }
 
-/// The finalizer of `SplitMix64` (Steele, Lea and Flood, 2014; variant 13 of Stafford).
-#[inline(always)]
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+/// Appends the index of each of the `values` at the `positions`; `noise` decides
+/// stochastic roundings, none the nearest.
+pub(crate) fn quantize(
+    level: Level,
+    spaced: Spaced<'_>,
+    positions: &[u32],
+    values: &[f32],
+    noise: Option<Noise>,
+    indices: &mut Vec<u32>,
+) {
+    simd::quantize(level, Rounded(spaced, noise), positions, values, indices);
 }
 
 #[cfg(test)]
@@ -322,5 +324,43 @@ mod tests {
         // SplitMix64 started at 0 gives E220A8397B1DCDAF first; mix(0) is 0.
         let expected = (0xe220_a839_7b1d_cdaf_u64 >> 11) as f64 / (1_u64 << 53) as f64;
         assert_eq!(Noise::new(0).uniform(0).to_bits(), expected.to_bits());
+    }
+
+    /// Positive numbers of all magnitudes.
+    fn magnitudes(len: u32) -> Vec<f32> {
+        let noise = Noise::new(3);
+        let x = |i| (noise.uniform(i) - 0.5) * 2.0_f64.powi((i % 40).cast_signed() - 20);
+        (0..len).map(|i| x(i).abs() as f32).collect()
+    }
+
+    #[test]
+    fn quantizing_many_equals_quantizing_one() {
+        let data: Vec<f32> = magnitudes(333).iter().map(|x| x.clamp(1e-3, 1e3)).collect();
+        let positions: Vec<u32> = (0..333).map(|i| i * i).collect();
+        for levels in [2, 3, 8, 18, 19, 256] {
+            let (linear, log) = (
+                Scale::new(1e-3, 1e3, levels),
+                LogScale::new(1e-3, 1e3, levels),
+            );
+            for noise in [None, Some(Noise::new(7))] {
+                let uniform = |p: u32| noise.map_or(0.5, |noise| noise.uniform(p));
+                let slow = |quantize: &dyn Fn(f32, f64) -> u8| -> Vec<u32> {
+                    let pairs = data.iter().zip(&positions);
+                    pairs
+                        .map(|(&x, &p)| quantize(x, uniform(p)).into())
+                        .collect()
+                };
+                for (spaced, slow) in [
+                    (Spaced::Linear(&linear), slow(&|x, u| linear.quantize(x, u))),
+                    (Spaced::Log(&log), slow(&|x, u| log.quantize(x, u))),
+                ] {
+                    for level in Level::all() {
+                        let mut indices = Vec::new();
+                        quantize(level, spaced, &positions, &data, noise, &mut indices);
+                        assert_eq!(indices, slow);
+                    }
+                }
+            }
+        }
     }
 }

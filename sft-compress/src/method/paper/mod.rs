@@ -1,12 +1,19 @@
-use crate::bytes::{ByteReader, put_varint};
-use crate::context::row_len;
+//! Method 1: the paper's, Golomb-coded positions, signs, and entropy-coded levels.
+
+/// Entropy coder of the level indices.
+mod entropy;
+/// The set of kept positions as Golomb-coded gaps.
+mod mask;
+
+use crate::coding::bytes::{ByteReader, put_varint};
+use crate::config::Range;
 use crate::error::{Error, Result};
-use crate::quantize::{Levels, Noise, Range};
-use crate::ranges::{Ranges, Span};
 use crate::select::Selection;
-use crate::simd::{self, Candidates, Level, Spaced};
-use crate::tensor::element_count;
-use crate::{entropy, mask};
+use crate::simd::{Candidates, Level};
+use crate::tensor::{element_count, row_len};
+use crate::value::levels::{Spaced, quantize};
+use crate::value::ranges::{Ranges, Span};
+use crate::value::{Levels, Noise};
 
 /// What [`write`] works in, kept from one message to the next.
 #[derive(Debug, Default)]
@@ -62,7 +69,7 @@ impl EncodeMemory {
         for (row, scale) in self.ranges.scales(positions, levels.count) {
             let (spaced, indices) = (Spaced::Linear(&scale), &mut self.indices);
             let (positions, values) = (&positions[row.clone()], &values[row]);
-            simd::quantize(Level::best(), spaced, positions, values, noise, indices);
+            quantize(Level::best(), spaced, positions, values, noise, indices);
         }
     }
 }

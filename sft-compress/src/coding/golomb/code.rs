@@ -1,4 +1,4 @@
-use crate::bits::{BitReader, BitWriter};
+use crate::coding::bits::{BitReader, BitWriter};
 use crate::error::Result;
 
 /// The Golomb code of divisor `m ≥ 1`: quotient in unary, remainder in

@@ -1,6 +1,6 @@
-use crate::bytes::ByteReader;
+use crate::coding::bytes::ByteReader;
+use crate::coding::golomb::{self, SectionReader};
 use crate::error::Result;
-use crate::golomb::{self, SectionReader};
 
 /// What [`write`] works in, kept from one message to the next.
 #[derive(Debug, Default)]

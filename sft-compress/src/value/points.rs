@@ -1,11 +1,12 @@
-use crate::bytes::ByteReader;
-use crate::config::{Quantize, Spacing};
+use crate::coding::bytes::ByteReader;
+use crate::config::{Quantize, Range, Spacing};
 use crate::dtype::{f16_to_f32, f32_to_f16};
 use crate::error::{Error, ErrorKind, Result};
-use crate::quantize::{Levels, LogScale, Noise, Range, Scale};
-use crate::ranges::Span;
-use crate::simd::{self, Level, Spaced};
+use crate::simd::Level;
 
+use super::levels::{Levels, LogScale, Scale, Spaced, quantize};
+use super::noise::Noise;
+use super::ranges::Span;
 use super::token::{self, DIRECT};
 
 const KIND_LINEAR: u8 = 0;
@@ -17,7 +18,7 @@ const KIND_F32: u8 = 4;
 const F16_MAX: u16 = 0x7bff;
 
 /// The index of an element in the dead zone.
-pub(super) const DEAD: u32 = u32::MAX;
+pub(crate) const DEAD: u32 = u32::MAX;
 
 /// What a frame says about the magnitudes that indices stand for.
 #[derive(Clone, Copy, Debug)]
@@ -273,7 +274,7 @@ impl Points {
             }
             Self::F32 { lo, .. } => return indices.extend(each.map(|x| x.to_bits() - lo)),
         };
-        simd::quantize(Level::best(), spaced, positions, values, noise, indices);
+        quantize(Level::best(), spaced, positions, values, noise, indices);
     }
 
     /// The magnitude of an index; none if there is no such index.

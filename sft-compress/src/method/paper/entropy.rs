@@ -1,6 +1,6 @@
-use crate::bytes::ByteReader;
+use crate::coding::bytes::ByteReader;
+use crate::coding::golomb::{self, SectionReader};
 use crate::error::{Error, Result};
-use crate::golomb::{self, SectionReader};
 
 /// Frequencies of a frame add up to 2 to this power.
 const SCALE_BITS: u32 = 14;
@@ -229,7 +229,7 @@ fn normalise(counts: &[u32; LEVELS], levels: usize) -> [u32; LEVELS] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantize::Noise;
+    use crate::value::Noise;
 
     /// Symbols whose counts fall by the factor `decay` from one to the next.
     fn geometric(len: u32, levels: u32, decay: f64) -> Vec<u32> {

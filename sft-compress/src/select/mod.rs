@@ -1,11 +1,15 @@
+//! Which elements are kept, as finite numbers.
+
+/// Exact selection of the largest magnitudes.
+mod topk;
+
 use crate::config::{Config, NonFinite, Quantize, Sparsify};
-use crate::context::{LEAST_STEP, dead_zone_step, row_len};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::{self, PART};
-use crate::ranges::Span;
 use crate::simd::{self, Candidates, Level};
-use crate::tensor::Elements;
-use crate::topk;
+use crate::tensor::{Elements, row_len};
+use crate::value::points::{LEAST_STEP, dead_zone_step};
+use crate::value::ranges::Span;
 
 /// What [`select`] works in and what it finds.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! A model's parts in a frame: classes, and tables of frequencies.
 
-use crate::bits::{BitReader, BitWriter};
+use crate::coding::bits::{BitReader, BitWriter};
 use crate::error::{Error, Result};
 
 /// Frequencies of a table add up to 2 to this power.

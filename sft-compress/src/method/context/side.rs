@@ -1,11 +1,11 @@
 //! What a chunk holds besides its symbols: the ends of its rows' ranges and
 //! the extra bits of its tokens, in one string of bits.
 
-use crate::bits::{BitReader, BitWriter};
+use crate::coding::bits::{BitReader, BitWriter};
 use crate::error::{Error, Result};
-use crate::ranges::{FINE_GRID_SHIFT, Grid, Span, unzigzag, zigzag};
+use crate::value::ranges::{FINE_GRID_SHIFT, Grid, Span, unzigzag, zigzag};
 
-use super::token;
+use crate::value::token;
 
 /// Parameters of the Rice code that the ends may use: 0 to this.
 const MAX_RICE: u32 = 7;

@@ -1,18 +1,18 @@
 //! Elements to the body of a context-coded frame.
 
-use crate::bytes::put_varint;
+use crate::coding::bytes::put_varint;
 use crate::config::Quantize;
 use crate::parallel;
-use crate::quantize::Noise;
-use crate::ranges::Span;
 use crate::select::Selection;
+use crate::value::Noise;
+use crate::value::ranges::Span;
 
 use super::chunk::Chunk;
 use super::geometry::Geometry;
 use super::model::Model;
-use super::points::{DeadZone, Scheme};
 use super::rans::EncodeTables;
-use super::token::DIRECT;
+use crate::value::points::{DeadZone, Scheme};
+use crate::value::token::DIRECT;
 
 /// What [`write`] works in, kept from one message to the next.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ mod histogram;
 /// Reading several values at once.
 mod pack;
 
-use crate::bits::{BitReader, BitWriter};
-use crate::bytes::{ByteReader, put_varint};
+use crate::coding::bits::{BitReader, BitWriter};
+use crate::coding::bytes::{ByteReader, put_varint};
 use crate::error::{Error, Result};
 
 use code::Golomb;
@@ -243,7 +243,7 @@ mod tests {
 
         #[test]
         fn sums_equal_the_values_one_by_one(seed in any::<u64>(), m in 1_u32..600, extra in 0_u64..3) {
-            let noise = crate::quantize::Noise::new(seed);
+            let noise = crate::value::Noise::new(seed);
             let values: Vec<u32> = (0..1000)
                 .map(|i| (f64::from(m) * -crate::math::log2(1.0 - noise.uniform(i))) as u32)
                 .collect();

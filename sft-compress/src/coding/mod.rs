@@ -1,0 +1,8 @@
+//! Numbers to bits and bytes, and back.
+
+/// Bit-level reader and writer, least significant bit first.
+pub(crate) mod bits;
+/// Byte-level reader and writer: fixed-width numbers and varints.
+pub(crate) mod bytes;
+/// Golomb codes of non-negative integers.
+pub(crate) mod golomb;
