@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 
-use candle_core::Tensor;
-
 use super::VitConfig;
+use crate::model::checkpoint::Weight;
 
 /// Renames parameters to those of Hugging Face's checkpoints and splits timm's fused qkv;
 /// what has another name passes unchanged.
-pub(crate) fn as_checkpoint(
-    tensors: HashMap<String, Tensor>,
-) -> Result<HashMap<String, Tensor>, String> {
+pub(super) fn as_checkpoint(
+    tensors: Vec<(String, Weight)>,
+) -> Result<HashMap<String, Weight>, String> {
     let mut renamed = HashMap::with_capacity(tensors.len());
     for (name, tensor) in tensors {
         let timm = name
@@ -62,17 +61,12 @@ pub(super) fn timm_config(
     }
 }
 
-fn thirds(name: &str, tensor: &Tensor) -> Result<Vec<Tensor>, String> {
-    let rows = tensor.dims().first().copied().unwrap_or(0);
-    if rows == 0 || !rows.is_multiple_of(3) {
+fn thirds(name: &str, tensor: &Weight) -> Result<[Weight; 3], String> {
+    let thirds = tensor.thirds().map_err(|e| format!("tensor {name}: {e}"))?;
+    thirds.ok_or_else(|| {
         let shape = tensor.dims();
-        return Err(format!(
-            "tensor {name} has shape {shape:?}, expected three stacked parts"
-        ));
-    }
-    tensor
-        .chunk(3, 0)
-        .map_err(|e| format!("tensor {name}: {e}"))
+        format!("tensor {name} has shape {shape:?}, expected three stacked parts")
+    })
 }
 
 fn in_block(name: &str) -> String {

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::weights::take;
+use super::weights::checked;
 use super::{VitConfig, VitWeights, names};
 use crate::adapter::Head;
 use crate::data::ImageInput;
+use crate::model::checkpoint::{Checkpoint, Weight};
 use crate::{Error, Result};
 
 /// A pre-trained vision transformer as its files describe it.
@@ -18,7 +18,8 @@ use crate::{Error, Result};
 pub struct Pretrained {
     /// The model's sizes.
     pub config: VitConfig,
-    /// Every parameter but the head's.
+    /// Every parameter but the head's; of a file they are read when a model is made of them, and are
+    /// not kept here.
     pub weights: VitWeights,
     /// The head, where the file has one.
     pub head: Option<Head>,
@@ -38,14 +39,14 @@ impl Pretrained {
     /// A file that cannot be read, is not safetensors, or does not hold a vision
     /// transformer; the message names file and tensor.
     pub fn open(path: &Path, heads: Option<usize>) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+        let file = Checkpoint::open(path).map_err(|reason| Error::file(path, reason))?;
         let beside = |name| match std::fs::read_to_string(path.with_file_name(name)) {
             Ok(text) => Ok(Some(text)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::file(path.with_file_name(name), e)),
         };
         let (config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
-        Self::from_bytes(&bytes, config.as_deref(), preprocessor.as_deref(), heads)
+        Self::new(file, config.as_deref(), preprocessor.as_deref(), heads)
             .map_err(|reason| Error::file(path, reason))
     }
 
@@ -59,9 +60,16 @@ impl Pretrained {
         preprocessor: Option<&str>,
         heads: Option<usize>,
     ) -> Result<Self, String> {
-        let tensors = candle_core::safetensors::load_buffer(safetensors, &Device::Cpu)
-            .map_err(|e| format!("not a complete safetensors file: {e}"))?;
-        let tensors = names::as_checkpoint(tensors)?;
+        Self::new(Checkpoint::from_bytes(safetensors)?, config, preprocessor, heads)
+    }
+
+    fn new(
+        file: Checkpoint,
+        config: Option<&str>,
+        preprocessor: Option<&str>,
+        heads: Option<usize>,
+    ) -> Result<Self, String> {
+        let tensors = names::as_checkpoint(file.weights())?;
         let json = config.map(|text| parse("config.json", text)).transpose()?;
         let mut config = match &json {
             Some(json) => read_config(json, &tensors)?,
@@ -71,7 +79,7 @@ impl Pretrained {
             config.num_attention_heads = heads;
         }
         config.validate()?;
-        let weights = VitWeights::new(&config, &tensors)?;
+        let weights = VitWeights::select(&config, &tensors)?;
         let head = take_head(&tensors, config.hidden_size)?;
         check_classes(json.as_ref(), head.as_ref())?;
         let input = image_input(&config, json.as_ref(), preprocessor)?;
@@ -125,7 +133,7 @@ fn numbers(json: &Value) -> Result<Vec<f32>, String> {
     list.map_err(|e| format!("mean and std must be lists of numbers, got {json}: {e}"))
 }
 
-fn read_config(json: &Value, tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> {
+fn read_config(json: &Value, tensors: &HashMap<String, Weight>) -> Result<VitConfig, String> {
     if json.get("architecture").is_some() {
         return names::timm_config(json, infer_config(tensors)?);
     }
@@ -137,9 +145,9 @@ fn read_config(json: &Value, tensors: &HashMap<String, Tensor>) -> Result<VitCon
 }
 
 /// The sizes that the tensors' shapes tell, with width / 64 heads.
-fn infer_config(tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> {
+fn infer_config(tensors: &HashMap<String, Weight>) -> Result<VitConfig, String> {
     let dims = |name: &str, rank: usize| match tensors.get(name) {
-        Some(tensor) if tensor.rank() == rank => Ok(tensor.dims().to_vec()),
+        Some(tensor) if tensor.dims().len() == rank => Ok(tensor.dims().to_vec()),
         Some(tensor) => Err(format!(
             "tensor {name} has shape {:?}, expected {rank} dimensions",
             tensor.dims()
@@ -205,14 +213,14 @@ fn check_classes(json: Option<&Value>, head: Option<&Head>) -> Result<(), String
     }
 }
 
-fn take_head(tensors: &HashMap<String, Tensor>, width: usize) -> Result<Option<Head>, String> {
+fn take_head(tensors: &HashMap<String, Weight>, width: usize) -> Result<Option<Head>, String> {
     let Some(weight) = tensors.get("classifier.weight") else {
         return Ok(None);
     };
     let classes = weight.dims().first().copied().unwrap_or(0);
-    let weight = take(tensors, "classifier.weight", &[classes, width])?;
-    let bias = take(tensors, "classifier.bias", &[classes])?;
-    let values = |t: Tensor| t.flatten_all()?.to_vec1::<f32>();
+    let weight = checked(tensors, "classifier.weight", &[classes, width])?;
+    let bias = checked(tensors, "classifier.bias", &[classes])?;
+    let values = |weight: &Weight| weight.load()?.flatten_all()?.to_vec1::<f32>();
     let both = (|| candle_core::Result::Ok((values(weight)?, values(bias)?)))();
     let (weight, bias) = both.map_err(|e| e.to_string())?;
     let adapter = Vec::new();

@@ -45,23 +45,24 @@ fn merged(
     lora: Option<Lora>,
     adapters: &Adapters,
 ) -> Result<HashMap<String, Tensor>> {
-    let parameters = base.config.parameters();
-    let spec = base.config.spec();
-    let vectors = if let Some(lora) = lora {
+    let (spec, parameters) = (base.config.spec(), base.config.parameters());
+    let mut tensors = HashMap::with_capacity(parameters.len() + 2);
+    if let Some(lora) = lora {
         check_adapters(&spec, lora, adapters)?;
-        base.weights.vectors(&base.config)?
+        for (name, _) in parameters {
+            let weight = base.weights.get(&name)?;
+            tensors.insert(name, weight);
+        }
     } else {
         check_head(&spec, None, &adapters.head)?;
-        adapters.blocks.clone()
-    };
-    if vectors.len() != parameters.len() {
-        let (want, got) = (parameters.len(), vectors.len());
-        let reason = format!("must be {want} parameters, got {got}");
-        return Err(Error::argument("adapters", reason));
-    }
-    let mut tensors = HashMap::with_capacity(parameters.len() + 2);
-    for ((name, shape), values) in parameters.into_iter().zip(&vectors) {
-        tensors.insert(name, Tensor::from_slice(values, shape, &Device::Cpu)?);
+        if adapters.blocks.len() != parameters.len() {
+            let (want, got) = (parameters.len(), adapters.blocks.len());
+            let reason = format!("must be {want} parameters, got {got}");
+            return Err(Error::argument("adapters", reason));
+        }
+        for ((name, shape), values) in parameters.into_iter().zip(&adapters.blocks) {
+            tensors.insert(name, Tensor::from_slice(values, shape, &Device::Cpu)?);
+        }
     }
     let (head, classes) = (&adapters.head, adapters.head.classes());
     let weight = Tensor::from_slice(&head.weight, (classes, spec.width), &Device::Cpu)?;
