@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use common::{Bench, Folder, settings};
@@ -25,6 +26,7 @@ fn without_wall(run: &Outcome) -> Outcome {
     };
     Outcome {
         adapters: run.adapters.clone(),
+        codecs: BTreeMap::new(),
         rounds: run.rounds.iter().map(still).collect(),
     }
 }

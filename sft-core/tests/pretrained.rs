@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use sft_core::adapter::{Adapters, Lora};
-use sft_core::data::{Data, cifar100};
-use sft_core::model::{PlainVit, Pretrained, Vit};
+use sft_core::data::{Data, Inputs, cifar100};
+use sft_core::model::{Backend, Model, Pretrained, Vit};
 use sft_core::run::logits;
 
 fn fixture(name: &str) -> PathBuf {
@@ -28,7 +28,7 @@ fn assert_logits(folder: &str, file: &str, heads: Option<usize>) {
     let pretrained = Pretrained::open(&fixture(folder).join(file), heads).unwrap();
     let expected = load(&fixture(folder).join("expected.safetensors"));
     let lora = Lora::new(2, 2.0).unwrap();
-    let engine = Vit::new(&pretrained.config, &pretrained.weights).unwrap();
+    let engine = Vit::new(&pretrained.config, &pretrained.weights, Backend::default()).unwrap();
     let head = pretrained.head.clone().expect("the fixture has a head");
     let adapters = Adapters::new(engine.spec(), lora, head, 1);
     let engine_logits = logits(
@@ -38,7 +38,12 @@ fn assert_logits(folder: &str, file: &str, heads: Option<usize>) {
         &Inputs::Pixels(expected["images"].clone()),
     )
     .unwrap();
-    let plain = PlainVit::new(&pretrained.config, &pretrained.weights).unwrap();
+    let plain = Vit::new(
+        &pretrained.config,
+        &pretrained.weights,
+        Backend::Candle(Device::Cpu),
+    )
+    .unwrap();
     let plain_logits = logits(
         &plain,
         lora,
@@ -250,7 +255,7 @@ fn a_real_vit_classifies_cifar_as_transformers_does() {
     let expected: Vec<u32> = serde_json::from_str(&list).unwrap();
     let pretrained = Pretrained::open(&weights, None).unwrap();
     let (_, test) = cifar100(&shared.join("cifar100"), &pretrained.input).unwrap();
-    let model = Vit::new(&pretrained.config, &pretrained.weights).unwrap();
+    let model = Vit::new(&pretrained.config, &pretrained.weights, Backend::default()).unwrap();
     let lora = Lora::new(1, 1.0).unwrap();
     let adapters = Adapters::new(model.spec(), lora, pretrained.head.unwrap(), 1);
     for (batch, expected) in expected.chunks(10).enumerate() {

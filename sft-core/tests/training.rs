@@ -7,16 +7,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use candle_core::Tensor;
 use common::{Bench, InMemory, config, run, settings, weights};
 use sft_core::Result;
 use sft_core::adapter::Adapters;
-use sft_core::data::Data;
-use sft_core::model::PlainVit;
+use sft_core::data::{Batch, Data};
+use sft_core::model::{Backend, Vit};
 use sft_core::optim::Optimizer;
-use sft_core::run::{
-    Channel, Decay, DeviceRound, Job, Outcome, Schedule, Scheme, Settings, Wireless,
-};
+use sft_core::optim::{Decay, Schedule};
+use sft_core::run::{Channel, DeviceRound, Job, Outcome, Scheme, Settings, Wireless};
 use sft_core::split::Traffic;
 
 #[test]
@@ -189,7 +187,7 @@ fn the_server_waits_are_the_sum_over_devices_of_their_own_cuts() {
 #[test]
 fn with_everything_on_the_number_of_threads_changes_nothing() {
     for scheme in Scheme::ALL {
-        let targets = "q_proj,v_proj,fc2,projection,classifier".parse().unwrap();
+        let targets = common::targets("q_proj,v_proj,fc2,projection,classifier");
         let outcome = |threads| {
             let settings = Settings {
                 lora: settings(scheme)
@@ -229,7 +227,12 @@ fn the_plain_model_trains_as_the_engine_does() {
         "q_proj,k_proj,v_proj,o_proj,fc1,fc2,projection,classifier",
     ));
     let bench = Bench::new(settings, 2);
-    let plain = PlainVit::new(&config(), &weights(&config(), 7)).unwrap();
+    let plain = Vit::new(
+        &config(),
+        &weights(&config(), 7),
+        Backend::Candle(candle_core::Device::Cpu),
+    )
+    .unwrap();
     let job = Job {
         model: &plain,
         ..bench.job()
@@ -237,11 +240,11 @@ fn the_plain_model_trains_as_the_engine_does() {
     let (got, want) = (run(&job).unwrap(), bench.run().unwrap());
     let vectors = |run: &Outcome| {
         let Adapters {
-            patch,
+            embedding,
             blocks,
             head,
         } = run.adapters.clone();
-        [vec![patch, head.adapter], blocks].concat()
+        [vec![embedding, head.adapter], blocks].concat()
     };
     let (all, wanted) = (vectors(&got), vectors(&want));
     let pairs = all.iter().zip(&wanted);
@@ -274,14 +277,14 @@ impl Data for Counting {
         self.data.label(index)
     }
 
-    fn inputs(&self, indices: &[usize]) -> Result<Tensor> {
-        self.data.inputs(indices)
+    fn batch(&self, indices: &[usize]) -> Result<Batch> {
+        self.data.batch(indices)
     }
 
-    fn training_inputs(&self, indices: &[usize], seed: u64) -> Result<Tensor> {
+    fn training_batch(&self, indices: &[usize], seed: u64) -> Result<Batch> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.seeds.lock().unwrap().push((indices.to_vec(), seed));
-        self.inputs(indices)
+        self.batch(indices)
     }
 }
 

@@ -61,9 +61,8 @@ impl BlockWeights {
     /// The block's output `[B, S, D]`.
     pub(super) fn forward(&self, x: &Tensor, adapter: Option<(&Tensor, Lora)>) -> Result<Tensor> {
         let mut pairs = self.pairs(adapter)?.into_iter();
-        let mut linear = |linear: &LinearWeights, x: &Tensor| {
-            linear.forward(x, pairs.next().flatten())
-        };
+        let mut linear =
+            |linear: &LinearWeights, x: &Tensor| linear.forward(x, pairs.next().flatten());
         let Self { attention, mlp, .. } = self;
         let normed = self.attention_norm.forward(x)?;
         let context = attention.attend(

@@ -89,15 +89,19 @@ impl Checkpoint {
         let length = u64::from_le_bytes(length.try_into().expect("eight bytes"));
         let start = length.saturating_add(LENGTH_BYTES);
         if start > all {
-            return Err(incomplete(&format!("the header has {length} bytes, the file {all}")));
+            return Err(incomplete(&format!(
+                "the header has {length} bytes, the file {all}"
+            )));
         }
         let header = read(LENGTH_BYTES, length as usize)?;
-        let header: Metadata = serde_json::from_slice(&header)
-            .map_err(|e| incomplete(&format!("the header: {e}")))?;
+        let header: Metadata =
+            serde_json::from_slice(&header).map_err(|e| incomplete(&format!("the header: {e}")))?;
         let data = header.data_len() as u64;
         if start + data != all {
             let held = all - start;
-            return Err(incomplete(&format!("the tensors have {data} bytes, the file {held}")));
+            return Err(incomplete(&format!(
+                "the tensors have {data} bytes, the file {held}"
+            )));
         }
         Ok(Self {
             source,
@@ -120,7 +124,9 @@ impl Checkpoint {
     fn read(&self, info: &TensorInfo) -> TensorResult<Tensor> {
         let (from, to) = info.data_offsets;
         let what = format!("a tensor of shape {:?}", info.shape);
-        let bytes = self.source.read(self.start + from as u64, to - from, &what)?;
+        let bytes = self
+            .source
+            .read(self.start + from as u64, to - from, &what)?;
         let dtype = DType::try_from(info.dtype)?;
         Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu)
     }

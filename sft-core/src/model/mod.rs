@@ -7,6 +7,6 @@ mod splittable;
 /// The vision transformer.
 pub(crate) mod vit;
 
-pub use splittable::{Hidden, Model};
 pub use crate::layers::Backend;
+pub use splittable::{Hidden, Model};
 pub use vit::{Pretrained, Vit, VitConfig, VitWeights, save_merged};

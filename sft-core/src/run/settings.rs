@@ -4,9 +4,8 @@ use std::str::FromStr;
 
 use sft_compress::Codec;
 
-use super::{Decay, Schedule};
 use crate::adapter::Lora;
-use crate::optim::{Optimizer, OptimizerConfig};
+use crate::optim::{Decay, Optimizer, OptimizerConfig, Schedule};
 use crate::{Error, Result};
 
 /// How devices and server share the work.
@@ -73,6 +72,9 @@ pub struct Settings {
     pub activation: Codec,
     /// How gradients go down; used by [`Scheme::Sft`].
     pub gradient: Codec,
+    /// Whether both senders add to a tensor what they dropped of the one before; used by
+    /// [`Scheme::Sft`].
+    pub error_feedback: bool,
     /// Rounds at most (`T`).
     pub rounds: usize,
     /// Passes over the local data in a round (`K`).
@@ -101,8 +103,7 @@ pub struct Settings {
 
 impl Settings {
     /// What `vit_finetune` does by default, for a scheme and a common cut layer: 8 rounds of
-    /// AdamW at 3e-3, batches of 16, adapters of rank 8, activations quantized in steps of
-    /// 1.25 and gradients in steps of 4 root mean squares with a dead zone, seed 1, one thread.
+    /// AdamW at 3e-3, batches of 16, adapters of rank 8, the default codecs, seed 1, one thread.
     ///
     /// # Errors
     /// None: every default is in its range.
@@ -111,8 +112,9 @@ impl Settings {
             scheme,
             cut,
             lora: Lora::new(8, 8.0)?,
-            activation: Codec::dead_zone(1.25)?,
-            gradient: Codec::dead_zone(4.0)?,
+            activation: Codec::default_activation(),
+            gradient: Codec::default_gradient(),
+            error_feedback: false,
             rounds: 8,
             local_epochs: 1,
             batch: 16,
@@ -137,31 +139,15 @@ impl Settings {
             ("threads", self.threads),
         ];
         for (name, count) in counts {
-            require(count >= 1, name, count, "at least 1")?;
+            Error::require(count >= 1, name, count, "at least 1")?;
         }
         self.validate_cut("cut", self.cut, depth)?;
         let rates = [("lr", self.lr), ("lr_server", self.lr_server)];
         for (name, rate) in rates {
-            require(rate.is_finite() && rate > 0.0, name, rate, "positive")?;
+            Error::require(rate.is_finite() && rate > 0.0, name, rate, "positive")?;
         }
         self.schedule.validate(self.rounds)?;
-        let weight_decay = match self.optimizer {
-            Optimizer::Sgd {
-                momentum,
-                weight_decay,
-            } => {
-                let holds = (0.0..1.0).contains(&momentum);
-                require(holds, "momentum", momentum, "in [0, 1)")?;
-                weight_decay
-            }
-            Optimizer::AdamW { weight_decay } => weight_decay,
-        };
-        let holds = weight_decay.is_finite() && weight_decay >= 0.0;
-        require(holds, "weight_decay", weight_decay, "at least 0")?;
-        if let Some(norm) = self.clip_norm {
-            let holds = norm.is_finite() && norm > 0.0;
-            require(holds, "clip_norm", norm, "positive")?;
-        }
+        self.optimizer_config().validate()?;
         let fractions = [
             ("participation", Some(self.participation)),
             ("target_accuracy", self.target_accuracy),
@@ -169,7 +155,7 @@ impl Settings {
         for (name, fraction) in fractions {
             let fraction = fraction.unwrap_or(1.0);
             let holds = fraction > 0.0 && fraction <= 1.0;
-            require(holds, name, fraction, "in (0, 1]")?;
+            Error::require(holds, name, fraction, "in (0, 1]")?;
         }
         Ok(())
     }
@@ -179,11 +165,11 @@ impl Settings {
         let last = depth.saturating_sub(1);
         let accepted = format!("in 1..={last} for a model of {depth} blocks");
         let holds = !self.scheme.is_split() || (1..depth).contains(&cut);
-        require(holds, name, cut, &accepted)
+        Error::require(holds, name, cut, &accepted)
     }
 
     /// What turns gradients into updates.
-    pub(crate) fn rule(&self) -> OptimizerConfig {
+    pub(crate) fn optimizer_config(&self) -> OptimizerConfig {
         OptimizerConfig {
             optimizer: self.optimizer,
             clip_norm: self.clip_norm,
@@ -197,19 +183,4 @@ impl Settings {
             _ => (Codec::raw(), Codec::raw()),
         }
     }
-}
-
-pub(super) fn require(
-    holds: bool,
-    argument: &'static str,
-    value: impl std::fmt::Display,
-    accepted: &str,
-) -> Result<()> {
-    if holds {
-        return Ok(());
-    }
-    Err(Error::argument(
-        argument,
-        format!("must be {accepted}, got {value}"),
-    ))
 }

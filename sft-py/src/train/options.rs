@@ -1,13 +1,14 @@
 use std::path::PathBuf;
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value};
 use sft_core::adapter::{Lora, ModelSpec, TargetModules};
 use sft_core::data::Partition;
 use sft_core::optim::Optimizer;
-use sft_core::run::{Channel, Decay, Schedule, Scheme, Settings};
+use sft_core::optim::{Decay, Schedule};
+use sft_core::run::{Channel, Scheme, Settings};
 use sft_core::{Error, Result};
 
 use crate::codec::Codec;
@@ -74,6 +75,9 @@ impl Options {
                 Some(cause) if cause.is_instance_of::<PyOverflowError>(py) => {
                     bad_argument(format!("{name} is out of its range, got {value}"))
                 }
+                Some(cause) if cause.is_instance_of::<PyValueError>(py) => {
+                    bad_argument(format!("{name}: {}", cause.value(py)))
+                }
                 cause => {
                     let reason = cause.map_or(String::new(), |c| format!(": {}", c.value(py)));
                     PyTypeError::new_err(format!("{name} is of a wrong type, got {value}{reason}"))
@@ -88,6 +92,7 @@ impl Options {
             lora: self.lora(spec)?,
             activation: codec(self.activation),
             gradient: codec(self.gradient),
+            error_feedback: false,
             rounds: self.rounds,
             local_epochs: self.local_epochs,
             batch: self.batch,

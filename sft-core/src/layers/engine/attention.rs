@@ -155,8 +155,10 @@ impl AdaptedAttention<'_> {
         let scores = [&mut scratch.probabilities, &mut scratch.dscores];
         let heads = self.heads(samples);
         heads.backward(saved, dcontext, [dqkv, context], scores);
-        self.out.adapter_gradient(context, first, dout, dout_pair, linear);
-        self.qkv.adapter_gradient(input.x, first, dqkv, dqkv_pairs, linear);
+        self.out
+            .adapter_gradient(context, first, dout, dout_pair, linear);
+        self.qkv
+            .adapter_gradient(input.x, first, dqkv, dqkv_pairs, linear);
         if let Some(dinput) = dinput {
             self.qkv.input_gradient(dqkv, first, dinput, linear);
         }

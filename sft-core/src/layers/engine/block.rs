@@ -100,12 +100,7 @@ pub(super) struct AdaptedBlock<'a> {
 }
 
 impl<'a> AdaptedBlock<'a> {
-    pub(super) fn new(
-        block: &'a Block,
-        tokens: Tokens,
-        mut pairs: Pairs<'a>,
-        pass: Pass,
-    ) -> Self {
+    pub(super) fn new(block: &'a Block, tokens: Tokens, mut pairs: Pairs<'a>, pass: Pass) -> Self {
         Self {
             block,
             tokens,

@@ -44,7 +44,11 @@ impl Heads {
     /// Where a sample's queries, keys and values of a head start.
     fn starts(&self, sample: usize, head: usize) -> [usize; 3] {
         let kv_head = head / (self.heads / self.kv_heads);
-        let columns = [head, self.heads + kv_head, self.heads + self.kv_heads + kv_head];
+        let columns = [
+            head,
+            self.heads + kv_head,
+            self.heads + self.kv_heads + kv_head,
+        ];
         let row = sample * self.tokens * self.stride();
         columns.map(|column| row + column * self.head_width)
     }

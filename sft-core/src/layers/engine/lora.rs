@@ -36,7 +36,9 @@ impl<'a> Pairs<'a> {
     pub(super) fn len(lora: Option<Lora>, sizes: impl Iterator<Item = [usize; 2]>) -> usize {
         let rank = |i| lora.map_or(0, |lora| lora.rank_of(Place::Block(i)));
         let sizes = sizes.enumerate();
-        sizes.map(|(i, [inputs, outputs])| rank(i) * (inputs + outputs)).sum()
+        sizes
+            .map(|(i, [inputs, outputs])| rank(i) * (inputs + outputs))
+            .sum()
     }
 
     /// The next linear's.

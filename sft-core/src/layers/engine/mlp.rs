@@ -95,7 +95,8 @@ impl AdaptedMlp<'_> {
         let dhidden = hidden;
         self.down.input_gradient(dy, first, dhidden, linear);
         multiply(dhidden, saved);
-        self.up.adapter_gradient(input.x, first, dhidden, dup, linear);
+        self.up
+            .adapter_gradient(input.x, first, dhidden, dup, linear);
         self.up.input_gradient(dhidden, first, dinput, linear);
     }
 }

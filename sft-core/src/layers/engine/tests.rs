@@ -119,7 +119,10 @@ fn grouped_heads_agree_with_plain_candle() {
 fn heads_that_do_not_divide_are_refused() {
     let error = Block::new(&weights(4, 3), &Backend::default()).unwrap_err();
     let error = error.to_string();
-    assert!(error.starts_with("heads of keys and values must divide 4, got 3"), "{error}");
+    assert!(
+        error.starts_with("heads of keys and values must divide 4, got 3"),
+        "{error}"
+    );
 }
 
 /// `h = norm(x + attention(x))`, `y = norm(h + mlp(h))`: BERT's order, from the same parts.
@@ -132,9 +135,8 @@ fn a_post_norm_block_needs_no_other_parts() {
 
     let plain = {
         let mut pairs = weights.pairs(Some((&adapter, lora))).unwrap().into_iter();
-        let mut linear = |linear: &LinearWeights, x: &Tensor| {
-            linear.forward(x, pairs.next().unwrap()).unwrap()
-        };
+        let mut linear =
+            |linear: &LinearWeights, x: &Tensor| linear.forward(x, pairs.next().unwrap()).unwrap();
         let AttentionWeights {
             query,
             key,
@@ -148,7 +150,11 @@ fn a_post_norm_block_needs_no_other_parts() {
         let h = weights.attention_norm.forward(&h).unwrap();
         let hidden = linear(&weights.mlp.up, &h).gelu_erf().unwrap();
         let y = (&h + linear(&weights.mlp.down, &hidden)).unwrap();
-        run(&weights.mlp_norm.forward(&y).unwrap(), &direction, [&x, &adapter])
+        run(
+            &weights.mlp_norm.forward(&y).unwrap(),
+            &direction,
+            [&x, &adapter],
+        )
     };
 
     let attention = Attention::new(&weights.attention).unwrap();
@@ -186,7 +192,14 @@ fn a_post_norm_block_needs_no_other_parts() {
     add(&mut dh, &dsum2);
     norm1.backward(&sum1, &dh, &mut dsum1);
     let dinput = Some(dx.as_mut_slice());
-    attention.backward(piece(&x), &qkv, &dsum1, dattention, dinput, &mut for_attention);
+    attention.backward(
+        piece(&x),
+        &qkv,
+        &dsum1,
+        dattention,
+        dinput,
+        &mut for_attention,
+    );
     add(&mut dx, &dsum1);
 
     let got = [y, dx, grad];

@@ -93,6 +93,7 @@ impl VitConfig {
         ModelSpec {
             depth: self.num_hidden_layers,
             width: d,
+            tokens: self.tokens(),
             blocks: Path::new("vit.encoder.layer", "vit.layers"),
             block: vec![
                 linear("attention.attention.query", "attention.q_proj", d, d),

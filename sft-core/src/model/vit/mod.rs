@@ -106,9 +106,10 @@ impl Model for Vit {
 
 fn block_weights(config: &VitConfig, weights: &VitWeights, index: usize) -> Result<BlockWeights> {
     let (path, spec) = (block_path(index), config.spec());
-    let linears = spec.block.iter().map(|linear| {
-        weights.linear(&format!("{path}.{}", linear.path.checkpoint))
-    });
+    let linears = spec
+        .block
+        .iter()
+        .map(|linear| weights.linear(&format!("{path}.{}", linear.path.checkpoint)));
     let linears = linears.collect::<Result<Vec<_>>>()?;
     let Ok([query, key, value, output, up, down]) = <[_; 6]>::try_from(linears) else {
         bail!("a block of a vision transformer has six linears")

@@ -60,7 +60,12 @@ impl Pretrained {
         preprocessor: Option<&str>,
         heads: Option<usize>,
     ) -> Result<Self, String> {
-        Self::new(Checkpoint::from_bytes(safetensors)?, config, preprocessor, heads)
+        Self::new(
+            Checkpoint::from_bytes(safetensors)?,
+            config,
+            preprocessor,
+            heads,
+        )
     }
 
     fn new(

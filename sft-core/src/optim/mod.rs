@@ -1,13 +1,21 @@
 //! Updates of what is trained: candle variables within a round, plain data between rounds.
 
+/// How the learning rates change over a run.
+mod schedule;
+
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::optim::{AdamW, Optimizer as _, ParamsAdamW};
 
+use serde::{Deserialize, Serialize};
+
+pub use schedule::{Decay, Schedule};
+
 use crate::{Error, Result};
 
 /// How gradients become updates; the formulas are PyTorch's.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Optimizer {
     /// Stochastic gradient descent: `v = momentum v + g + decay p`, `p = p - lr v`.
     Sgd {
@@ -40,12 +48,35 @@ impl Optimizer {
 }
 
 /// What turns gradients into updates, the same in every step of a round.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OptimizerConfig {
     /// The optimizer, whose state starts anew with every half.
     pub optimizer: Optimizer,
     /// The largest norm of a half's whole gradient; a longer one is scaled down to it.
     pub clip_norm: Option<f64>,
+}
+
+impl OptimizerConfig {
+    /// Checks every number against its range.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let weight_decay = match self.optimizer {
+            Optimizer::Sgd {
+                momentum,
+                weight_decay,
+            } => {
+                let holds = (0.0..1.0).contains(&momentum);
+                Error::require(holds, "momentum", momentum, "in [0, 1)")?;
+                weight_decay
+            }
+            Optimizer::AdamW { weight_decay } => weight_decay,
+        };
+        let holds = weight_decay.is_finite() && weight_decay >= 0.0;
+        Error::require(holds, "weight_decay", weight_decay, "at least 0")?;
+        let norm = self.clip_norm.unwrap_or(1.0);
+        let holds = norm.is_finite() && norm > 0.0;
+        Error::require(holds, "clip_norm", norm, "positive")
+    }
 }
 
 impl From<Optimizer> for OptimizerConfig {

@@ -1,10 +1,12 @@
 //! How the learning rates change over a run.
 
-use super::settings::require;
-use crate::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
 
 /// The factor on the learning rates: a linear warm-up, times a decay.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// Rounds, also fractions of one, over which the rates rise from 0 in every step.
     pub warmup_rounds: f64,
@@ -13,7 +15,8 @@ pub struct Schedule {
 }
 
 /// How the learning rates fall.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Decay {
     /// Not at all.
     Constant,
@@ -32,14 +35,14 @@ impl Schedule {
         }
     }
 
-    pub(super) fn validate(&self, rounds: usize) -> Result<()> {
+    pub(crate) fn validate(&self, rounds: usize) -> Result<()> {
         if let Decay::Exponential(factor) = self.decay {
             let holds = factor > 0.0 && factor <= 1.0;
-            require(holds, "lr_decay", factor, "in (0, 1]")?;
+            Error::require(holds, "lr_decay", factor, "in (0, 1]")?;
         }
         let (warmup, accepted) = (self.warmup_rounds, format!("in [0, {rounds})"));
         let holds = (0.0..rounds as f64).contains(&warmup);
-        require(holds, "warmup_rounds", warmup, &accepted)
+        Error::require(holds, "warmup_rounds", warmup, &accepted)
     }
 
     /// The factor for step `step` of `steps` in a round, counted from 1, of `rounds`.
