@@ -209,6 +209,143 @@ fn another_architecture_is_refused() {
     );
 }
 
+/// Weights that change the features must not be left out in silence.
+#[test]
+fn a_tensor_without_a_place_is_refused_by_name() {
+    let names = [
+        "vit.encoder.layer.0.attention.q_norm.weight",
+        "vit.encoder.layer.4.layernorm_before.weight",
+        "blocks.0.attn.q_norm.weight",
+        "norm_pre.weight",
+        "fc_norm.weight",
+        "reg_token",
+        "dist_token",
+        "head_dist.weight",
+        "vit.embeddings.distillation_token",
+    ];
+    for name in names {
+        let error = refusal(Some(TINY), |tensors| {
+            tensors.insert(name.into(), common::random(&[12], 1.0, 1));
+        });
+        let blocks = "config.json: num_hidden_layers is 4, the file has 5 blocks".to_string();
+        let place = format!("tensor {name} has no place in this architecture");
+        let want = if name.contains("layer.4") {
+            blocks
+        } else {
+            place
+        };
+        assert_eq!(error, want);
+    }
+    let twice = refusal(Some(TINY), |tensors| {
+        tensors.insert("pos_embed".into(), common::random(&[1, 10, 12], 1.0, 1));
+    });
+    assert!(
+        twice.contains("is a second vit.embeddings.position_embeddings"),
+        "{twice}"
+    );
+}
+
+const TINY: &str = r#"{"model_type": "vit", "hidden_size": 12, "num_hidden_layers": 4,
+    "num_attention_heads": 3, "intermediate_size": 20, "image_size": 6, "patch_size": 2,
+    "num_channels": 2}"#;
+
+#[test]
+fn a_configuration_that_contradicts_the_file_is_refused() {
+    let fewer = TINY.replace("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 3");
+    let want = "config.json: num_hidden_layers is 3, the file has 4 blocks";
+    assert_eq!(refusal(Some(&fewer), |_| ()), want);
+    let unbiased = TINY.replace("\"patch_size\"", "\"qkv_bias\": false, \"patch_size\"");
+    let want = "config.json: qkv_bias is false, the file has such biases";
+    assert_eq!(refusal(Some(&unbiased), |_| ()), want);
+}
+
+/// As `ViTModel` saves itself: no `vit.`, a pooler; and buffers that are no floats.
+#[test]
+fn a_model_without_a_head_may_leave_out_the_prefix() {
+    let tensors = common::tensors(&common::config(), 1);
+    let want = Pretrained::from_bytes(&bytes(&tensors), Some(TINY), None, None).unwrap();
+    let stripped = tensors.iter().map(|(name, tensor)| {
+        let name = name.strip_prefix("vit.").unwrap();
+        (name.to_string(), tensor.clone())
+    });
+    let mut stripped: HashMap<_, _> = stripped.collect();
+    stripped.insert(
+        "pooler.dense.weight".into(),
+        common::random(&[12, 12], 1.0, 1),
+    );
+    stripped.insert("pooler.dense.bias".into(), common::random(&[12], 1.0, 1));
+    let got = Pretrained::from_bytes(&bytes(&stripped), Some(TINY), None, None).unwrap();
+    assert!(got.head.is_none());
+    let images = common::random(&[2, 2, 6, 6], 1.0, 9);
+    let features = |from: &Pretrained| {
+        let vit = Vit::new(&from.config, &from.weights, Backend::default()).unwrap();
+        vit.features(&images).unwrap().to_vec2::<f32>().unwrap()
+    };
+    assert_eq!(features(&got), features(&want));
+}
+
+/// A safetensors file with these tensors and buffers of other kinds.
+fn bytes(tensors: &HashMap<String, Tensor>) -> Vec<u8> {
+    use safetensors::tensor::{Dtype, TensorView};
+    let raw = tensors.iter().map(|(name, tensor)| {
+        let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        (name.clone(), tensor.dims().to_vec(), raw)
+    });
+    let raw: Vec<_> = raw.collect();
+    let mut views: Vec<_> = raw
+        .iter()
+        .map(|(name, shape, raw)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), raw).unwrap();
+            (name.as_str(), view)
+        })
+        .collect();
+    let mask = TensorView::new(Dtype::BOOL, vec![3], &[1, 0, 1]).unwrap();
+    views.push(("vit.embeddings.some_mask", mask));
+    let numbers = TensorView::new(Dtype::I64, vec![1, 2], &[0; 16]).unwrap();
+    views.push(("vit.embeddings.position_ids", numbers));
+    safetensors::serialize(views, None).unwrap()
+}
+
+/// timm's files name neither heads nor epsilon.
+#[test]
+fn timm_models_get_the_heads_of_their_architecture_and_its_epsilon() {
+    let config = sft_core::model::VitConfig {
+        hidden_size: 32,
+        ..common::config()
+    };
+    let wide = bytes(&common::tensors(&config, 1));
+    let read = |name: &str, heads| {
+        let json = format!(
+            r#"{{"architecture": "{name}", "pretrained_cfg":
+            {{"mean": [0.5, 0.5], "std": [0.5, 0.5]}}}}"#
+        );
+        Pretrained::from_bytes(&wide, Some(&json), None, heads).map(|read| read.config)
+    };
+    let huge = read("vit_huge_patch14_224", None).unwrap();
+    assert_eq!((huge.num_attention_heads, huge.layer_norm_eps), (16, 1e-6));
+    let name = "vit_so150m_patch16_reg4_gap_256";
+    let error = read(name, None).unwrap_err();
+    let want = format!("config.json: the number of heads of {name:?} is not known: give it");
+    assert_eq!(error, want);
+    assert_eq!(read(name, Some(8)).unwrap().num_attention_heads, 8);
+
+    let timm = std::fs::read(fixture("timm").join("model.safetensors")).unwrap();
+    let bare = Pretrained::from_bytes(&timm, None, None, Some(4)).unwrap();
+    assert!((bare.config.layer_norm_eps - 1e-6).abs() < 1e-18);
+
+    let mut wide = common::tensors(&common::config(), 1);
+    wide.insert(
+        "vit.embeddings.patch_embeddings.projection.weight".into(),
+        common::random(&[1280, 2, 2, 2], 1.0, 1),
+    );
+    let wide = Pretrained::from_bytes(&bytes(&wide), None, None, None).unwrap_err();
+    assert_eq!(
+        wide,
+        "the number of heads at width 1280 is not known: give it"
+    );
+}
+
 #[test]
 fn heads_must_divide_the_width() {
     let bytes = std::fs::read(fixture("hugging_face").join("model.safetensors")).unwrap();

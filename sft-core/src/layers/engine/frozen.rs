@@ -18,16 +18,12 @@ pub(super) struct FrozenWeight {
 
 impl FrozenWeight {
     /// Matrices `[outputs, inputs]` below each other.
-    pub(super) fn stack<'t>(matrices: impl IntoIterator<Item = &'t Tensor>) -> Result<Self> {
-        let (mut values, mut inputs) = (Vec::new(), 0);
+    pub(super) fn stack<const N: usize>(matrices: [&Tensor; N]) -> Result<Self> {
+        let count = matrices.iter().map(|matrix| matrix.elem_count()).sum();
+        let (mut values, mut inputs) = (Vec::with_capacity(count), 0);
         for matrix in matrices {
             inputs = matrix.dim(1)?;
-            let matrix = matrix.flatten_all()?.to_vec1()?;
-            if values.is_empty() {
-                values = matrix;
-            } else {
-                values.extend(matrix);
-            }
+            values.extend(matrix.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(Self { values, inputs })
     }

@@ -187,7 +187,7 @@ impl VitConfig {
 }
 
 /// The path of a block's parameters.
-pub(crate) fn block_path(index: usize) -> String {
+pub(crate) fn block_path(index: impl std::fmt::Display) -> String {
     format!("vit.encoder.layer.{index}")
 }
 

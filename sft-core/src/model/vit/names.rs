@@ -3,62 +3,88 @@
 use std::collections::HashMap;
 
 use super::VitConfig;
+use super::config::block_path;
+use super::pretrained::infer_config;
 use crate::model::checkpoint::Weight;
 
 /// Renames parameters to those of Hugging Face's checkpoints and splits timm's fused qkv;
-/// what has another name passes unchanged.
+/// what has another name passes unchanged. A model without a head may leave out `vit.`.
 pub(super) fn as_checkpoint(
     tensors: Vec<(String, Weight)>,
 ) -> Result<HashMap<String, Weight>, String> {
     let mut renamed = HashMap::with_capacity(tensors.len());
+    let mut put = |name: String, tensor: Weight, as_stored: &str| {
+        let twice = format!("tensor {as_stored} is a second {name}");
+        let before = renamed.insert(name, tensor);
+        before.map_or(Ok(()), |_| Err(twice))
+    };
     for (name, tensor) in tensors {
-        let timm = name
-            .strip_prefix("blocks.")
-            .and_then(|rest| rest.split_once('.'));
-        let modules = name
-            .strip_prefix("vit.layers.")
-            .and_then(|rest| rest.split_once('.'));
-        match timm.or(modules) {
+        let prefixes = ["blocks.", "vit.layers.", "layers."];
+        let rest = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
+        match rest.and_then(|rest| rest.split_once('.')) {
             Some((block, rest)) if rest.starts_with("attn.qkv.") => {
-                let path = format!("vit.encoder.layer.{block}.attention.attention");
+                let path = format!("{}.attention.attention", block_path(block));
                 let part = rest.trim_start_matches("attn.qkv.");
-                for (i, third) in thirds(&name, &tensor)?.into_iter().enumerate() {
-                    let linear = ["query", "key", "value"][i];
-                    renamed.insert(format!("{path}.{linear}.{part}"), third);
+                let linears = ["query", "key", "value"].into_iter();
+                for (linear, third) in linears.zip(thirds(&name, &tensor)?) {
+                    put(format!("{path}.{linear}.{part}"), third, &name)?;
                 }
             }
-            Some((block, rest)) => {
-                renamed.insert(
-                    format!("vit.encoder.layer.{block}.{}", in_block(rest)),
-                    tensor,
-                );
-            }
-            None => {
-                renamed.insert(outside(&name), tensor);
-            }
+            Some((block, rest)) => match in_block(rest) {
+                // A name that timm's blocks are not known by stays as it is.
+                same if same == rest && name.starts_with("blocks.") => {
+                    put(name.clone(), tensor, &name)?;
+                }
+                known => put(format!("{}.{known}", block_path(block)), tensor, &name)?,
+            },
+            None => put(outside(&name), tensor, &name)?,
         }
     }
     Ok(renamed)
 }
 
-/// The sizes inferred from a timm model, with timm's epsilon.
-///
-/// timm's `config.json` names the architecture but neither heads nor epsilon:
-/// its vision transformers use 1e-6.
+/// Whether these are the names of a timm model.
+pub(super) fn are_timm<'n>(mut names: impl Iterator<Item = &'n str>) -> bool {
+    names.any(|name| name.starts_with("blocks."))
+}
+
+/// The epsilon of timm's vision transformers, which its `config.json` does not name.
+pub(super) const TIMM_EPS: f64 = 1e-6;
+
+/// The sizes inferred from a timm model, with timm's epsilon, and heads as the architecture's name
+/// tells where they are not given.
 pub(super) fn timm_config(
     json: &serde_json::Value,
-    inferred: VitConfig,
+    heads: Option<usize>,
+    tensors: &HashMap<String, Weight>,
 ) -> Result<VitConfig, String> {
-    match json["architecture"].as_str() {
-        Some(name) if name.starts_with("vit_") => Ok(VitConfig {
-            layer_norm_eps: 1e-6,
-            ..inferred
-        }),
-        _ => Err(format!(
-            "config.json: architecture must be a vit, got {}",
-            json["architecture"]
-        )),
-    }
+    let Some(name) = json["architecture"].as_str() else {
+        let got = &json["architecture"];
+        return Err(format!(
+            "config.json: architecture must be a vit, got {got}"
+        ));
+    };
+    let Some(size) = name.strip_prefix("vit_") else {
+        return Err(format!(
+            "config.json: architecture must be a vit, got {name:?}"
+        ));
+    };
+    let heads = heads.or(match size.split('_').next() {
+        Some("tiny") => Some(3),
+        Some("small") => Some(6),
+        Some("base") => Some(12),
+        Some("large" | "huge" | "giant" | "gigantic") => Some(16),
+        _ => None,
+    });
+    let Some(heads) = heads else {
+        return Err(format!(
+            "config.json: the number of heads of {name:?} is not known: give it"
+        ));
+    };
+    Ok(VitConfig {
+        layer_norm_eps: TIMM_EPS,
+        ..infer_config(tensors, Some(heads))?
+    })
 }
 
 fn thirds(name: &str, tensor: &Weight) -> Result<[Weight; 3], String> {
@@ -94,6 +120,10 @@ fn outside(name: &str) -> String {
         ),
         ("norm", "vit.layernorm"),
         ("head", "classifier"),
+        ("embeddings", "vit.embeddings"),
+        ("encoder.layer", "vit.encoder.layer"),
+        ("layernorm", "vit.layernorm"),
+        ("pooler", "vit.pooler"),
     ];
     rename(name, &pairs)
 }
