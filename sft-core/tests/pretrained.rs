@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use sft_core::adapter::{Adapters, Lora};
 use sft_core::data::{Data, Inputs, cifar100};
-use sft_core::model::{Backend, Model, Pretrained, Vit};
+use sft_core::model::{Backend, Model, Pretrained, Vit, save_merged};
 use sft_core::run::logits;
 
 fn fixture(name: &str) -> PathBuf {
@@ -181,9 +181,12 @@ fn a_head_of_another_number_of_classes_is_refused() {
 #[test]
 fn another_architecture_is_refused() {
     let bert = refusal(Some(r#"{"model_type": "bert"}"#), |_| ());
-    assert_eq!(bert, "config.json: model_type must be vit, got bert");
+    assert_eq!(
+        bert,
+        "config.json: model_type must be vit or dinov2, got bert"
+    );
     let none = refusal(Some("{}"), |_| ());
-    assert_eq!(none, "config.json: no model_type, expected vit");
+    assert_eq!(none, "config.json: no model_type, expected vit or dinov2");
     let huge = r#"{"model_type": "vit", "num_hidden_layers": 1000000000000}"#;
     let message = "num_hidden_layers must be in 1..=65536, got 1000000000000";
     assert_eq!(refusal(Some(huge), |_| ()), message);
@@ -305,6 +308,93 @@ fn bytes(tensors: &HashMap<String, Tensor>) -> Vec<u8> {
     let numbers = TensorView::new(Dtype::I64, vec![1, 2], &[0; 16]).unwrap();
     views.push(("vit.embeddings.position_ids", numbers));
     safetensors::serialize(views, None).unwrap()
+}
+
+/// The tensors as Hugging Face's `Dinov2Model` names them.
+fn as_dinov2(tensors: &HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    let renamed = tensors.iter().map(|(name, tensor)| {
+        let name = name.strip_prefix("vit.").unwrap();
+        let name = [
+            ("layernorm_before", "norm1"),
+            ("layernorm_after", "norm2"),
+            ("intermediate.dense", "mlp.fc1"),
+        ]
+        .iter()
+        .fold(name.to_string(), |name, (vit, dino)| {
+            name.replace(vit, dino)
+        });
+        let output = (0..4).find(|i| name.starts_with(&format!("encoder.layer.{i}.output.dense")));
+        let name = output.map_or(name.clone(), |_| name.replace("output.dense", "mlp.fc2"));
+        (name, tensor.clone())
+    });
+    renamed.collect()
+}
+
+/// `DINOv2` scales what attention and MLP add; merged, the factors are in the linears.
+#[test]
+fn scaled_branches_are_read_run_and_folded_into_a_merged_model() {
+    let config = sft_core::model::VitConfig {
+        layer_scale: true,
+        intermediate_size: 24,
+        ..common::config()
+    };
+    let tensors = common::tensors(&config, 1);
+    let json = r#"{"model_type": "dinov2", "hidden_size": 12, "num_hidden_layers": 4,
+        "num_attention_heads": 3, "mlp_ratio": 2, "image_size": 6, "patch_size": 2,
+        "num_channels": 2, "layer_norm_eps": 1e-12}"#;
+    let read =
+        Pretrained::from_bytes(&bytes(&as_dinov2(&tensors)), Some(json), None, None).unwrap();
+    assert_eq!(read.config, config);
+
+    let images = Inputs::Pixels(common::random(&[2, 2, 6, 6], 1.0, 9));
+    let lora = Lora::new(2, 3.0).unwrap();
+    let head = sft_core::adapter::Head::new(3, 12, 1);
+    let mut adapters = Adapters::new(&config.spec(), lora, head, 1);
+    for vector in &mut adapters.blocks {
+        let len = vector.len();
+        *vector = common::random(&[len], 0.2, 3).to_vec1().unwrap();
+    }
+    let found = |from: &Pretrained, backend: Backend, lora: Lora, adapters: &Adapters| {
+        let vit = Vit::new(&from.config, &from.weights, backend).unwrap();
+        logits(&vit, lora, adapters, &images).unwrap()
+    };
+    let engine = found(&read, Backend::default(), lora, &adapters);
+    let plain = found(&read, Backend::Candle(Device::Cpu), lora, &adapters);
+    let folder = std::env::temp_dir().join(format!("sft-folded-{}", std::process::id()));
+    save_merged(&folder, &read, Some(lora), &adapters).unwrap();
+    let merged = Pretrained::open(&folder.join("model.safetensors"), None).unwrap();
+    assert!(!merged.config.layer_scale);
+    let none = Adapters {
+        blocks: vec![Vec::new(); 4],
+        ..adapters.clone()
+    };
+    let no_targets = lora.with_targets(common::targets("classifier"));
+    let none = Adapters {
+        head: sft_core::adapter::Head {
+            adapter: vec![0.0; 2 * (12 + 3)],
+            ..none.head
+        },
+        ..none
+    };
+    let merged = found(&merged, Backend::default(), no_targets, &none);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let unscaled = sft_core::model::VitConfig {
+        layer_scale: false,
+        ..config
+    };
+    let unscaled = Pretrained {
+        weights: sft_core::model::VitWeights::new(&unscaled, &tensors).unwrap(),
+        config: unscaled,
+        ..read
+    };
+    let unscaled = found(&unscaled, Backend::default(), lora, &adapters);
+    let difference = |other: &Tensor| {
+        let difference = (&engine - other).unwrap().abs().unwrap();
+        difference.max_all().unwrap().to_scalar::<f32>().unwrap()
+    };
+    assert!(difference(&plain) < 1e-5, "{}", difference(&plain));
+    assert!(difference(&merged) < 1e-5, "{}", difference(&merged));
+    assert!(difference(&unscaled) > 1e-2, "{}", difference(&unscaled));
 }
 
 /// timm's files name neither heads nor epsilon.

@@ -40,15 +40,20 @@ pub(crate) struct MlpWeights {
     pub(crate) down: LinearWeights,
 }
 
-/// A frozen pre-norm block: `h = x + attention(norm(x))`, then `h + mlp(norm(h))`.
+/// A frozen pre-norm block: `h = x + attention(norm(x))`, then `h + mlp(norm(h))`. Either branch may be
+/// scaled feature by feature before it is added (`LayerScale`).
 ///
 /// The linears lie in the adapter vector in the order of the fields.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockWeights {
     pub(crate) attention_norm: NormWeights,
     pub(crate) attention: AttentionWeights,
+    /// `[D]`
+    pub(crate) attention_scale: Option<Tensor>,
     pub(crate) mlp_norm: NormWeights,
     pub(crate) mlp: MlpWeights,
+    /// `[D]`
+    pub(crate) mlp_scale: Option<Tensor>,
 }
 
 impl LinearWeights {
@@ -116,13 +121,22 @@ impl BlockWeights {
             let bias = linear.bias.as_ref().map_or(0, bytes);
             bytes(&linear.weight) + bias
         });
-        linears.sum::<usize>() + self.attention_norm.bytes() + self.mlp_norm.bytes()
+        let scales = [&self.attention_scale, &self.mlp_scale]
+            .into_iter()
+            .flatten();
+        linears.chain(scales.map(bytes)).sum::<usize>()
+            + self.attention_norm.bytes()
+            + self.mlp_norm.bytes()
     }
 
     /// The same on another device; a variable that is there stays one.
     pub(super) fn to_device(&self, device: &Device) -> Result<Self> {
         let Self { attention, mlp, .. } = self;
         let linear = |linear: &LinearWeights| linear.to_device(device);
+        let scale = |scale: &Option<Tensor>| {
+            let scale = scale.as_ref().map(|scale| scale.to_device(device));
+            scale.transpose()
+        };
         Ok(Self {
             attention_norm: self.attention_norm.to_device(device)?,
             attention: AttentionWeights {
@@ -132,11 +146,13 @@ impl BlockWeights {
                 value: linear(&attention.value)?,
                 output: linear(&attention.output)?,
             },
+            attention_scale: scale(&self.attention_scale)?,
             mlp_norm: self.mlp_norm.to_device(device)?,
             mlp: MlpWeights {
                 up: linear(&mlp.up)?,
                 down: linear(&mlp.down)?,
             },
+            mlp_scale: scale(&self.mlp_scale)?,
         })
     }
 }

@@ -70,10 +70,12 @@ impl BlockWeights {
             &linear(&attention.key, &normed)?,
             &linear(&attention.value, &normed)?,
         )?;
-        let x = (x + linear(&attention.output, &context)?)?;
+        let branch = linear(&attention.output, &context)?;
+        let x = (x + scaled(branch, self.attention_scale.as_ref())?)?;
         let normed = self.mlp_norm.forward(&x)?;
         let hidden = linear(&mlp.up, &normed)?.gelu_erf()?;
-        &x + linear(&mlp.down, &hidden)?
+        let branch = linear(&mlp.down, &hidden)?;
+        x + scaled(branch, self.mlp_scale.as_ref())?
     }
 
     /// The adapter of each linear.
@@ -89,5 +91,13 @@ impl BlockWeights {
             pair
         };
         self.linears().enumerate().map(pair).collect()
+    }
+}
+
+/// A branch as it is added to the residual stream.
+fn scaled(branch: Tensor, factors: Option<&Tensor>) -> Result<Tensor> {
+    match factors {
+        Some(factors) => branch.broadcast_mul(factors),
+        None => Ok(branch),
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{Result, bail};
 
 use super::block::{Piece, Tokens};
 use super::buffer::{Buffer, sized, slice};
-use super::heads::Heads;
+use super::heads::DotProduct;
 use super::linear::{Adapted, Linear, LinearScratch, Pass};
 use super::lora::Pairs;
 use crate::layers::parts::AttentionWeights;
@@ -92,14 +92,14 @@ impl AdaptedAttention<'_> {
         self.qkv.parameters() + self.out.parameters()
     }
 
-    fn heads(&self, samples: usize) -> Heads {
+    fn heads(&self, samples: usize) -> DotProduct {
         let Attention {
             heads,
             kv_heads,
             head_width,
             ..
         } = *self.attention;
-        Heads {
+        DotProduct {
             samples,
             tokens: self.tokens.all,
             queries: self.tokens.wanted,
@@ -114,12 +114,13 @@ impl AdaptedAttention<'_> {
         out.len() / (self.tokens.wanted * self.out.outputs())
     }
 
-    /// Writes the output `[W, D]` for normalised rows `[T, D]`, added to `residual`, and what backward
+    /// Writes the output `[W, D]` for normalised rows `[T, D]`, added to `residual` where there
+    /// is one, and what backward
     /// needs: queries, keys and values side by side.
     pub(super) fn forward(
         &self,
         input: Piece<'_>,
-        residual: &[f32],
+        residual: Option<&[f32]>,
         saved: &mut Buffer,
         out: &mut [f32],
         scratch: &mut AttentionScratch,
@@ -131,7 +132,7 @@ impl AdaptedAttention<'_> {
         let context = slice(&mut scratch.context, samples * self.tokens.wanted * width);
         let heads = self.heads(samples);
         heads.forward(qkv, context, &mut scratch.probabilities);
-        self.out.forward(context, input.first, Some(residual), out);
+        self.out.forward(context, input.first, residual, out);
     }
 
     /// Writes the gradients of the adapters and, where there is room for it, of the input.

@@ -1,6 +1,6 @@
 //! A pre-norm block put together from its parts, forward and backward, for one piece of a batch.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
 use super::attention::{AdaptedAttention, Attention, AttentionScratch};
 use super::buffer::{Buffer, sized, slice};
@@ -8,6 +8,7 @@ use super::linear::{Linear, Pass};
 use super::lora::Pairs;
 use super::mlp::{AdaptedMlp, Mlp, MlpScratch};
 use super::norm::Norm;
+use super::scale::LayerScale;
 use crate::layers::parts::BlockWeights;
 
 /// The frozen parts of a block.
@@ -15,8 +16,10 @@ use crate::layers::parts::BlockWeights;
 pub(super) struct Block {
     attention_norm: Norm,
     attention: Attention,
+    attention_scale: Option<LayerScale>,
     mlp_norm: Norm,
     mlp: Mlp,
+    mlp_scale: Option<LayerScale>,
 }
 
 /// The rows of a sample.
@@ -55,23 +58,33 @@ pub(super) struct Scratch {
     residual: Buffer,
     dnormed: Buffer,
     dmiddle: Buffer,
+    dbranch: Buffer,
     attention: AttentionScratch,
     mlp: MlpScratch,
 }
 
 impl Block {
     pub(super) fn new(weights: &BlockWeights) -> Result<Self> {
+        let scale = |scale: &Option<Tensor>| scale.as_ref().map(LayerScale::new).transpose();
         Ok(Self {
             attention_norm: Norm::new(&weights.attention_norm)?,
             attention: Attention::new(&weights.attention)?,
+            attention_scale: scale(&weights.attention_scale)?,
             mlp_norm: Norm::new(&weights.mlp_norm)?,
             mlp: Mlp::new(&weights.mlp)?,
+            mlp_scale: scale(&weights.mlp_scale)?,
         })
     }
 
     /// Features of a row, D.
     pub(super) fn width(&self) -> usize {
         self.attention_norm.width()
+    }
+
+    /// Elements of a branch's own gradient, where it is scaled: `len`, else none.
+    fn branch_len(&self, len: usize) -> usize {
+        let scaled = self.attention_scale.is_some() || self.mlp_scale.is_some();
+        if scaled { len } else { 0 }
     }
 
     fn linears(&self) -> impl Iterator<Item = &Linear> {
@@ -87,7 +100,11 @@ impl Block {
     /// Memory of the weights.
     pub(super) fn bytes(&self) -> usize {
         let linears: usize = self.linears().map(Linear::bytes).sum();
-        linears + self.attention_norm.bytes() + self.mlp_norm.bytes()
+        let scales = [&self.attention_scale, &self.mlp_scale]
+            .into_iter()
+            .flatten();
+        let scales: usize = scales.map(LayerScale::bytes).sum();
+        linears + scales + self.attention_norm.bytes() + self.mlp_norm.bytes()
     }
 }
 
@@ -138,8 +155,12 @@ impl<'a> AdaptedBlock<'a> {
         let middle = sized(&mut saved.middle, wanted);
         let (input, own) = (Piece { x: rows, first }, &mut saved.attention);
         let residual = self.wanted(x, residual);
+        let added = block.attention_scale.is_none().then_some(residual);
         self.attention
-            .forward(input, residual, own, middle, &mut scratch.attention);
+            .forward(input, added, own, middle, &mut scratch.attention);
+        if let Some(scale) = &block.attention_scale {
+            scale.forward(residual, middle);
+        }
 
         let rows = slice(normed, wanted);
         block.mlp_norm.forward(middle, rows);
@@ -149,7 +170,12 @@ impl<'a> AdaptedBlock<'a> {
     /// Writes the block's output for a piece.
     pub(super) fn output(&self, first: usize, saved: &Saved, y: &mut [f32], scratch: &mut Scratch) {
         let Saved { middle, mlp, .. } = saved;
-        self.mlp.output(mlp, first, middle, y, &mut scratch.mlp);
+        let scale = self.block.mlp_scale.as_ref();
+        let added = scale.is_none().then_some(middle.as_slice());
+        self.mlp.output(mlp, first, added, y, &mut scratch.mlp);
+        if let Some(scale) = scale {
+            scale.forward(middle, y);
+        }
     }
 
     /// Writes the adapter's gradient and, where there is room for it, that of the piece; uses up
@@ -169,15 +195,18 @@ impl<'a> AdaptedBlock<'a> {
             normed,
             dnormed,
             dmiddle,
+            dbranch,
             ..
         } = scratch;
+        let dbranch = slice(dbranch, block.branch_len(dy.len()));
         let (dattention, dmlp) = grad.split_at_mut(self.attention.parameters());
 
         let rows = slice(normed, dy.len());
         block.mlp_norm.forward(&saved.middle, rows);
         let (input, drows) = (Piece { x: rows, first }, slice(dnormed, dy.len()));
+        let dout = through(block.mlp_scale.as_ref(), dy, dbranch);
         self.mlp
-            .backward(input, &mut saved.mlp, dy, dmlp, drows, &mut scratch.mlp);
+            .backward(input, &mut saved.mlp, dout, dmlp, drows, &mut scratch.mlp);
         let dmiddle = slice(dmiddle, dy.len());
         dmiddle.copy_from_slice(dy);
         block.mlp_norm.backward(&saved.middle, drows, dmiddle);
@@ -186,12 +215,13 @@ impl<'a> AdaptedBlock<'a> {
         block.attention_norm.forward(x, rows);
         let input = Piece { x: rows, first };
         let (own, scratch) = (&saved.attention, &mut scratch.attention);
+        let dout = through(block.attention_scale.as_ref(), dmiddle, dbranch);
         let Some(dx) = dx else {
-            return (self.attention).backward(input, own, dmiddle, dattention, None, scratch);
+            return (self.attention).backward(input, own, dout, dattention, None, scratch);
         };
         let drows = slice(dnormed, x.len());
         self.attention
-            .backward(input, own, dmiddle, dattention, Some(drows), scratch);
+            .backward(input, own, dout, dattention, Some(drows), scratch);
         self.pass_residual(dmiddle, dx);
         block.attention_norm.backward(x, drows, dx);
     }
@@ -219,5 +249,16 @@ impl<'a> AdaptedBlock<'a> {
             wanted.copy_from_slice(dmiddle);
             others.fill(0.0);
         }
+    }
+}
+
+/// The gradient of a branch from that of the residual stream which it was added to.
+fn through<'d>(scale: Option<&LayerScale>, dy: &'d [f32], dbranch: &'d mut [f32]) -> &'d [f32] {
+    match scale {
+        Some(scale) => {
+            scale.backward(dy, dbranch);
+            dbranch
+        }
+        None => dy,
     }
 }

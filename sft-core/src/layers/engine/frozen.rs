@@ -75,10 +75,10 @@ mod tests {
         };
         let weight = FrozenWeight::stack([&matrix(2, 0.0), &matrix(1, 6.0)]).unwrap();
         assert_eq!((weight.inputs(), weight.len(), weight.bytes()), (3, 9, 36));
-        let mut rows = [0.0; 6];
+        let mut rows = vec![0.0; 6];
         weight.read_rows(1..3, &mut rows);
         assert_eq!(rows, [3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
-        let mut columns = [0.0; 6];
+        let mut columns = vec![0.0; 6];
         weight.read_columns(1, &mut columns);
         assert_eq!(columns, [1.0, 4.0, 7.0, 2.0, 5.0, 8.0]);
     }

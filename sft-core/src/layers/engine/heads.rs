@@ -9,7 +9,7 @@ use crate::kernels::{Mat, MatMut, kernels, matmul, softmax_rows, sum};
 /// Sizes of one attention call. A row is the queries of all heads, then the keys, then the values;
 /// `heads / kv_heads` heads of queries that follow each other share keys and values.
 #[derive(Clone, Copy)]
-pub(super) struct Heads {
+pub(super) struct DotProduct {
     pub(super) samples: usize,
     pub(super) tokens: usize,
     /// The first tokens of each sample, whose context is wanted.
@@ -26,7 +26,7 @@ struct Head<'a> {
     v: Mat<'a>,
 }
 
-impl Heads {
+impl DotProduct {
     fn scale(&self) -> f32 {
         1.0 / (self.head_width as f32).sqrt()
     }

@@ -63,18 +63,18 @@ impl AdaptedMlp<'_> {
         self.up.forward(input.x, input.first, None, hidden);
     }
 
-    /// Writes the output `[T, D]`, added to `residual`, from what [`hidden`](Self::hidden) saved.
+    /// Writes the output `[T, D]`, added to `residual` where there is one, from what [`hidden`](Self::hidden) saved.
     pub(super) fn output(
         &self,
         saved: &[f32],
         first: usize,
-        residual: &[f32],
+        residual: Option<&[f32]>,
         y: &mut [f32],
         scratch: &mut MlpScratch,
     ) {
         let hidden = slice(&mut scratch.hidden, saved.len());
         gelu(saved, hidden);
-        self.down.forward(hidden, first, Some(residual), y);
+        self.down.forward(hidden, first, residual, y);
     }
 
     /// Writes the gradients of the adapters and of the input; uses up what was saved.

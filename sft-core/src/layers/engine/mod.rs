@@ -3,7 +3,7 @@
 //! Automatic differentiation would compute gradients for the frozen weights and keep every
 //! intermediate; this engine computes those of the input and the adapter only, and keeps what
 //! backward cannot cheaply recompute. From the bottom up: a weight ([`frozen`]), linears with
-//! adapters ([`linear`], [`lora`]), the parts of a block ([`norm`], [`attention`] over [`heads`],
+//! adapters ([`linear`], [`lora`]), the parts of a block ([`norm`], [`scale`], [`attention`] over [`heads`],
 //! [`mlp`]), their composition ([`block`]), its pieces over threads ([`pieces`]), and the whole as one
 //! operation of candle's ([`op`]).
 
@@ -18,6 +18,7 @@ mod mlp;
 mod norm;
 mod op;
 mod pieces;
+mod scale;
 #[cfg(test)]
 mod tests;
 

@@ -50,11 +50,13 @@ fn weights(heads: usize, kv_heads: usize) -> BlockWeights {
             value: linear(WIDTH, 3 * kv_heads, 3),
             output: linear(3 * heads, WIDTH, 4),
         },
+        attention_scale: None,
         mlp_norm: norm(60),
         mlp: MlpWeights {
             up: linear(WIDTH, 17, 5),
             down: linear(17, WIDTH, 6),
         },
+        mlp_scale: None,
     }
 }
 
@@ -91,26 +93,44 @@ fn run(y: &Tensor, direction: &Tensor, vars: [&Var; 2]) -> [Vec<f32>; 3] {
 
 const NAMES: [&str; 3] = ["output", "input gradient", "adapter gradient"];
 
+/// The engine's block and candle's on the same random input.
+fn assert_agreement(name: &str, weights: &BlockWeights) {
+    let (lora, adapter) = adapters(weights);
+    for dropout in [0.0, 0.3] {
+        let lora = lora.with_dropout(dropout).unwrap().training(8);
+        let x = Var::from_tensor(&random(&[SAMPLES, TOKENS, WIDTH], 1.0, 300)).unwrap();
+        let direction = random(&[SAMPLES, TOKENS, WIDTH], 1.0, 301);
+        let of = |backend: Backend| {
+            let block = Block::new(weights, &backend).unwrap();
+            let y = block.forward(&x, Some((&adapter, lora)), None).unwrap();
+            run(&y, &direction, [&x, &adapter])
+        };
+        let (got, want) = (of(Backend::default()), of(Backend::Candle(Device::Cpu)));
+        for (part, (got, want)) in NAMES.iter().zip(got.iter().zip(&want)) {
+            assert_close(&format!("{name}, {part}"), got, want);
+        }
+    }
+}
+
 /// Keys and values of fewer heads than queries, heads that do not add up to the width.
 #[test]
 fn grouped_heads_agree_with_plain_candle() {
     for (heads, kv_heads) in [(4, 4), (4, 2), (6, 3), (4, 1)] {
-        let weights = weights(heads, kv_heads);
-        let (lora, adapter) = adapters(&weights);
-        for dropout in [0.0, 0.3] {
-            let lora = lora.with_dropout(dropout).unwrap().training(8);
-            let x = Var::from_tensor(&random(&[SAMPLES, TOKENS, WIDTH], 1.0, 300)).unwrap();
-            let direction = random(&[SAMPLES, TOKENS, WIDTH], 1.0, 301);
-            let of = |backend: Backend| {
-                let block = Block::new(&weights, &backend).unwrap();
-                let y = block.forward(&x, Some((&adapter, lora)), None).unwrap();
-                run(&y, &direction, [&x, &adapter])
-            };
-            let (got, want) = (of(Backend::default()), of(Backend::Candle(Device::Cpu)));
-            for (name, (got, want)) in NAMES.iter().zip(got.iter().zip(&want)) {
-                assert_close(&format!("{kv_heads} of {heads}, {name}"), got, want);
-            }
-        }
+        assert_agreement(&format!("{kv_heads} of {heads}"), &weights(heads, kv_heads));
+    }
+}
+
+/// Either branch scaled, or both.
+#[test]
+fn scaled_branches_agree_with_plain_candle() {
+    for (attention, mlp) in [(true, true), (true, false), (false, true)] {
+        let scale = |on: bool, number| on.then(|| random(&[WIDTH], 0.7, number));
+        let weights = BlockWeights {
+            attention_scale: scale(attention, 70),
+            mlp_scale: scale(mlp, 71),
+            ..weights(4, 4)
+        };
+        assert_agreement(&format!("attention {attention}, MLP {mlp}"), &weights);
     }
 }
 
@@ -174,11 +194,11 @@ fn a_post_norm_block_needs_no_other_parts() {
 
     let mut pairs = Pairs::new(Some(lora), &adapter);
     let forward = attention.adapted(tokens, &mut pairs, Pass::Forward);
-    forward.forward(piece(&x), &x, &mut qkv, &mut sum1, &mut for_attention);
+    forward.forward(piece(&x), Some(&x), &mut qkv, &mut sum1, &mut for_attention);
     norm1.forward(&sum1, &mut h);
     let forward = mlp.adapted(&mut pairs, Pass::Forward);
     forward.hidden(piece(&h), &mut hidden);
-    forward.output(&hidden, 0, &h, &mut sum2, &mut for_mlp);
+    forward.output(&hidden, 0, Some(&h), &mut sum2, &mut for_mlp);
     norm2.forward(&sum2, &mut y);
 
     let [mut dsum2, mut dh, mut dsum1, mut dx] = [(); 4].map(|()| zeros());

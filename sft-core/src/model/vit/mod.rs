@@ -14,7 +14,7 @@ pub use pretrained::Pretrained;
 pub use save::save_merged;
 pub use weights::VitWeights;
 
-use self::config::block_path;
+use self::config::{SCALED, block_path};
 use self::stem::Stem;
 use super::splittable::{Hidden, Model};
 use crate::adapter::{Lora, ModelSpec};
@@ -114,6 +114,8 @@ fn block_weights(config: &VitConfig, weights: &VitWeights, index: usize) -> Resu
     let Ok([query, key, value, output, up, down]) = <[_; 6]>::try_from(linears) else {
         bail!("a block of a vision transformer has six linears")
     };
+    let [attention_scale, mlp_scale] =
+        SCALED.map(|(_, scale)| weights.find(&format!("{path}.{scale}")));
     let norm = |name| weights.norm(&format!("{path}.{name}"), config.layer_norm_eps);
     Ok(BlockWeights {
         attention_norm: norm("layernorm_before")?,
@@ -124,7 +126,9 @@ fn block_weights(config: &VitConfig, weights: &VitWeights, index: usize) -> Resu
             value,
             output,
         },
+        attention_scale: attention_scale?,
         mlp_norm: norm("layernorm_after")?,
         mlp: MlpWeights { up, down },
+        mlp_scale: mlp_scale?,
     })
 }

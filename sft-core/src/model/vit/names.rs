@@ -19,7 +19,13 @@ pub(super) fn as_checkpoint(
         before.map_or(Ok(()), |_| Err(twice))
     };
     for (name, tensor) in tensors {
-        let prefixes = ["blocks.", "vit.layers.", "layers."];
+        let prefixes = [
+            "blocks.",
+            "vit.layers.",
+            "layers.",
+            "encoder.layer.",
+            "dinov2.encoder.layer.",
+        ];
         let rest = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
         match rest.and_then(|rest| rest.split_once('.')) {
             Some((block, rest)) if rest.starts_with("attn.qkv.") => {
@@ -104,6 +110,8 @@ fn in_block(name: &str) -> String {
         ("norm1", "layernorm_before"),
         ("norm2", "layernorm_after"),
         ("attn.proj", "attention.output.dense"),
+        ("ls1.gamma", "layer_scale1.lambda1"),
+        ("ls2.gamma", "layer_scale2.lambda1"),
         ("mlp.fc1", "intermediate.dense"),
         ("mlp.fc2", "output.dense"),
     ];
@@ -121,7 +129,8 @@ fn outside(name: &str) -> String {
         ("norm", "vit.layernorm"),
         ("head", "classifier"),
         ("embeddings", "vit.embeddings"),
-        ("encoder.layer", "vit.encoder.layer"),
+        ("dinov2.embeddings", "vit.embeddings"),
+        ("dinov2.layernorm", "vit.layernorm"),
         ("layernorm", "vit.layernorm"),
         ("pooler", "vit.pooler"),
     ];

@@ -152,14 +152,25 @@ fn read_config(
         return names::timm_config(json, heads, tensors);
     }
     match json.get("model_type").and_then(Value::as_str) {
-        Some("vit") => {
+        Some(kind @ ("vit" | "dinov2")) => {
             let config = VitConfig::deserialize(json);
             let mut config = config.map_err(|e| format!("config.json: {e}"))?;
+            if kind == "dinov2" {
+                let ratio = json.get("mlp_ratio").map_or(Some(4), Value::as_u64);
+                let ratio = ratio.ok_or("config.json: mlp_ratio must be a whole number")?;
+                config.intermediate_size = config.hidden_size.saturating_mul(ratio as usize);
+                if json.get("layer_norm_eps").is_none() {
+                    config.layer_norm_eps = 1e-6;
+                }
+            }
             config.num_attention_heads = heads.unwrap_or(config.num_attention_heads);
+            config.layer_scale = has_layer_scale(tensors);
             Ok(config)
         }
-        Some(other) => Err(format!("config.json: model_type must be vit, got {other}")),
-        None => Err("config.json: no model_type, expected vit".into()),
+        Some(other) => Err(format!(
+            "config.json: model_type must be vit or dinov2, got {other}"
+        )),
+        None => Err("config.json: no model_type, expected vit or dinov2".into()),
     }
 }
 
@@ -191,6 +202,7 @@ pub(super) fn infer_config(
         patch_size: patch[2],
         num_channels: patch[1],
         qkv_bias: has_qkv_bias(tensors),
+        layer_scale: has_layer_scale(tensors),
         ..VitConfig::default()
     })
 }
@@ -207,6 +219,10 @@ fn blocks(tensors: &HashMap<String, Weight>) -> usize {
 
 fn has_qkv_bias(tensors: &HashMap<String, Weight>) -> bool {
     tensors.contains_key("vit.encoder.layer.0.attention.attention.query.bias")
+}
+
+fn has_layer_scale(tensors: &HashMap<String, Weight>) -> bool {
+    tensors.contains_key("vit.encoder.layer.0.layer_scale1.lambda1")
 }
 
 /// A configuration must not leave out what the file has.

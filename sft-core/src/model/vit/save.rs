@@ -7,12 +7,13 @@ use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::Pretrained;
+use super::config::{SCALED, block_path};
 use crate::adapter::{AdaptedLayer, Adapters, Lora, adapted_layers, check_adapters, check_head};
 use crate::atomic_write::write_whole;
 use crate::{Error, Result};
 
 /// Writes `W + s B A` for every adapted weight, and everything else, as Hugging Face's
-/// `ViTForImageClassification`: `model.safetensors`, `config.json`, `preprocessor_config.json`.
+/// `ViTForImageClassification`, which scaled branches are folded into: `model.safetensors`, `config.json`, `preprocessor_config.json`.
 ///
 /// With `lora` the adapters are LoRA's; without it they are the weights themselves, as
 /// [`Scheme::FlFull`](crate::run::Scheme::FlFull) leaves them. Each file appears whole or not at all.
@@ -72,7 +73,28 @@ fn merged(
     for layer in lora.map_or(Vec::new(), |lora| adapted_layers(&spec, lora, adapters)) {
         add(&mut tensors, &layer)?;
     }
+    if base.config.layer_scale {
+        fold_scales(base.config.num_hidden_layers, &mut tensors)?;
+    }
     Ok(tensors)
+}
+
+/// Multiplies the factors of scaled branches into the linears before them, which
+/// `ViTForImageClassification` has instead.
+fn fold_scales(blocks: usize, tensors: &mut HashMap<String, Tensor>) -> Result<()> {
+    for (path, (linear, scale)) in
+        (0..blocks).flat_map(|i| SCALED.map(|scaled| (block_path(i), scaled)))
+    {
+        let Some(scale) = tensors.remove(&format!("{path}.{scale}")) else {
+            continue;
+        };
+        for (part, factors) in [("weight", scale.unsqueeze(1)?), ("bias", scale)] {
+            let name = format!("{path}.{linear}.{part}");
+            let folded = tensors[&name].broadcast_mul(&factors)?;
+            tensors.insert(name, folded);
+        }
+    }
+    Ok(())
 }
 
 /// Adds `s B A` to the weight that an adapter is on.

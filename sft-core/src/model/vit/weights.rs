@@ -46,7 +46,7 @@ impl VitWeights {
     }
 
     /// A parameter that the configuration may leave out.
-    fn find(&self, name: &str) -> TensorResult<Option<Tensor>> {
+    pub(super) fn find(&self, name: &str) -> TensorResult<Option<Tensor>> {
         self.0.get(name).map(Weight::load).transpose()
     }
 
