@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sft_core::adapter::{Head, Lora, ModuleNames, save_peft};
 use sft_core::data::Partition;
-use sft_core::model::{Model, Vit, save_merged};
+use sft_core::model::{Backend, Model, Vit, save_merged};
 use sft_core::run::{Channel, Job, Scheme, Settings, Wireless, accuracy, finetune};
 use sft_examples::{digits, input};
 
 fn main() -> sft_core::Result<()> {
     let pretrained = input::model(None, None)?;
-    let vit = Vit::new(&pretrained.config, &pretrained.weights)?;
+    let vit = Vit::new(&pretrained.config, &pretrained.weights, Backend::default())?;
     let (train, test) = digits::load(None, &pretrained.input)?;
 
     let settings = Settings {

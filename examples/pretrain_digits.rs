@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use sft_core::Error;
 use sft_core::data::{Data, ImageInput, Images};
-use sft_core::model::{PlainVit, VitConfig, VitWeights};
+use sft_core::model::{Backend, Vit, VitConfig, VitWeights};
 use sft_core::task::{correct, cross_entropy};
 use sft_core::write_whole;
 use sft_examples::flags::message;
@@ -112,7 +112,7 @@ fn config() -> VitConfig {
 
 /// The transformer and its head of rotated classes.
 struct Classifier {
-    vit: PlainVit,
+    vit: Vit,
     weight: Var,
     bias: Var,
 }
@@ -120,7 +120,7 @@ struct Classifier {
 impl Classifier {
     fn logits(&self, images: &Tensor) -> CandleResult<Tensor> {
         self.vit
-            .forward(images)?
+            .features(images)?
             .matmul(&self.weight.t()?)?
             .broadcast_add(&self.bias)
     }
@@ -158,7 +158,7 @@ fn model(config: &VitConfig, vars: &[(String, Var)]) -> Result<Classifier, Error
     let [.., (_, weight), (_, bias)] = vars else {
         unreachable!("the head comes last")
     };
-    let vit = PlainVit::new(config, &weights)?;
+    let vit = Vit::new(config, &weights, Backend::Candle(Device::Cpu))?;
     Ok(Classifier {
         vit,
         weight: weight.clone(),

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sft_core::adapter::{Adapters, Head, Lora};
-use sft_core::model::{Vit, VitConfig, VitWeights};
+use sft_core::model::{Backend, Vit, VitConfig, VitWeights};
 
 use crate::Outcome;
 
@@ -125,11 +125,19 @@ impl Shape {
         )
     }
 
-    /// The frozen model.
+    /// The frozen model in the engine.
     ///
     /// # Errors
     /// Sizes that do not fit together.
     pub fn model(&self) -> Outcome<Vit> {
+        self.model_on(Backend::default())
+    }
+
+    /// The frozen model on a backend.
+    ///
+    /// # Errors
+    /// Sizes that do not fit together.
+    pub fn model_on(&self, backend: Backend) -> Outcome<Vit> {
         let mut tensors = HashMap::new();
         for (number, (name, shape)) in (0..).zip(self.config.parameters()) {
             let gain = name.contains("norm") && name.ends_with("weight");
@@ -138,7 +146,7 @@ impl Shape {
             tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
         }
         let weights = VitWeights::new(&self.config, &tensors)?;
-        Ok(Vit::new(&self.config, &weights)?)
+        Ok(Vit::new(&self.config, &weights, backend)?)
     }
 
     /// The kind of its adapters.

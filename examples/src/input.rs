@@ -5,11 +5,11 @@ use std::path::Path;
 use candle_core::Device;
 use sft_core::adapter::Head;
 use sft_core::data::{Augment, DataLayout, Examples};
-use sft_core::model::{Model, PlainVit, Pretrained, Vit};
+use sft_core::model::{Backend, Model, Pretrained, Vit};
 use sft_core::{Error, Result};
 
 use crate::digits;
-use crate::flags::Backend;
+use crate::flags;
 
 const MODEL: &[u8] = include_bytes!("../data/digits_vit/model.safetensors");
 const CONFIG: &str = include_str!("../data/digits_vit/config.json");
@@ -32,25 +32,26 @@ pub fn model(path: Option<&Path>, heads: Option<usize>) -> Result<Pretrained> {
 /// A backend that this build or this machine does not have, or that has no checkpointing.
 pub fn on_backend(
     model: &Pretrained,
-    backend: Backend,
+    backend: flags::Backend,
     gradient_checkpointing: bool,
 ) -> Result<Box<dyn Model>> {
     let device = match backend {
-        Backend::Cpu => {
-            let vit = Vit::new(&model.config, &model.weights)?;
-            return Ok(Box::new(vit.with_checkpointing(gradient_checkpointing)));
-        }
+        flags::Backend::Cpu => None,
         _ if gradient_checkpointing => {
             let reason = "needs --backend cpu: only the block engine has it";
             return Err(Error::argument("gradient_checkpointing", reason));
         }
-        Backend::Cuda => Device::new_cuda(0),
-        Backend::Metal => Device::new_metal(0),
+        flags::Backend::Cuda => Some(Device::new_cuda(0)),
+        flags::Backend::Metal => Some(Device::new_metal(0)),
     };
     let reason = |e| format!("cannot be used by this build on this machine: {e}");
+    let device = device.transpose();
     let device = device.map_err(|e| Error::argument("backend", reason(e)))?;
-    let weights = model.weights.to_device(&device)?;
-    Ok(Box::new(PlainVit::new(&model.config, &weights)?))
+    let engine = Backend::Engine {
+        checkpointing: gradient_checkpointing,
+    };
+    let backend = device.map_or(engine, Backend::Candle);
+    Ok(Box::new(Vit::new(&model.config, &model.weights, backend)?))
 }
 
 /// Training and test images that `data` names, as the model wants them; the training images

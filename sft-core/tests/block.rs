@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor, Var};
 use common::{random, weights};
 use sft_core::adapter::Lora;
 use sft_core::data::Inputs;
-use sft_core::model::{Hidden, Model, PlainVit, Vit, VitConfig};
+use sft_core::model::{Backend, Hidden, Model, Vit, VitConfig};
 
 struct Case {
     config: VitConfig,
@@ -98,8 +98,8 @@ fn engine_equals_candle_in_output_and_gradients() {
     {
         let lora = Lora::new(rank, 2.0 * rank as f64).unwrap();
         let weights = weights(&config, 40 * i as u64);
-        let engine = Vit::new(&config, &weights).unwrap();
-        let plain = PlainVit::new(&config, &weights).unwrap();
+        let engine = Vit::new(&config, &weights, Backend::default()).unwrap();
+        let plain = Vit::new(&config, &weights, Backend::Candle(Device::Cpu)).unwrap();
         let shape = [batch, config.tokens(), config.hidden_size];
         let hidden = random(&shape, 1.0, 1);
         let adapter = random(&[lora.block_parameters(engine.spec())], 0.2, 2);
@@ -132,10 +132,14 @@ fn checkpointing_and_threads_change_no_bit() {
     } in cases()
     {
         let lora = Lora::new(rank, 2.0 * rank as f64).unwrap();
-        let engine = Vit::new(&config, &weights(&config, 7)).unwrap();
+        let weights = weights(&config, 7);
+        let of = |backend| Vit::new(&config, &weights, backend).unwrap();
+        let engine = of(Backend::default());
         let hidden = random(&[batch, config.tokens(), config.hidden_size], 1.0, 1);
         let adapter = random(&[lora.block_parameters(engine.spec())], 0.2, 2);
-        let again = engine.clone().with_checkpointing(true);
+        let again = of(Backend::Engine {
+            checkpointing: true,
+        });
         for index in 0..2 {
             let direction = random(&[batch, 1, config.hidden_size], 1.0, 3);
             let bits = |model: &Vit, threads: usize| {

@@ -5,7 +5,7 @@ mod common;
 use candle_core::{Tensor, Var};
 use common::{Bench, config, run, settings};
 use sft_core::adapter::Head;
-use sft_core::model::PlainVit;
+use sft_core::model::{Backend, Vit};
 use sft_core::optim::Optimizer;
 use sft_core::run::{Job, Scheme, Settings};
 
@@ -55,12 +55,17 @@ fn full_parameters_are_plain_gradient_descent() {
         .iter()
         .map(|(n, v)| (n.clone(), v.as_tensor().clone()));
     let weights = sft_core::model::VitWeights::new(&config(), &named.collect()).unwrap();
-    let vit = PlainVit::new(&config(), &weights).unwrap();
+    let vit = Vit::new(
+        &config(),
+        &weights,
+        Backend::Candle(candle_core::Device::Cpu),
+    )
+    .unwrap();
     let Head { weight, bias, .. } = &bench.head;
     let device = &candle_core::Device::Cpu;
     let weight = Tensor::from_slice(weight, (3, 12), device).unwrap();
     let bias = Tensor::from_slice(bias, 3, device).unwrap();
-    let features = vit.forward(&bench.train.inputs).unwrap();
+    let features = vit.features(&bench.train.inputs).unwrap();
     let logits = features
         .matmul(&weight.t().unwrap())
         .unwrap()

@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use common::Folder;
 use sft_core::adapter::{Adapters, Head, Lora, ModuleNames, load_peft, save_peft};
 use sft_core::data::Inputs;
-use sft_core::model::{Model, Pretrained, Vit, save_merged};
+use sft_core::model::{Backend, Model, Pretrained, Vit, save_merged};
 use sft_core::run::logits;
 
 fn fixture(name: &str) -> PathBuf {
@@ -27,7 +27,7 @@ fn tensor(path: &str, name: &str) -> Tensor {
 
 fn base() -> (Pretrained, Vit) {
     let base = Pretrained::open(&fixture("hugging_face/model.safetensors"), None).unwrap();
-    let vit = Vit::new(&base.config, &base.weights).unwrap();
+    let vit = Vit::new(&base.config, &base.weights, Backend::default()).unwrap();
     (base, vit)
 }
 
@@ -274,7 +274,7 @@ fn the_merged_model_is_the_adapted_one() {
         save_merged(&folder.0, &base, Some(lora), &adapters).unwrap();
         let merged = Pretrained::open(&folder.0.join("model.safetensors"), None).unwrap();
         assert_eq!((&merged.config, &merged.input), (&base.config, &base.input));
-        let plain = Vit::new(&merged.config, &merged.weights).unwrap();
+        let plain = Vit::new(&merged.config, &merged.weights, Backend::default()).unwrap();
         let head = merged.head.expect("the tuned head");
         let new = Lora::new(2, 6.0).unwrap();
         let none = Adapters::new(plain.spec(), new, head, 1);

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use sft_core::adapter::{Adapters, Lora};
 use sft_core::data::{Data, Inputs, cifar100};
-use sft_core::model::{Model, PlainVit, Pretrained, Vit};
+use sft_core::model::{Backend, Model, Pretrained, Vit, save_merged};
 use sft_core::run::logits;
 
 fn fixture(name: &str) -> PathBuf {
@@ -28,7 +28,7 @@ fn assert_logits(folder: &str, file: &str, heads: Option<usize>) {
     let pretrained = Pretrained::open(&fixture(folder).join(file), heads).unwrap();
     let expected = load(&fixture(folder).join("expected.safetensors"));
     let lora = Lora::new(2, 2.0).unwrap();
-    let engine = Vit::new(&pretrained.config, &pretrained.weights).unwrap();
+    let engine = Vit::new(&pretrained.config, &pretrained.weights, Backend::default()).unwrap();
     let head = pretrained.head.clone().expect("the fixture has a head");
     let adapters = Adapters::new(engine.spec(), lora, head, 1);
     let engine_logits = logits(
@@ -38,7 +38,12 @@ fn assert_logits(folder: &str, file: &str, heads: Option<usize>) {
         &Inputs::Pixels(expected["images"].clone()),
     )
     .unwrap();
-    let plain = PlainVit::new(&pretrained.config, &pretrained.weights).unwrap();
+    let plain = Vit::new(
+        &pretrained.config,
+        &pretrained.weights,
+        Backend::Candle(Device::Cpu),
+    )
+    .unwrap();
     let plain_logits = logits(
         &plain,
         lora,
@@ -176,9 +181,12 @@ fn a_head_of_another_number_of_classes_is_refused() {
 #[test]
 fn another_architecture_is_refused() {
     let bert = refusal(Some(r#"{"model_type": "bert"}"#), |_| ());
-    assert_eq!(bert, "config.json: model_type must be vit, got bert");
+    assert_eq!(
+        bert,
+        "config.json: model_type must be vit or dinov2, got bert"
+    );
     let none = refusal(Some("{}"), |_| ());
-    assert_eq!(none, "config.json: no model_type, expected vit");
+    assert_eq!(none, "config.json: no model_type, expected vit or dinov2");
     let huge = r#"{"model_type": "vit", "num_hidden_layers": 1000000000000}"#;
     let message = "num_hidden_layers must be in 1..=65536, got 1000000000000";
     assert_eq!(refusal(Some(huge), |_| ()), message);
@@ -201,6 +209,230 @@ fn another_architecture_is_refused() {
     assert!(
         other.contains("neither a Hugging Face nor a timm ViT"),
         "{other}"
+    );
+}
+
+/// Weights that change the features must not be left out in silence.
+#[test]
+fn a_tensor_without_a_place_is_refused_by_name() {
+    let names = [
+        "vit.encoder.layer.0.attention.q_norm.weight",
+        "vit.encoder.layer.4.layernorm_before.weight",
+        "blocks.0.attn.q_norm.weight",
+        "norm_pre.weight",
+        "fc_norm.weight",
+        "reg_token",
+        "dist_token",
+        "head_dist.weight",
+        "vit.embeddings.distillation_token",
+    ];
+    for name in names {
+        let error = refusal(Some(TINY), |tensors| {
+            tensors.insert(name.into(), common::random(&[12], 1.0, 1));
+        });
+        let blocks = "config.json: num_hidden_layers is 4, the file has 5 blocks".to_string();
+        let place = format!("tensor {name} has no place in this architecture");
+        let want = if name.contains("layer.4") {
+            blocks
+        } else {
+            place
+        };
+        assert_eq!(error, want);
+    }
+    let twice = refusal(Some(TINY), |tensors| {
+        tensors.insert("pos_embed".into(), common::random(&[1, 10, 12], 1.0, 1));
+    });
+    assert!(
+        twice.contains("is a second vit.embeddings.position_embeddings"),
+        "{twice}"
+    );
+}
+
+const TINY: &str = r#"{"model_type": "vit", "hidden_size": 12, "num_hidden_layers": 4,
+    "num_attention_heads": 3, "intermediate_size": 20, "image_size": 6, "patch_size": 2,
+    "num_channels": 2}"#;
+
+#[test]
+fn a_configuration_that_contradicts_the_file_is_refused() {
+    let fewer = TINY.replace("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 3");
+    let want = "config.json: num_hidden_layers is 3, the file has 4 blocks";
+    assert_eq!(refusal(Some(&fewer), |_| ()), want);
+    let unbiased = TINY.replace("\"patch_size\"", "\"qkv_bias\": false, \"patch_size\"");
+    let want = "config.json: qkv_bias is false, the file has such biases";
+    assert_eq!(refusal(Some(&unbiased), |_| ()), want);
+}
+
+/// As `ViTModel` saves itself: no `vit.`, a pooler; and buffers that are no floats.
+#[test]
+fn a_model_without_a_head_may_leave_out_the_prefix() {
+    let tensors = common::tensors(&common::config(), 1);
+    let want = Pretrained::from_bytes(&bytes(&tensors), Some(TINY), None, None).unwrap();
+    let stripped = tensors.iter().map(|(name, tensor)| {
+        let name = name.strip_prefix("vit.").unwrap();
+        (name.to_string(), tensor.clone())
+    });
+    let mut stripped: HashMap<_, _> = stripped.collect();
+    stripped.insert(
+        "pooler.dense.weight".into(),
+        common::random(&[12, 12], 1.0, 1),
+    );
+    stripped.insert("pooler.dense.bias".into(), common::random(&[12], 1.0, 1));
+    let got = Pretrained::from_bytes(&bytes(&stripped), Some(TINY), None, None).unwrap();
+    assert!(got.head.is_none());
+    let images = common::random(&[2, 2, 6, 6], 1.0, 9);
+    let features = |from: &Pretrained| {
+        let vit = Vit::new(&from.config, &from.weights, Backend::default()).unwrap();
+        vit.features(&images).unwrap().to_vec2::<f32>().unwrap()
+    };
+    assert_eq!(features(&got), features(&want));
+}
+
+/// A safetensors file with these tensors and buffers of other kinds.
+fn bytes(tensors: &HashMap<String, Tensor>) -> Vec<u8> {
+    use safetensors::tensor::{Dtype, TensorView};
+    let raw = tensors.iter().map(|(name, tensor)| {
+        let values = tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        (name.clone(), tensor.dims().to_vec(), raw)
+    });
+    let raw: Vec<_> = raw.collect();
+    let mut views: Vec<_> = raw
+        .iter()
+        .map(|(name, shape, raw)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), raw).unwrap();
+            (name.as_str(), view)
+        })
+        .collect();
+    let mask = TensorView::new(Dtype::BOOL, vec![3], &[1, 0, 1]).unwrap();
+    views.push(("vit.embeddings.some_mask", mask));
+    let numbers = TensorView::new(Dtype::I64, vec![1, 2], &[0; 16]).unwrap();
+    views.push(("vit.embeddings.position_ids", numbers));
+    safetensors::serialize(views, None).unwrap()
+}
+
+/// The tensors as Hugging Face's `Dinov2Model` names them.
+fn as_dinov2(tensors: &HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    let renamed = tensors.iter().map(|(name, tensor)| {
+        let name = name.strip_prefix("vit.").unwrap();
+        let name = [
+            ("layernorm_before", "norm1"),
+            ("layernorm_after", "norm2"),
+            ("intermediate.dense", "mlp.fc1"),
+        ]
+        .iter()
+        .fold(name.to_string(), |name, (vit, dino)| {
+            name.replace(vit, dino)
+        });
+        let output = (0..4).find(|i| name.starts_with(&format!("encoder.layer.{i}.output.dense")));
+        let name = output.map_or(name.clone(), |_| name.replace("output.dense", "mlp.fc2"));
+        (name, tensor.clone())
+    });
+    renamed.collect()
+}
+
+/// `DINOv2` scales what attention and MLP add; merged, the factors are in the linears.
+#[test]
+fn scaled_branches_are_read_run_and_folded_into_a_merged_model() {
+    let config = sft_core::model::VitConfig {
+        layer_scale: true,
+        intermediate_size: 24,
+        ..common::config()
+    };
+    let tensors = common::tensors(&config, 1);
+    let json = r#"{"model_type": "dinov2", "hidden_size": 12, "num_hidden_layers": 4,
+        "num_attention_heads": 3, "mlp_ratio": 2, "image_size": 6, "patch_size": 2,
+        "num_channels": 2, "layer_norm_eps": 1e-12}"#;
+    let read =
+        Pretrained::from_bytes(&bytes(&as_dinov2(&tensors)), Some(json), None, None).unwrap();
+    assert_eq!(read.config, config);
+
+    let images = Inputs::Pixels(common::random(&[2, 2, 6, 6], 1.0, 9));
+    let lora = Lora::new(2, 3.0).unwrap();
+    let head = sft_core::adapter::Head::new(3, 12, 1);
+    let mut adapters = Adapters::new(&config.spec(), lora, head, 1);
+    for vector in &mut adapters.blocks {
+        let len = vector.len();
+        *vector = common::random(&[len], 0.2, 3).to_vec1().unwrap();
+    }
+    let found = |from: &Pretrained, backend: Backend, lora: Lora, adapters: &Adapters| {
+        let vit = Vit::new(&from.config, &from.weights, backend).unwrap();
+        logits(&vit, lora, adapters, &images).unwrap()
+    };
+    let engine = found(&read, Backend::default(), lora, &adapters);
+    let plain = found(&read, Backend::Candle(Device::Cpu), lora, &adapters);
+    let folder = std::env::temp_dir().join(format!("sft-folded-{}", std::process::id()));
+    save_merged(&folder, &read, Some(lora), &adapters).unwrap();
+    let merged = Pretrained::open(&folder.join("model.safetensors"), None).unwrap();
+    assert!(!merged.config.layer_scale);
+    let none = Adapters {
+        blocks: vec![Vec::new(); 4],
+        ..adapters.clone()
+    };
+    let no_targets = lora.with_targets(common::targets("classifier"));
+    let none = Adapters {
+        head: sft_core::adapter::Head {
+            adapter: vec![0.0; 2 * (12 + 3)],
+            ..none.head
+        },
+        ..none
+    };
+    let merged = found(&merged, Backend::default(), no_targets, &none);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let unscaled = sft_core::model::VitConfig {
+        layer_scale: false,
+        ..config
+    };
+    let unscaled = Pretrained {
+        weights: sft_core::model::VitWeights::new(&unscaled, &tensors).unwrap(),
+        config: unscaled,
+        ..read
+    };
+    let unscaled = found(&unscaled, Backend::default(), lora, &adapters);
+    let difference = |other: &Tensor| {
+        let difference = (&engine - other).unwrap().abs().unwrap();
+        difference.max_all().unwrap().to_scalar::<f32>().unwrap()
+    };
+    assert!(difference(&plain) < 1e-5, "{}", difference(&plain));
+    assert!(difference(&merged) < 1e-5, "{}", difference(&merged));
+    assert!(difference(&unscaled) > 1e-2, "{}", difference(&unscaled));
+}
+
+/// timm's files name neither heads nor epsilon.
+#[test]
+fn timm_models_get_the_heads_of_their_architecture_and_its_epsilon() {
+    let config = sft_core::model::VitConfig {
+        hidden_size: 32,
+        ..common::config()
+    };
+    let wide = bytes(&common::tensors(&config, 1));
+    let read = |name: &str, heads| {
+        let json = format!(
+            r#"{{"architecture": "{name}", "pretrained_cfg":
+            {{"mean": [0.5, 0.5], "std": [0.5, 0.5]}}}}"#
+        );
+        Pretrained::from_bytes(&wide, Some(&json), None, heads).map(|read| read.config)
+    };
+    let huge = read("vit_huge_patch14_224", None).unwrap();
+    assert_eq!((huge.num_attention_heads, huge.layer_norm_eps), (16, 1e-6));
+    let name = "vit_so150m_patch16_reg4_gap_256";
+    let error = read(name, None).unwrap_err();
+    let want = format!("config.json: the number of heads of {name:?} is not known: give it");
+    assert_eq!(error, want);
+    assert_eq!(read(name, Some(8)).unwrap().num_attention_heads, 8);
+
+    let timm = std::fs::read(fixture("timm").join("model.safetensors")).unwrap();
+    let bare = Pretrained::from_bytes(&timm, None, None, Some(4)).unwrap();
+    assert!((bare.config.layer_norm_eps - 1e-6).abs() < 1e-18);
+
+    let mut wide = common::tensors(&common::config(), 1);
+    wide.insert(
+        "vit.embeddings.patch_embeddings.projection.weight".into(),
+        common::random(&[1280, 2, 2, 2], 1.0, 1),
+    );
+    let wide = Pretrained::from_bytes(&bytes(&wide), None, None, None).unwrap_err();
+    assert_eq!(
+        wide,
+        "the number of heads at width 1280 is not known: give it"
     );
 }
 
@@ -250,7 +482,7 @@ fn a_real_vit_classifies_cifar_as_transformers_does() {
     let expected: Vec<u32> = serde_json::from_str(&list).unwrap();
     let pretrained = Pretrained::open(&weights, None).unwrap();
     let (_, test) = cifar100(&shared.join("cifar100"), &pretrained.input).unwrap();
-    let model = Vit::new(&pretrained.config, &pretrained.weights).unwrap();
+    let model = Vit::new(&pretrained.config, &pretrained.weights, Backend::default()).unwrap();
     let lora = Lora::new(1, 1.0).unwrap();
     let adapters = Adapters::new(model.spec(), lora, pretrained.head.unwrap(), 1);
     for (batch, expected) in expected.chunks(10).enumerate() {

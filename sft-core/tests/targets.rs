@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor, Var};
 use common::{Bench, InMemory, config, random, run, settings, vit, weights};
 use sft_core::adapter::{Adapters, Head, Lora};
 use sft_core::data::Inputs;
-use sft_core::model::{Hidden, Model, PlainVit, Vit};
+use sft_core::model::{Backend, Hidden, Model, Vit};
 use sft_core::optim::Optimizer;
 use sft_core::run::{Job, Scheme, Settings, logits};
 use sft_core::split::{Step, WholeModel};
@@ -63,8 +63,8 @@ fn block(model: &dyn Model, lora: Lora, hidden: &Tensor, adapter: &Tensor) -> [V
 fn targets_and_dropout_agree_with_plain_candle() {
     let config = config();
     let weights = weights(&config, 7);
-    let engine = Vit::new(&config, &weights).unwrap();
-    let plain = PlainVit::new(&config, &weights).unwrap();
+    let engine = Vit::new(&config, &weights, Backend::default()).unwrap();
+    let plain = Vit::new(&config, &weights, Backend::Candle(Device::Cpu)).unwrap();
     let hidden = random(&[3, config.tokens(), config.hidden_size], 1.0, 1);
     for (targets, dropout) in [
         ("q_proj,v_proj", 0.0),
@@ -130,8 +130,8 @@ fn embed(
 fn the_patch_embeddings_adapter_agrees_with_plain_candle() {
     let config = config();
     let weights = weights(&config, 7);
-    let engine = Vit::new(&config, &weights).unwrap();
-    let plain = PlainVit::new(&config, &weights).unwrap();
+    let engine = Vit::new(&config, &weights, Backend::default()).unwrap();
+    let plain = Vit::new(&config, &weights, Backend::Candle(Device::Cpu)).unwrap();
     let input = random(&[3, 2, 6, 6], 1.0, 1);
     let direction = random(&[3, config.tokens(), config.hidden_size], 1.0, 3);
     for dropout in [0.0, 0.4] {

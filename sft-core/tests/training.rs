@@ -11,7 +11,7 @@ use common::{Bench, InMemory, config, run, settings, weights};
 use sft_core::Result;
 use sft_core::adapter::Adapters;
 use sft_core::data::{Batch, Data};
-use sft_core::model::PlainVit;
+use sft_core::model::{Backend, Vit};
 use sft_core::optim::Optimizer;
 use sft_core::optim::{Decay, Schedule};
 use sft_core::run::{Channel, DeviceRound, Job, Outcome, Scheme, Settings, Wireless};
@@ -290,7 +290,12 @@ fn the_plain_model_trains_as_the_engine_does() {
         "q_proj,k_proj,v_proj,o_proj,fc1,fc2,projection,classifier",
     ));
     let bench = Bench::new(settings, 2);
-    let plain = PlainVit::new(&config(), &weights(&config(), 7)).unwrap();
+    let plain = Vit::new(
+        &config(),
+        &weights(&config(), 7),
+        Backend::Candle(candle_core::Device::Cpu),
+    )
+    .unwrap();
     let job = Job {
         model: &plain,
         ..bench.job()

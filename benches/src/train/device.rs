@@ -3,7 +3,7 @@
 use peak_alloc::PeakAlloc;
 use serde::{Deserialize, Serialize};
 use sft_core::data::Inputs;
-use sft_core::model::Vit;
+use sft_core::model::{Backend, Vit};
 use sft_core::optim::Optimizer;
 use sft_core::split::DeviceHalf;
 
@@ -23,8 +23,8 @@ pub(super) struct Counted {
 
 /// The model of a device that holds nothing else.
 fn model(shape: &Shape, checkpointing: bool) -> Outcome<Vit> {
-    let model = shape.device_part().model()?;
-    Ok(model.with_checkpointing(checkpointing))
+    let backend = Backend::Engine { checkpointing };
+    shape.device_part().model_on(backend)
 }
 
 /// Counts the first steps of a device's half and prints the result.

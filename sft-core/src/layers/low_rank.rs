@@ -74,7 +74,7 @@ impl LowRank {
 ///
 /// `backward` gives the gradients of `x`, where it is in a graph, and of the adapter, from that of
 /// the value.
-pub(crate) fn with_gradients(
+pub(super) fn with_gradients(
     value: &Tensor,
     [x, adapter]: [&Tensor; 2],
     backward: impl Fn(&Tensor) -> Result<(Option<Tensor>, Tensor)> + Send + Sync + 'static,

@@ -1,9 +1,12 @@
 //! Frozen transformers that can be cut between any two of their blocks.
 
+/// Files of weights.
+mod checkpoint;
 /// What a splittable model is.
 mod splittable;
 /// The vision transformer.
 pub(crate) mod vit;
 
+pub use crate::layers::Backend;
 pub use splittable::{Hidden, Model};
-pub use vit::{PlainVit, Pretrained, Vit, VitConfig, VitWeights, save_merged};
+pub use vit::{Pretrained, Vit, VitConfig, VitWeights, save_merged};

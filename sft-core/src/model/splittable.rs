@@ -4,6 +4,7 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
+use crate::layers::Backend;
 
 /// What passes from block to block, and across the cut.
 #[derive(Clone, Debug)]
@@ -40,8 +41,13 @@ pub trait Model: Send + Sync {
     /// Its sizes, and the layers of it that may take adapters.
     fn spec(&self) -> &ModelSpec;
 
-    /// Where the model's tensors live.
-    fn device(&self) -> &Device;
+    /// Who computes its layers, and the head's.
+    fn backend(&self) -> &Backend;
+
+    /// Where its tensors are.
+    fn device(&self) -> &Device {
+        self.backend().device()
+    }
 
     /// The hidden state before block 0, adapted by the flat vector of the layers before the blocks
     /// where `lora` has any among its targets.

@@ -26,7 +26,7 @@ pub fn logits(
     inputs: &Inputs,
 ) -> Result<Tensor> {
     check_adapters(model.spec(), lora, adapters)?;
-    let classifier = Classifier::new(&adapters.head, model.device())?;
+    let classifier = Classifier::new(&adapters.head, model.backend())?;
     let vectors = adapters
         .vectors()
         .map(|values| Tensor::from_slice(values, values.len(), model.device()))

@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor, Var};
 use super::whole::Unsplit;
 use crate::adapter::{Adapters, Head, NamedShape, head_shapes};
 use crate::data::{Inputs, Labels};
-use crate::model::{PlainVit, Pretrained, VitWeights};
+use crate::model::{Backend, Pretrained, Vit, VitWeights};
 use crate::optim::OptimizerConfig;
 use crate::optim::Trainable;
 use crate::split::Step;
@@ -40,7 +40,7 @@ pub(super) fn weights(base: &Pretrained, vectors: &[Vec<f32>]) -> Result<VitWeig
 
 /// A model and a head in candle's own operations, which differentiate in every weight.
 pub(super) struct FullModel {
-    vit: PlainVit,
+    vit: Vit,
     trainable: Trainable,
 }
 
@@ -65,7 +65,7 @@ impl FullModel {
         )?);
         vars.push(Var::from_slice(&head.bias, head.classes(), device)?);
         Ok(Self {
-            vit: PlainVit::new(&base.config, &weights)?,
+            vit: Vit::new(&base.config, &weights, Backend::Candle(device.clone()))?,
             trainable: Trainable::from_vars(vars, config)?,
         })
     }
@@ -76,7 +76,7 @@ impl Unsplit for FullModel {
         let [.., weight, bias] = self.trainable.tensors() else {
             unreachable!("a full model is made with a head")
         };
-        let logits = linear(&self.vit.forward(inputs.pixels()?)?, weight, bias)?;
+        let logits = linear(&self.vit.features(inputs.pixels()?)?, weight, bias)?;
         let loss = cross_entropy(&logits, labels)?;
         self.trainable.step(loss.backward()?, step.learning_rate)?;
         Ok(loss.to_scalar()?)

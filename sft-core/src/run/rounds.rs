@@ -132,7 +132,8 @@ fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
         return accuracy_until(job.model, lora, adapters, job.test, threads, job.stop);
     }
     let base = job.own_weights()?;
-    let model = Vit::new(&base.config, &full::weights(base, &adapters.blocks)?)?;
+    let weights = full::weights(base, &adapters.blocks)?;
+    let model = Vit::new(&base.config, &weights, job.model.backend().clone())?;
     let plain = Adapters {
         embedding: Vec::new(),
         blocks: vec![Vec::new(); model.spec().depth],

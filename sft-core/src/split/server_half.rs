@@ -47,7 +47,7 @@ impl<'m> ServerHalf<'m> {
             model,
             lora,
             head: head.clone(),
-            classifier: Classifier::new(head, model.device())?,
+            classifier: Classifier::new(head, model.backend())?,
             trainable: Trainable::new(vectors, config.into(), model.device())?,
         })
     }

@@ -35,7 +35,7 @@ impl<'m> WholeModel<'m> {
             model,
             lora,
             start: start.clone(),
-            classifier: Classifier::new(&start.head, model.device())?,
+            classifier: Classifier::new(&start.head, model.backend())?,
             trainable: Trainable::new(start.vectors(), config.into(), model.device())?,
         })
     }

@@ -1,23 +1,24 @@
 //! The classification head on the device that computes it.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::Result;
 use crate::adapter::{Head, Lora, Place};
-use crate::layers::{LowRank, with_gradients};
+use crate::layers::{Backend, LowRank};
 
 /// A head on the device that computes it, without what is trained.
 #[derive(Debug)]
 pub(crate) struct Classifier {
     classes: usize,
     width: usize,
+    backend: Backend,
     /// Weight `[K, D]` and bias `[K]` under an adapter.
     frozen: Option<[Tensor; 2]>,
 }
 
 impl Classifier {
-    pub(crate) fn new(head: &Head, device: &Device) -> Result<Self> {
-        let classes = head.classes();
+    pub(crate) fn new(head: &Head, backend: &Backend) -> Result<Self> {
+        let (device, classes) = (backend.device(), head.classes());
         let width = head.weight.len() / classes;
         let frozen = match head.adapter.as_slice() {
             [] => None,
@@ -29,6 +30,7 @@ impl Classifier {
         Ok(Self {
             classes,
             width,
+            backend: backend.clone(),
             frozen,
         })
     }
@@ -62,20 +64,22 @@ impl Classifier {
         adapter: &Tensor,
         lora: Lora,
     ) -> Result<Tensor> {
-        let on_cpu = features.device().is_cpu();
-        let [x, vector] = [features, adapter].map(|t| if on_cpu { t.detach() } else { t.clone() });
         let sizes = [self.width, self.classes];
-        let logits = linear(&x, weight, bias)?;
-        let Some(pair) = LowRank::new(lora, Place::Head, sizes, &vector, 0)? else {
-            return Ok(logits);
+        let pair = |vector: &Tensor| LowRank::new(lora, Place::Head, sizes, vector, 0);
+        let value = |x: &Tensor, vector: &Tensor| {
+            let logits = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
+            match pair(vector)? {
+                Some(pair) => logits + pair.change(x)?,
+                None => Ok(logits),
+            }
         };
-        let logits = (logits + pair.change(&x)?)?;
-        if !on_cpu {
-            return Ok(logits);
-        }
-        let (weight, tracked) = (weight.clone(), features.track_op());
-        let logits = with_gradients(&logits, [features, adapter], move |dy| {
-            let (dx, dadapter) = pair.gradients(&x, dy)?;
+        let Some(detached) = pair(&adapter.detach())? else {
+            return Ok(value(features, adapter)?);
+        };
+        let (weight, x) = (weight.clone(), features.detach());
+        let tracked = features.track_op();
+        let logits = self.backend.adapted([features, adapter], value, move |dy| {
+            let (dx, dadapter) = detached.gradients(&x, dy)?;
             let dx = tracked.then(|| dx + dy.matmul(&weight)?).transpose()?;
             Ok((dx, dadapter))
         });
@@ -90,7 +94,7 @@ pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tenso
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Var;
+    use candle_core::{Device, Var};
 
     use super::*;
     use crate::adapter::{Targets, normal};
@@ -124,7 +128,7 @@ mod tests {
                 let [dx, dadapter] = [&x, &adapter].map(|var| of(var).to_vec1::<f32>().unwrap());
                 (dx, dadapter, grads.get_ids().count())
             };
-            let classifier = Classifier::new(&head, device).unwrap();
+            let classifier = Classifier::new(&head, &Backend::default()).unwrap();
             let trained = [adapter.as_tensor().clone()];
             let got = classifier.logits(&x, &trained, lora).unwrap();
 

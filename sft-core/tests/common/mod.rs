@@ -15,7 +15,7 @@ use sft_compress::Codec;
 use sft_core::Result;
 use sft_core::adapter::{Head, Lora, TargetModules, Targets};
 use sft_core::data::{Batch, Data, ImageInput, Inputs, Labels};
-use sft_core::model::{Pretrained, Vit, VitConfig, VitWeights};
+use sft_core::model::{Backend, Pretrained, Vit, VitConfig, VitWeights};
 use sft_core::optim::Optimizer;
 use sft_core::optim::{Decay, Schedule};
 use sft_core::run::{Channel, Job, Outcome, Scheme, Settings, Wireless, finetune};
@@ -70,7 +70,7 @@ pub fn weights(config: &VitConfig, seed: u64) -> VitWeights {
 }
 
 pub fn vit(config: &VitConfig) -> Vit {
-    Vit::new(config, &weights(config, 7)).unwrap()
+    Vit::new(config, &weights(config, 7), Backend::default()).unwrap()
 }
 
 /// The weights of [`vit`] as a file would give them.

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sft_core::adapter::{Head, ModuleNames, load_peft, save_peft};
 use sft_core::data::{Augment, Data, DataLayout, Examples};
-use sft_core::model::{Pretrained, Vit, save_merged};
+use sft_core::model::{Backend, Pretrained, Vit, save_merged};
 use sft_core::run::{
     Job, Outcome, RoundRecord, Scheme, Settings, Wireless, finetune, load_checkpoint,
     save_checkpoint,
@@ -164,9 +164,11 @@ impl Bench {
         let samples: Vec<usize> = partition.iter().map(Vec::len).collect();
         let (classes, rank) = (train.classes(), settings.lora.rank());
         let cost = pretrained.config.transformer(classes, rank);
+        let backend = Backend::Engine {
+            checkpointing: options.gradient_checkpointing,
+        };
         Ok(Self {
-            model: Vit::new(&pretrained.config, &pretrained.weights)?
-                .with_checkpointing(options.gradient_checkpointing),
+            model: Vit::new(&pretrained.config, &pretrained.weights, backend)?,
             head: match &pretrained.head {
                 Some(head) if head.classes() == classes => head.clone(),
                 _ => Head::new(classes, pretrained.config.hidden_size, settings.seed),

@@ -36,6 +36,10 @@ pub struct VitConfig {
     pub num_channels: usize,
     /// Whether query, key and value have a bias.
     pub qkv_bias: bool,
+    /// Whether both branches of a block are scaled feature by feature before they are added
+    /// (`LayerScale`), as in `DINOv2`; the file's tensors tell.
+    #[serde(skip)]
+    pub layer_scale: bool,
 }
 
 impl Default for VitConfig {
@@ -51,6 +55,7 @@ impl Default for VitConfig {
             patch_size: 16,
             num_channels: 3,
             qkv_bias: true,
+            layer_scale: false,
         }
     }
 }
@@ -173,6 +178,9 @@ impl VitConfig {
             for norm in ["layernorm_before", "layernorm_after"] {
                 list.extend(affine(&format!("{path}.{norm}"), vec![d]));
             }
+            for (_, scale) in SCALED.iter().filter(|_| self.layer_scale) {
+                list.push((format!("{path}.{scale}"), vec![d]));
+            }
             for (i, linear) in self.spec().block.into_iter().enumerate() {
                 let path = format!("{path}.{}", linear.path.checkpoint);
                 let [weight, bias] = affine(&path, vec![linear.outputs, linear.inputs]);
@@ -187,8 +195,14 @@ impl VitConfig {
     }
 }
 
+/// The linears at the end of a block's branches, and the factors of what they give.
+pub(super) const SCALED: [(&str, &str); 2] = [
+    ("attention.output.dense", "layer_scale1.lambda1"),
+    ("output.dense", "layer_scale2.lambda1"),
+];
+
 /// The path of a block's parameters.
-pub(crate) fn block_path(index: usize) -> String {
+pub(crate) fn block_path(index: impl std::fmt::Display) -> String {
     format!("vit.encoder.layer.{index}")
 }
 

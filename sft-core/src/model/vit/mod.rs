@@ -1,69 +1,79 @@
 //! The vision transformer of Dosovitskiy et al. with Hugging Face's parameter names.
 
 mod config;
-mod features;
 mod names;
-mod plain;
 mod pretrained;
 mod save;
 mod stem;
 mod weights;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 
 pub use config::VitConfig;
-pub use plain::PlainVit;
 pub use pretrained::Pretrained;
 pub use save::save_merged;
 pub use weights::VitWeights;
 
-use self::config::block_path;
-
-use self::features::FeatureNorm;
+use self::config::{SCALED, block_path};
 use self::stem::Stem;
+use super::splittable::{Hidden, Model};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
-use crate::layers::{BlockWeights, FrozenBlock, Linear, Norm};
-use crate::model::splittable::{Hidden, Model};
+use crate::layers::{AttentionWeights, Backend, Block, BlockWeights, MlpWeights, Norm};
 
-/// A frozen vision transformer on the CPU, its blocks run by the block engine.
+/// A frozen vision transformer, its layers run by a backend.
 ///
 /// Cloning shares the weights.
 #[derive(Clone, Debug)]
 pub struct Vit {
     stem: Stem,
-    blocks: Vec<FrozenBlock>,
-    norm: FeatureNorm,
+    blocks: Vec<Block>,
+    norm: Norm,
     spec: ModelSpec,
-    checkpointing: bool,
+    backend: Backend,
 }
 
 impl Vit {
-    /// The model with a copy of these weights.
+    /// The model with these weights: copied into the engine, or shared with candle's tensors where
+    /// they are on its device, so that variables stay variables.
     ///
     /// # Errors
-    /// A tensor operation failed.
-    pub fn new(config: &VitConfig, weights: &VitWeights) -> Result<Self> {
-        let block = |i| Ok(FrozenBlock::new(block_weights(config, weights, i)?));
+    /// Weights that cannot be read, or a device that has no room for them.
+    pub fn new(config: &VitConfig, weights: &VitWeights, backend: Backend) -> Result<Self> {
+        let block = |i| Block::new(&block_weights(config, weights, i)?, &backend);
+        let norm = weights.norm("vit.layernorm", config.layer_norm_eps)?;
         Ok(Self {
-            stem: Stem::new(config, weights)?,
+            stem: Stem::new(config, weights, &backend)?,
             blocks: (0..config.num_hidden_layers)
                 .map(block)
                 .collect::<Result<_>>()?,
-            norm: FeatureNorm::new(norm(weights, "vit.layernorm", config)?),
+            norm: Norm::new(&norm, &backend)?,
             spec: config.spec(),
-            checkpointing: false,
+            backend,
         })
     }
 
-    /// The same, its blocks keeping only their input for the backward pass, which then computes
-    /// each block's forward pass again (gradient checkpointing); the results are the same bits.
-    #[must_use]
-    pub fn with_checkpointing(self, checkpointing: bool) -> Self {
-        Self {
-            checkpointing,
-            ..self
-        }
+    /// Memory of the frozen weights, bytes.
+    pub fn bytes(&self) -> usize {
+        let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
+        self.stem.bytes() + blocks + self.norm.bytes()
+    }
+
+    /// The features `[B, D]` of images `[B, C, H, H]`, without adapters.
+    ///
+    /// # Errors
+    /// Images of another size.
+    pub fn features(&self, images: &Tensor) -> Result<Tensor> {
+        let embedded = self.stem.embed(images, None)?;
+        let hidden = (0..self.blocks.len()).try_fold(embedded, |state, index| {
+            self.blocks[index].forward(&state, None, self.wanted(index))
+        });
+        self.finish(&Hidden::even(hidden?))
+    }
+
+    /// The head reads the class token: nothing else is needed of the last block.
+    fn wanted(&self, index: usize) -> Option<usize> {
+        (index + 1 == self.spec.depth).then_some(1)
     }
 }
 
@@ -72,25 +82,19 @@ impl Model for Vit {
         &self.spec
     }
 
-    fn device(&self) -> &Device {
-        &Device::Cpu
+    fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     fn embed(&self, inputs: &Inputs, adapter: Option<(&Tensor, Lora)>) -> Result<Hidden> {
-        let pixels = inputs.pixels()?;
-        Ok(Hidden::even(match adapter {
-            Some((adapter, lora)) => self.stem.embed_frozen(pixels, adapter, lora)?,
-            None => self.stem.embed(pixels, None)?,
-        }))
+        Ok(Hidden::even(self.stem.embed(inputs.pixels()?, adapter)?))
     }
 
     fn block(&self, index: usize, hidden: &Hidden, adapter: &Tensor, lora: Lora) -> Result<Hidden> {
-        // The head reads the class token: nothing else is needed of the last block. A mask of
-        // dropout is numbered by all tokens.
-        let class_token = index + 1 == self.spec.depth && !lora.is_masked();
-        let wanted = class_token.then_some(1);
+        // A mask of dropout is numbered by all tokens.
+        let wanted = self.wanted(index).filter(|_| !lora.is_masked());
         let block = &self.blocks[index];
-        let state = block.apply(&hidden.state, adapter, lora, wanted, self.checkpointing)?;
+        let state = block.forward(&hidden.state, Some((adapter, lora)), wanted)?;
         Ok(hidden.with_state(state))
     }
 
@@ -101,54 +105,30 @@ impl Model for Vit {
 }
 
 fn block_weights(config: &VitConfig, weights: &VitWeights, index: usize) -> Result<BlockWeights> {
-    let path = block_path(index);
-    let [q, k, v, o, fc1, fc2] = [0, 1, 2, 3, 4, 5].map(|i| {
-        let spec = &config.spec().block[i];
-        linear(
-            weights,
-            &format!("{path}.{}", spec.path.checkpoint),
-            spec.outputs,
-        )
-    });
+    let (path, spec) = (block_path(index), config.spec());
+    let linears = spec
+        .block
+        .iter()
+        .map(|linear| weights.linear(&format!("{path}.{}", linear.path.checkpoint)));
+    let linears = linears.collect::<Result<Vec<_>>>()?;
+    let Ok([query, key, value, output, up, down]) = <[_; 6]>::try_from(linears) else {
+        bail!("a block of a vision transformer has six linears")
+    };
+    let [attention_scale, mlp_scale] =
+        SCALED.map(|(_, scale)| weights.find(&format!("{path}.{scale}")));
+    let norm = |name| weights.norm(&format!("{path}.{name}"), config.layer_norm_eps);
     Ok(BlockWeights {
-        heads: config.num_attention_heads,
-        norm1: norm(weights, &format!("{path}.layernorm_before"), config)?,
-        qkv: stack([q?, k?, v?]),
-        out: o?,
-        norm2: norm(weights, &format!("{path}.layernorm_after"), config)?,
-        fc1: fc1?,
-        fc2: fc2?,
+        attention_norm: norm("layernorm_before")?,
+        attention: AttentionWeights {
+            heads: config.num_attention_heads,
+            query,
+            key,
+            value,
+            output,
+        },
+        attention_scale: attention_scale?,
+        mlp_norm: norm("layernorm_after")?,
+        mlp: MlpWeights { up, down },
+        mlp_scale: mlp_scale?,
     })
-}
-
-/// The layers below each other.
-fn stack(linears: [Linear; 3]) -> Linear {
-    let [q, k, v] = linears;
-    Linear {
-        weight: [q.weight, k.weight, v.weight].concat(),
-        bias: [q.bias, k.bias, v.bias].concat(),
-    }
-}
-
-fn linear(weights: &VitWeights, path: &str, outputs: usize) -> Result<Linear> {
-    let bias = weights
-        .find(&format!("{path}.bias"))
-        .map(values)
-        .transpose()?;
-    Ok(Linear {
-        weight: values(weights.get(&format!("{path}.weight")))?,
-        bias: bias.unwrap_or_else(|| vec![0.0; outputs]),
-    })
-}
-
-fn norm(weights: &VitWeights, path: &str, config: &VitConfig) -> Result<Norm> {
-    Ok(Norm {
-        gain: values(weights.get(&format!("{path}.weight")))?,
-        bias: values(weights.get(&format!("{path}.bias")))?,
-        eps: config.layer_norm_eps as f32,
-    })
-}
-
-fn values(tensor: &Tensor) -> Result<Vec<f32>> {
-    tensor.flatten_all()?.to_vec1()
 }

@@ -2,77 +2,103 @@
 
 use std::collections::HashMap;
 
-use candle_core::Tensor;
-
 use super::VitConfig;
+use super::config::block_path;
+use super::pretrained::infer_config;
+use crate::model::checkpoint::Weight;
 
 /// Renames parameters to those of Hugging Face's checkpoints and splits timm's fused qkv;
-/// what has another name passes unchanged.
-pub(crate) fn as_checkpoint(
-    tensors: HashMap<String, Tensor>,
-) -> Result<HashMap<String, Tensor>, String> {
+/// what has another name passes unchanged. A model without a head may leave out `vit.`.
+pub(super) fn as_checkpoint(
+    tensors: Vec<(String, Weight)>,
+) -> Result<HashMap<String, Weight>, String> {
     let mut renamed = HashMap::with_capacity(tensors.len());
+    let mut put = |name: String, tensor: Weight, as_stored: &str| {
+        let twice = format!("tensor {as_stored} is a second {name}");
+        let before = renamed.insert(name, tensor);
+        before.map_or(Ok(()), |_| Err(twice))
+    };
     for (name, tensor) in tensors {
-        let timm = name
-            .strip_prefix("blocks.")
-            .and_then(|rest| rest.split_once('.'));
-        let modules = name
-            .strip_prefix("vit.layers.")
-            .and_then(|rest| rest.split_once('.'));
-        match timm.or(modules) {
+        let prefixes = [
+            "blocks.",
+            "vit.layers.",
+            "layers.",
+            "encoder.layer.",
+            "dinov2.encoder.layer.",
+        ];
+        let rest = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
+        match rest.and_then(|rest| rest.split_once('.')) {
             Some((block, rest)) if rest.starts_with("attn.qkv.") => {
-                let path = format!("vit.encoder.layer.{block}.attention.attention");
+                let path = format!("{}.attention.attention", block_path(block));
                 let part = rest.trim_start_matches("attn.qkv.");
-                for (i, third) in thirds(&name, &tensor)?.into_iter().enumerate() {
-                    let linear = ["query", "key", "value"][i];
-                    renamed.insert(format!("{path}.{linear}.{part}"), third);
+                let linears = ["query", "key", "value"].into_iter();
+                for (linear, third) in linears.zip(thirds(&name, &tensor)?) {
+                    put(format!("{path}.{linear}.{part}"), third, &name)?;
                 }
             }
-            Some((block, rest)) => {
-                renamed.insert(
-                    format!("vit.encoder.layer.{block}.{}", in_block(rest)),
-                    tensor,
-                );
-            }
-            None => {
-                renamed.insert(outside(&name), tensor);
-            }
+            Some((block, rest)) => match in_block(rest) {
+                // A name that timm's blocks are not known by stays as it is.
+                same if same == rest && name.starts_with("blocks.") => {
+                    put(name.clone(), tensor, &name)?;
+                }
+                known => put(format!("{}.{known}", block_path(block)), tensor, &name)?,
+            },
+            None => put(outside(&name), tensor, &name)?,
         }
     }
     Ok(renamed)
 }
 
-/// The sizes inferred from a timm model, with timm's epsilon.
-///
-/// timm's `config.json` names the architecture but neither heads nor epsilon:
-/// its vision transformers use 1e-6.
-pub(super) fn timm_config(
-    json: &serde_json::Value,
-    inferred: VitConfig,
-) -> Result<VitConfig, String> {
-    match json["architecture"].as_str() {
-        Some(name) if name.starts_with("vit_") => Ok(VitConfig {
-            layer_norm_eps: 1e-6,
-            ..inferred
-        }),
-        _ => Err(format!(
-            "config.json: architecture must be a vit, got {}",
-            json["architecture"]
-        )),
-    }
+/// Whether these are the names of a timm model.
+pub(super) fn are_timm<'n>(mut names: impl Iterator<Item = &'n str>) -> bool {
+    names.any(|name| name.starts_with("blocks."))
 }
 
-fn thirds(name: &str, tensor: &Tensor) -> Result<Vec<Tensor>, String> {
-    let rows = tensor.dims().first().copied().unwrap_or(0);
-    if rows == 0 || !rows.is_multiple_of(3) {
-        let shape = tensor.dims();
+/// The epsilon of timm's vision transformers, which its `config.json` does not name.
+pub(super) const TIMM_EPS: f64 = 1e-6;
+
+/// The sizes inferred from a timm model, with timm's epsilon, and heads as the architecture's name
+/// tells where they are not given.
+pub(super) fn timm_config(
+    json: &serde_json::Value,
+    heads: Option<usize>,
+    tensors: &HashMap<String, Weight>,
+) -> Result<VitConfig, String> {
+    let Some(name) = json["architecture"].as_str() else {
+        let got = &json["architecture"];
         return Err(format!(
-            "tensor {name} has shape {shape:?}, expected three stacked parts"
+            "config.json: architecture must be a vit, got {got}"
         ));
-    }
-    tensor
-        .chunk(3, 0)
-        .map_err(|e| format!("tensor {name}: {e}"))
+    };
+    let Some(size) = name.strip_prefix("vit_") else {
+        return Err(format!(
+            "config.json: architecture must be a vit, got {name:?}"
+        ));
+    };
+    let heads = heads.or(match size.split('_').next() {
+        Some("tiny") => Some(3),
+        Some("small") => Some(6),
+        Some("base") => Some(12),
+        Some("large" | "huge" | "giant" | "gigantic") => Some(16),
+        _ => None,
+    });
+    let Some(heads) = heads else {
+        return Err(format!(
+            "config.json: the number of heads of {name:?} is not known: give it"
+        ));
+    };
+    Ok(VitConfig {
+        layer_norm_eps: TIMM_EPS,
+        ..infer_config(tensors, Some(heads))?
+    })
+}
+
+fn thirds(name: &str, tensor: &Weight) -> Result<[Weight; 3], String> {
+    let thirds = tensor.thirds().map_err(|e| format!("tensor {name}: {e}"))?;
+    thirds.ok_or_else(|| {
+        let shape = tensor.dims();
+        format!("tensor {name} has shape {shape:?}, expected three stacked parts")
+    })
 }
 
 fn in_block(name: &str) -> String {
@@ -84,6 +110,8 @@ fn in_block(name: &str) -> String {
         ("norm1", "layernorm_before"),
         ("norm2", "layernorm_after"),
         ("attn.proj", "attention.output.dense"),
+        ("ls1.gamma", "layer_scale1.lambda1"),
+        ("ls2.gamma", "layer_scale2.lambda1"),
         ("mlp.fc1", "intermediate.dense"),
         ("mlp.fc2", "output.dense"),
     ];
@@ -100,6 +128,11 @@ fn outside(name: &str) -> String {
         ),
         ("norm", "vit.layernorm"),
         ("head", "classifier"),
+        ("embeddings", "vit.embeddings"),
+        ("dinov2.embeddings", "vit.embeddings"),
+        ("dinov2.layernorm", "vit.layernorm"),
+        ("layernorm", "vit.layernorm"),
+        ("pooler", "vit.pooler"),
     ];
     rename(name, &pairs)
 }

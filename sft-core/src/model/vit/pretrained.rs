@@ -1,16 +1,16 @@
 //! Reading pre-trained vision transformers: safetensors with Hugging Face's or timm's names.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::weights::take;
+use super::weights::checked;
 use super::{VitConfig, VitWeights, names};
 use crate::adapter::Head;
 use crate::data::ImageInput;
+use crate::model::checkpoint::{Checkpoint, Weight};
 use crate::{Error, Result};
 
 /// A pre-trained vision transformer as its files describe it.
@@ -18,7 +18,8 @@ use crate::{Error, Result};
 pub struct Pretrained {
     /// The model's sizes.
     pub config: VitConfig,
-    /// Every parameter but the head's.
+    /// Every parameter but the head's; of a file they are read when a model is made of them, and are
+    /// not kept here.
     pub weights: VitWeights,
     /// The head, where the file has one.
     pub head: Option<Head>,
@@ -29,23 +30,24 @@ pub struct Pretrained {
 impl Pretrained {
     /// Reads `path` and, where they exist beside it, `config.json` and `preprocessor_config.json`.
     ///
-    /// Without `config.json` the sizes come from the tensors' shapes with `heads`
-    /// (default: width / 64) and a layer-norm epsilon of 1e-12; without the
-    /// preprocessor's file mean and standard deviation are those of a timm configuration,
-    /// or 0.5.
+    /// Without `config.json` the sizes come from the tensors' shapes with `heads` (default:
+    /// width / 64, to a width of 1024) and a layer-norm epsilon of 1e-12, or timm's 1e-6 where the
+    /// names are timm's; without the preprocessor's file mean and standard deviation are those of a
+    /// timm configuration, or 0.5. Tensors that are no floats, a pooler and the token of masked
+    /// patches are not read.
     ///
     /// # Errors
-    /// A file that cannot be read, is not safetensors, or does not hold a vision
-    /// transformer; the message names file and tensor.
+    /// A file that cannot be read, is not safetensors, does not hold a vision transformer, or holds
+    /// weights that this one has no place for; the message names file and tensor.
     pub fn open(path: &Path, heads: Option<usize>) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+        let file = Checkpoint::open(path).map_err(|reason| Error::file(path, reason))?;
         let beside = |name| match std::fs::read_to_string(path.with_file_name(name)) {
             Ok(text) => Ok(Some(text)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::file(path.with_file_name(name), e)),
         };
         let (config, preprocessor) = (beside("config.json")?, beside("preprocessor_config.json")?);
-        Self::from_bytes(&bytes, config.as_deref(), preprocessor.as_deref(), heads)
+        Self::new(file, config.as_deref(), preprocessor.as_deref(), heads)
             .map_err(|reason| Error::file(path, reason))
     }
 
@@ -59,21 +61,37 @@ impl Pretrained {
         preprocessor: Option<&str>,
         heads: Option<usize>,
     ) -> Result<Self, String> {
-        let tensors = candle_core::safetensors::load_buffer(safetensors, &Device::Cpu)
-            .map_err(|e| format!("not a complete safetensors file: {e}"))?;
+        Self::new(
+            Checkpoint::from_bytes(safetensors)?,
+            config,
+            preprocessor,
+            heads,
+        )
+    }
+
+    fn new(
+        file: Checkpoint,
+        config: Option<&str>,
+        preprocessor: Option<&str>,
+        heads: Option<usize>,
+    ) -> Result<Self, String> {
+        let tensors = file.weights();
+        let timm = names::are_timm(tensors.iter().map(|(name, _)| name.as_str()));
         let tensors = names::as_checkpoint(tensors)?;
         let json = config.map(|text| parse("config.json", text)).transpose()?;
         let mut config = match &json {
-            Some(json) => read_config(json, &tensors)?,
-            None => infer_config(&tensors)?,
+            Some(json) => read_config(json, heads, &tensors)?,
+            None => infer_config(&tensors, heads)?,
         };
-        if let Some(heads) = heads {
-            config.num_attention_heads = heads;
+        if json.is_none() && timm {
+            config.layer_norm_eps = names::TIMM_EPS;
         }
         config.validate()?;
-        let weights = VitWeights::new(&config, &tensors)?;
+        check_sizes(&config, &tensors)?;
+        let weights = VitWeights::select(&config, &tensors)?;
         let head = take_head(&tensors, config.hidden_size)?;
         check_classes(json.as_ref(), head.as_ref())?;
+        check_leftovers(&config, &tensors)?;
         let input = image_input(&config, json.as_ref(), preprocessor)?;
         Ok(Self {
             config,
@@ -125,21 +143,44 @@ fn numbers(json: &Value) -> Result<Vec<f32>, String> {
     list.map_err(|e| format!("mean and std must be lists of numbers, got {json}: {e}"))
 }
 
-fn read_config(json: &Value, tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> {
+fn read_config(
+    json: &Value,
+    heads: Option<usize>,
+    tensors: &HashMap<String, Weight>,
+) -> Result<VitConfig, String> {
     if json.get("architecture").is_some() {
-        return names::timm_config(json, infer_config(tensors)?);
+        return names::timm_config(json, heads, tensors);
     }
     match json.get("model_type").and_then(Value::as_str) {
-        Some("vit") => VitConfig::deserialize(json).map_err(|e| format!("config.json: {e}")),
-        Some(other) => Err(format!("config.json: model_type must be vit, got {other}")),
-        None => Err("config.json: no model_type, expected vit".into()),
+        Some(kind @ ("vit" | "dinov2")) => {
+            let config = VitConfig::deserialize(json);
+            let mut config = config.map_err(|e| format!("config.json: {e}"))?;
+            if kind == "dinov2" {
+                let ratio = json.get("mlp_ratio").map_or(Some(4), Value::as_u64);
+                let ratio = ratio.ok_or("config.json: mlp_ratio must be a whole number")?;
+                config.intermediate_size = config.hidden_size.saturating_mul(ratio as usize);
+                if json.get("layer_norm_eps").is_none() {
+                    config.layer_norm_eps = 1e-6;
+                }
+            }
+            config.num_attention_heads = heads.unwrap_or(config.num_attention_heads);
+            config.layer_scale = has_layer_scale(tensors);
+            Ok(config)
+        }
+        Some(other) => Err(format!(
+            "config.json: model_type must be vit or dinov2, got {other}"
+        )),
+        None => Err("config.json: no model_type, expected vit or dinov2".into()),
     }
 }
 
-/// The sizes that the tensors' shapes tell, with width / 64 heads.
-fn infer_config(tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> {
+/// The sizes that the tensors' shapes tell, with these heads or width / 64.
+pub(super) fn infer_config(
+    tensors: &HashMap<String, Weight>,
+    heads: Option<usize>,
+) -> Result<VitConfig, String> {
     let dims = |name: &str, rank: usize| match tensors.get(name) {
-        Some(tensor) if tensor.rank() == rank => Ok(tensor.dims().to_vec()),
+        Some(tensor) if tensor.dims().len() == rank => Ok(tensor.dims().to_vec()),
         Some(tensor) => Err(format!(
             "tensor {name} has shape {:?}, expected {rank} dimensions",
             tensor.dims()
@@ -152,17 +193,16 @@ fn infer_config(tensors: &HashMap<String, Tensor>) -> Result<VitConfig, String> 
     let tokens = dims("vit.embeddings.position_embeddings", 3)?[1];
     let side = (tokens.saturating_sub(1) as f64).sqrt().round() as usize;
     let mlp = dims("vit.encoder.layer.0.intermediate.dense.weight", 2)?[0];
-    let has_layer = |i: &usize| tensors.keys().any(|k| k.starts_with(&layer_prefix(*i)));
-    let layers = (0..tensors.len()).take_while(has_layer).count();
     Ok(VitConfig {
         hidden_size: patch[0],
-        num_hidden_layers: layers,
-        num_attention_heads: default_heads(patch[0])?,
+        num_hidden_layers: blocks(tensors),
+        num_attention_heads: heads.map_or_else(|| default_heads(patch[0]), Ok)?,
         intermediate_size: mlp,
         image_size: side * patch[2],
         patch_size: patch[2],
         num_channels: patch[1],
-        qkv_bias: tensors.contains_key("vit.encoder.layer.0.attention.attention.query.bias"),
+        qkv_bias: has_qkv_bias(tensors),
+        layer_scale: has_layer_scale(tensors),
         ..VitConfig::default()
     })
 }
@@ -171,11 +211,56 @@ fn layer_prefix(index: usize) -> String {
     format!("{}.", super::block_path(index))
 }
 
-/// One head for every 64 features, at least one.
-fn default_heads(width: usize) -> Result<usize, String> {
-    if width > 64 && !width.is_multiple_of(64) {
+/// Blocks that have tensors.
+fn blocks(tensors: &HashMap<String, Weight>) -> usize {
+    let has_block = |i: &usize| tensors.keys().any(|k| k.starts_with(&layer_prefix(*i)));
+    (0..tensors.len()).take_while(has_block).count()
+}
+
+fn has_qkv_bias(tensors: &HashMap<String, Weight>) -> bool {
+    tensors.contains_key("vit.encoder.layer.0.attention.attention.query.bias")
+}
+
+fn has_layer_scale(tensors: &HashMap<String, Weight>) -> bool {
+    tensors.contains_key("vit.encoder.layer.0.layer_scale1.lambda1")
+}
+
+/// A configuration must not leave out what the file has.
+fn check_sizes(config: &VitConfig, tensors: &HashMap<String, Weight>) -> Result<(), String> {
+    let (named, found) = (config.num_hidden_layers, blocks(tensors));
+    if named < found {
         return Err(format!(
-            "width {width} is no multiple of 64: give the number of heads"
+            "config.json: num_hidden_layers is {named}, the file has {found} blocks"
+        ));
+    }
+    if !config.qkv_bias && has_qkv_bias(tensors) {
+        return Err("config.json: qkv_bias is false, the file has such biases".into());
+    }
+    Ok(())
+}
+
+/// Every weight must have a place in the model, or be known to have no part in its features.
+fn check_leftovers(config: &VitConfig, tensors: &HashMap<String, Weight>) -> Result<(), String> {
+    let parameters = config.parameters();
+    let mut known: HashSet<_> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+    known.extend(["classifier.weight", "classifier.bias"]);
+    known.extend(["vit.pooler.dense.weight", "vit.pooler.dense.bias"]);
+    known.insert("vit.embeddings.mask_token");
+    let unknown = tensors.iter().filter(|(name, weight)| {
+        let (_, float) = weight.dtype();
+        float && !known.contains(name.as_str())
+    });
+    match unknown.map(|(name, _)| name).min() {
+        Some(name) => Err(format!("tensor {name} has no place in this architecture")),
+        None => Ok(()),
+    }
+}
+
+/// One head for every 64 features, at least one; wider models are known to do otherwise.
+fn default_heads(width: usize) -> Result<usize, String> {
+    if width > 1024 || width > 64 && !width.is_multiple_of(64) {
+        return Err(format!(
+            "the number of heads at width {width} is not known: give it"
         ));
     }
     Ok((width / 64).max(1))
@@ -205,14 +290,14 @@ fn check_classes(json: Option<&Value>, head: Option<&Head>) -> Result<(), String
     }
 }
 
-fn take_head(tensors: &HashMap<String, Tensor>, width: usize) -> Result<Option<Head>, String> {
+fn take_head(tensors: &HashMap<String, Weight>, width: usize) -> Result<Option<Head>, String> {
     let Some(weight) = tensors.get("classifier.weight") else {
         return Ok(None);
     };
     let classes = weight.dims().first().copied().unwrap_or(0);
-    let weight = take(tensors, "classifier.weight", &[classes, width])?;
-    let bias = take(tensors, "classifier.bias", &[classes])?;
-    let values = |t: Tensor| t.flatten_all()?.to_vec1::<f32>();
+    let weight = checked(tensors, "classifier.weight", &[classes, width])?;
+    let bias = checked(tensors, "classifier.bias", &[classes])?;
+    let values = |weight: &Weight| weight.load()?.flatten_all()?.to_vec1::<f32>();
     let both = (|| candle_core::Result::Ok((values(weight)?, values(bias)?)))();
     let (weight, bias) = both.map_err(|e| e.to_string())?;
     let adapter = Vec::new();

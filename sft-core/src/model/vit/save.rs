@@ -7,12 +7,13 @@ use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::Pretrained;
+use super::config::{SCALED, block_path};
 use crate::adapter::{AdaptedLayer, Adapters, Lora, adapted_layers, check_adapters, check_head};
 use crate::atomic_write::write_whole;
 use crate::{Error, Result};
 
 /// Writes `W + s B A` for every adapted weight, and everything else, as Hugging Face's
-/// `ViTForImageClassification`: `model.safetensors`, `config.json`, `preprocessor_config.json`.
+/// `ViTForImageClassification`, which scaled branches are folded into: `model.safetensors`, `config.json`, `preprocessor_config.json`.
 ///
 /// With `lora` the adapters are LoRA's; without it they are the weights themselves, as
 /// [`Scheme::FlFull`](crate::run::Scheme::FlFull) leaves them. Each file appears whole or not at all.
@@ -45,23 +46,24 @@ fn merged(
     lora: Option<Lora>,
     adapters: &Adapters,
 ) -> Result<HashMap<String, Tensor>> {
-    let parameters = base.config.parameters();
-    let spec = base.config.spec();
-    let vectors = if let Some(lora) = lora {
+    let (spec, parameters) = (base.config.spec(), base.config.parameters());
+    let mut tensors = HashMap::with_capacity(parameters.len() + 2);
+    if let Some(lora) = lora {
         check_adapters(&spec, lora, adapters)?;
-        base.weights.vectors(&base.config)?
+        for (name, _) in parameters {
+            let weight = base.weights.get(&name)?;
+            tensors.insert(name, weight);
+        }
     } else {
         check_head(&spec, None, &adapters.head)?;
-        adapters.blocks.clone()
-    };
-    if vectors.len() != parameters.len() {
-        let (want, got) = (parameters.len(), vectors.len());
-        let reason = format!("must be {want} parameters, got {got}");
-        return Err(Error::argument("adapters", reason));
-    }
-    let mut tensors = HashMap::with_capacity(parameters.len() + 2);
-    for ((name, shape), values) in parameters.into_iter().zip(&vectors) {
-        tensors.insert(name, Tensor::from_slice(values, shape, &Device::Cpu)?);
+        if adapters.blocks.len() != parameters.len() {
+            let (want, got) = (parameters.len(), adapters.blocks.len());
+            let reason = format!("must be {want} parameters, got {got}");
+            return Err(Error::argument("adapters", reason));
+        }
+        for ((name, shape), values) in parameters.into_iter().zip(&adapters.blocks) {
+            tensors.insert(name, Tensor::from_slice(values, shape, &Device::Cpu)?);
+        }
     }
     let (head, classes) = (&adapters.head, adapters.head.classes());
     let weight = Tensor::from_slice(&head.weight, (classes, spec.width), &Device::Cpu)?;
@@ -71,7 +73,28 @@ fn merged(
     for layer in lora.map_or(Vec::new(), |lora| adapted_layers(&spec, lora, adapters)) {
         add(&mut tensors, &layer)?;
     }
+    if base.config.layer_scale {
+        fold_scales(base.config.num_hidden_layers, &mut tensors)?;
+    }
     Ok(tensors)
+}
+
+/// Multiplies the factors of scaled branches into the linears before them, which
+/// `ViTForImageClassification` has instead.
+fn fold_scales(blocks: usize, tensors: &mut HashMap<String, Tensor>) -> Result<()> {
+    for (path, (linear, scale)) in
+        (0..blocks).flat_map(|i| SCALED.map(|scaled| (block_path(i), scaled)))
+    {
+        let Some(scale) = tensors.remove(&format!("{path}.{scale}")) else {
+            continue;
+        };
+        for (part, factors) in [("weight", scale.unsqueeze(1)?), ("bias", scale)] {
+            let name = format!("{path}.{linear}.{part}");
+            let folded = tensors[&name].broadcast_mul(&factors)?;
+            tensors.insert(name, folded);
+        }
+    }
+    Ok(())
 }
 
 /// Adds `s B A` to the weight that an adapter is on.

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 
 use super::{VitConfig, VitWeights};
 use crate::adapter::{Lora, ModelSpec, Place};
-use crate::layers::{LowRank, with_gradients};
+use crate::layers::{Backend, LowRank, bytes};
 
 /// The embedding of images as tokens.
 #[derive(Clone, Debug)]
@@ -18,66 +18,72 @@ pub(super) struct Stem {
     /// Side of a patch, pixels.
     patch: usize,
     spec: ModelSpec,
+    backend: Backend,
 }
 
 impl Stem {
-    pub(super) fn new(config: &VitConfig, weights: &VitWeights) -> Result<Self> {
-        let spec = config.spec();
-        let part = |part| weights.get(&format!("{}.{part}", spec.embedding[0].path.checkpoint));
+    pub(super) fn new(config: &VitConfig, weights: &VitWeights, backend: &Backend) -> Result<Self> {
+        let (spec, device) = (config.spec(), backend.device());
+        let get = |name: &str| weights.get(name)?.to_device(device);
+        let projection = &spec.embedding[0].path.checkpoint;
         Ok(Self {
-            patch_weight: part("weight").flatten_from(1)?,
-            patch_bias: part("bias").clone(),
-            class_token: weights.get("vit.embeddings.cls_token").clone(),
-            positions: weights.get("vit.embeddings.position_embeddings").clone(),
+            patch_weight: get(&format!("{projection}.weight"))?.flatten_from(1)?,
+            patch_bias: get(&format!("{projection}.bias"))?,
+            class_token: get("vit.embeddings.cls_token")?,
+            positions: get("vit.embeddings.position_embeddings")?,
             image: config.image_size,
             patch: config.patch_size,
             spec,
+            backend: backend.clone(),
         })
     }
 
-    /// `[B, C, H, H]` pixels to `[B, S, D]` tokens, in candle's operations.
+    /// Memory of the weights.
+    pub(super) fn bytes(&self) -> usize {
+        let projection = bytes(&self.patch_weight) + bytes(&self.patch_bias);
+        projection + bytes(&self.class_token) + bytes(&self.positions)
+    }
+
+    /// `[B, C, H, H]` pixels to `[B, S, D]` tokens.
     pub(super) fn embed(
         &self,
         pixels: &Tensor,
         adapter: Option<(&Tensor, Lora)>,
     ) -> Result<Tensor> {
         let patches = self.patches(pixels)?;
-        let mut tokens = patches
-            .matmul(&self.patch_weight.t()?)?
-            .broadcast_add(&self.patch_bias)?;
-        if let Some((adapter, lora)) = adapter
-            && let Some(adapter) = self.adapter(adapter, lora)?
-        {
-            tokens = (tokens + adapter.change(&patches)?)?;
-        }
-        let (batch, width) = (pixels.dim(0)?, self.spec.width);
-        let tokens = tokens.reshape((batch, (), width))?;
-        let class = self.class_token.expand((batch, 1, width))?;
-        Tensor::cat(&[&class, &tokens], 1)?.broadcast_add(&self.positions)
-    }
-
-    /// The same on the CPU as one operation, which computes the adapter's gradient only.
-    pub(super) fn embed_frozen(
-        &self,
-        pixels: &Tensor,
-        adapter: &Tensor,
-        lora: Lora,
-    ) -> Result<Tensor> {
-        let detached = adapter.detach();
-        let value = self.embed(pixels, Some((&detached, lora)))?;
-        let Some(adapter_pair) = self.adapter(&detached, lora)? else {
-            return Ok(value);
+        let Some((vector, lora)) = adapter else {
+            return self.tokens(&patches, None);
+        };
+        let value = |_: &Tensor, vector: &Tensor| {
+            self.tokens(&patches, self.adapter(vector, lora)?.as_ref())
+        };
+        let Some(pair) = self.adapter(&vector.detach(), lora)? else {
+            return value(pixels, vector);
         };
         let (stem, input) = (self.clone(), pixels.clone());
-        with_gradients(&value, [pixels, adapter], move |dy| {
+        self.backend.adapted([pixels, vector], value, move |dy| {
             let patches = stem.patches(&input)?;
             // The first token is the class token.
             let dy = dy
                 .narrow(1, 1, dy.dim(1)? - 1)?
                 .contiguous()?
                 .flatten_to(1)?;
-            Ok((None, adapter_pair.gradients(&patches, &dy)?.1))
+            Ok((None, pair.gradients(&patches, &dy)?.1))
         })
+    }
+
+    /// The tokens `[B, S, D]` of patches, in candle's operations.
+    fn tokens(&self, patches: &Tensor, adapter: Option<&LowRank>) -> Result<Tensor> {
+        let mut tokens = patches
+            .matmul(&self.patch_weight.t()?)?
+            .broadcast_add(&self.patch_bias)?;
+        if let Some(adapter) = adapter {
+            tokens = (tokens + adapter.change(patches)?)?;
+        }
+        let (count, width) = ((self.image / self.patch).pow(2), self.spec.width);
+        let tokens = tokens.reshape(((), count, width))?;
+        let class = self.class_token.expand((tokens.dim(0)?, 1, width))?;
+        Tensor::cat(&[&class, &tokens], 1)?.broadcast_add(&self.positions)
     }
 
     fn adapter(&self, vector: &Tensor, lora: Lora) -> Result<Option<LowRank>> {

@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Result as TensorResult, Tensor, bail};
 
 use super::VitConfig;
+use crate::layers::{LinearWeights, NormWeights};
+use crate::model::checkpoint::Weight;
 
-/// Every parameter of a [`VitConfig`] but the head's, present and of the right shape.
+/// Every parameter of a [`VitConfig`] but the head's, present and of the right shape: tensors in
+/// memory, or places in a file that each is read from when it is asked for.
 #[derive(Clone, Debug)]
-pub struct VitWeights(HashMap<String, Tensor>);
+pub struct VitWeights(HashMap<String, Weight>);
 
 impl VitWeights {
     /// Takes what `config` lists out of `tensors`, as f32; others are left out.
@@ -16,71 +19,78 @@ impl VitWeights {
     /// # Errors
     /// The first tensor that is missing, misshapen or not a float, named.
     pub fn new(config: &VitConfig, tensors: &HashMap<String, Tensor>) -> Result<Self, String> {
-        let take = |(name, shape): (String, Vec<usize>)| {
-            let tensor = take(tensors, &name, &shape)?;
-            Ok((name, tensor))
-        };
-        config
-            .parameters()
-            .into_iter()
-            .map(take)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let tensors = tensors.iter();
+        let weights = tensors.map(|(name, tensor)| (name.clone(), tensor.clone().into()));
+        Self::select(config, &weights.collect())
     }
 
-    /// The same parameters on another device.
-    ///
-    /// # Errors
-    /// A device that has no room for them.
-    pub fn to_device(&self, device: &Device) -> candle_core::Result<Self> {
-        let moved =
-            |(name, tensor): (&String, &Tensor)| Ok((name.clone(), tensor.to_device(device)?));
-        self.0
-            .iter()
-            .map(moved)
-            .collect::<candle_core::Result<_>>()
-            .map(Self)
-    }
-
-    /// The values of every parameter, in the order of the configuration's list.
-    pub(crate) fn vectors(&self, config: &VitConfig) -> candle_core::Result<Vec<Vec<f32>>> {
-        let values = |(name, _): (String, _)| self.get(&name).flatten_all()?.to_vec1();
-        config.parameters().into_iter().map(values).collect()
+    /// The same of tensors that may be in a file.
+    pub(super) fn select(
+        config: &VitConfig,
+        weights: &HashMap<String, Weight>,
+    ) -> Result<Self, String> {
+        let parameters = config.parameters().into_iter();
+        let checked = parameters.map(|(name, shape)| {
+            let weight = checked(weights, &name, &shape)?.clone();
+            Ok((name, weight))
+        });
+        checked.collect::<Result<_, _>>().map(Self)
     }
 
     /// A parameter that the configuration lists.
-    pub(super) fn get(&self, name: &str) -> &Tensor {
-        &self.0[name]
+    pub(super) fn get(&self, name: &str) -> TensorResult<Tensor> {
+        match self.find(name)? {
+            Some(tensor) => Ok(tensor),
+            None => bail!("missing tensor {name}"),
+        }
     }
 
     /// A parameter that the configuration may leave out.
-    pub(super) fn find(&self, name: &str) -> Option<&Tensor> {
-        self.0.get(name)
+    pub(super) fn find(&self, name: &str) -> TensorResult<Option<Tensor>> {
+        self.0.get(name).map(Weight::load).transpose()
+    }
+
+    /// The linear layer at a path.
+    pub(super) fn linear(&self, path: &str) -> TensorResult<LinearWeights> {
+        Ok(LinearWeights {
+            weight: self.get(&format!("{path}.weight"))?,
+            bias: self.find(&format!("{path}.bias"))?,
+        })
+    }
+
+    /// The layer normalisation at a path.
+    pub(super) fn norm(&self, path: &str, eps: f64) -> TensorResult<NormWeights> {
+        Ok(NormWeights {
+            gain: self.get(&format!("{path}.weight"))?,
+            bias: self.get(&format!("{path}.bias"))?,
+            eps,
+        })
+    }
+
+    /// The values of every parameter, in the order of the configuration's list.
+    pub(crate) fn vectors(&self, config: &VitConfig) -> TensorResult<Vec<Vec<f32>>> {
+        let values = |(name, _): (String, _)| self.get(&name)?.flatten_all()?.to_vec1();
+        config.parameters().into_iter().map(values).collect()
     }
 }
 
-/// The tensor of this name as f32; variables stay variables.
-pub(super) fn take(
-    tensors: &HashMap<String, Tensor>,
+/// The tensor of this name, which must be floats of this shape.
+pub(super) fn checked<'w>(
+    weights: &'w HashMap<String, Weight>,
     name: &str,
     shape: &[usize],
-) -> Result<Tensor, String> {
-    let tensor = tensors
+) -> Result<&'w Weight, String> {
+    let weight = weights
         .get(name)
         .ok_or_else(|| format!("missing tensor {name}"))?;
-    if tensor.dims() != shape {
+    if weight.dims() != shape {
         return Err(format!(
             "tensor {name} has shape {:?}, expected {shape:?}",
-            tensor.dims()
+            weight.dims()
         ));
     }
-    if !tensor.dtype().is_float() {
-        return Err(format!(
-            "tensor {name} is {:?}, expected floats",
-            tensor.dtype()
-        ));
+    match weight.dtype() {
+        (_, true) => Ok(weight),
+        (dtype, false) => Err(format!("tensor {name} is {dtype}, expected floats")),
     }
-    tensor
-        .to_dtype(DType::F32)
-        .map_err(|e| format!("tensor {name}: {e}"))
 }

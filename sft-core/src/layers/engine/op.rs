@@ -2,51 +2,66 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
 
-use super::backward::Activations;
-use super::linear::{LoraPair, Pass};
-use super::{AdaptedBlock, BlockWeights, Saved, Tokens};
-use crate::adapter::{Lora, Place};
+use super::block::{AdaptedBlock, Block, Saved, Tokens};
+use super::linear::Pass;
+use super::lora::Pairs;
+use super::pieces::{Activations, backward, forward};
+use crate::adapter::Lora;
+use crate::layers::parts::BlockWeights;
 
 /// A shared frozen block; cloning shares the weights.
 #[derive(Clone, Debug)]
-pub(crate) struct FrozenBlock(Arc<Frozen>);
+pub(crate) struct FrozenBlock {
+    frozen: Arc<Frozen>,
+    checkpointing: bool,
+}
 
 #[derive(Debug)]
 struct Frozen {
-    weights: BlockWeights,
+    block: Block,
     /// What earlier steps saved, for the memory of the next.
     spare: Mutex<Vec<Saved>>,
 }
 
 impl FrozenBlock {
-    pub(crate) fn new(weights: BlockWeights) -> Self {
-        let spare = Mutex::default();
-        Self(Arc::new(Frozen { weights, spare }))
+    /// A block with copies of these weights. With `checkpointing` it keeps nothing for the backward
+    /// pass but its two arguments.
+    pub(crate) fn new(weights: &BlockWeights, checkpointing: bool) -> Result<Self> {
+        let (block, spare) = (Block::new(weights)?, Mutex::default());
+        Ok(Self {
+            frozen: Arc::new(Frozen { block, spare }),
+            checkpointing,
+        })
     }
 
-    /// The block's output for `hidden` `[B, S, D]` and a flat `adapter`: `[B, S, D]`, or `[B, W, D]`
-    /// with the first `wanted` tokens of each sample.
-    ///
-    /// With `checkpointing` nothing is kept for the backward pass but the two arguments.
-    pub(crate) fn apply(
+    /// Memory of the weights.
+    pub(crate) fn bytes(&self) -> usize {
+        self.frozen.block.bytes()
+    }
+
+    /// The block's output for `hidden` `[B, S, D]` and a flat vector of adapters: `[B, S, D]`, or
+    /// `[B, W, D]` with the first `wanted` tokens of each sample.
+    pub(crate) fn forward(
         &self,
         hidden: &Tensor,
-        adapter: &Tensor,
-        lora: Lora,
+        adapter: Option<(&Tensor, Lora)>,
         wanted: Option<usize>,
-        checkpointing: bool,
     ) -> Result<Tensor> {
-        let (hidden, adapter) = (hidden.contiguous()?, adapter.contiguous()?);
+        let hidden = hidden.contiguous()?;
+        let (adapter, lora) = match adapter {
+            Some((adapter, lora)) => (adapter.contiguous()?, Some(lora)),
+            None => (Tensor::from_slice(&[0.0f32; 0], 0, &Device::Cpu)?, None),
+        };
         let input_gradient = hidden.track_op();
         let tracked = input_gradient || adapter.track_op();
         let op = BlockOp {
-            frozen: self.0.clone(),
+            frozen: self.frozen.clone(),
             lora,
             input_gradient,
             wanted,
-            keep: tracked && !checkpointing,
+            keep: tracked && !self.checkpointing,
             saved: Mutex::default(),
         };
         if tracked {
@@ -59,7 +74,8 @@ impl FrozenBlock {
 
 struct BlockOp {
     frozen: Arc<Frozen>,
-    lora: Lora,
+    /// None without adapters.
+    lora: Option<Lora>,
     input_gradient: bool,
     /// Tokens of each sample whose hidden state is wanted, where not all are.
     wanted: Option<usize>,
@@ -69,32 +85,9 @@ struct BlockOp {
 }
 
 impl BlockOp {
-    fn adapted<'a>(
-        &'a self,
-        tokens: Tokens,
-        mut adapter: &'a [f32],
-        pass: Pass,
-    ) -> AdaptedBlock<'a> {
-        let scale = self.lora.scale() as f32;
-        let mut linear = 0;
-        let pairs = self.frozen.weights.sizes().map(|(inputs, outputs)| {
-            let (rank, dropout) = (
-                self.lora.rank_of(Place::Block(linear)),
-                self.lora.mask(Place::Block(linear)),
-            );
-            linear += 1;
-            let (a, rest) = adapter.split_at(rank * inputs);
-            let (b, rest) = rest.split_at(rank * outputs);
-            adapter = rest;
-            LoraPair {
-                a,
-                b,
-                rank,
-                scale,
-                dropout,
-            }
-        });
-        AdaptedBlock::new(&self.frozen.weights, tokens, &pairs, pass)
+    fn adapted<'a>(&'a self, tokens: Tokens, adapter: &'a [f32], pass: Pass) -> AdaptedBlock<'a> {
+        let pairs = Pairs::new(self.lora, adapter);
+        AdaptedBlock::new(&self.frozen.block, tokens, pairs, pass)
     }
 
     fn tokens(&self, all: usize) -> Tokens {
@@ -105,11 +98,9 @@ impl BlockOp {
     /// Samples and tokens, once the shapes of both arguments are right.
     fn check(&self, hidden: &Shape, adapter: &Shape) -> Result<(usize, Tokens)> {
         let (samples, tokens, width) = hidden.dims3()?;
-        let needed: usize = (self.frozen.weights.sizes().iter().enumerate())
-            .map(|(linear, (i, o))| self.lora.rank_of(Place::Block(linear)) * (i + o))
-            .sum();
-        if width != self.frozen.weights.width() || tokens == 0 || adapter.dims() != [needed] {
-            let want = self.frozen.weights.width();
+        let needed = Pairs::len(self.lora, self.frozen.block.sizes());
+        if width != self.frozen.block.width() || tokens == 0 || adapter.dims() != [needed] {
+            let want = self.frozen.block.width();
             bail!("a block of width {want} with an adapter of {needed} got {hidden:?}, {adapter:?}")
         }
         Ok((samples, self.tokens(tokens)))
@@ -137,11 +128,9 @@ impl CustomOp2 for BlockOp {
         let adapter = contiguous(adapter, adapter_layout)?;
         let spare = || lock(&self.frozen.spare).pop().unwrap_or_default();
         let keep = self.keep.then_some(&spare);
-        let (y, saved) = self
-            .adapted(tokens, adapter, Pass::Forward)
-            .forward(x, keep);
+        let (y, saved) = forward(&self.adapted(tokens, adapter, Pass::Forward), x, keep);
         *lock(&self.saved) = saved;
-        let shape = Shape::from((samples, tokens.wanted, self.frozen.weights.width()));
+        let shape = Shape::from((samples, tokens.wanted, self.frozen.block.width()));
         Ok((CpuStorage::F32(y), shape))
     }
 
@@ -161,7 +150,7 @@ impl CustomOp2 for BlockOp {
             [hidden, adapter, &grad.contiguous()?],
             |[x, adapter, dy]| {
                 let block = self.adapted(tokens, adapter, Pass::Backward);
-                let backward = |from| block.backward(x, from, dy, self.input_gradient);
+                let backward = |from| backward(&block, x, from, dy, self.input_gradient);
                 if let Some(saved) = &mut saved {
                     return backward(Activations::Saved(saved));
                 }

@@ -1,0 +1,26 @@
+//! Frozen layers on the CPU, forward and backward by hand over `f32` slices.
+//!
+//! Automatic differentiation would compute gradients for the frozen weights and keep every
+//! intermediate; this engine computes those of the input and the adapter only, and keeps what
+//! backward cannot cheaply recompute. From the bottom up: a weight ([`frozen`]), linears with
+//! adapters ([`linear`], [`lora`]), the parts of a block ([`norm`], [`scale`], [`attention`] over [`heads`],
+//! [`mlp`]), their composition ([`block`]), its pieces over threads ([`pieces`]), and the whole as one
+//! operation of candle's ([`op`]).
+
+mod attention;
+mod block;
+mod buffer;
+mod frozen;
+mod heads;
+mod linear;
+mod lora;
+mod mlp;
+mod norm;
+mod op;
+mod pieces;
+mod scale;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use norm::FrozenNorm;
+pub(crate) use op::FrozenBlock;
