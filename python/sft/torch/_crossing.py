@@ -37,6 +37,8 @@ class Plan:
         What the module at the cut returned.
     reads
         Numbers that the code read from tensors before the cut, in order.
+    model
+        A hash of the model and its cut.
 
     Examples
     --------
@@ -52,6 +54,11 @@ class Plan:
     outputs: dict[str, list[Any]]
     cut: Any
     reads: list[object] = field(default_factory=list)
+    model: str = ""
+
+    def slots(self) -> list[Slot]:
+        """All tensors in order: arguments, outputs, and what the module at the cut returned."""
+        return [*slots(self.inputs), *slots(list(self.outputs.values())), *slots(self.cut)]
 
 
 @dataclass(frozen=True)

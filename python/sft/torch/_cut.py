@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,14 @@ from torch.autograd.function import once_differentiable
 
 import sft
 from sft.torch import _arrays, _message
-from sft.torch._crossing import Crossing, plan_of, with_plan
+from sft.torch._crossing import Crossing, Plan, plan_of, with_plan
 from sft.torch._eager import eager
+from sft.torch._packing import Reader
 from sft.torch._traffic import Direction, Traffic
 from sft.torch._values import Ghost
+
+if TYPE_CHECKING:
+    from sft.torch._split import ServerHalf
 
 _H = TypeVar("_H", Tensor, Crossing)
 _UP, _DOWN = 0, 1
@@ -172,7 +176,11 @@ class Cut(nn.Module):
         return message
 
     def decode(
-        self, message: bytes, *, device: torch.device | str | None = None
+        self,
+        message: bytes,
+        server_model: ServerHalf | None = None,
+        *,
+        device: torch.device | str | None = None,
     ) -> Tensor | Crossing:
         """Decode an activation on the server.
 
@@ -180,6 +188,10 @@ class Cut(nn.Module):
         ----------
         message : bytes
             What `encode` returned on the device.
+        server_model : ServerHalf, optional
+            The half that it is for, needed where `split` made it of more than modules in a row.
+            What the message holds is checked against the plan that this half agreed on
+            (`ServerHalf.agree`) and against its own model.
         device : torch.device or str, optional
             Where to put it.
 
@@ -191,7 +203,8 @@ class Cut(nn.Module):
         Raises
         ------
         sft.CodecError
-            If the bytes are not a message; its `kind` tells why.
+            If the bytes are not a message for `server_model`; its `kind` tells why, and is
+            ``'unknown_plan'`` if the two did not agree on the call.
 
         Examples
         --------
@@ -203,10 +216,29 @@ class Cut(nn.Module):
         tensor([[1., 1.],
                 [1., 1.]], requires_grad=True)
         """
-        frame, sent, plan = _message.unpack(_arrays.frame_bytes(message, "message"))
+        head, frame, tensors = _message.unpack(_arrays.frame_bytes(message, "message"))
+        plan, sent = self._entered(server_model, head, tensors, _message.limit(message))
+        if plan is not None:
+            _message.check_hidden(plan, frame)
         z = _arrays.decode(frame, device)
         self.traffic.up.add(len(message), z.nbytes + sum(x.nbytes for x in sent))
-        return _message.join(z, tuple(x.to(device) for x in sent), plan)
+        if plan is not None and sent:
+            return Crossing(z, tuple(x.to(device) for x in sent), plan)
+        return with_plan(z, plan)
+
+    @staticmethod
+    def _entered(
+        server_model: ServerHalf | None, head: _message.Head | None, tensors: Reader, most: int
+    ) -> tuple[Plan | None, tuple[Tensor, ...]]:
+        if server_model is not None:
+            return server_model.enter(head, tensors, most)
+        if head is None:
+            return None, ()
+        raise _message.error_of(
+            "unknown_plan",
+            "the message names a plan, and no half that could have agreed on it was given: "
+            "cut.decode(message, server_model)",
+        )
 
     def encode_gradient(self, grad: Tensor | None) -> bytes:
         """Encode the gradient of an activation on the server.

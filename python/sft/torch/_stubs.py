@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from sft.torch._crossing import HIDDEN, Plan, Slot
 from sft.torch._trees import leaves, map_leaves
-from sft.torch._values import Ghost, Run, Source, Traced, plain
+from sft.torch._values import (
+    NOWHERE,
+    Ghost,
+    Run,
+    Source,
+    Traced,
+    follow,
+    plain,
+    shapes_only,
+)
 
 
 class Reached(BaseException):
@@ -40,6 +49,15 @@ class DevicePass:
     def key(self) -> object:
         """Tell the way that was taken."""
         return self.way, repr(self.run.reads)
+
+    def compute(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Run a module on plain tensors; on the server, which has none of them, on shapes."""
+        if not self.run.on_server:
+            args, kwargs = map_leaves(plain, (args, kwargs))
+            return module(*args, **kwargs)
+        args, kwargs = map_leaves(self.run.stand_in, (args, kwargs))
+        with shapes_only(self.run.fake):
+            return module(*args, **kwargs)
 
     @property
     def known(self) -> bool:
@@ -118,10 +136,11 @@ class DeviceStub(Stub):
             warn_other_half(self._sft_path)
         if current.run.behind:
             return self._sft_original(*args, **kwargs)
-        args, kwargs = map_leaves(plain, (args, kwargs))
-        result = self._sft_original(*args, **kwargs)
+        result = current.compute(self._sft_original, args, kwargs)
         calls = current.outputs.setdefault(self._sft_path, [])
         calls.append(result)
+        if current.run.on_server:
+            return follow(result, current.run, NOWHERE)
         source = ("output", self._sft_path, len(calls) - 1)
         return traced(result, current.run, source)
 
@@ -134,8 +153,7 @@ class CutStub(Stub):
         current = device_pass.get()
         if current is None or current.run.behind:
             return self._sft_original(*args, **kwargs)
-        args, kwargs = map_leaves(plain, (args, kwargs))
-        result = self._sft_original(*args, **kwargs)
+        result = current.compute(self._sft_original, args, kwargs)
         found = (x for x in leaves(result) if isinstance(x, Tensor) and x.is_floating_point())
         current.cut, current.hidden = result, next(found, None)
         current.run.behind = True
