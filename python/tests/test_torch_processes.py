@@ -38,6 +38,14 @@ def test_halves_in_two_processes_equal_the_whole(case: Case) -> None:
     here, there = model, copy.deepcopy(model)
     (device_model, _), (_, server_model) = (st.split(m, after=point) for m in (here, there))
     device, server = st.Cut(RAW, RAW), st.Cut(RAW, RAW)
+    for name, other in device_model.shared.items():
+        with pytest.raises(ValueError, match=f"{name} and {other} are one parameter in both"):
+            device_model.hello(**inputs)
+        with pytest.raises(ValueError, match=f"{name} and {other} are one parameter in both"):
+            server_model.agree(b"", **inputs)
+        for m in (here, there):
+            m.get_parameter(name).requires_grad_(False)
+        expected, grads = train_whole(model, inputs)
     server_model.agree(device_model.hello(**inputs), **inputs)
     h = device_model(**inputs)
     z: Any = server.decode(device.encode(h), server_model).requires_grad_()
@@ -143,9 +151,8 @@ def test_any_sizes_and_paths_of_an_agreed_call_pass(agreed: tuple[Any, Any]) -> 
 def test_containers_need_no_place_in_a_message() -> None:
     """The encoder of T5 returns its states in a class of its own, which the decoder uses."""
     sizes: dict[str, Any] = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_heads": 2}
-    config = transformers.T5Config(
-        **sizes, num_layers=2, vocab_size=50, decoder_start_token_id=0, use_cache=False
-    )
+    special: dict[str, Any] = {"decoder_start_token_id": 0, "use_cache": False}
+    config = transformers.T5Config(**sizes, **special, num_layers=2, vocab_size=50)
     model = transformers.T5ForConditionalGeneration(config).eval()
     point, inputs = "decoder.block.0.layer.1", {"input_ids": IDS, "decoder_input_ids": IDS}
     device_model: Any = st.split(model, after=point)[0]

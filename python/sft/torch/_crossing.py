@@ -56,10 +56,6 @@ class Plan:
     reads: list[object] = field(default_factory=list)
     model: str = ""
 
-    def slots(self) -> list[Slot]:
-        """All tensors in order: arguments, outputs, and what the module at the cut returned."""
-        return [*slots(self.inputs), *slots(list(self.outputs.values())), *slots(self.cut)]
-
 
 @dataclass(frozen=True)
 class Crossing:
@@ -159,6 +155,11 @@ class Crossing:
 def slots(tree: Any) -> list[Slot]:
     """All tensors of a tree of a plan."""
     return [leaf for leaf in leaves(tree) if isinstance(leaf, Slot)]
+
+
+def slots_of(plan: Plan) -> list[Slot]:
+    """All tensors in order: arguments, outputs, and what the module at the cut returned."""
+    return [*slots(plan.inputs), *slots(list(plan.outputs.values())), *slots(plan.cut)]
 
 
 def plan_of(h: Tensor) -> Plan | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
-from sft.torch._crossing import HIDDEN, Plan, Slot, slots
+from sft.torch._crossing import HIDDEN, Plan, Slot, slots, slots_of
 from sft.torch._eager import uncompiled
 from sft.torch._message import Head, error_of
 from sft.torch._packing import Reader, unpacked
@@ -55,7 +55,7 @@ class Entry:
                 if number < len(given):
                     _take(reader, sent, given[number], dtype, most)
             plan = self._plan(head, inputs, sent)
-            for slot in plan.slots():
+            for slot in slots_of(plan):
                 # The hidden state is in the frame; what is among the arguments was taken above.
                 if slot.sent is not None and slot.sent >= len(sent):
                     _take(reader, sent, slot, head.beside[slot.sent][1], most)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import sft
-from sft.torch._crossing import HIDDEN, Crossing, Plan, plan_of, slots
+from sft.torch._crossing import HIDDEN, Crossing, Plan, plan_of, slots, slots_of
 from sft.torch._forms import Form, form_of
 from sft.torch._packing import DTYPES, Reader, packed, varint, zigzag
 
@@ -185,7 +185,9 @@ def _checked(data: bytes, what: str) -> Reader:
 def _head(plan: Plan, sent: tuple[Tensor, ...]) -> bytes:
     form = form_of(plan.inputs, plan.model)
     sizes = [size for slot in slots(plan.inputs) for size in slot.shape]
-    numbers = [i for i, slot in enumerate(plan.slots()) if slot.sent is not None and slot.sent >= 0]
+    numbers = [
+        i for i, slot in enumerate(slots_of(plan)) if slot.sent is not None and slot.sent >= 0
+    ]
     return b"".join(
         (
             form.digest,

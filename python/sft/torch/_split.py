@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,7 +68,9 @@ def split(model: nn.Module, *, after: str) -> tuple[DeviceHalf, ServerHalf]:
         behind the cut. Holds the parameters of the modules registered before the cut.
     server_model : ServerHalf
         Takes that and returns what the model returns. Holds the other parameters. Names are those
-        of the model in both.
+        of the model in both. A parameter of both, as where the embedding is the head, is among
+        those of the device alone, so that it is stepped once; `shared` names it. Two processes
+        would have two of it: there it must be frozen.
 
     Raises
     ------
@@ -90,8 +93,24 @@ def split(model: nn.Module, *, after: str) -> tuple[DeviceHalf, ServerHalf]:
     """
     if isinstance(model, _Half):
         raise TypeError("model must be a whole model, got a half: split it once, attach more cuts")
+    # A compiled model: its halves may be compiled again.
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise TypeError(
+            f"model must not be wrapped in {type(model).__name__}: split model.module, and wrap "
+            "the halves"
+        )
     point, kept = find(model, after), Kept()
-    return DeviceHalf(model, point, kept), ServerHalf(model, point, kept)
+    device, server = DeviceHalf(model, point, kept), ServerHalf(model, point, kept)
+    owned = {id(p): name for name, p in device.named_parameters(remove_duplicate=False)}
+    shared = {
+        owned[id(p)]: (name, p)
+        for name, p in server.named_parameters(remove_duplicate=False)
+        if id(p) in owned
+    }
+    for half in (device, server):
+        half.__dict__["_shared"] = shared
+    return device, server
 
 
 class _Half(nn.Module):
@@ -106,12 +125,25 @@ class _Half(nn.Module):
             self.__dict__[name] = pruned.__dict__[name]
         self.point = point
         self._kept = kept
+        self.__dict__["_shared"] = {}
         self._model = fingerprint(model, point)
         # Between modules in a row nothing passes but the hidden state.
         self._in_a_row = all(type(module) is nn.Sequential for module in path_of(model, point))
 
     def _refuse_shared(self) -> None:
         """Refuse what would be trained twice, apart from each other."""
+        shared: dict[str, tuple[str, nn.Parameter]] = self.__dict__["_shared"]
+        trained = [f"{a} and {b}" for a, (b, p) in shared.items() if p.requires_grad]
+        if trained:
+            raise ValueError(
+                f"{', '.join(trained)} are one parameter in both halves, whose copies in two "
+                "processes would be trained apart from each other: freeze it, or untie it"
+            )
+
+    @property
+    def shared(self) -> dict[str, str]:
+        """Names of parameters that both halves use: in the device half, and in the server half."""
+        return {a: b for a, (b, _) in self.__dict__["_shared"].items()}
 
     def _code(self) -> nn.Module:
         pruned: nn.Module = self.__dict__["_pruned"]
@@ -275,6 +307,28 @@ class ServerHalf(_Half):
         super().__init__(model, point, kept, SERVER)
         self.__dict__["_before"] = Entry(prune(model, "", point.split("."), DEVICE), self._model)
 
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name the parameters, without those that belong to the device half, too.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import sft.torch as st
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+        >>> model[1].weight = model[0].weight
+        >>> device_model, server_model = st.split(model, after="0")
+        >>> [name for name, _ in server_model.named_parameters()]
+        ['1.bias']
+        >>> server_model.shared
+        {'0.weight': '1.weight'}
+        """
+        shared = {id(p) for _, p in self.__dict__["_shared"].values()}
+        for name, p in super().named_parameters(prefix, recurse, remove_duplicate):
+            if id(p) not in shared:
+                yield name, p
+
     @eager
     def forward(self, h: Tensor | Crossing) -> Any:
         """Run the model from the cut on.
@@ -290,6 +344,7 @@ class ServerHalf(_Half):
             What the model returns.
         """
         current = self._pass(h)
+        current.run.server_pass = current
         token = server_pass.set(current)
         try:
             if current.plan is None:
@@ -339,7 +394,7 @@ class ServerHalf(_Half):
             raise error_of("unknown_plan", f"the device names a plan that is not agreed on: {told}")
         self._entry.calls[digest] = form.inputs
 
-    def enter(
+    def _enter(
         self, head: Head | None, tensors: Reader, most: int
     ) -> tuple[Plan | None, tuple[Tensor, ...]]:
         """Return the plan of a message and what was sent beside the hidden state; see `Cut.decode`.

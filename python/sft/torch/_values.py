@@ -49,6 +49,7 @@ class Run:
         self.needed: set[Source] = set()
         self.reads: list[object] = []
         self.on_server = reads is not None
+        self.server_pass: Any = None
         self._recorded = reads or iter(())
         self._fake: FakeTensorMode | None = None
         self._stack = ExitStack()
@@ -227,7 +228,6 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
 
 def _without_values(run: Run, func: Any, args: Any, kwargs: Any, sources: frozenset[Source]) -> Any:
     """Run a function on shapes; what it reads from values was recorded before the cut."""
-
     try:
         with shapes_only(run.fake):
             result = _run(func, *map_leaves(run.stand_in, (args, kwargs)))
