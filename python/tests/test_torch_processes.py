@@ -155,10 +155,9 @@ def test_containers_need_no_place_in_a_message() -> None:
     config = transformers.T5Config(**sizes, **special, num_layers=2, vocab_size=50)
     model = transformers.T5ForConditionalGeneration(config).eval()
     point, inputs = "decoder.block.0.layer.1", {"input_ids": IDS, "decoder_input_ids": IDS}
+    model.requires_grad_(False)
     device_model: Any = st.split(model, after=point)[0]
     server_model: Any = st.split(copy.deepcopy(model), after=point)[1]
-    server_model.requires_grad_(False)
-    model.requires_grad_(False)
     server_model.agree(device_model.hello(**inputs), **inputs)
     z = st.Cut().decode(st.Cut(RAW).encode(device_model(**inputs)), server_model)
     assert torch.equal(server_model(z).logits, model(**inputs).logits)

@@ -137,7 +137,7 @@ class _Half(nn.Module):
         if trained:
             raise ValueError(
                 f"{', '.join(trained)} are one parameter in both halves, whose copies in two "
-                "processes would be trained apart from each other: freeze it, or untie it"
+                "processes would be trained apart: freeze it in both models, or untie it"
             )
 
     @property
