@@ -26,6 +26,7 @@ def device(address: tuple[str, int], steps: int) -> None:
     cut, opt = st.Cut(*CODECS), torch.optim.AdamW(device_model.parameters(), lr=1e-3)
     (images, labels), _ = digits.load()
     with socket.create_connection(address) as link:
+        send(link, device_model.hello(images[:1]))
         for batch in torch.randint(len(labels), (steps, 32)):
             h = device_model(images[batch])
             send(link, cut.encode(h))
@@ -40,9 +41,10 @@ def server(link: socket.socket) -> tuple[list[float], st.Traffic]:
     _, server_model = st.split(digits.base_model(), after="vit.layers.1")
     cut, opt = st.Cut(*CODECS), torch.optim.AdamW(server_model.parameters(), lr=1e-3)
     losses: list[float] = []
+    server_model.agree(receive(link), torch.empty(1, 3, 8, 8))  # how the model is called
     while frame := receive(link):
         labels = torch.frombuffer(bytearray(receive(link)), dtype=torch.int64)
-        z = cut.decode(frame).requires_grad_()
+        z = cut.decode(frame, server_model).requires_grad_()
         loss = torch.nn.functional.cross_entropy(server_model(z).logits, labels)
         loss.backward()
         send(link, cut.encode_gradient(z.grad))

@@ -39,6 +39,7 @@ __version__: Final[str]
 
 class CodecError(ValueError):
     kind: Literal[
+        "unknown_plan",
         "non_finite",
         "truncated",
         "trailing_bytes",

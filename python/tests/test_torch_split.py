@@ -3,11 +3,13 @@
 import copy
 import inspect
 import pickle
+import warnings
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from accelerate import hooks  # type: ignore[import-untyped]
 from split_models import (
     CASES,
     IDS,
@@ -30,6 +32,7 @@ from torch import Tensor, nn
 
 import sft
 import sft.torch as st
+from sft.torch._values import NotSentError
 
 RECORDED = ("output_hidden_states", "output_attentions")
 
@@ -55,7 +58,8 @@ def test_lossless_halves_equal_the_whole_exactly(case: Case) -> None:
         model.zero_grad()
     raw = [x.nbytes for x in (h.hidden if isinstance(h, st.Crossing) else h, *sent)]
     assert cut.traffic.up.raw_bytes == 2 * sum(raw)
-    assert cut.traffic.up.bytes >= cut.traffic.up.raw_bytes
+    # The hidden state as it is, what passes beside it packed.
+    assert cut.traffic.up.bytes >= 2 * raw[0]
     assert cut.traffic.down.messages == 2
 
 
@@ -69,6 +73,7 @@ def test_parameters_are_shared_and_belong_to_one_half(case: Case) -> None:
     for name, p in {**device, **server}.items():
         assert p is whole[name]
     assert {id(p) for p in whole.values()} == {id(p) for p in (*device.values(), *server.values())}
+    assert not {id(p) for p in device.values()} & {id(p) for p in server.values()}
     keys = [*device_model.state_dict(), *server_model.state_dict()]
     assert sorted(keys) == sorted(model.state_dict())
 
@@ -393,3 +398,110 @@ def test_a_forward_that_misses_the_cut_is_an_error() -> None:
     device_model, _ = st.split(Skipping(), after="unused")
     with pytest.raises(RuntimeError, match="the forward did not pass through unused"):
         device_model(torch.ones(1, 2))
+
+
+def test_tied_parameters_are_stepped_once() -> None:
+    """The embedding of GPT-2 is its head: of both halves, but of one optimizer."""
+    torch.manual_seed(0)
+    model = build(CASES["GPT-2"]).eval()
+    reference = copy.deepcopy(model)
+    halves = st.split(model, after="transformer.h.1")
+    names = {"transformer.wte.weight": "lm_head.weight"}
+    assert [half.shared for half in halves] == [names, names]
+    optimizers = [torch.optim.SGD(half.parameters(), 0.1) for half in halves]
+    whole = torch.optim.SGD(reference.parameters(), 0.1)
+    for _ in range(2):
+        loss_of(halves[1](halves[0](input_ids=IDS))).backward()
+        loss_of(reference(input_ids=IDS)).backward()
+        for optimizer in (*optimizers, whole):
+            optimizer.step()
+            optimizer.zero_grad()
+    for a, b in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_calls_of_equal_shape_keep_their_plans() -> None:
+    model, x = Deciding(), torch.randn(3, 4)
+    device_model, server_model = st.split(model, after="body")
+    scales = (torch.ones(2), -torch.ones(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        hidden = [device_model(x, scale) for scale in scales]
+        expected = [model(x, scale) for scale in scales]
+    for h, result in zip(hidden, expected, strict=True):
+        assert torch.equal(server_model(h), result)
+        assert torch.equal(server_model(h.detach()), result)
+        with pytest.raises(ValueError, match="does not tell which of the calls"):
+            server_model(h * 1)
+        assert torch.equal(server_model(st.Cut(RAW)(h)), result)
+
+
+class Auxiliary(nn.Module):
+    """Keeps a loss as an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+        self.scale = torch.ones(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        self.loss = y.square().mean()
+        return y
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_a_module_keeps_does_not_pass_the_cut(inside: bool) -> None:
+    class Model(nn.Module):
+        def __init__(self, uses: str) -> None:
+            super().__init__()
+            self.first = nn.Sequential(Auxiliary()) if inside else Auxiliary()
+            self.cut, self.last, self.uses = nn.Linear(4, 4), nn.Linear(4, 2), uses
+
+        def forward(self, x: Tensor) -> Tensor:
+            kept = getattr(self.first, "0") if inside else self.first
+            out: Tensor = self.last(self.cut(self.first(x))).sum() + getattr(kept, self.uses).sum()
+            return out
+
+    x = torch.randn(3, 4)
+    constant = Model("scale")
+    device_model, server_model = st.split(constant, after="cut")
+    assert torch.equal(server_model(device_model(x)), constant(x))
+    device_model, _ = st.split(Model("loss"), after="cut")
+    for _ in range(2):
+        with pytest.raises(NotSentError, match=r"uses first\..*loss, which a module keeps"):
+            device_model(x)
+
+
+def test_gradient_checkpointing_of_timm_gives_the_same_gradients() -> None:
+    """It computes both sides of the cut again in one segment."""
+    model: Any = build(CASES["timm ViT"])
+    _, grads = train_whole(model, {"x": images()})
+    model.set_grad_checkpointing()
+    device_model, server_model = st.split(model, after="blocks.1")
+    torch.manual_seed(1)
+    loss_of(server_model(st.Cut(RAW, RAW)(device_model(images())))).backward()
+    assert_equal(gradients(model), grads)
+
+
+def test_hooks_of_accelerate_run_in_the_halves() -> None:
+    model = build(CASES["HF ViT"]).eval()
+    expected = model(images()).logits
+    hooks.add_hook_to_module(model, hooks.ModelHook())
+    device_model, server_model = st.split(model, after="vit.layers.1")
+    assert torch.equal(server_model(device_model(pixel_values=images())).logits, expected)
+
+
+def test_models_that_are_wrapped() -> None:
+    model = build(CASES["timm ViT"]).eval()
+    x = images()
+    expected = model(x)
+    compiled: Any = torch.compile(model, backend="eager")
+    device_model, server_model = st.split(compiled, after="blocks.1")
+    assert torch.equal(server_model(device_model(x)), expected)
+    setattr(model, "blocks", torch.compile(model.get_submodule("blocks"), backend="eager"))  # noqa: B010
+    device_model, server_model = st.split(model, after="blocks.1")
+    assert torch.equal(server_model(device_model(x)), expected)
+    with pytest.raises(TypeError, match=r"split model\.module, and wrap the halves"):
+        st.split(nn.DataParallel(model), after="blocks.1")
+    torch.compiler.reset()

@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
     message = "sft.torch needs PyTorch: pip install 'sft[torch]'"
     raise ModuleNotFoundError(message, name=error.name) from error
 
-from sft.torch._attach import attach
+from sft.torch._attach import attach, cuts
 from sft.torch._crossing import Crossing, Plan
 from sft.torch._cut import Cut
 from sft.torch._split import DeviceHalf, ServerHalf, split
@@ -43,5 +43,6 @@ __all__ = [
     "ServerHalf",
     "Traffic",
     "attach",
+    "cuts",
     "split",
 ]

@@ -37,6 +37,8 @@ class Plan:
         What the module at the cut returned.
     reads
         Numbers that the code read from tensors before the cut, in order.
+    model
+        A hash of the model and its cut.
 
     Examples
     --------
@@ -52,6 +54,7 @@ class Plan:
     outputs: dict[str, list[Any]]
     cut: Any
     reads: list[object] = field(default_factory=list)
+    model: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,11 @@ class Crossing:
 def slots(tree: Any) -> list[Slot]:
     """All tensors of a tree of a plan."""
     return [leaf for leaf in leaves(tree) if isinstance(leaf, Slot)]
+
+
+def slots_of(plan: Plan) -> list[Slot]:
+    """All tensors in order: arguments, outputs, and what the module at the cut returned."""
+    return [*slots(plan.inputs), *slots(list(plan.outputs.values())), *slots(plan.cut)]
 
 
 def plan_of(h: Tensor) -> Plan | None:

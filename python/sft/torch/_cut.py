@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import hashlib
+import struct
+from operator import index
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch._subclasses.fake_tensor import FakeTensor
 
 import sft
 from sft.torch import _arrays, _message
-from sft.torch._crossing import Crossing, plan_of, with_plan
+from sft.torch._crossing import Crossing, Plan, plan_of, with_plan
 from sft.torch._eager import eager
+from sft.torch._packing import Reader
+from sft.torch._replay import Replay, called_from
 from sft.torch._traffic import Direction, Traffic
 from sft.torch._values import Ghost
 
+if TYPE_CHECKING:
+    from sft.torch._split import ServerHalf
+
 _H = TypeVar("_H", Tensor, Crossing)
 _UP, _DOWN = 0, 1
+_NOT_UNDER = "a Cut cannot be under {}: take it out for this"
 
 
 class Cut(nn.Module):
@@ -26,8 +36,13 @@ class Cut(nn.Module):
     autograd the cut is the identity (straight-through). Put it between the halves that `split`
     returns, into a `torch.nn.Sequential`, or into a whole model by `attach`. Use one for each device.
 
-    A gradient with NaN or infinities, as loss scaling in half precision provokes it, crosses
-    uncompressed, so that the scaler sees it.
+    What holds NaN or infinities, as loss scaling in half precision provokes them, crosses
+    uncompressed, in both directions: a scaler sees it and skips the step, as without a cut.
+
+    What a checkpointed segment (`torch.utils.checkpoint`) computes again in backward is what
+    crossed in forward: nothing is drawn, added to the residual or counted a second time.
+
+    A cut has no part in `state_dict`; `state` returns what it goes on from.
 
     Parameters
     ----------
@@ -38,12 +53,17 @@ class Cut(nn.Module):
         For what comes down; by default ``Codec.default_gradient()``.
     compress_eval : bool, default False
         Whether to compress in evaluation too. By default the cut then passes everything through
-        and counts nothing, as accuracy is measured in the paper.
+        and counts nothing, as accuracy is measured in the paper. To generate with Transformers is
+        evaluation, too.
     error_feedback : bool, default False
         Whether to add what was dropped from one message to the next of the same shape, in both
         directions (`sft.ErrorFeedback`). For batches that stay the same, not for new samples.
     seed : int, default 0
-        Decides the random roundings; every message has its own.
+        Decides the random roundings. Every message draws from a stream of its own, a hash of
+        seed, rank, direction and number of the message.
+    rank : int, optional
+        The number of the device, so that devices with the same seed draw differently; by default
+        the rank in `torch.distributed`, 0 outside of it.
 
     Attributes
     ----------
@@ -53,9 +73,9 @@ class Cut(nn.Module):
     Raises
     ------
     TypeError
-        If a codec is not a `sft.Codec`.
+        If a codec is not a `sft.Codec`, or a number not a whole one.
     ValueError
-        If `seed` is not in 0..2**64.
+        If `seed` or `rank` is not in 0..2**64.
 
     Examples
     --------
@@ -81,20 +101,32 @@ class Cut(nn.Module):
         compress_eval: bool = False,
         error_feedback: bool = False,
         seed: int = 0,
+        rank: int | None = None,
     ) -> None:
         super().__init__()
         self.activation = _codec(activation, sft.Codec.default_activation(), "activation")
         self.gradient = _codec(gradient, sft.Codec.default_gradient(), "gradient")
-        if not isinstance(seed, int):
-            raise TypeError(f"seed must be a whole number, got {type(seed).__name__}")
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed must be in 0..2**64, got {seed}")
         self.compress_eval = compress_eval
         self.error_feedback = error_feedback
         self.seed = seed
+        self.rank = rank
         self.traffic = Traffic()
+        self._replay = Replay()
         self._drawn = [0, 0]
         self._feedback: list[sft.ErrorFeedback | None] = [None, None]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a setting is checked as when the cut is made."""
+        if name in ("activation", "gradient"):
+            if value is None:
+                raise TypeError(f"{name} must be a sft.Codec, got None")
+            value = _codec(value, value, name)
+        elif name in ("compress_eval", "error_feedback"):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
+        elif name == "seed" or (name == "rank" and value is not None):
+            value = _number(value, name)
+        super().__setattr__(name, value)
 
     def forward(self, h: _H) -> _H:
         """Send an activation through the cut.
@@ -113,20 +145,32 @@ class Cut(nn.Module):
         ------
         TypeError
             If `h` is not a tensor of such a type.
-        sft.CodecError
-            If `h` holds NaN or an infinity that the codec refuses.
+        RuntimeError
+            Under a transform that would lose the cut or cannot pass it: `torch.vmap`,
+            `torch.func.jvp`, `torch.jit.trace`, `torch.fx`, `torch.export`.
         """
-        if isinstance(h, Ghost):
+        refuse_tracing(h)
+        if isinstance(h, Ghost | FakeTensor):
             return h
         if not isinstance(h, Crossing):
             _arrays.check(h, "h")
-        if not self.training and not self.compress_eval:
+        if self._passes():
             return h
         crossed: _H = self._cross(h)
         return crossed
 
+    def _passes(self) -> bool:
+        """Tell whether this is evaluation, in which nothing is compressed."""
+        if self.compress_eval:
+            return False
+        generating = not torch.is_grad_enabled() and called_from("transformers.generation")
+        return not self.training or generating
+
     @eager
     def _cross(self, h: _H) -> _H:
+        again = self._replay.take(h.hidden if isinstance(h, Crossing) else h)
+        if again is not None:
+            return self._crossed_again(h, again)
         self.traffic.up.bytes += _message.overhead(h)
         if not isinstance(h, Crossing):
             return with_plan(self._hidden(h), plan_of(h))
@@ -134,8 +178,14 @@ class Cut(nn.Module):
         sent = tuple(_Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
         return Crossing(self._hidden(h.hidden), sent, h.plan)
 
-    def _hidden(self, h: Tensor) -> Tensor:
-        z: Tensor = _StraightThrough.apply(h, self)
+    def _crossed_again(self, h: _H, frame: bytes) -> _H:
+        if not isinstance(h, Crossing):
+            return with_plan(self._hidden(h, frame), plan_of(h))
+        sent = tuple(_Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
+        return Crossing(self._hidden(h.hidden, frame), sent, h.plan)
+
+    def _hidden(self, h: Tensor, frame: bytes | None = None) -> Tensor:
+        z: Tensor = _StraightThrough.apply(h, self, frame)
         return z
 
     def encode(self, h: Tensor | Crossing) -> bytes:
@@ -173,7 +223,11 @@ class Cut(nn.Module):
         return message
 
     def decode(
-        self, message: bytes, *, device: torch.device | str | None = None
+        self,
+        message: bytes,
+        server_model: ServerHalf | None = None,
+        *,
+        device: torch.device | str | None = None,
     ) -> Tensor | Crossing:
         """Decode an activation on the server.
 
@@ -181,6 +235,10 @@ class Cut(nn.Module):
         ----------
         message : bytes
             What `encode` returned on the device.
+        server_model : ServerHalf, optional
+            The half that it is for, needed where `split` made it of more than modules in a row.
+            What the message holds is checked against the plan that this half agreed on
+            (`ServerHalf.agree`) and against its own model.
         device : torch.device or str, optional
             Where to put it.
 
@@ -192,7 +250,8 @@ class Cut(nn.Module):
         Raises
         ------
         sft.CodecError
-            If the bytes are not a message; its `kind` tells why.
+            If the bytes are not a message for `server_model`; its `kind` tells why, and is
+            ``'unknown_plan'`` if the two did not agree on the call.
 
         Examples
         --------
@@ -204,10 +263,29 @@ class Cut(nn.Module):
         tensor([[1., 1.],
                 [1., 1.]], requires_grad=True)
         """
-        frame, sent, plan = _message.unpack(_arrays.frame_bytes(message, "message"))
+        head, frame, tensors = _message.unpack(_arrays.frame_bytes(message, "message"))
+        plan, sent = self._entered(server_model, head, tensors, _message.limit(message))
+        if plan is not None:
+            _message.check_hidden(plan, frame)
         z = _arrays.decode(frame, device)
         self.traffic.up.add(len(message), z.nbytes + sum(x.nbytes for x in sent))
-        return _message.join(z, tuple(x.to(device) for x in sent), plan)
+        if plan is not None and sent:
+            return Crossing(z, tuple(x.to(device) for x in sent), plan)
+        return with_plan(z, plan)
+
+    @staticmethod
+    def _entered(
+        server_model: ServerHalf | None, head: _message.Head | None, tensors: Reader, most: int
+    ) -> tuple[Plan | None, tuple[Tensor, ...]]:
+        if server_model is not None:
+            return server_model._enter(head, tensors, most)
+        if head is None:
+            return None, ()
+        raise _message.error_of(
+            "unknown_plan",
+            "the message names a plan, and no half that could have agreed on it was given: "
+            "cut.decode(message, server_model)",
+        )
 
     def encode_gradient(self, grad: Tensor | None) -> bytes:
         """Encode the gradient of an activation on the server.
@@ -297,8 +375,22 @@ class Cut(nn.Module):
         counted, self.traffic = self.traffic, Traffic()
         return counted
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return what `state_dict` saves: seed, counters and error feedback, as plain data."""
+    def state(self) -> dict[str, Any]:
+        """Return seed, counters and error feedback as plain data, to go on from by `restore`.
+
+        They are no part of `state_dict`: what averages, copies or stores the tensors of a model
+        finds nothing else in it.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import sft.torch as st
+        >>> cut, again = st.Cut(), st.Cut()
+        >>> _ = cut(torch.ones(4, 8))
+        >>> again.restore(cut.state())
+        >>> again.traffic == cut.traffic
+        True
+        """
         residuals = [f and f.residual for f in self._feedback]
         return {
             "seed": self.seed,
@@ -307,8 +399,17 @@ class Cut(nn.Module):
             "feedback": [None if r is None else _arrays.from_numpy(r) for r in residuals],
         }
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_extra_state` returned."""
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned; the rank stays this one's.
+
+        Examples
+        --------
+        >>> import sft.torch as st
+        >>> cut = st.Cut()
+        >>> cut.restore(st.Cut(seed=3).state())
+        >>> cut.seed
+        3
+        """
         self.seed = state["seed"]
         self._drawn = list(state["drawn"])
         self.traffic = Traffic.restore(state["traffic"])
@@ -320,6 +421,7 @@ class Cut(nn.Module):
     def extra_repr(self) -> str:
         """Name the settings."""
         text = f"activation={self.activation}, gradient={self.gradient}, seed={self.seed}"
+        text += "" if self.rank is None else f", rank={self.rank}"
         for name in ("compress_eval", "error_feedback"):
             text += f", {name}=True" if getattr(self, name) else ""
         return text
@@ -328,20 +430,26 @@ class Cut(nn.Module):
         """Encode and decode in one process."""
         frame = self._encode(x, way)
         count.add(len(frame), x.nbytes)
+        if way == _UP:
+            self._replay.keep(x, frame)
+        return self._received(frame, x)
+
+    @staticmethod
+    def _received(frame: bytes, x: Tensor) -> Tensor:
         return _arrays.decode(frame, shape=tuple(x.shape)).to(x.dtype).to(x.device)
 
     def _encode(self, x: Tensor, way: int) -> bytes:
         codec = (self.activation, self.gradient)[way]
         if not self.training and not self.compress_eval:
             codec = sft.Codec.raw()
-        seed = (self.seed + 2 * self._drawn[way] + way) % 2**64
+        seed = _stream(self.seed, _rank(self.rank), way, self._drawn[way])
         self._drawn[way] += 1
         try:
             if self.error_feedback and self.training:
                 return self._encode_with_feedback(codec, x, seed, way)
             return _arrays.encode(codec, x, seed)
         except sft.CodecError as error:
-            if way != _DOWN or error.kind != "non_finite":
+            if error.kind != "non_finite":
                 raise
             return _arrays.encode(sft.Codec.raw(), x, seed)
 
@@ -355,24 +463,59 @@ class Cut(nn.Module):
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h: Tensor, cut: Cut) -> Tensor:
-        ctx.cut = cut
+    def forward(h: Tensor, cut: Cut, frame: bytes | None) -> Tensor:
+        if frame is not None:
+            return cut._received(frame, h)
         return cut._send(h, _UP, cut.traffic.up)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Cut, bytes | None], output: Tensor) -> None:
+        ctx.cut = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cut: Cut = ctx.cut
-        return cut._send(grad, _DOWN, cut.traffic.down), None
+        received: Tensor = _Once.apply(grad, cut)
+        return received, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        raise RuntimeError(_NOT_UNDER.format("torch.vmap, which would make one message of many"))
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(_NOT_UNDER.format("forward-mode differentiation (jvp)"))
+
+
+class _Once(torch.autograd.Function):
+    """The way of a gradient down; it is not differentiated again."""
+
+    @staticmethod
+    def forward(grad: Tensor, cut: Cut) -> Tensor:
+        return cut._send(grad, _DOWN, cut.traffic.down)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Cut], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        raise RuntimeError(_NOT_UNDER.format("a second differentiation (create_graph)"))
+
+    vmap = _StraightThrough.vmap
+    jvp = _StraightThrough.jvp
 
 
 class _Counted(torch.autograd.Function):
     """The identity, whose gradient is counted: it comes down as it is."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cut: Cut) -> Tensor:
-        ctx.cut = cut
+    def forward(x: Tensor, cut: Cut) -> Tensor:
         return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Cut], output: Tensor) -> None:
+        ctx.cut = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -380,6 +523,45 @@ class _Counted(torch.autograd.Function):
         count.bytes += grad.nbytes
         count.raw_bytes += grad.nbytes
         return grad, None
+
+    vmap = _StraightThrough.vmap
+    jvp = _StraightThrough.jvp
+
+
+def refuse_tracing(h: object) -> None:
+    """Refuse what records a forward and would lose the cut, or bake what it decoded."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        raise RuntimeError(_NOT_UNDER.format("torch.jit.trace, which would keep one message"))
+    if isinstance(h, torch.fx.Proxy):
+        raise RuntimeError(_NOT_UNDER.format("torch.fx, which would record the model without it"))
+    if torch.compiler.is_exporting():
+        raise RuntimeError(_NOT_UNDER.format("torch.export, which has no bytes"))
+
+
+def _stream(seed: int, rank: int, way: int, message: int) -> int:
+    """Return the seed of one message."""
+    numbers = struct.pack("<4Q", seed, rank, way, message)
+    return int.from_bytes(hashlib.blake2b(numbers, digest_size=8).digest(), "little")
+
+
+def _rank(rank: int | None) -> int:
+    if rank is not None:
+        return rank
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_rank() if distributed else 0
+
+
+def _number(value: object, name: str) -> int:
+    """Return a whole number of any library."""
+    try:
+        number = index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool | Tensor) or type(value).__name__ == "bool":
+        raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")
+    if not 0 <= number < 2**64:
+        raise ValueError(f"{name} must be in 0..2**64, got {number}")
+    return number
 
 
 def _codec(codec: sft.Codec | str | None, default: sft.Codec, name: str) -> sft.Codec:

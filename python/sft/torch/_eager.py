@@ -22,9 +22,16 @@ def eager(function: _F) -> _F:
     def call(*args: Any, **kwargs: Any) -> Any:
         if not _loaded():
             return function(*args, **kwargs)
-        return torch.compiler.disable(function)(*args, **kwargs)
+        reason = "what crosses a cut is encoded to bytes, which is not compiled (fullgraph=False)"
+        return torch.compiler.disable(function, reason=reason)(*args, **kwargs)
 
     return cast(_F, call)
+
+
+def forget_compiled() -> None:
+    """Let compiled models be compiled anew, as after a hook was put in that they do not know."""
+    if _loaded():
+        torch.compiler.reset()
 
 
 def uncompiled() -> AbstractContextManager[None]:

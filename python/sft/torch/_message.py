@@ -1,44 +1,52 @@
-"""One message: the frame of a hidden state, and what passes unchanged beside it.
+"""The bytes between two processes: hellos, and hidden states with what passes beside them.
 
-A hidden state alone is its frame, nothing else. With a plan a message is, little-endian,
-
-====== ==============================================================
-bytes  content
-====== ==============================================================
-4      magic, ASCII ``SFTC``
-1      version, 1
-4      length of the header
-4      length of the frame
-.      header: the plan as JSON, in UTF-8
-.      frame
-.      the elements of the tensors sent beside it, one after the other
-4      CRC-32 of all bytes before it
-====== ==============================================================
+The layout is in ``MESSAGE.md``. A message names the plan that both halves agreed on; it cannot say
+how the model is called.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import sft
-from sft.torch._crossing import HIDDEN, Crossing, Plan, Slot, plan_of, slots, with_plan
+from sft.torch._crossing import HIDDEN, Crossing, Plan, plan_of, slots, slots_of
+from sft.torch._forms import Form, form_of
+from sft.torch._packing import DTYPES, Reader, packed, varint, zigzag
 
-_START = struct.Struct("<4sBII")
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
-        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
-    )
-}
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+VERSION = 1
+_NUMBERS = {dtype: number for number, dtype in enumerate(DTYPES)}
+_FRAME = struct.Struct("<I")
+_NONE, _FALSE, _TRUE, _INT, _FLOAT, _LIST = range(6)
+_DEEPEST = 8
+_LONGEST_TEXT = 1 << 16
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a message tells beside the tensors.
+
+    Attributes
+    ----------
+    digest
+        The plan.
+    sizes
+        All dimensions of the tensors among the arguments, one after the other.
+    reads
+        Numbers that the code read from tensors before the cut, in order.
+    beside
+        Number and type of each tensor that was sent; all tensors of a plan are numbered.
+    """
+
+    digest: bytes
+    sizes: tuple[int, ...]
+    reads: tuple[Any, ...]
+    beside: tuple[tuple[int, torch.dtype], ...]
 
 
 def pack(h: Tensor | Crossing, frame: bytes) -> bytes:
@@ -49,23 +57,31 @@ def pack(h: Tensor | Crossing, frame: bytes) -> bytes:
     TypeError
         If a part of it has no place in a message.
     """
-    header, sent = _header(h), beside(h)
-    if header is None:
+    plan, sent = _plan(h), beside(h)
+    if plan is None:
         return frame
-    start = _START.pack(b"SFTC", 1, len(header), len(frame))
-    message = b"".join((start, header, frame, *map(_elements, sent)))
-    return message + struct.pack("<I", zlib.crc32(message))
+    for x in sent:
+        if x.requires_grad:
+            raise TypeError(
+                f"a tensor of shape {tuple(x.shape)} passes the cut beside the hidden state and "
+                "requires a gradient, which has no way back between processes"
+            )
+    head = _head(plan, sent)
+    parts = (b"SFTC", bytes([VERSION]), head, _FRAME.pack(len(frame)), frame, *map(packed, sent))
+    return _summed(b"".join(parts))
 
 
 def overhead(h: Tensor | Crossing) -> int:
     """Bytes that a message has beside the frame of the hidden state."""
+    plan, sent = _plan(h), beside(h)
+    if plan is None:
+        return 0
     try:
-        header = _header(h)
+        head = len(_head(plan, sent)) + sum(len(packed(x)) for x in sent)
     except TypeError:
         # What cannot leave the process has no description in bytes.
-        header = b""
-    sent = sum(x.nbytes for x in beside(h))
-    return sent if header is None else sent + _START.size + len(header) + 4
+        head = sum(x.nbytes for x in sent)
+    return 4 + 1 + head + _FRAME.size + 4
 
 
 def beside(h: Tensor | Crossing) -> tuple[Tensor, ...]:
@@ -73,8 +89,8 @@ def beside(h: Tensor | Crossing) -> tuple[Tensor, ...]:
     return h.sent if isinstance(h, Crossing) else ()
 
 
-def unpack(message: bytes) -> tuple[bytes, tuple[Tensor, ...], Plan | None]:
-    """Take a message apart: the frame, the tensors beside it, and the plan.
+def unpack(message: bytes) -> tuple[Head | None, bytes, Reader]:
+    """Take a message apart: its head, the frame, and the tensors beside it, yet to be read.
 
     Raises
     ------
@@ -82,120 +98,152 @@ def unpack(message: bytes) -> tuple[bytes, tuple[Tensor, ...], Plan | None]:
         If the bytes are not a message.
     """
     if message[:4] != b"SFTC":
-        return message, (), None
-    if len(message) < _START.size + 4:
-        raise _error("truncated", "the message ends early")
-    _, version, header_bytes, frame_bytes = _START.unpack_from(message)
-    if version != 1:
-        raise _error("unsupported_version", f"version {version} of the message is not known")
-    if struct.unpack("<I", message[-4:])[0] != zlib.crc32(message[:-4]):
-        raise _error("checksum", "the checksum of the message does not match")
-    body = message[_START.size : -4]
-    header, frame = body[:header_bytes], body[header_bytes : header_bytes + frame_bytes]
+        return None, message, Reader(b"")
+    reader = _checked(message, "message")
     try:
-        plan = _plan(json.loads(header))
-        sent = _tensors(plan, body[header_bytes + frame_bytes :])
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
-        raise _error("corrupt", f"the message contradicts its format: {error}") from error
-    return frame, sent, plan
+        head = _read_head(reader)
+        (length,) = _FRAME.unpack(reader.take(_FRAME.size))
+        return head, reader.take(length), reader
+    except ValueError as error:
+        raise error_of("corrupt", f"the message contradicts its format: {error}") from error
 
 
-def join(z: Tensor, sent: tuple[Tensor, ...], plan: Plan | None) -> Tensor | Crossing:
-    """Put a received hidden state together with what came beside it."""
-    if plan is not None and sent:
-        return Crossing(z, sent, plan)
-    return with_plan(z, plan)
+def limit(message: bytes) -> int:
+    """Return how many elements a tensor of a message may have, as for the decoder of frames."""
+    return (1 << 24) + 1024 * len(message)
 
 
-def _header(h: Tensor | Crossing) -> bytes | None:
-    """Describe what the server needs to know beside the hidden state, if anything."""
-    plan = h.plan if isinstance(h, Crossing) else plan_of(h)
-    if plan is None:
-        return None
-    return json.dumps(_describe_plan(plan), separators=(",", ":")).encode()
+def check_hidden(plan: Plan, frame: bytes) -> None:
+    """Refuse a frame of another shape than the hidden state has by the plan.
+
+    Raises
+    ------
+    sft.CodecError
+        If the shapes differ, or the bytes are not a frame.
+    """
+    shape = next(slot.shape for slot in slots(plan.cut) if slot.sent == HIDDEN)
+    found = tuple(sft.inspect(frame).shape)
+    if found != shape:
+        raise error_of("corrupt", f"the hidden state has shape {found}, by its plan {shape}")
 
 
-def _describe_plan(plan: Plan) -> dict[str, Any]:
-    return {
-        "inputs": _describe(plan.inputs),
-        "outputs": {name: [_describe(x) for x in calls] for name, calls in plan.outputs.items()},
-        "cut": _describe(plan.cut),
-        "reads": plan.reads,
-    }
+def pack_hello(form: Form, after: str) -> bytes:
+    """Return what a device sends first."""
+    text = f"after {after}: {form.text}".encode()[:_LONGEST_TEXT]
+    parts = (b"SFTH", bytes([VERSION]), form.digest, varint(len(text)), text)
+    return _summed(b"".join(parts))
 
 
-def _describe(tree: Any) -> Any:
-    """Return a tree as JSON: scalars as they are, all else as an object with its kind."""
-    if tree is None or isinstance(tree, bool | int | float | str):
-        return tree
-    if isinstance(tree, Slot):
-        return {"tensor": [_NAMES[tree.dtype], list(tree.shape), tree.sent]}
-    if type(tree) in (tuple, list):
-        return {type(tree).__name__: [_describe(item) for item in tree]}
-    if type(tree) is dict and all(isinstance(key, str) for key in tree):
-        return {"dict": {key: _describe(item) for key, item in tree.items()}}
-    raise TypeError(
-        f"a {type(tree).__name__} passes the cut, which has no place in a message: only tensors, "
-        "numbers, strings, tuples, lists and dictionaries have"
-    )
+def unpack_hello(hello: bytes) -> tuple[bytes, str]:
+    """Return the plan that a device names, and its description for people.
+
+    Raises
+    ------
+    sft.CodecError
+        If the bytes are not a hello.
+    """
+    if hello[:4] != b"SFTH":
+        raise error_of("corrupt", "the bytes are not a hello")
+    reader = _checked(hello, "hello")
+    try:
+        digest = reader.take(8)
+        text = reader.take(reader.varint())
+        reader.end()
+        if len(text) > _LONGEST_TEXT:
+            raise ValueError("its text is too long")
+        return digest, text.decode(errors="replace")
+    except ValueError as error:
+        raise error_of("corrupt", f"the hello contradicts its format: {error}") from error
 
 
-def _plan(header: dict[str, Any]) -> Plan:
-    outputs = {name: [_restore(x) for x in calls] for name, calls in header["outputs"].items()}
-    inputs, cut = _restore(header["inputs"]), _restore(header["cut"])
-    if not (isinstance(inputs, tuple) and len(inputs) == 2):
-        raise ValueError("inputs are not arguments")
-    if sum(slot.sent == HIDDEN for slot in slots(cut)) != 1:
-        raise ValueError("there is not one hidden state")
-    return Plan(inputs, outputs, cut, list(header["reads"]))
-
-
-def _restore(tree: Any) -> Any:
-    if not isinstance(tree, dict):
-        return tree
-    ((kind, value),) = tree.items()
-    if kind == "tensor":
-        name, shape, sent = value
-        if not all(isinstance(size, int) and 0 <= size < 2**31 for size in shape):
-            raise ValueError(f"{shape} is not a shape")
-        return Slot(_DTYPES[name], tuple(shape), sent)
-    if kind == "dict":
-        return {key: _restore(item) for key, item in value.items()}
-    items = [_restore(item) for item in value]
-    return {"tuple": tuple, "list": list}[kind](items)
-
-
-def _tensors(plan: Plan, data: bytes) -> tuple[Tensor, ...]:
-    """Read the tensors that were sent, in the order of their places."""
-    found = [*slots(plan.inputs), *slots(list(plan.outputs.values())), *slots(plan.cut)]
-    places = {slot.sent: slot for slot in found if slot.sent not in (None, HIDDEN)}
-    tensors, start = [], 0
-    for place in range(len(places)):
-        slot = places[place]
-        end = start + math.prod(slot.shape) * slot.dtype.itemsize
-        part = bytearray(data[start:end])
-        if len(part) != end - start:
-            raise ValueError("a tensor ends early")
-        empty = torch.empty(slot.shape, dtype=slot.dtype)
-        tensors.append(torch.frombuffer(part, dtype=slot.dtype).view(slot.shape) if part else empty)
-        start = end
-    if start != len(data):
-        raise ValueError("bytes follow the last tensor")
-    return tuple(tensors)
-
-
-def _elements(x: Tensor) -> bytes:
-    if x.requires_grad:
-        raise TypeError(
-            f"a tensor of shape {tuple(x.shape)} passes the cut beside the hidden state and "
-            "requires a gradient, which has no way back between processes"
-        )
-    if x.dtype not in _NAMES:
-        raise TypeError(f"a tensor of {x.dtype} passes the cut, which has no place in a message")
-    return x.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-
-
-def _error(kind: str, text: str) -> sft.CodecError:
+def error_of(kind: str, text: str) -> sft.CodecError:
+    """Return an error of this kind."""
     error = sft.CodecError(text)
     error.kind = kind  # type: ignore[assignment]
     return error
+
+
+def _plan(h: Tensor | Crossing) -> Plan | None:
+    return h.plan if isinstance(h, Crossing) else plan_of(h)
+
+
+def _summed(data: bytes) -> bytes:
+    return data + struct.pack("<I", zlib.crc32(data))
+
+
+def _checked(data: bytes, what: str) -> Reader:
+    """Check version and checksum, and return what is between."""
+    if len(data) < 9:
+        raise error_of("truncated", f"the {what} ends early")
+    if data[4] != VERSION:
+        raise error_of("unsupported_version", f"version {data[4]} of the {what} is not known")
+    if struct.unpack("<I", data[-4:])[0] != zlib.crc32(data[:-4]):
+        raise error_of("checksum", f"the checksum of the {what} does not match")
+    return Reader(data[5:-4])
+
+
+def _head(plan: Plan, sent: tuple[Tensor, ...]) -> bytes:
+    form = form_of(plan.inputs, plan.model)
+    sizes = [size for slot in slots(plan.inputs) for size in slot.shape]
+    numbers = [
+        i for i, slot in enumerate(slots_of(plan)) if slot.sent is not None and slot.sent >= 0
+    ]
+    return b"".join(
+        (
+            form.digest,
+            varint(len(sizes)),
+            *map(varint, sizes),
+            varint(len(plan.reads)),
+            *map(_packed_read, plan.reads),
+            varint(len(sent)),
+            *(varint(n) + bytes([_number(x)]) for n, x in zip(numbers, sent, strict=True)),
+        )
+    )
+
+
+def _read_head(reader: Reader) -> Head:
+    digest = reader.take(8)
+    sizes = tuple(reader.varint(31) for _ in range(reader.varint()))
+    reads = tuple(_read(reader, _DEEPEST) for _ in range(reader.varint()))
+    beside = tuple((reader.varint(), _dtype(reader.take(1)[0])) for _ in range(reader.varint()))
+    numbers = [number for number, _ in beside]
+    if sorted(set(numbers)) != numbers:
+        raise ValueError("the tensors are not in order")
+    return Head(digest, sizes, reads, beside)
+
+
+def _number(x: Tensor) -> int:
+    if x.dtype not in _NUMBERS:
+        raise TypeError(f"a tensor of {x.dtype} passes the cut, which has no place in a message")
+    return _NUMBERS[x.dtype]
+
+
+def _dtype(number: int) -> torch.dtype:
+    if number >= len(DTYPES):
+        raise ValueError(f"{number} is not a type of tensors")
+    return DTYPES[number]
+
+
+def _packed_read(value: object) -> bytes:
+    if value is None or isinstance(value, bool):
+        return bytes([{None: _NONE, False: _FALSE, True: _TRUE}[value]])
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return bytes([_INT]) + zigzag(value)
+    if isinstance(value, float):
+        return bytes([_FLOAT]) + struct.pack("<d", value)
+    if isinstance(value, list | tuple):
+        return bytes([_LIST]) + varint(len(value)) + b"".join(map(_packed_read, value))
+    raise TypeError(f"the code before the cut read {value!r}, which has no place in a message")
+
+
+def _read(reader: Reader, deepest: int) -> Any:
+    kind = reader.take(1)[0]
+    if kind in (_NONE, _FALSE, _TRUE):
+        return (None, False, True)[kind]
+    if kind == _INT:
+        return reader.zigzag(64)
+    if kind == _FLOAT:
+        return struct.unpack("<d", reader.take(8))[0]
+    if kind == _LIST and deepest:
+        return [_read(reader, deepest - 1) for _ in range(reader.varint())]
+    raise ValueError(f"{kind} is not a kind of number")

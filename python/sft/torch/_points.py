@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from torch import nn
 
 _PEFT = "base_model.model."
+_WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""Names under which compiled, sharded and checkpointed modules hold what they wrap."""
 
 
 def find(model: nn.Module, after: str) -> str:
@@ -23,13 +26,30 @@ def find(model: nn.Module, after: str) -> str:
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if not isinstance(after, str):
         raise TypeError(f"after must be the name of a module, got {type(after).__name__}")
-    names = {name for name, _ in model.named_modules(remove_duplicate=False)} - {""}
-    for name in (after, _PEFT + after):
-        if name in names:
-            return name
+    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    for wanted in (after, _PEFT + after):
+        if wanted in names:
+            return wanted
+    inner = _inner(model)
+    for wanted in (after, _PEFT + after):
+        for name in reversed(names):
+            if inner(name) == wanted:
+                return str(name)
     raise ValueError(
         f"after must name a module of the model, got {after!r}; there are {_list(model)}"
     )
+
+
+def _inner(model: nn.Module) -> Callable[[str], str]:
+    """Return what leaves wrappers out of a name."""
+    parallel = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+    begin: str = "module." if isinstance(model, parallel) else ""
+
+    def inner(name: str) -> str:
+        parts = name.removeprefix(begin).split(".")
+        return ".".join(part for part in parts if part not in _WRAPPERS)
+
+    return inner
 
 
 def path_of(model: nn.Module, point: str) -> list[nn.Module]:

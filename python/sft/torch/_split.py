@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
+from sft.torch._arrays import frame_bytes
 from sft.torch._crossing import HIDDEN, Crossing, Plan, Slot, plan_of, with_plan
 from sft.torch._eager import eager
+from sft.torch._entry import Entry
+from sft.torch._forms import fingerprint, form_of
+from sft.torch._kept import Kept
+from sft.torch._message import Head, error_of, pack_hello, unpack_hello
+from sft.torch._packing import Reader
 from sft.torch._points import find, path_of
 from sft.torch._stubs import (
     DEVICE,
     SERVER,
     DevicePass,
     Reached,
+    Role,
     ServerPass,
     device_pass,
     prune,
@@ -23,9 +31,6 @@ from sft.torch._stubs import (
 from sft.torch._trees import leaves, map_leaves
 from sft.torch._values import Ghost, NotSentError, Run, Source, Traced, not_sent, plain
 from sft.torch._whole import whole_only
-
-_PLANS = 32
-"""How many plans are kept for hidden states that lost theirs."""
 
 
 def split(model: nn.Module, *, after: str) -> tuple[DeviceHalf, ServerHalf]:
@@ -58,7 +63,9 @@ def split(model: nn.Module, *, after: str) -> tuple[DeviceHalf, ServerHalf]:
         behind the cut. Holds the parameters of the modules registered before the cut.
     server_model : ServerHalf
         Takes that and returns what the model returns. Holds the other parameters. Names are those
-        of the model in both.
+        of the model in both. A parameter of both, as where the embedding is the head, is among
+        those of the device alone, so that it is stepped once; `shared` names it. Two processes
+        would have two of it: there it must be frozen.
 
     Raises
     ------
@@ -81,22 +88,57 @@ def split(model: nn.Module, *, after: str) -> tuple[DeviceHalf, ServerHalf]:
     """
     if isinstance(model, _Half):
         raise TypeError("model must be a whole model, got a half: split it once, attach more cuts")
-    point = find(model, after)
-    plans: dict[tuple[int, ...], Plan] = {}
-    return DeviceHalf(model, point, plans), ServerHalf(model, point, plans)
+    # A compiled model: its halves may be compiled again.
+    model = getattr(model, "_orig_mod", model)
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+        raise TypeError(
+            f"model must not be wrapped in {type(model).__name__}: split model.module, and wrap "
+            "the halves"
+        )
+    point, kept = find(model, after), Kept()
+    device, server = DeviceHalf(model, point, kept), ServerHalf(model, point, kept)
+    owned = {id(p): name for name, p in device.named_parameters(remove_duplicate=False)}
+    shared = {
+        owned[id(p)]: (name, p)
+        for name, p in server.named_parameters(remove_duplicate=False)
+        if id(p) in owned
+    }
+    for half in (device, server):
+        half.__dict__["_shared"] = shared
+    return device, server
 
 
 class _Half(nn.Module):
     """A half: the modules of a pruned copy of the model, under the same names."""
 
-    def __init__(self, pruned: nn.Module, point: str, plans: dict[tuple[int, ...], Plan]) -> None:
+    def __init__(self, model: nn.Module, point: str, kept: Kept, role: Role) -> None:
         super().__init__()
+        pruned = prune(model, "", point.split("."), role)
         self.training = pruned.training
         self.__dict__["_pruned"] = pruned
         for name in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
             self.__dict__[name] = pruned.__dict__[name]
         self.point = point
-        self._plans = plans
+        self._kept = kept
+        self.__dict__["_shared"] = {}
+        self._model = fingerprint(model, point)
+        # Between modules in a row nothing passes but the hidden state.
+        self._in_a_row = all(type(module) is nn.Sequential for module in path_of(model, point))
+
+    def _refuse_shared(self) -> None:
+        """Refuse what would be trained twice, apart from each other."""
+        shared: dict[str, tuple[str, nn.Parameter]] = self.__dict__["_shared"]
+        trained = [f"{a} and {b}" for a, (b, p) in shared.items() if p.requires_grad]
+        if trained:
+            raise ValueError(
+                f"{', '.join(trained)} are one parameter in both halves, whose copies in two "
+                "processes would be trained apart: freeze it in both models, or untie it"
+            )
+
+    @property
+    def shared(self) -> dict[str, str]:
+        """Names of parameters that both halves use: in the device half, and in the server half."""
+        return {a: b for a, (b, _) in self.__dict__["_shared"].items()}
 
     def _code(self) -> nn.Module:
         pruned: nn.Module = self.__dict__["_pruned"]
@@ -119,9 +161,8 @@ class DeviceHalf(_Half):
     True
     """
 
-    def __init__(self, model: nn.Module, point: str, plans: dict[tuple[int, ...], Plan]) -> None:
-        super().__init__(prune(model, "", point.split("."), DEVICE), point, plans)
-        self._in_a_row = all(type(module) is nn.Sequential for module in path_of(model, point))
+    def __init__(self, model: nn.Module, point: str, kept: Kept) -> None:
+        super().__init__(model, point, kept, DEVICE)
         self._needed: dict[object, frozenset[Source]] = {}
         self._whole_only = whole_only(path_of(model, point))
 
@@ -165,6 +206,39 @@ class DeviceHalf(_Half):
             return current.hidden
         return self._crossing(inputs, current, current.hidden)
 
+    def hello(self, *args: Any, **kwargs: Any) -> bytes:
+        """Name the plan of a call, for a server in another process; the first thing it is sent.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            An example of what this half will be called with. Of tensors only type and number of
+            dimensions matter, of all else the value.
+
+        Returns
+        -------
+        bytes
+            What `ServerHalf.agree` takes. A device that calls its model in more than one way
+            sends a hello for each.
+
+        Raises
+        ------
+        TypeError
+            If two processes cannot agree on an argument.
+        ValueError
+            If the halves share a parameter that is trained; see `split`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import sft.torch as st
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 2))
+        >>> device_model, server_model = st.split(model, after="0")
+        >>> server_model.agree(device_model.hello(torch.randn(3, 8)), torch.empty(1, 8))
+        """
+        self._refuse_shared()
+        return pack_hello(form_of((args, kwargs), self._model), self.point)
+
     def _configs(self) -> list[Any]:
         """Return the configurations of the modules that contain the cut, as they are now."""
         found = [getattr(module, "config", None) for module in path_of(self._code(), self.point)]
@@ -197,13 +271,11 @@ class DeviceHalf(_Half):
             },
             cut=described(current.cut, ("cut",)),
             reads=current.run.reads,
+            model=self._model,
         )
         if sent:
             return Crossing(hidden, tuple(sent), plan)
-        self._plans.pop(tuple(hidden.shape), None)
-        self._plans[tuple(hidden.shape)] = plan
-        if len(self._plans) > _PLANS:
-            del self._plans[next(iter(self._plans))]
+        self._kept.add(hidden, plan)
         return with_plan(hidden, plan)
 
 
@@ -222,9 +294,31 @@ class ServerHalf(_Half):
     ['2.weight', '2.bias']
     """
 
-    def __init__(self, model: nn.Module, point: str, plans: dict[tuple[int, ...], Plan]) -> None:
-        super().__init__(prune(model, "", point.split("."), SERVER), point, plans)
-        self._in_a_row = all(type(module) is nn.Sequential for module in path_of(model, point))
+    def __init__(self, model: nn.Module, point: str, kept: Kept) -> None:
+        super().__init__(model, point, kept, SERVER)
+        self.__dict__["_before"] = Entry(prune(model, "", point.split("."), DEVICE), self._model)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Name the parameters, without those that belong to the device half, too.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import sft.torch as st
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+        >>> model[1].weight = model[0].weight
+        >>> device_model, server_model = st.split(model, after="0")
+        >>> [name for name, _ in server_model.named_parameters()]
+        ['1.bias']
+        >>> server_model.shared
+        {'0.weight': '1.weight'}
+        """
+        shared = {id(p) for _, p in self.__dict__["_shared"].values()}
+        for name, p in super().named_parameters(prefix, recurse, remove_duplicate):
+            if id(p) not in shared:
+                yield name, p
 
     @eager
     def forward(self, h: Tensor | Crossing) -> Any:
@@ -241,6 +335,7 @@ class ServerHalf(_Half):
             What the model returns.
         """
         current = self._pass(h)
+        current.run.server_pass = current
         token = server_pass.set(current)
         try:
             if current.plan is None:
@@ -253,13 +348,71 @@ class ServerHalf(_Half):
             server_pass.reset(token)
         return map_leaves(_value, result)
 
+    def agree(self, hello: bytes, *args: Any, **kwargs: Any) -> None:
+        """Agree on a plan with a device in another process.
+
+        Parameters
+        ----------
+        hello : bytes
+            What `DeviceHalf.hello` returned there.
+        *args, **kwargs
+            An example of the calls that this server serves, of any sizes: a device cannot choose
+            how the model is called.
+
+        Raises
+        ------
+        sft.CodecError
+            If the bytes are not a hello, or (its `kind` is ``'unknown_plan'``) name another call,
+            another cut or a model with other parameters.
+        TypeError, ValueError
+            As `DeviceHalf.hello`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import sft.torch as st
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.Linear(4, 2))
+        >>> device_model, server_model = st.split(model, after="0")
+        >>> server_model.agree(device_model.hello(torch.randn(3, 8)), torch.empty(1, 8))
+        """
+        self._refuse_shared()
+        form = form_of((args, kwargs), self._model)
+        digest, text = unpack_hello(frame_bytes(hello, "hello"))
+        if digest != form.digest:
+            here = f"after {self.point}: {form.text}"
+            same = "the same call of a model with other parameters"
+            told = same if text == here else f"{text[:500]!r}, here it is {here[:500]!r}"
+            raise error_of("unknown_plan", f"the device names a plan that is not agreed on: {told}")
+        self._entry.calls[digest] = form.inputs
+
+    def _enter(
+        self, head: Head | None, tensors: Reader, most: int
+    ) -> tuple[Plan | None, tuple[Tensor, ...]]:
+        """Return the plan of a message and what was sent beside the hidden state; see `Cut.decode`.
+
+        Raises
+        ------
+        sft.CodecError
+            If the plan was not agreed on, or the message contradicts it.
+        """
+        if self._in_a_row and head is None:
+            return None, ()
+        if head is None:
+            raise error_of("unknown_plan", "the message is a frame alone and names no plan")
+        return self._entry.take(head, tensors, most)
+
+    @property
+    def _entry(self) -> Entry:
+        entry: Entry = self.__dict__["_before"]
+        return entry
+
     def _pass(self, h: Tensor | Crossing) -> ServerPass:
         if isinstance(h, Crossing):
             sent = tuple(x.to(h.device) for x in h.sent)
             return ServerPass(Run(iter(h.plan.reads)), h.hidden, sent, h.plan)
         if not isinstance(h, Tensor):
             raise TypeError(f"h must be what device_model or Cut returned, got {type(h).__name__}")
-        plan = None if self._in_a_row else plan_of(h) or self._plans.get(tuple(h.shape))
+        plan = None if self._in_a_row else plan_of(h) or self._kept.find(h)
         if plan is None and not self._in_a_row:
             raise ValueError(
                 "h tells nothing about the device's inputs: pass what device_model, Cut or "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from types import MethodType
 from typing import Any, Self
 
@@ -12,7 +13,17 @@ from torch import Tensor, nn
 
 from sft.torch._crossing import HIDDEN, Plan, Slot
 from sft.torch._trees import leaves, map_leaves
-from sft.torch._values import Ghost, Run, Source, Traced, plain
+from sft.torch._values import (
+    NOWHERE,
+    Ghost,
+    NotSentError,
+    Run,
+    Source,
+    Traced,
+    follow,
+    plain,
+    shapes_only,
+)
 
 
 class Reached(BaseException):
@@ -40,6 +51,15 @@ class DevicePass:
     def key(self) -> object:
         """Tell the way that was taken."""
         return self.way, repr(self.run.reads)
+
+    def compute(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """Run a module on plain tensors; on the server, which has none of them, on shapes."""
+        if not self.run.on_server:
+            args, kwargs = map_leaves(plain, (args, kwargs))
+            return module(*args, **kwargs)
+        args, kwargs = map_leaves(self.run.stand_in, (args, kwargs))
+        with shapes_only(self.run.fake):
+            return module(*args, **kwargs)
 
     @property
     def known(self) -> bool:
@@ -83,6 +103,7 @@ class Stub(nn.Module):
         self.__dict__["_sft_original"] = original
         self.__dict__["_sft_path"] = path
         self.__dict__["_sft_own"] = own
+        self.__dict__["_sft_constants"] = _tensors_of(original)
         self.training = original.training
         if own:
             for name in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
@@ -91,9 +112,28 @@ class Stub(nn.Module):
     def __getattr__(self, name: str) -> Any:
         """Ask the module for what the stub does not have."""
         try:
-            return super().__getattr__(name)
+            value = super().__getattr__(name)
         except AttributeError:
-            return getattr(self.__dict__["_sft_original"], name)
+            value = getattr(self.__dict__["_sft_original"], name)
+        return self._guarded(name, value)
+
+    def _guarded(self, name: str, value: Any) -> Any:
+        """Refuse a tensor that the forward of a module left in it, where it did not cross."""
+        run, original = _current_run(), self._sft_original
+        if run is None or name in original._parameters or name in original._buffers:
+            return value
+        path = f"{self._sft_path}.{name}"
+        if isinstance(value, nn.Module):
+            inner = type(self)(value, path, own=self._sft_own)
+            inner.__dict__["_sft_constants"] = self._sft_constants
+            return inner
+        left = [x for x in leaves(value) if isinstance(x, Tensor)]
+        if not left or not (run.behind or run.on_server) or id(left[0]) in self._sft_constants:
+            return value
+        raise NotSentError(
+            f"the part of the model behind the cut uses {path}, which a module keeps as an "
+            "attribute and which did not cross: return it, or put the cut in by attach"
+        )
 
     def extra_repr(self) -> str:
         """Name the module."""
@@ -106,22 +146,38 @@ class Stub(nn.Module):
         return super().train(mode)
 
 
+def _tensors_of(module: nn.Module) -> dict[int, Tensor]:
+    """All tensors that a module and those in it have: parameters, buffers, constants."""
+    found = [x for m in module.modules() for x in leaves(dict(vars(m))) if isinstance(x, Tensor)]
+    found += [*module.parameters(), *module.buffers()]
+    return {id(x): x for x in found}
+
+
+def _current_run() -> Run | None:
+    current = device_pass.get() or server_pass.get()
+    return None if current is None else current.run
+
+
 class DeviceStub(Stub):
     """A module on the device: before the cut it computes, behind it nothing does."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute on plain tensors and follow the result."""
         current = device_pass.get()
+        if current is None:
+            # A checkpointed segment is computed again.
+            args, kwargs = map_leaves(plain, (args, kwargs))
         if current is None or not _has_parameters(self._sft_original):
             return self._sft_original(*args, **kwargs)
         if current.run.behind == self._sft_own:
             warn_other_half(self._sft_path)
         if current.run.behind:
             return self._sft_original(*args, **kwargs)
-        args, kwargs = map_leaves(plain, (args, kwargs))
-        result = self._sft_original(*args, **kwargs)
+        result = current.compute(self._sft_original, args, kwargs)
         calls = current.outputs.setdefault(self._sft_path, [])
         calls.append(result)
+        if current.run.on_server:
+            return follow(result, current.run, NOWHERE)
         source = ("output", self._sft_path, len(calls) - 1)
         return traced(result, current.run, source)
 
@@ -132,10 +188,11 @@ class CutStub(Stub):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute, then end the pass or follow it without values."""
         current = device_pass.get()
+        if current is None:
+            args, kwargs = map_leaves(plain, (args, kwargs))
         if current is None or current.run.behind:
             return self._sft_original(*args, **kwargs)
-        args, kwargs = map_leaves(plain, (args, kwargs))
-        result = self._sft_original(*args, **kwargs)
+        result = current.compute(self._sft_original, args, kwargs)
         found = (x for x in leaves(result) if isinstance(x, Tensor) and x.is_floating_point())
         current.cut, current.hidden = result, next(found, None)
         current.run.behind = True
@@ -160,7 +217,10 @@ class ServerStub(Stub):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return stand-ins of what the module returned on the device."""
-        current = server_pass.get()
+        current, again = server_pass.get(), _computed_again(args, kwargs)
+        if again is not None and again.plan is not None:
+            calls = again.plan.outputs.get(self._sft_path)
+            return calls and map_leaves(again.value, calls[0])
         if current is None or current.run.behind:
             return self._sft_original(*args, **kwargs)
         if current.plan is None:
@@ -178,13 +238,22 @@ class EntryStub(Stub):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the hidden state in the place where the module returned it."""
-        current = server_pass.get()
-        if current is None or current.run.behind:
+        current = server_pass.get() or _computed_again(args, kwargs)
+        if current is None or (current.run.behind and server_pass.get() is not None):
             return self._sft_original(*args, **kwargs)
         current.run.behind = True
         if current.plan is None:
             return current.hidden
         return map_leaves(lambda x: plain(current.value(x)), current.plan.cut)
+
+
+def _computed_again(args: Any, kwargs: Any) -> ServerPass | None:
+    """Return the pass of a checkpointed segment that is computed again in backward."""
+    if server_pass.get() is not None:
+        return None
+    found = (x.run.server_pass for x in leaves((args, kwargs)) if isinstance(x, Ghost))
+    current: ServerPass | None = next(found, None)
+    return current if current is not None and current.plan is not None else None
 
 
 @dataclass(frozen=True)
@@ -205,7 +274,8 @@ def prune(module: nn.Module, path: str, rest: list[str], role: Role) -> nn.Modul
     """Return a shallow copy of a module on the way to the cut, with stubs for its children."""
     if not rest:
         return role.cut(module, path, own=role.owns_before)
-    clone = shallow(module, own=role.owns_before)
+    compiled = "_orig_mod" in module._modules
+    clone = Uncompiled() if compiled else shallow(module, own=role.owns_before)
     before = True
     for name, child in module._modules.items():
         if child is None:
@@ -221,9 +291,25 @@ def prune(module: nn.Module, path: str, rest: list[str], role: Role) -> nn.Modul
     return clone
 
 
+class Uncompiled(nn.Module):
+    """Stands for a compiled module that contains the cut."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module as it was written."""
+        return self._orig_mod(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Ask the module for everything else."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("_orig_mod"), name)
+
+
 def stub(module: nn.Module, path: str, kind: type[Stub], *, own: bool) -> nn.Module:
     """Return a stub; a container that is never called gets stubs for its modules."""
-    if type(module).forward is not nn.Module.forward:
+    called = type(module).forward is not nn.Module.forward or "_orig_mod" in module._modules
+    if called:
         return kind(module, path, own=own)
     clone = shallow(module, own=own)
     for name, child in module._modules.items():
@@ -240,6 +326,7 @@ def shallow(module: nn.Module, *, own: bool) -> nn.Module:
     clone = type(module).__new__(type(module))
     clone.__dict__.update(module.__dict__)
     clone.__dict__["_modules"] = dict(module._modules)
+    clone.__dict__["_compiled_call_impl"] = None
     if not own:
         clone.__dict__.update(module._parameters)
         clone.__dict__.update(module._buffers)
@@ -247,6 +334,11 @@ def shallow(module: nn.Module, *, own: bool) -> nn.Module:
     for name, value in module.__dict__.items():
         if isinstance(value, MethodType) and value.__self__ is module:
             clone.__dict__[name] = MethodType(value.__func__, clone)
+        if isinstance(value, partial) and any(x is module for x in value.args):
+            # The forward of a module with hooks of accelerate.
+            args = (clone if x is module else x for x in value.args)
+            clone.__dict__[name] = rebound = partial(value.func, *args, **value.keywords)
+            vars(rebound).update(vars(value))
     return clone
 
 

@@ -23,6 +23,9 @@ Source = tuple[str | int, ...]
 
 NOWHERE: frozenset[Source] = frozenset()
 
+_READS = {"__bool__": bool, "__int__": int, "__index__": int, "__float__": float, "equal": bool}
+"""What functions of torch return that read a value."""
+
 
 class NotSentError(RuntimeError):
     """The part behind the cut needs a value that did not cross."""
@@ -46,6 +49,7 @@ class Run:
         self.needed: set[Source] = set()
         self.reads: list[object] = []
         self.on_server = reads is not None
+        self.server_pass: Any = None
         self._recorded = reads or iter(())
         self._fake: FakeTensorMode | None = None
         self._stack = ExitStack()
@@ -57,23 +61,32 @@ class Run:
             self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         return self._fake
 
-    def read(self, value: object) -> object:
-        """Return what the code reads from a value; the same on device and server."""
-        if self.on_server:
-            return self._next()
-        self.reads.append(value)
+    def stand_in(self, x: Any) -> Any:
+        """Return a tensor without a value for what is followed; anything else as it is."""
+        if isinstance(x, Traced):
+            return self.fake.from_tensor(plain(x).detach())
+        return x.fake if isinstance(x, Ghost) else x
+
+    def read(self, value: object, name: str) -> object:
+        """Return what the code reads from a value by a function; the same on device and server."""
+        if not self.on_server:
+            self.reads.append(value)
+            return value
+        value = next(self._recorded, self)
+        if value is self:
+            raise NotSentError("the model's code reads more values than on the device")
+        if type(value) is not _READS.get(name, type(value)):
+            raise NotSentError(f"the model's code reads no {type(value).__name__} by {name}")
         return value
 
-    def _next(self) -> object:
-        try:
-            return next(self._recorded)
-        except StopIteration:
-            raise NotSentError("the model's code reads more values than on the device") from None
+    def all_read(self) -> bool:
+        """Whether the code on the server read all that was read on the device."""
+        return next(self._recorded, self) is self
 
     def follow(self) -> None:
         """Go on behind the cut without computing."""
         self._stack.enter_context(uncompiled())
-        self._stack.enter_context(_shapes_only(self.fake))
+        self._stack.enter_context(shapes_only(self.fake))
 
     def close(self) -> None:
         """End what `follow` began."""
@@ -176,7 +189,7 @@ def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return _run(func, *map_leaves(_shape_only, (args, kwargs)))
     if name == "__get__" or name in _METADATA:
         stand_ins = map_leaves(lambda x: x.fake if isinstance(x, Ghost) else x, (args, kwargs))
-        return _follow(_run(func, *stand_ins), run, sources)
+        return follow(_run(func, *stand_ins), run, sources)
     if run.behind and run.on_server:
         if ghostly:
             raise NotSentError(not_sent(sources))
@@ -192,12 +205,12 @@ def _call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     with unset_fake_temporarily():
         result = _run(func, args, kwargs)
     if _is_value(result):
-        return result if run.behind else run.read(result)
-    return _follow(result, run, sources)
+        return result if run.behind else run.read(result, name)
+    return follow(result, run, sources)
 
 
 @contextmanager
-def _shapes_only(fake: FakeTensorMode) -> Iterator[None]:
+def shapes_only(fake: FakeTensorMode) -> Iterator[None]:
     """Compute on shapes; autocast must not keep parameters that it converts meanwhile."""
     cached = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
@@ -215,23 +228,17 @@ def _run(func: Any, args: Any, kwargs: Any) -> Any:
 
 def _without_values(run: Run, func: Any, args: Any, kwargs: Any, sources: frozenset[Source]) -> Any:
     """Run a function on shapes; what it reads from values was recorded before the cut."""
-
-    def stand_in(x: Any) -> Any:
-        if isinstance(x, Traced):
-            return run.fake.from_tensor(plain(x).detach())
-        return x.fake if isinstance(x, Ghost) else x
-
     try:
-        with _shapes_only(run.fake):
-            result = _run(func, *map_leaves(stand_in, (args, kwargs)))
+        with shapes_only(run.fake):
+            result = _run(func, *map_leaves(run.stand_in, (args, kwargs)))
     except DataDependentOutputException:
         if run.behind:
             raise
-        return run.read(None)
-    return _follow(result, run, sources)
+        return run.read(None, getattr(func, "__name__", ""))
+    return follow(result, run, sources)
 
 
-def _follow(result: Any, run: Run, sources: frozenset[Source]) -> Any:
+def follow(result: Any, run: Run, sources: frozenset[Source]) -> Any:
     """Wrap the tensors of a result."""
 
     def wrap(x: Any) -> Any:
