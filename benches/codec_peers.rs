@@ -20,9 +20,7 @@ use half::{bf16, f16};
 use ndarray_npy::{read_npy, write_npy};
 use sft_benches::Outcome;
 use sft_benches::machine::{processor, versions};
-use sft_compress::{
-    Code, Codec, Config, Decoder, Encoder, Quantize, Sparsify, Tensor, TensorView, measure,
-};
+use sft_compress::{Code, Codec, Config, Decoder, Encoder, Quantize, Tensor, TensorView, measure};
 
 const KEEP: f64 = 0.2;
 const LEVELS: u16 = 8;
@@ -103,22 +101,13 @@ fn compare(file: &Path) -> Outcome<()> {
 fn ours(tensor: TensorView<'_>) -> Outcome<Vec<Row>> {
     let levels = u32::from(LEVELS);
     let paper = Codec::paper(KEEP, levels)?;
-    let with = |change: fn(&mut Config), codec: Codec| {
-        let mut config = *codec.config();
-        change(&mut config);
-        Codec::new(config)
-    };
-    let dense = |quantize| {
-        let mut config = Config::default();
-        (config.sparsify, config.quantize) = (Sparsify::None, quantize);
-        Codec::new(config)
-    };
+    let dense = |quantize| Codec::new(Config::default().with_quantize(quantize));
     let error = measure(paper, tensor, SEED)?.relative_mse;
     let codecs = [
         ("paper", paper),
         (
             "paper+context",
-            with(|config| config.code = Code::Context, paper)?,
+            Codec::new(paper.config().with_code(Code::Context))?,
         ),
         ("activation", Codec::activation(KEEP, levels)?),
         ("gradient", Codec::gradient(KEEP, levels)?),

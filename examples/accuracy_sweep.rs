@@ -21,7 +21,7 @@ use sft_core::model::{Model, Pretrained};
 use sft_core::run::{Job, Scheme, Wireless, finetune};
 use sft_core::write_whole;
 use sft_core::{Error, Result};
-use sft_examples::flags::{CodecFlag, Flags, LevelsFlag, message};
+use sft_examples::flags::{Flags, LevelsFlag, message};
 use sft_examples::surface::Surface;
 use sft_examples::{input, one_thread_per_product, surface_plot};
 use sft_opt::{Accuracy, AccuracyPoint, Axis, KeepScale};
@@ -205,7 +205,7 @@ impl Task {
     ) -> Result<Vec<f64>> {
         let mut flags = sweep.training.clone();
         if let Some((keep, bits)) = codec {
-            flags.activation = CodecFlag::Levels(sweep.codec, keep, 1 << bits);
+            flags.activation = sweep.codec.codec(keep, 1 << bits)?;
         }
         let one = |&seed: &u64| {
             flags.seed = seed;

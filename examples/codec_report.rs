@@ -11,7 +11,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use half::f16;
 use npyz::{NpyFile, Order};
 use serde::Serialize;
-use sft_compress::{Code, Codec, Config, Decoder, Elements, Encoder, Tensor, TensorView, measure};
+use sft_compress::{Code, Codec, Decoder, Elements, Encoder, Tensor, TensorView, measure};
 
 /// Encodes a tensor with every codec and tells size, error and speed.
 #[derive(Parser)]
@@ -89,11 +89,12 @@ fn run(flags: &Flags) -> Result<(), Box<dyn Error>> {
 fn codecs(tensor: TensorView<'_>, flags: &Flags) -> sft_compress::Result<Vec<(String, Codec)>> {
     let paper = Codec::paper(flags.keep, flags.levels)?;
     let error = measure(paper, tensor, SEED)?.relative_mse;
-    let mut with_contexts: Config = *paper.config();
-    with_contexts.code = Code::Context;
     let named = [
         ("paper", paper),
-        ("paper+context", Codec::new(with_contexts)?),
+        (
+            "paper+context",
+            Codec::new(paper.config().with_code(Code::Context))?,
+        ),
         ("activation", Codec::activation(flags.keep, flags.levels)?),
         ("gradient", Codec::gradient(flags.keep, flags.levels)?),
         (

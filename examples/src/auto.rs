@@ -18,7 +18,7 @@ use sft_opt::{
     RateGrid, allocate_bandwidth, optimize,
 };
 
-use crate::flags::{CodecFlag, Flags, LevelsFlag};
+use crate::flags::{Flags, LevelsFlag};
 use crate::surface::Surface;
 
 /// Elements of an activation that the rates are measured on, about.
@@ -60,7 +60,7 @@ pub struct Choice {
     /// The best configuration.
     pub best: Configuration,
     /// The activation's codec in the best configuration.
-    pub activation: CodecFlag,
+    pub activation: Codec,
     /// Every cut layer.
     pub candidates: Vec<Candidate>,
     /// Cut layer, accuracy and delay of the paper's fixed setting, by the same model.
@@ -106,7 +106,7 @@ pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
     let best = best(&candidates, |_| true).ok_or_else(|| no_choice(&candidates, accuracy_min))?;
     let setting = best.setting;
     Ok(Choice {
-        activation: CodecFlag::Levels(surface.codec, setting.keep, setting.levels() as u32),
+        activation: (surface.codec).codec(setting.keep, setting.levels() as u32)?,
         best,
         candidates,
         paper,
@@ -208,7 +208,7 @@ impl Tensors {
 
     /// The gradient's bits over its raw bits, by its own flag.
     fn gradient_rate(&self, flags: &Flags) -> Result<f64> {
-        self.rate(&self.gradient, flags.gradient.codec()?)
+        self.rate(&self.gradient, flags.gradient)
     }
 
     fn rate(&self, values: &[f32], codec: Codec) -> Result<f64> {
@@ -226,7 +226,7 @@ fn compression(surface: &Surface, accuracy_min: f64, tensors: &Tensors) -> Resul
     keeps.extend(KEEPS.iter().filter(|&&keep| low < keep && keep < high));
     keeps.push(high);
     keeps.dedup();
-    let made = |keep: f64, levels: u32| CodecFlag::Levels(surface.codec, keep, levels).codec();
+    let made = |keep: f64, levels: u32| surface.codec.codec(keep, levels);
     let bits: Vec<u32> = (bits_min..=bits_max).collect();
     let levels: Vec<u32> = bits.iter().map(|bits| 1 << bits).collect();
     let view = TensorView::new(&tensors.activation, &tensors.shape)?;
@@ -281,7 +281,7 @@ fn paper_delay(
     links: &[Link],
     tensors: &Tensors,
 ) -> Result<f64> {
-    let codec = CodecFlag::Levels(codec, PAPER_KEEP, 1 << PAPER_BITS).codec()?;
+    let codec = codec.codec(PAPER_KEEP, 1 << PAPER_BITS)?;
     let up_rate = tensors.rate(&tensors.activation, codec)?;
     let down_rate = tensors.rate(&tensors.gradient, codec)?;
     let demand = |n: usize| {

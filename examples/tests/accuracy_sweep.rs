@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{Folder, program};
-use sft_examples::flags::{CodecFlag, LevelsFlag};
+use sft_compress::Codec;
+use sft_examples::flags::LevelsFlag;
 use sft_examples::surface::Surface;
 use sft_opt::{Accuracy, KeepScale};
 
@@ -132,8 +133,7 @@ fn auto_says_what_it_chose_and_why() {
     let run = std::fs::read_to_string(Path::new(&out).join("run.json")).unwrap();
     let run: serde_json::Value = serde_json::from_str(&run).unwrap();
     let settings = &run["settings"];
-    let activation: CodecFlag = settings["activation"].as_str().unwrap().parse().unwrap();
-    let codec = activation.codec().unwrap();
+    let codec: Codec = settings["activation"].as_str().unwrap().parse().unwrap();
     let chosen = format!(
         "auto: cut {}, keep {:.3}, {} levels",
         settings["cut"],

@@ -46,6 +46,8 @@ class CodecError(ValueError):
         "checksum",
         "unsupported_version",
         "too_large",
+        "other_shape",
+        "lost_reference",
         "other",
     ]
 
@@ -53,19 +55,25 @@ class CodecError(ValueError):
 class Codec:
     def __new__(
         cls,
+        text: str | None = None,
+        /,
         *,
-        sparsify: Literal["top_k", "row_top_k", "threshold", "none"] = "top_k",
+        sparsify: Literal["none", "top_k", "row_top_k", "threshold"] | None = None,
         keep: float | None = None,
         threshold: float | None = None,
-        quantize: Literal["levels", "dead_zone", "f16", "none"] = "levels",
+        quantize: Literal["dead_zone", "levels", "f16", "none"] | None = None,
         levels: SupportsIndex | None = None,
         spacing: Literal["log", "linear"] | None = None,
         rounding: Literal["stochastic", "nearest"] | None = None,
         range: Literal["tensor", "row"] | None = None,
         step: float | None = None,
-        code: Literal["context", "golomb", "none"] = "context",
-        non_finite: Literal["refuse", "saturate"] = "refuse",
+        code: Literal["context", "golomb", "none"] | None = None,
+        non_finite: Literal["refuse", "saturate"] | None = None,
     ) -> Codec: ...
+    @staticmethod
+    def default_activation() -> Codec: ...
+    @staticmethod
+    def default_gradient() -> Codec: ...
     @staticmethod
     def paper(
         *,
@@ -126,10 +134,15 @@ class Codec:
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
-    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]: ...
+    def __getnewargs__(self) -> tuple[str]: ...
 
 # The type of the elements is that of the tensor that was encoded.
-def decode(frame: Buffer, *, max_elements: SupportsIndex | None = None) -> npt.NDArray[Any]: ...
+def decode(
+    frame: Buffer,
+    *,
+    shape: Sequence[int] | None = None,
+    max_elements: SupportsIndex | None = None,
+) -> npt.NDArray[Any]: ...
 
 @final
 class Info:
@@ -161,20 +174,25 @@ class Measure:
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...
 
-def measure(codec: Codec, x: npt.NDArray[Any], seed: SupportsIndex = 0) -> Measure: ...
+def measure(codec: Codec | str, x: npt.NDArray[Any], seed: SupportsIndex = 0) -> Measure: ...
 
 @final
 class ErrorFeedback:
     def __new__(
-        cls, shape: Sequence[int], residual: npt.NDArray[np.float32] | None = None
+        cls, codec: Codec | str, residual: npt.NDArray[Any] | None = None
     ) -> ErrorFeedback: ...
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def codec(self) -> Codec: ...
     @property
-    def residual(self) -> npt.NDArray[np.float32]: ...
-    def add(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]: ...
-    def keep(self, y: npt.NDArray[Any]) -> None: ...
-    def __getnewargs__(self) -> tuple[tuple[int, ...], npt.NDArray[np.float32]]: ...
+    def residual(self) -> npt.NDArray[np.float32] | None: ...
+    def encode(
+        self,
+        x: npt.NDArray[Any],
+        seed: SupportsIndex = 0,
+        *,
+        dtype: Literal["f16", "bf16"] | None = None,
+    ) -> bytes: ...
+    def __getnewargs__(self) -> tuple[Codec, npt.NDArray[np.float32] | None]: ...
 
 @final
 class RateTable:

@@ -18,8 +18,8 @@ from sft._run import Interrupted, Round, Run, round_of
 
 Arrays = tuple[npt.NDArray[Any], npt.ArrayLike]
 
-_ACTIVATION = _sft.Codec.dead_zone(step=1.25)
-_GRADIENT = _sft.Codec.dead_zone(step=4)
+_ACTIVATION = _sft.Codec.default_activation()
+_GRADIENT = _sft.Codec.default_gradient()
 
 
 def finetune(
@@ -31,8 +31,8 @@ def finetune(
     scheme: Scheme = "sft",
     cut: int = 2,
     device_cuts: Sequence[int] | None = None,
-    activation: _sft.Codec | None = _ACTIVATION,
-    gradient: _sft.Codec | None = _GRADIENT,
+    activation: _sft.Codec | str | None = _ACTIVATION,
+    gradient: _sft.Codec | str | None = _GRADIENT,
     rounds: int = 8,
     local_epochs: int = 1,
     batch: int = 16,
@@ -95,8 +95,9 @@ def finetune(
         Cut layer: blocks on the device.
     device_cuts : sequence of int, [devices], optional
         A cut layer for each device in place of `cut`.
-    activation, gradient : Codec or None
-        What crosses the cut with 'sft': by default `Codec.dead_zone` with steps of 1.25 and 4,
+    activation, gradient : Codec, str or None
+        What crosses the cut with 'sft', as a codec or as text such as 'dead-zone:1.25': by default
+        `Codec.default_activation` and `Codec.default_gradient`, dead zones of steps 1.25 and 4,
         the fewest bytes within a point of no compression on both tasks measured; None sends it
         uncompressed.
     rounds, local_epochs, batch : int, default 8, 1 and 16

@@ -1,8 +1,7 @@
-use std::fmt;
-
-use crate::config::{Code, Config, NonFinite, Quantize, Rounding, Spacing, Sparsify};
-use crate::encoder::Encoder;
+use crate::config::{Code, Config, NonFinite, Quantize, Sparsify};
+use crate::encode;
 use crate::error::Result;
+use crate::named::Named;
 use crate::quantize::Range;
 use crate::tensor::TensorView;
 
@@ -13,10 +12,41 @@ use crate::tensor::TensorView;
 /// use sft_compress::{Codec, Range};
 ///
 /// let codec = Codec::paper(0.2, 8)?.with_range(Range::Row);
-/// assert_eq!(codec.to_string(), "paper(keep 0.2, levels 8, range row)");
+/// assert_eq!(codec.to_string(), "paper:0.2:8,range=row");
+/// assert_eq!("paper:0.2:8,range=row".parse::<Codec>()?, codec);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Spelling
+///
+/// A codec is written in one way everywhere: `Display` gives it, `FromStr`
+/// reads it, `serde` (feature) saves it, and flags, configuration files and
+/// Python take it. First comes one of
+///
+/// | Spelling | Codec |
+/// |---|---|
+/// | `raw` | [`Codec::raw`] |
+/// | `dead-zone:STEP` | [`Codec::dead_zone`] |
+/// | `activation:KEEP:LEVELS` | [`Codec::activation`] |
+/// | `gradient:KEEP:LEVELS` | [`Codec::gradient`] |
+/// | `paper:KEEP:LEVELS` | [`Codec::paper`] |
+/// | `levels:LEVELS` | the levels of `activation`, of every element |
+/// | `f16` | [half precision](Quantize::F16), coded by context |
+/// | `exact` | every element exactly, coded by context |
+///
+/// and then, each at most once and after a comma, what differs from it:
+///
+/// | Option | Choice | Not with |
+/// |---|---|---|
+/// | `keep=K`, `row-keep=K` or `threshold=T` | [`Sparsify`] | `raw`, `KEEP` |
+/// | `spacing=log` or `linear` | [`Spacing`](crate::Spacing) | what has no levels |
+/// | `rounding=stochastic` or `nearest` | [`Rounding`](crate::Rounding) | what has no levels |
+/// | `range=tensor` or `row` | [`Range`] | what has no levels |
+/// | `code=context` or `golomb` | [`Code`] | `raw` |
+/// | `non-finite=refuse` or `saturate` | [`NonFinite`] | |
+///
+/// What is read is a valid codec, and reading what was written gives the same.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Codec {
     config: Config,
@@ -44,7 +74,7 @@ impl Codec {
     /// # Errors
     /// `InvalidArgument` if `keep` or `levels` is not in its range.
     pub fn paper(keep: f64, levels: u32) -> Result<Self> {
-        Self::top_k(keep, levels, Spacing::Linear, Range::Tensor, Code::Golomb)
+        Self::new(Named::Paper(keep, levels).config())
     }
 
     /// For activations: Top-K of the whole tensor, stochastic quantization to
@@ -56,7 +86,7 @@ impl Codec {
     /// # Errors
     /// `InvalidArgument` if `keep` or `levels` is not in its range.
     pub fn activation(keep: f64, levels: u32) -> Result<Self> {
-        Self::top_k(keep, levels, Spacing::Log, Range::Tensor, Code::Context)
+        Self::new(Named::Activation(keep, levels).config())
     }
 
     /// For gradients: Top-K of the whole tensor, stochastic quantization to
@@ -69,7 +99,7 @@ impl Codec {
     /// # Errors
     /// `InvalidArgument` if `keep` or `levels` is not in its range.
     pub fn gradient(keep: f64, levels: u32) -> Result<Self> {
-        Self::top_k(keep, levels, Spacing::Linear, Range::Row, Code::Context)
+        Self::new(Named::Gradient(keep, levels).config())
     }
 
     /// The fewest bits at a mean squared error: a uniform quantizer with a
@@ -81,37 +111,30 @@ impl Codec {
     /// # Errors
     /// `InvalidArgument` if `step` is not in its range.
     pub fn dead_zone(step: f64) -> Result<Self> {
-        Self::new(Config {
-            sparsify: Sparsify::None,
-            quantize: Quantize::DeadZone { step },
-            ..Config::default()
-        })
+        Self::new(Named::DeadZone(step).config())
+    }
+
+    /// What activations get where nothing else is asked for: the
+    /// [dead zone](Self::dead_zone) of step [`Config::ACTIVATION_STEP`].
+    pub fn default_activation() -> Self {
+        Self {
+            config: Config::default(),
+        }
+    }
+
+    /// What gradients get where nothing else is asked for: the
+    /// [dead zone](Self::dead_zone) of step [`Config::GRADIENT_STEP`].
+    pub fn default_gradient() -> Self {
+        Self {
+            config: Named::DeadZone(Config::GRADIENT_STEP).config(),
+        }
     }
 
     /// No compression: every element as it is, bit for bit, NaN included.
     pub fn raw() -> Self {
         Self {
-            config: Config {
-                sparsify: Sparsify::None,
-                quantize: Quantize::None,
-                code: Code::None,
-                non_finite: NonFinite::Refuse,
-            },
+            config: Named::Raw.config(),
         }
-    }
-
-    fn top_k(keep: f64, count: u32, spacing: Spacing, range: Range, code: Code) -> Result<Self> {
-        Self::new(Config {
-            sparsify: Sparsify::TopK(keep),
-            quantize: Quantize::Levels {
-                count,
-                spacing,
-                rounding: Rounding::Stochastic,
-                range,
-            },
-            code,
-            non_finite: NonFinite::Refuse,
-        })
     }
 
     /// The same codec with another choice of which magnitudes share a range;
@@ -168,55 +191,28 @@ impl Codec {
     /// The same tensor, settings and `seed` give the same bytes everywhere. The
     /// seed decides the random roundings: take a new one for every message, or
     /// their errors do not average out. Codecs that do not round at random
-    /// ignore it. [`Encoder`] does the same without new memory for each message.
+    /// ignore it. [`Encoder`](crate::Encoder) does the same without new memory
+    /// for each message.
     ///
     /// # Errors
     /// `NonFinite` if the tensor holds NaN or an infinity that the codec
     /// refuses; `TooLarge` if the frame would hold 4 GiB or more.
     pub fn encode(&self, tensor: TensorView<'_>, seed: u64) -> Result<Vec<u8>> {
         let mut frame = Vec::new();
-        Encoder::new(*self).encode_into(tensor, seed, &mut frame)?;
+        encode::write(
+            &self.config,
+            tensor,
+            seed,
+            &mut frame,
+            &mut encode::Memory::default(),
+        )?;
         Ok(frame)
     }
 }
 
-impl fmt::Display for Codec {
-    /// The named constructor if there is one for the settings.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config {
-            sparsify,
-            quantize,
-            code,
-            ..
-        } = self.config;
-        match (sparsify, quantize, code) {
-            (_, _, Code::None) => f.write_str("raw"),
-            (
-                Sparsify::TopK(keep),
-                Quantize::Levels {
-                    count,
-                    spacing,
-                    rounding: Rounding::Stochastic,
-                    range,
-                },
-                _,
-            ) => match (code, spacing, range) {
-                (Code::Golomb, _, _) => {
-                    write!(f, "paper(keep {keep}, levels {count}, range {range})")
-                }
-                (_, Spacing::Log, Range::Tensor) => {
-                    write!(f, "activation(keep {keep}, levels {count})")
-                }
-                (_, Spacing::Linear, Range::Row) => {
-                    write!(f, "gradient(keep {keep}, levels {count})")
-                }
-                _ => write!(
-                    f,
-                    "context(keep {keep}, levels {count} {spacing}, range {range})"
-                ),
-            },
-            (Sparsify::None, Quantize::DeadZone { step }, _) => write!(f, "dead_zone(step {step})"),
-            _ => write!(f, "{code:?}({sparsify:?}, {quantize:?})"),
-        }
+impl Default for Codec {
+    /// [`default_activation`](Self::default_activation).
+    fn default() -> Self {
+        Self::default_activation()
     }
 }

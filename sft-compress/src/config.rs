@@ -1,5 +1,3 @@
-use std::fmt;
-
 use crate::error::{Error, Result};
 use crate::quantize::Range;
 
@@ -11,22 +9,22 @@ use crate::quantize::Range;
 ///
 /// ```
 /// # fn main() -> sft_compress::Result<()> {
-/// use sft_compress::{Codec, Config, Rounding, Sparsify};
+/// use sft_compress::{Codec, Config, Quantize, Sparsify};
 ///
-/// let mut config: Config = *Codec::activation(0.2, 8)?.config();
-/// config.sparsify = Sparsify::RowTopK(0.2);
-/// let codec = Codec::new(config)?;
-/// # assert_ne!(codec, Codec::activation(0.2, 8)?);
+/// let rows = Codec::activation(0.2, 8)?.config().with_sparsify(Sparsify::RowTopK(0.2));
+/// let halves = Config::default().with_quantize(Quantize::F16);
+/// # assert_ne!(Codec::new(rows)?, Codec::activation(0.2, 8)?);
+/// # assert_eq!(Codec::new(halves)?.to_string(), "f16");
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Which elements are kept; the others decode to zero. Default: the fifth
-    /// of largest magnitude.
+    /// Which elements are kept; the others decode to zero. Default: all.
     pub sparsify: Sparsify,
-    /// What becomes of the kept elements. Default: 8 log-spaced levels.
+    /// What becomes of the kept elements. Default: a dead zone of step
+    /// [`ACTIVATION_STEP`](Self::ACTIVATION_STEP).
     pub quantize: Quantize,
     /// How positions, signs and levels become bytes. Default: by context.
     pub code: Code,
@@ -35,19 +33,47 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// What [`Codec::activation`](crate::Codec::activation) uses at keep 0.2 and 8 levels.
+    /// That of activations: [`Codec::default_activation`](crate::Codec::default_activation).
     fn default() -> Self {
         Self {
-            sparsify: Sparsify::TopK(0.2),
-            quantize: Quantize::Levels {
-                count: 8,
-                spacing: Spacing::Log,
-                rounding: Rounding::Stochastic,
-                range: Range::Tensor,
+            sparsify: Sparsify::None,
+            quantize: Quantize::DeadZone {
+                step: Self::ACTIVATION_STEP,
             },
             code: Code::Context,
             non_finite: NonFinite::Refuse,
         }
+    }
+}
+
+impl Config {
+    /// The step of the [dead zone](Quantize::DeadZone) that activations get by default.
+    pub const ACTIVATION_STEP: f64 = 1.25;
+    /// The step of the [dead zone](Quantize::DeadZone) that gradients get by default.
+    pub const GRADIENT_STEP: f64 = 4.0;
+
+    /// The same choices with other elements kept.
+    #[must_use]
+    pub fn with_sparsify(self, sparsify: Sparsify) -> Self {
+        Self { sparsify, ..self }
+    }
+
+    /// The same choices with another quantizer.
+    #[must_use]
+    pub fn with_quantize(self, quantize: Quantize) -> Self {
+        Self { quantize, ..self }
+    }
+
+    /// The same choices coded otherwise.
+    #[must_use]
+    pub fn with_code(self, code: Code) -> Self {
+        Self { code, ..self }
+    }
+
+    /// The same choices with another treatment of NaN and infinities.
+    #[must_use]
+    pub fn with_non_finite(self, non_finite: NonFinite) -> Self {
+        Self { non_finite, ..self }
     }
 }
 
@@ -187,23 +213,5 @@ impl Quantize {
             )),
             _ => Ok(()),
         }
-    }
-}
-
-impl fmt::Display for Spacing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Linear => "linear",
-            Self::Log => "log",
-        })
-    }
-}
-
-impl fmt::Display for Rounding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Stochastic => "stochastic",
-            Self::Nearest => "nearest",
-        })
     }
 }

@@ -17,20 +17,30 @@ const ELEMENTS_PER_BYTE: usize = 1 << 10;
 /// Decodes one frame, whichever codec wrote it.
 ///
 /// A few bytes can stand for any number of zeros, so the number of elements is
-/// bounded by 2²⁴ plus 2¹⁰ for each byte of the frame. Use [`decode_limited`]
-/// where the receiver knows what to expect, [`Decoder`] where messages keep
-/// coming.
+/// bounded by 2²⁴ plus 2¹⁰ for each byte of the frame. Use [`decode_expected`]
+/// where the receiver knows the shape, [`decode_limited`] where it knows a
+/// bound, [`Decoder`] where messages keep coming.
 ///
 /// # Errors
 /// `Truncated`, `TrailingBytes`, `UnsupportedVersion`, `Checksum` or `Corrupt`
 /// by what is wrong with the bytes; `TooLarge` beyond the bound above.
 pub fn decode(frame: &[u8]) -> Result<Tensor> {
-    decode_limited(frame, default_limit(frame))
+    let mut tensor = Tensor::default();
+    Decoder::new().decode_into(frame, &mut tensor)?;
+    Ok(tensor)
 }
 
-fn default_limit(frame: &[u8]) -> usize {
-    let allowed = frame.len().saturating_mul(ELEMENTS_PER_BYTE);
-    allowed.saturating_add(FREE_ELEMENTS)
+/// Decodes one frame of a tensor whose shape the receiver knows, without any
+/// other limit.
+///
+/// Allocates no more than [`decode_limited`] with that many elements.
+///
+/// # Errors
+/// As [`decode`], with `OtherShape` for a tensor of another shape.
+pub fn decode_expected(frame: &[u8], shape: &[usize]) -> Result<Tensor> {
+    let mut tensor = Tensor::default();
+    Decoder::new().decode_expected_into(frame, shape, &mut tensor)?;
+    Ok(tensor)
 }
 
 /// Decodes one frame of at most `max_elements` elements.
@@ -46,6 +56,46 @@ pub fn decode_limited(frame: &[u8], max_elements: usize) -> Result<Tensor> {
         .with_max_elements(max_elements)
         .decode_into(frame, &mut tensor)?;
     Ok(tensor)
+}
+
+/// What a decoder accepts.
+#[derive(Clone, Copy)]
+enum Accept<'a> {
+    /// As many elements as a frame of so many bytes may claim.
+    Default,
+    AtMost(usize),
+    Exactly(&'a [usize]),
+}
+
+impl Accept<'_> {
+    /// Checks what a frame of `bytes` bytes claims.
+    fn check(self, shape: &[usize], elements: usize, bytes: usize) -> Result<()> {
+        let at_most = |limit: usize, why: &str| {
+            if elements <= limit {
+                return Ok(());
+            }
+            Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("a tensor of {elements} elements, above the limit of {limit}{why}"),
+            ))
+        };
+        match self {
+            Self::Exactly(expected) if shape == expected => Ok(()),
+            Self::Exactly(expected) => Err(Error::new(
+                ErrorKind::OtherShape,
+                format!("a tensor of shape {shape:?}, where {expected:?} is expected"),
+            )),
+            Self::AtMost(limit) => at_most(limit, ""),
+            Self::Default => {
+                let allowed = bytes.saturating_mul(ELEMENTS_PER_BYTE);
+                let why = format!(
+                    " for a frame of {bytes} bytes: few bytes can stand for any number of zeros, \
+                     so more is only decoded by an expected shape or a limit of the receiver's own"
+                );
+                at_most(allowed.saturating_add(FREE_ELEMENTS), &why)
+            }
+        }
+    }
 }
 
 /// Decodes one message after the other in the same memory.
@@ -76,9 +126,46 @@ impl Decoder {
     /// Decodes one frame, which replaces the content of `tensor`.
     ///
     /// # Errors
-    /// As [`decode`]; the content of `tensor` is then of no use.
+    /// As [`decode`]; `tensor` is then empty.
     pub fn decode_into(&mut self, frame: &[u8], tensor: &mut Tensor) -> Result<()> {
-        let (mut body, header, elements) = self.open(frame)?;
+        self.decode_accepted(frame, self.accept(), tensor)
+    }
+
+    /// Decodes one frame of a tensor of `shape`, which replaces the content of
+    /// `tensor`. Only the shape limits the number of elements.
+    ///
+    /// # Errors
+    /// As [`decode_expected`]; `tensor` is then empty.
+    pub fn decode_expected_into(
+        &mut self,
+        frame: &[u8],
+        shape: &[usize],
+        tensor: &mut Tensor,
+    ) -> Result<()> {
+        self.decode_accepted(frame, Accept::Exactly(shape), tensor)
+    }
+
+    fn decode_accepted(
+        &mut self,
+        frame: &[u8],
+        accept: Accept<'_>,
+        tensor: &mut Tensor,
+    ) -> Result<()> {
+        let decoded = self.decode_unchecked(frame, accept, tensor);
+        if decoded.is_err() {
+            tensor.clear();
+        }
+        decoded
+    }
+
+    /// Decodes a frame; `tensor` is only one if it succeeds.
+    fn decode_unchecked(
+        &mut self,
+        frame: &[u8],
+        accept: Accept<'_>,
+        tensor: &mut Tensor,
+    ) -> Result<()> {
+        let (mut body, header, elements) = open(frame, accept)?;
         let shape = header.shape.as_slice();
         tensor.shape.clear();
         tensor.shape.extend_from_slice(shape);
@@ -110,7 +197,7 @@ impl Decoder {
         index: usize,
         data: &mut Vec<f32>,
     ) -> Result<Range<usize>> {
-        let (mut body, header, elements) = self.open(frame)?;
+        let (mut body, header, elements) = open(frame, self.accept())?;
         if let Method::Context(range) = header.method {
             let memory = &mut self.memory;
             let shape = header.shape.as_slice();
@@ -129,20 +216,19 @@ impl Decoder {
         Ok(0..elements)
     }
 
-    /// The body of a frame behind its header, if it is not too large.
-    fn open<'a>(&self, frame: &'a [u8]) -> Result<(ByteReader<'a>, Header, usize)> {
-        let mut body = format::open(frame)?;
-        let header = Header::read(&mut body)?;
-        let elements = element_count(header.shape.as_slice())?;
-        let max_elements = self.max_elements.unwrap_or_else(|| default_limit(frame));
-        if elements > max_elements {
-            return Err(Error::new(
-                ErrorKind::TooLarge,
-                format!("a tensor of {elements} elements, above the limit of {max_elements}"),
-            ));
-        }
-        Ok((body, header, elements))
+    fn accept(&self) -> Accept<'static> {
+        self.max_elements.map_or(Accept::Default, Accept::AtMost)
     }
+}
+
+/// The body of a frame behind its header, if it is accepted.
+fn open<'a>(frame: &'a [u8], accept: Accept<'_>) -> Result<(ByteReader<'a>, Header, usize)> {
+    let mut body = format::open(frame)?;
+    let header = Header::read(&mut body)?;
+    let shape = header.shape.as_slice();
+    let elements = element_count(shape)?;
+    accept.check(shape, elements, frame.len())?;
+    Ok((body, header, elements))
 }
 
 /// What a frame holds, as [`inspect`] tells.

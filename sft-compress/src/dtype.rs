@@ -24,6 +24,15 @@ impl Dtype {
             Self::F16 | Self::Bf16 => 2,
         }
     }
+
+    /// The largest finite number.
+    pub(crate) fn largest(self) -> f32 {
+        match self {
+            Self::F32 => f32::MAX,
+            Self::F16 => 65_504.0,
+            Self::Bf16 => bf16_to_f32(0x7f7f),
+        }
+    }
 }
 
 impl fmt::Display for Dtype {

@@ -1,12 +1,7 @@
 use crate::codec::Codec;
-use crate::config::{Code, Quantize, Rounding};
-use crate::context;
+use crate::encode;
 use crate::error::Result;
-use crate::format::{self, Header, Method, Shape};
-use crate::paper;
-use crate::quantize::{Levels, Noise, Range};
-use crate::select::{Selection, select};
-use crate::tensor::{Elements, TensorView};
+use crate::tensor::TensorView;
 
 /// Encodes one message after the other in the same memory.
 ///
@@ -32,10 +27,7 @@ use crate::tensor::{Elements, TensorView};
 #[derive(Debug)]
 pub struct Encoder {
     codec: Codec,
-    floats: Vec<f32>,
-    selection: Selection,
-    context: context::EncodeMemory,
-    paper: paper::EncodeMemory,
+    memory: encode::Memory,
 }
 
 impl Encoder {
@@ -43,10 +35,7 @@ impl Encoder {
     pub fn new(codec: Codec) -> Self {
         Self {
             codec,
-            floats: Vec::new(),
-            selection: Selection::default(),
-            context: context::EncodeMemory::default(),
-            paper: paper::EncodeMemory::default(),
+            memory: encode::Memory::default(),
         }
     }
 
@@ -66,63 +55,6 @@ impl Encoder {
         seed: u64,
         frame: &mut Vec<u8>,
     ) -> Result<()> {
-        let config = self.codec.config();
-        let (elements, shape) = (tensor.elements(), tensor.shape());
-        format::begin(frame);
-        let levels = match config.quantize {
-            Quantize::Levels { count, range, .. } => Levels { count, range },
-            _ => Levels {
-                count: 2,
-                range: Range::Tensor,
-            },
-        };
-        let header = |method| Header {
-            method,
-            dtype: elements.dtype(),
-            shape: Shape::new(shape),
-        };
-        if config.code == Code::None {
-            header(Method::Raw).write(frame);
-            write_raw(frame, elements);
-            return format::seal(frame);
-        }
-        let (floats, found) = (&mut self.floats, &mut self.selection);
-        let data = select(elements, shape, config, floats, found)?;
-        let noise = noise(config.quantize, seed);
-        if config.code == Code::Golomb {
-            header(Method::Paper(levels)).write(frame);
-            paper::write(frame, shape, found, levels, noise, &mut self.paper);
-        } else {
-            header(Method::Context(levels.range)).write(frame);
-            let memory = &mut self.context;
-            context::write(frame, (data, shape), config.quantize, found, noise, memory);
-        }
-        format::seal(frame)
-    }
-}
-
-/// The source of random roundings; none if the nearest point is to be taken.
-fn noise(quantize: Quantize, seed: u64) -> Option<Noise> {
-    match quantize {
-        Quantize::Levels {
-            rounding: Rounding::Stochastic,
-            ..
-        } => Some(Noise::new(seed)),
-        _ => None,
-    }
-}
-
-fn write_raw(out: &mut Vec<u8>, elements: Elements<'_>) {
-    match elements {
-        Elements::F32(data) => {
-            let start = out.len();
-            out.resize(start + size_of_val(data), 0);
-            for (bytes, x) in out[start..].chunks_exact_mut(4).zip(data) {
-                bytes.copy_from_slice(&x.to_le_bytes());
-            }
-        }
-        Elements::F16(bits) | Elements::Bf16(bits) => {
-            out.extend(bits.iter().flat_map(|bits| bits.to_le_bytes()));
-        }
+        encode::write(self.codec.config(), tensor, seed, frame, &mut self.memory)
     }
 }

@@ -20,6 +20,11 @@ pub enum ErrorKind {
     TrailingBytes,
     /// The tensor has more elements than the format or the caller's limit allows.
     TooLarge,
+    /// The frame holds a tensor of another shape than the receiver expects.
+    OtherShape,
+    /// The message builds on a state that this side does not have. Both sides
+    /// [reset](crate::Stateful::reset), and the sender sends it anew.
+    LostReference,
 }
 
 /// The error of every function of this crate: a [kind](ErrorKind) and a message.
@@ -33,7 +38,9 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    /// An error of a kind, for a [`Compressor`](crate::Compressor) or a
+    /// [`Decompressor`](crate::Decompressor) of your own.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),

@@ -18,14 +18,14 @@ mod context;
 mod decoder;
 /// Half-precision numbers.
 mod dtype;
+/// A tensor to a frame.
+mod encode;
 /// Encoding with memory to reuse.
 mod encoder;
 /// Entropy coder of the level indices.
 mod entropy;
 /// The crate's error.
 mod error;
-/// What was dropped from one message, for the next.
-mod feedback;
 /// The frame: its envelope, verified before anything else, and its header.
 mod format;
 /// Golomb codes of non-negative integers.
@@ -34,6 +34,8 @@ mod golomb;
 mod mask;
 /// A logarithm that is the same everywhere.
 mod math;
+/// The combinations of choices that have a name.
+mod named;
 /// The paper's method: Top-K, quantization and coding in their order.
 mod paper;
 /// Work on independent parts.
@@ -50,6 +52,10 @@ mod search;
 mod select;
 /// Vector instructions: the only unsafe code.
 mod simd;
+/// Settings as text.
+mod spelling;
+/// Codecs with memory of earlier messages.
+mod state;
 /// Shapes, borrowed and owned tensors.
 mod tensor;
 /// Exact selection of the largest magnitudes.
@@ -57,14 +63,14 @@ mod topk;
 
 pub use codec::Codec;
 pub use config::{Code, Config, NonFinite, Quantize, Rounding, Spacing, Sparsify};
-pub use decoder::{Decoder, Info, decode, decode_limited, inspect};
+pub use decoder::{Decoder, Info, decode, decode_expected, decode_limited, inspect};
 pub use dtype::Dtype;
 pub use encoder::Encoder;
 pub use error::{Error, ErrorKind, Result};
-pub use feedback::ErrorFeedback;
 pub use quantize::Range;
 pub use rate::{Choice, RateTable};
 pub use search::{Measure, measure};
+pub use state::{Compressor, Context, Decompressor, Direction, ErrorFeedback, SampleId, Stateful};
 pub use tensor::{Elements, Tensor, TensorView};
 
 #[doc = include_str!("../FORMAT.md")]

@@ -3,8 +3,6 @@
     reason = "compiled with the instructions of the loop around it"
 )]
 
-use std::fmt;
-
 /// Which kept magnitudes share a quantization range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Range {
@@ -16,15 +14,6 @@ pub enum Range {
     /// code, and has many times less quantization noise where rows differ in
     /// scale, as they do in gradients.
     Row,
-}
-
-impl fmt::Display for Range {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tensor => "tensor",
-            Self::Row => "row",
-        })
-    }
 }
 
 /// How kept magnitudes are quantized.

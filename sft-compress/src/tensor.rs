@@ -92,7 +92,7 @@ impl<'a> TensorView<'a> {
     }
 }
 
-/// An owned dense tensor in row-major order, as [`decode`](crate::decode) returns it.
+/// An owned dense tensor in row-major order: what [`decode`](crate::decode) returns.
 ///
 /// The elements are held as `f32` whatever their type in the frame, which
 /// [`dtype`](Self::dtype) tells: every half-precision number is one.
@@ -115,6 +115,27 @@ impl Default for Tensor {
 }
 
 impl Tensor {
+    /// A tensor of `f32` in row-major order, 1 to 8 dimensions.
+    ///
+    /// # Errors
+    /// As [`TensorView::new`].
+    pub fn new(data: Vec<f32>, shape: &[usize]) -> Result<Self> {
+        TensorView::new(&data, shape)?;
+        Ok(Self {
+            shape: shape.to_vec(),
+            dtype: Dtype::F32,
+            data,
+        })
+    }
+
+    /// Makes this the empty tensor, in the same memory.
+    pub(crate) fn clear(&mut self) {
+        self.dtype = Dtype::F32;
+        self.data.clear();
+        self.shape.clear();
+        self.shape.push(0);
+    }
+
     /// The length of each dimension, outermost first.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -128,6 +149,11 @@ impl Tensor {
     /// The elements in row-major order.
     pub fn data(&self) -> &[f32] {
         &self.data
+    }
+
+    /// The elements in row-major order, to change.
+    pub(crate) fn data_mut(&mut self) -> &mut [f32] {
+        &mut self.data
     }
 
     /// The elements without a copy, dropping the shape.

@@ -1,6 +1,8 @@
 //! Arguments, limits and messages.
 
-use sft_compress::{Codec, ErrorKind, Range, Tensor, TensorView, decode, decode_limited};
+use sft_compress::{
+    Codec, Decoder, ErrorKind, Range, Tensor, TensorView, decode, decode_expected, decode_limited,
+};
 
 fn message<T: std::fmt::Debug>(result: sft_compress::Result<T>, kind: ErrorKind) -> String {
     let error = result.unwrap_err();
@@ -73,7 +75,7 @@ fn a_codec_tells_its_settings() {
         (codec.keep(), codec.levels(), codec.range()),
         (0.2, Some(8), Some(Range::Tensor))
     );
-    assert_eq!(codec.to_string(), "paper(keep 0.2, levels 8, range tensor)");
+    assert_eq!(codec.to_string(), "paper:0.2:8");
     let raw = Codec::raw().with_range(Range::Row);
     assert_eq!((raw.keep(), raw.levels(), raw.range()), (1.0, None, None));
     assert_eq!(raw.to_string(), "raw");
@@ -100,6 +102,67 @@ fn the_number_of_elements_is_limited() {
     assert_eq!(
         message(decode_limited(&frame, 999), ErrorKind::TooLarge),
         "a tensor of 1000 elements, above the limit of 999"
+    );
+}
+
+/// More zeros than any frame of so few bytes may claim by itself.
+#[test]
+fn a_receiver_that_knows_the_shape_decodes_what_the_limit_refuses() {
+    let shape = [17_000, 1000];
+    let zeros = vec![0.0; 17_000_000];
+    let codec = Codec::dead_zone(1.25).unwrap();
+    let frame = codec
+        .encode(TensorView::new(&zeros, &shape).unwrap(), 0)
+        .unwrap();
+    let refused = message(decode(&frame), ErrorKind::TooLarge);
+    assert!(
+        refused.contains("a tensor of 17000000 elements, above the limit of 16")
+            && refused.contains("for a frame of 24 bytes: few bytes can stand for any number")
+            && refused.contains("expected shape or a limit of the receiver's own"),
+        "{refused}"
+    );
+    assert_eq!(decode_expected(&frame, &shape).unwrap().data(), zeros);
+    assert_eq!(
+        message(
+            decode_expected(&frame, &[1000, 17_000]),
+            ErrorKind::OtherShape
+        ),
+        "a tensor of shape [17000, 1000], where [1000, 17000] is expected"
+    );
+}
+
+#[test]
+fn a_tensor_is_empty_after_an_error() {
+    let data = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+    let view = TensorView::new(&data, &[2, 3]).unwrap();
+    for codec in ["raw", "paper:0.5:8", "activation:0.5:8", "dead-zone:1"] {
+        let codec: Codec = codec.parse().unwrap();
+        let frame = codec.encode(view, 1).unwrap();
+        let body = frame.len() - 4;
+        for cut in 0..frame.len() {
+            // A right envelope around a body that is too short.
+            let mut damaged = frame[..cut.max(9)].to_vec();
+            let length = (damaged.len() - 9).min(body) as u32;
+            damaged[5..9].copy_from_slice(&length.to_le_bytes());
+            damaged.extend(crc32fast::hash(&damaged).to_le_bytes());
+            let mut tensor = Tensor::new(data.to_vec(), &[3, 2]).unwrap();
+            if Decoder::new().decode_into(&damaged, &mut tensor).is_err() {
+                assert_eq!(tensor, Tensor::default());
+            }
+        }
+    }
+}
+
+#[test]
+fn tensors_are_made_of_data_that_fits() {
+    let tensor = Tensor::new(vec![1.0, 2.0], &[2, 1]).unwrap();
+    assert_eq!(
+        (tensor.shape(), tensor.data()),
+        (&[2, 1][..], &[1.0, 2.0][..])
+    );
+    assert_eq!(
+        message(Tensor::new(vec![1.0], &[2]), ErrorKind::InvalidArgument),
+        "shape [2] has 2 elements, but data has 1"
     );
 }
 

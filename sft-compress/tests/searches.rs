@@ -19,9 +19,11 @@ fn data(spread: f32) -> Vec<f32> {
 }
 
 fn paper_with_context(keep: f64, levels: u32) -> Result<Codec> {
-    let mut config = *Codec::paper(keep, levels)?.config();
-    config.code = Code::Context;
-    Codec::new(config)
+    Codec::new(
+        Codec::paper(keep, levels)?
+            .config()
+            .with_code(Code::Context),
+    )
 }
 
 type Constructor = fn(f64, u32) -> Result<Codec>;

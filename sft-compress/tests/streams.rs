@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use sft_compress::{
-    Code, Codec, Decoder, Dtype, Elements, Encoder, ErrorFeedback, ErrorKind, NonFinite, Tensor,
-    TensorView, decode, inspect,
+    Code, Codec, Decoder, Dtype, Elements, Encoder, ErrorKind, NonFinite, Tensor, TensorView,
+    decode, inspect,
 };
 
 /// Counts the allocations of the present thread.
@@ -122,40 +122,6 @@ fn codecs_that_say_so_are_unbiased_given_the_kept_set() {
             "{codec}: {deviation}"
         );
     }
-}
-
-#[test]
-fn feedback_sends_later_what_was_dropped() {
-    let x = data(4);
-    let shape = [100, 64];
-    let view = TensorView::new(&x, &shape).unwrap();
-    let codec = Codec::gradient(0.1, 4).unwrap();
-    let mut feedback = ErrorFeedback::new(&shape).unwrap();
-    let (mut with, mut without) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-    for seed in 0..40 {
-        let sent = decode(&codec.encode(feedback.add(view).unwrap(), seed).unwrap()).unwrap();
-        feedback.keep(&sent).unwrap();
-        let plain = decode(&codec.encode(view, seed).unwrap()).unwrap();
-        for i in 0..x.len() {
-            with[i] += sent.data()[i] / 40.0;
-            without[i] += plain.data()[i] / 40.0;
-        }
-    }
-    let error = |mean: &[f32]| -> f32 { x.iter().zip(mean).map(|(x, y)| (x - y) * (x - y)).sum() };
-    assert!(
-        error(&with) < 0.1 * error(&without),
-        "{} {}",
-        error(&with),
-        error(&without)
-    );
-
-    let saved = (feedback.shape().to_vec(), feedback.residual().to_vec());
-    assert_eq!(ErrorFeedback::restore(&saved.0, saved.1).unwrap(), feedback);
-    let other = TensorView::new(&x, &[64, 100]).unwrap();
-    assert_eq!(
-        feedback.add(other).unwrap_err().kind(),
-        ErrorKind::InvalidArgument
-    );
 }
 
 #[test]

@@ -49,8 +49,16 @@ impl<'py> Array<'py> {
         })
     }
 
+    /// The argument `x` of an encoder, of which `dtype` may say what its bits are.
+    pub(crate) fn argument(x: &Bound<'py, PyAny>, dtype: Option<&str>) -> PyResult<Self> {
+        match dtype {
+            Some(dtype) => Self::bits(x, dtype),
+            None => Self::extract(x, "x"),
+        }
+    }
+
     /// The bits of half-precision numbers of type `dtype`, as `uint16`.
-    pub(crate) fn bits(x: &Bound<'py, PyAny>, dtype: &str) -> PyResult<Self> {
+    fn bits(x: &Bound<'py, PyAny>, dtype: &str) -> PyResult<Self> {
         let Ok(bits) = x.cast::<PyArrayDyn<u16>>() else {
             return Err(PyTypeError::new_err(
                 "x must be a NumPy array of uint16 where dtype is given",
@@ -208,4 +216,12 @@ pub(crate) fn seed(value: &Bound<'_, PyAny>) -> PyResult<u64> {
 /// A positive whole number of levels.
 pub(crate) fn levels(value: &Bound<'_, PyAny>) -> PyResult<u32> {
     unsigned(value, "levels", "2..=256")
+}
+
+/// The sizes of a shape.
+pub(crate) fn sizes(shape: &Bound<'_, PyAny>) -> PyResult<Vec<usize>> {
+    let sizes = shape
+        .try_iter()?
+        .map(|size| unsigned(&size?, "shape", "0..2**64"));
+    sizes.collect()
 }

@@ -4,19 +4,19 @@ use pyo3::types::PyDict;
 use sft_compress::{Code, Config, NonFinite, Quantize, Range, Rounding, Spacing, Sparsify};
 
 /// The settings of a codec as Python gives them: some belong to one choice only.
-#[derive(Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub(crate) struct Settings<'a> {
-    pub(crate) sparsify: &'a str,
+    pub(crate) sparsify: Option<&'a str>,
     pub(crate) keep: Option<f64>,
     pub(crate) threshold: Option<f32>,
-    pub(crate) quantize: &'a str,
+    pub(crate) quantize: Option<&'a str>,
     pub(crate) levels: Option<u32>,
     pub(crate) spacing: Option<&'a str>,
     pub(crate) rounding: Option<&'a str>,
     pub(crate) range: Option<&'a str>,
     pub(crate) step: Option<f64>,
-    pub(crate) code: &'a str,
-    pub(crate) non_finite: &'a str,
+    pub(crate) code: Option<&'a str>,
+    pub(crate) non_finite: Option<&'a str>,
 }
 
 /// The values of an enumeration by their names in Python.
@@ -56,18 +56,20 @@ pub(crate) fn name_of<T: PartialEq>(value: &T, names: Names<T>) -> &'static str 
 impl Settings<'_> {
     /// The configuration, before its values are checked.
     pub(crate) fn config(self) -> PyResult<Config> {
-        let mut config = Config::default();
-        config.sparsify = self.sparsify()?;
-        config.quantize = self.quantize()?;
-        config.code = parse("code", self.code, CODES)?;
-        config.non_finite = parse("non_finite", self.non_finite, NON_FINITES)?;
-        Ok(config)
+        let code = parse("code", self.code.unwrap_or("context"), CODES)?;
+        let non_finite = self.non_finite.unwrap_or("refuse");
+        Ok(Config::default()
+            .with_sparsify(self.sparsify()?)
+            .with_quantize(self.quantize()?)
+            .with_code(code)
+            .with_non_finite(parse("non_finite", non_finite, NON_FINITES)?))
     }
 
     fn sparsify(&self) -> PyResult<Sparsify> {
-        let top_k = matches!(self.sparsify, "top_k" | "row_top_k");
+        let sparsify = self.sparsify.unwrap_or("none");
+        let top_k = matches!(sparsify, "top_k" | "row_top_k");
         belongs("keep", self.keep, top_k, "sparsify 'top_k' or 'row_top_k'")?;
-        let threshold = self.sparsify == "threshold";
+        let threshold = sparsify == "threshold";
         belongs(
             "threshold",
             self.threshold,
@@ -75,7 +77,7 @@ impl Settings<'_> {
             "sparsify 'threshold'",
         )?;
         let keep = self.keep.unwrap_or(0.2);
-        match self.sparsify {
+        match sparsify {
             "none" => Ok(Sparsify::None),
             "top_k" => Ok(Sparsify::TopK(keep)),
             "row_top_k" => Ok(Sparsify::RowTopK(keep)),
@@ -89,15 +91,16 @@ impl Settings<'_> {
     }
 
     fn quantize(&self) -> PyResult<Quantize> {
-        let levels = self.quantize == "levels";
+        let quantize = self.quantize.unwrap_or("dead_zone");
+        let levels = quantize == "levels";
         let owner = "quantize 'levels'";
         belongs("levels", self.levels, levels, owner)?;
         belongs("spacing", self.spacing, levels, owner)?;
         belongs("rounding", self.rounding, levels, owner)?;
         belongs("range", self.range, levels, owner)?;
-        let dead_zone = self.quantize == "dead_zone";
+        let dead_zone = quantize == "dead_zone";
         belongs("step", self.step, dead_zone, "quantize 'dead_zone'")?;
-        match self.quantize {
+        match quantize {
             "none" => Ok(Quantize::None),
             "f16" => Ok(Quantize::F16),
             "levels" => Ok(Quantize::Levels {
@@ -106,7 +109,9 @@ impl Settings<'_> {
                 rounding: parse("rounding", self.rounding.unwrap_or("stochastic"), ROUNDINGS)?,
                 range: parse("range", self.range.unwrap_or("tensor"), RANGES)?,
             }),
-            "dead_zone" => needed("step", self.step).map(|step| Quantize::DeadZone { step }),
+            "dead_zone" => Ok(Quantize::DeadZone {
+                step: self.step.unwrap_or(Config::ACTIVATION_STEP),
+            }),
             other => Err(unknown(
                 "quantize",
                 other,

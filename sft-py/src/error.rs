@@ -14,8 +14,9 @@ pyo3::create_exception!(
     kind : str\n\
     \x20   What to act on: 'non_finite' (the tensor holds NaN or an infinity),\n\
     \x20   'truncated' (the frame ends early), 'trailing_bytes', 'corrupt',\n\
-    \x20   'checksum' (the frame was damaged), 'unsupported_version' or\n\
-    \x20   'too_large'.\n\
+    \x20   'checksum' (the frame was damaged), 'unsupported_version', 'too_large',\n\
+    \x20   'other_shape' (than the receiver expects) or 'lost_reference' (the message\n\
+    \x20   builds on a state that this side does not have).\n\
     \n\
     Examples\n\
     --------\n\
@@ -105,6 +106,8 @@ impl Raise for sft_compress::Error {
             ErrorKind::UnsupportedVersion => "unsupported_version",
             ErrorKind::TrailingBytes => "trailing_bytes",
             ErrorKind::TooLarge => "too_large",
+            ErrorKind::OtherShape => "other_shape",
+            ErrorKind::LostReference => "lost_reference",
             _ => "other",
         };
         let error = CodecError::new_err(self.to_string());

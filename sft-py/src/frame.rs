@@ -1,10 +1,10 @@
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::array::{Array, Decoded, bfloat16, frame_bytes, seed, unsigned};
+use crate::array::{Array, Decoded, bfloat16, frame_bytes, seed, sizes, unsigned};
 use crate::codec::Codec;
 use crate::config::{CODES, name_of};
-use crate::error::detached;
+use crate::error::{bad_argument, detached};
 use sft_compress::TensorView;
 
 /// Decode one frame, whichever codec wrote it.
@@ -15,9 +15,11 @@ use sft_compress::TensorView;
 /// ----------
 /// frame : bytes, bytearray, memoryview or another buffer of bytes
 ///     Exactly one frame. Anything but `bytes` is copied first.
+/// shape : sequence of int, optional
+///     The shape that the tensor must have; nothing else limits its size then.
 /// max_elements : int, optional
-///     Most elements to accept. A few bytes can stand for any number of zeros:
-///     set this where you know what to expect. By default 2**24 and 2**10 more
+///     Most elements to accept, where the shape is not known. A few bytes can
+///     stand for any number of zeros, so that the default is 2**24 and 2**10 more
 ///     for each byte of the frame.
 ///
 /// Returns
@@ -30,10 +32,12 @@ use sft_compress::TensorView;
 /// Raises
 /// ------
 /// CodecError
-///     If the bytes are not a valid frame or hold too many elements; its `kind`
-///     tells which.
+///     If the bytes are not a valid frame, or hold too many elements or another
+///     shape; its `kind` tells which.
 /// TypeError
 ///     If `frame` is not a buffer of bytes.
+/// ValueError
+///     If both `shape` and `max_elements` are given.
 ///
 /// Examples
 /// --------
@@ -48,18 +52,24 @@ use sft_compress::TensorView;
 /// ...     print(error.kind)
 /// truncated
 #[pyfunction]
-#[pyo3(signature = (frame, *, max_elements=None))]
+#[pyo3(signature = (frame, *, shape=None, max_elements=None))]
 pub(crate) fn decode<'py>(
     py: Python<'py>,
     frame: &Bound<'py, PyAny>,
+    #[pyo3(from_py_with = shape_argument)] shape: Option<Vec<usize>>,
     #[pyo3(from_py_with = max_elements_argument)] max_elements: Option<usize>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let frame = frame_bytes(frame)?;
     let brain = bfloat16(py).is_some();
+    if shape.is_some() && max_elements.is_some() {
+        let reason = "shape and max_elements exclude each other: give one of them";
+        return Err(bad_argument(reason.into()));
+    }
     let (shape, elements) = detached(py, || {
-        let tensor = match max_elements {
-            Some(max) => sft_compress::decode_limited(&frame, max),
-            None => sft_compress::decode(&frame),
+        let tensor = match (&shape, max_elements) {
+            (Some(shape), _) => sft_compress::decode_expected(&frame, shape),
+            (_, Some(max)) => sft_compress::decode_limited(&frame, max),
+            _ => sft_compress::decode(&frame),
         }?;
         Ok::<_, sft_compress::Error>((tensor.shape().to_vec(), Decoded::new(tensor, brain)))
     })?;
@@ -256,4 +266,8 @@ pub(crate) fn measure(
 
 fn max_elements_argument(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
     unsigned(value, "max_elements", "0..2**64")
+}
+
+fn shape_argument(value: &Bound<'_, PyAny>) -> PyResult<Option<Vec<usize>>> {
+    (!value.is_none()).then(|| sizes(value)).transpose()
 }

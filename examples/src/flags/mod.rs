@@ -11,13 +11,14 @@ use std::str::FromStr;
 use clap::Parser;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use sft_compress::Codec;
 use sft_core::adapter::{Lora, ModelSpec, ModuleNames, TargetModules};
 use sft_core::data::Partition;
 use sft_core::optim::Optimizer;
 use sft_core::run::{Channel, Decay, Schedule, Scheme, Settings};
 use sft_core::{Error, Result};
 
-pub use codec::{CodecFlag, LevelsFlag};
+pub use codec::LevelsFlag;
 pub use values::{Backend, FadingFlag, NamesFlag, OptimizerFlag, ScheduleFlag};
 
 /// Split LoRA fine-tuning of a vision transformer over simulated mobile devices.
@@ -113,12 +114,13 @@ pub struct Flags {
     /// paper:KEEP:LEVELS or raw. STEP is the quantization step over the tensor's root mean square, 0.001 to 1000,
     /// KEEP the kept fraction of the elements, in (0, 1] [ρ], LEVELS the number of quantization
     /// points, 2 to 256 [E + 1]. activation spaces its levels logarithmically, gradient evenly in a
-    /// range for each row (token), paper evenly in one range.
-    #[arg(long, value_name = "CODEC", default_value = "dead-zone:1.25")]
-    pub activation: CodecFlag,
+    /// range for each row (token), paper evenly in one range. The documentation of
+    /// sft_compress::Codec has the rest of the spelling.
+    #[arg(long, value_name = "CODEC", default_value_t = Codec::default_activation())]
+    pub activation: Codec,
     /// How gradients come down, by the codecs of --activation.
-    #[arg(long, value_name = "CODEC", default_value = "dead-zone:4")]
-    pub gradient: CodecFlag,
+    #[arg(long, value_name = "CODEC", default_value_t = Codec::default_gradient())]
+    pub gradient: Codec,
     /// Update rule of the adapters and the head.
     #[arg(long, value_enum, default_value_t = OptimizerFlag::Adamw)]
     pub optimizer: OptimizerFlag,
@@ -211,8 +213,8 @@ impl Flags {
             scheme,
             cut: self.cut,
             lora: self.lora(spec)?,
-            activation: self.activation.codec()?,
-            gradient: self.gradient.codec()?,
+            activation: self.activation,
+            gradient: self.gradient,
             rounds: self.rounds,
             local_epochs: self.local_epochs,
             batch: self.batch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -69,7 +70,7 @@ def to_host(x: Tensor) -> Tensor:
         ) from error
 
 
-def encode(codec: sft.Codec, x: Tensor, seed: int) -> bytes:
+def encode(codec: sft.Codec | sft.ErrorFeedback, x: Tensor, seed: int) -> bytes:
     """Encode a tensor of any device; a contiguous one of the CPU is not copied."""
     x = to_host(x)
     if x.dtype == torch.bfloat16:
@@ -77,9 +78,13 @@ def encode(codec: sft.Codec, x: Tensor, seed: int) -> bytes:
     return codec.encode(x.numpy(), seed)
 
 
-def decode(frame: bytes, device: torch.device | str | None = None) -> Tensor:
-    """Decode a frame to a tensor of its type."""
-    y = sft.decode(frame)
+def decode(
+    frame: bytes,
+    device: torch.device | str | None = None,
+    shape: Sequence[int] | None = None,
+) -> Tensor:
+    """Decode a frame to a tensor of its type, and of this shape where it is known."""
+    y = sft.decode(frame, shape=shape)
     if not _ML_DTYPES and sft.inspect(frame).dtype == "bf16":
         return torch.from_numpy(y).to(torch.bfloat16).to(device=device)
     return from_numpy(y).to(device=device)

@@ -31,10 +31,11 @@ class Cut(nn.Module):
 
     Parameters
     ----------
-    activation : sft.Codec, optional
-        For what goes up; ``Codec.activation(keep=0.2, levels=8)`` by default.
-    gradient : sft.Codec, optional
-        For what comes down; ``Codec.gradient(keep=0.2, levels=8)`` by default.
+    activation : sft.Codec or str, optional
+        For what goes up, as a codec or as text such as 'dead-zone:1.25'; by default
+        ``Codec.default_activation()``.
+    gradient : sft.Codec or str, optional
+        For what comes down; by default ``Codec.default_gradient()``.
     compress_eval : bool, default False
         Whether to compress in evaluation too. By default the cut then passes everything through
         and counts nothing, as accuracy is measured in the paper.
@@ -74,16 +75,16 @@ class Cut(nn.Module):
 
     def __init__(
         self,
-        activation: sft.Codec | None = None,
-        gradient: sft.Codec | None = None,
+        activation: sft.Codec | str | None = None,
+        gradient: sft.Codec | str | None = None,
         *,
         compress_eval: bool = False,
         error_feedback: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.activation = _codec(activation, sft.Codec.activation(), "activation")
-        self.gradient = _codec(gradient, sft.Codec.gradient(), "gradient")
+        self.activation = _codec(activation, sft.Codec.default_activation(), "activation")
+        self.gradient = _codec(gradient, sft.Codec.default_gradient(), "gradient")
         if not isinstance(seed, int):
             raise TypeError(f"seed must be a whole number, got {type(seed).__name__}")
         if not 0 <= seed < 2**64:
@@ -298,12 +299,12 @@ class Cut(nn.Module):
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what `state_dict` saves: seed, counters and error feedback, as plain data."""
-        residuals = [f and _arrays.from_numpy(f.residual) for f in self._feedback]
+        residuals = [f and f.residual for f in self._feedback]
         return {
             "seed": self.seed,
             "drawn": list(self._drawn),
             "traffic": self.traffic.state(),
-            "feedback": residuals,
+            "feedback": [None if r is None else _arrays.from_numpy(r) for r in residuals],
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -312,8 +313,8 @@ class Cut(nn.Module):
         self._drawn = list(state["drawn"])
         self.traffic = Traffic.restore(state["traffic"])
         self._feedback = [
-            None if x is None else sft.ErrorFeedback(tuple(x.shape), x.cpu().numpy())
-            for x in state["feedback"]
+            None if x is None else sft.ErrorFeedback(codec, x.cpu().numpy())
+            for codec, x in zip((self.activation, self.gradient), state["feedback"], strict=True)
         ]
 
     def extra_repr(self) -> str:
@@ -327,7 +328,7 @@ class Cut(nn.Module):
         """Encode and decode in one process."""
         frame = self._encode(x, way)
         count.add(len(frame), x.nbytes)
-        return _arrays.decode(frame).to(x.dtype).to(x.device)
+        return _arrays.decode(frame, shape=tuple(x.shape)).to(x.dtype).to(x.device)
 
     def _encode(self, x: Tensor, way: int) -> bytes:
         codec = (self.activation, self.gradient)[way]
@@ -345,19 +346,11 @@ class Cut(nn.Module):
             return _arrays.encode(sft.Codec.raw(), x, seed)
 
     def _encode_with_feedback(self, codec: sft.Codec, x: Tensor, seed: int, way: int) -> bytes:
-        feedback, shape = self._feedback[way], tuple(x.shape)
-        if feedback is None or feedback.shape != shape:
-            feedback = sft.ErrorFeedback(shape)
-        before = feedback.residual
-        wanted = feedback.add(_arrays.to_host(x).float().numpy())
-        try:
-            frame = _arrays.encode(codec, torch.from_numpy(wanted).to(x.dtype), seed)
-        except sft.CodecError:
-            self._feedback[way] = sft.ErrorFeedback(shape, before)
-            raise
-        feedback.keep(sft.decode(frame))
-        self._feedback[way] = feedback
-        return frame
+        feedback = self._feedback[way]
+        if feedback is None or feedback.codec != codec:
+            feedback = sft.ErrorFeedback(codec, feedback and feedback.residual)
+            self._feedback[way] = feedback
+        return _arrays.encode(feedback, x, seed)
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -389,9 +382,14 @@ class _Counted(torch.autograd.Function):
         return grad, None
 
 
-def _codec(codec: sft.Codec | None, default: sft.Codec, name: str) -> sft.Codec:
+def _codec(codec: sft.Codec | str | None, default: sft.Codec, name: str) -> sft.Codec:
     if codec is None:
         return default
+    if isinstance(codec, str):
+        return sft.Codec(codec)
     if not isinstance(codec, sft.Codec):
-        raise TypeError(f"{name} must be a sft.Codec, got {type(codec).__name__}")
+        raise TypeError(
+            f"{name} must be a sft.Codec or text such as 'dead-zone:1.25', "
+            f"got {type(codec).__name__}"
+        )
     return codec

@@ -101,8 +101,7 @@ pub struct Settings {
 
 impl Settings {
     /// What `vit_finetune` does by default, for a scheme and a common cut layer: 8 rounds of
-    /// AdamW at 3e-3, batches of 16, adapters of rank 8, activations quantized in steps of
-    /// 1.25 and gradients in steps of 4 root mean squares with a dead zone, seed 1, one thread.
+    /// AdamW at 3e-3, batches of 16, adapters of rank 8, the default codecs, seed 1, one thread.
     ///
     /// # Errors
     /// None: every default is in its range.
@@ -111,8 +110,8 @@ impl Settings {
             scheme,
             cut,
             lora: Lora::new(8, 8.0)?,
-            activation: Codec::dead_zone(1.25)?,
-            gradient: Codec::dead_zone(4.0)?,
+            activation: Codec::default_activation(),
+            gradient: Codec::default_gradient(),
             rounds: 8,
             local_epochs: 1,
             batch: 16,

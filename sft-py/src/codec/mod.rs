@@ -1,14 +1,13 @@
 //! `sft.Codec`.
 
-/// The constructor that makes an equal codec, for `repr`.
-mod named;
 /// Searches for the codec of a wanted size or error.
 mod search;
 
 use std::hash::{Hash, Hasher};
 
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString};
 use sft_compress::TensorView;
 
 pub(crate) use self::search::Maker;
@@ -19,16 +18,28 @@ use crate::error::{detached, raised};
 
 /// How tensors are encoded: an immutable set of settings.
 ///
-/// Start from a named constructor: `Codec.activation` for forward tensors,
-/// `Codec.gradient` for backward ones, `Codec.dead_zone` for the fewest bits at
-/// an error, `Codec.paper` for fidelity to the paper, `Codec.raw` for no loss.
-/// The constructor itself takes every choice; `config` tells the choices of
-/// a codec, and ``Codec(**codec.config) == codec``. Codecs can be compared,
-/// hashed and pickled.
+/// Start from a named constructor: `Codec.dead_zone` for the fewest bits at an
+/// error, `Codec.activation` and `Codec.gradient` for unbiased values,
+/// `Codec.paper` for fidelity to the paper, `Codec.raw` for no loss. What is used
+/// where no codec is given is `Codec.default_activation`, which is ``Codec()``,
+/// and `Codec.default_gradient`.
+///
+/// A codec is written in one way everywhere, such as 'dead-zone:1.25',
+/// 'gradient:0.2:8' or 'paper:0.2:8,range=row': ``str(codec)`` gives it,
+/// ``Codec(text)`` and whatever takes a codec read it. The rest of the spelling
+/// is that of the choices below: 'raw', 'activation:KEEP:LEVELS',
+/// 'levels:LEVELS', 'f16' and 'exact', with the options 'keep', 'row-keep',
+/// 'threshold', 'spacing', 'rounding', 'range', 'code' and 'non-finite'.
+///
+/// The constructor also takes every choice by its name; `config` tells the
+/// choices of a codec, and ``Codec(**codec.config) == codec``. Codecs can be
+/// compared, hashed and pickled.
 ///
 /// Parameters
 /// ----------
-/// sparsify : {'top_k', 'row_top_k', 'threshold', 'none'}, default 'top_k'
+/// text : str, optional
+///     A codec as it is written, in place of all choices.
+/// sparsify : {'none', 'top_k', 'row_top_k', 'threshold'}, default 'none'
 ///     Which elements are kept; the others decode to zero. The fraction `keep` of
 ///     largest magnitude in the tensor or in each row, those of magnitude
 ///     `threshold` or more, or all.
@@ -36,9 +47,9 @@ use crate::error::{detached, raised};
 ///     Fraction to keep in (0, 1], with 'top_k' and 'row_top_k'.
 /// threshold : float
 ///     Least magnitude to keep, positive, with 'threshold'.
-/// quantize : {'levels', 'dead_zone', 'f16', 'none'}, default 'levels'
-///     What becomes of the kept elements: one of a few `levels`, a uniform
-///     quantizer with a dead zone, half precision, or nothing.
+/// quantize : {'dead_zone', 'levels', 'f16', 'none'}, default 'dead_zone'
+///     What becomes of the kept elements: a uniform quantizer with a dead zone,
+///     one of a few `levels`, half precision, or nothing.
 /// levels : int, default 8
 ///     Number of points, 2 to 256, with 'levels' as the next three.
 /// spacing : {'log', 'linear'}, default 'log'
@@ -47,7 +58,7 @@ use crate::error::{detached, raised};
 ///     Unbiased, or of less error.
 /// range : {'tensor', 'row'}, default 'tensor'
 ///     Which kept magnitudes share the points.
-/// step : float
+/// step : float, default 1.25
 ///     Step relative to the root mean square of the tensor, 0.001 to 1000, with
 ///     'dead_zone'.
 /// code : {'context', 'golomb', 'none'}, default 'context'
@@ -71,15 +82,17 @@ use crate::error::{detached, raised};
 /// >>> sft.decode(frame)[1]
 /// array([1., 0., 3.], dtype=float32)
 ///
-/// >>> sft.Codec(**{**sft.Codec.activation().config, "rounding": "nearest"}).levels
-/// 8
-#[pyclass(frozen, eq, hash, module = "sft", from_py_object)]
+/// >>> sft.Codec("dead-zone:1.25") == sft.Codec()
+/// True
+/// >>> sft.Codec(**{**sft.Codec.activation().config, "rounding": "nearest"})
+/// Codec('activation:0.2:8,rounding=nearest')
+#[pyclass(frozen, eq, hash, module = "sft")]
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Codec(pub(crate) sft_compress::Codec);
 
 impl Hash for Codec {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        format!("{:?}", self.0.config()).hash(state);
+        self.0.to_string().hash(state);
     }
 }
 
@@ -87,22 +100,23 @@ impl Hash for Codec {
 impl Codec {
     #[new]
     #[pyo3(signature = (
-        *, sparsify="top_k", keep=None, threshold=None, quantize="levels", levels=None,
-        spacing=None, rounding=None, range=None, step=None, code="context", non_finite="refuse"
+        text=None, /, *, sparsify=None, keep=None, threshold=None, quantize=None, levels=None,
+        spacing=None, rounding=None, range=None, step=None, code=None, non_finite=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "every choice by its name")]
     fn new(
-        sparsify: &str,
+        text: Option<&str>,
+        sparsify: Option<&str>,
         keep: Option<f64>,
         threshold: Option<f32>,
-        quantize: &str,
+        quantize: Option<&str>,
         #[pyo3(from_py_with = some_levels)] levels: Option<u32>,
         spacing: Option<&str>,
         rounding: Option<&str>,
         range: Option<&str>,
         step: Option<f64>,
-        code: &str,
-        non_finite: &str,
+        code: Option<&str>,
+        non_finite: Option<&str>,
     ) -> PyResult<Self> {
         let settings = Settings {
             sparsify,
@@ -117,7 +131,48 @@ impl Codec {
             code,
             non_finite,
         };
-        raised(sft_compress::Codec::new(settings.config()?)).map(Self)
+        let codec = match text {
+            None => sft_compress::Codec::new(settings.config()?),
+            Some(text) if settings == Settings::default() => text.parse(),
+            Some(text) => {
+                return Err(PyValueError::new_err(format!(
+                    "a codec is given either as text, got '{text}', or by its choices"
+                )));
+            }
+        };
+        raised(codec).map(Self)
+    }
+
+    /// What activations get where no codec is given: a dead zone of step 1.25.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sft
+    /// >>> sft.Codec.default_activation()
+    /// Codec('dead-zone:1.25')
+    #[staticmethod]
+    fn default_activation() -> Self {
+        Self(sft_compress::Codec::default_activation())
+    }
+
+    /// What gradients get where no codec is given: a dead zone of step 4.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sft
+    /// >>> sft.Codec.default_gradient()
+    /// Codec('dead-zone:4')
+    #[staticmethod]
+    fn default_gradient() -> Self {
+        Self(sft_compress::Codec::default_gradient())
     }
 
     /// The paper's codec: Top-K, stochastic quantization, lossless coding.
@@ -151,7 +206,7 @@ impl Codec {
     /// --------
     /// >>> import sft
     /// >>> sft.Codec.paper(keep=0.1, range="row")
-    /// Codec.paper(keep=0.1, levels=8, range='row')
+    /// Codec('paper:0.1:8,range=row')
     #[staticmethod]
     #[pyo3(signature = (*, keep=0.2, levels=8, range="tensor", non_finite="refuse"))]
     fn paper(
@@ -165,7 +220,7 @@ impl Codec {
 
     /// For activations: Top-K, stochastic log-spaced levels, coded by context.
     ///
-    /// Unbiased given the kept set. The default for forward tensors.
+    /// Unbiased given the kept set.
     ///
     /// Parameters
     /// ----------
@@ -185,7 +240,7 @@ impl Codec {
     /// --------
     /// >>> import sft
     /// >>> sft.Codec.activation(keep=0.5, levels=4)
-    /// Codec.activation(keep=0.5, levels=4)
+    /// Codec('activation:0.5:4')
     #[staticmethod]
     #[pyo3(signature = (*, keep=0.2, levels=8, range="tensor", non_finite="refuse"))]
     fn activation(
@@ -200,8 +255,7 @@ impl Codec {
 
     /// For gradients: Top-K, stochastic levels in a range for each row.
     ///
-    /// Unbiased given the kept set; coded by context. The default for backward
-    /// tensors.
+    /// Unbiased given the kept set; coded by context.
     ///
     /// Parameters
     /// ----------
@@ -335,10 +389,7 @@ impl Codec {
         #[pyo3(from_py_with = seed)] seed: u64,
         dtype: Option<&str>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let x = match dtype {
-            Some(dtype) => Array::bits(x, dtype)?,
-            None => Array::extract(x, "x")?,
-        };
+        let x = Array::argument(x, dtype)?;
         let (elements, shape) = x.parts()?;
         let encode = || self.0.encode(TensorView::of(elements, shape)?, seed);
         Ok(PyBytes::new(py, &detached(py, encode)?))
@@ -368,21 +419,34 @@ impl Codec {
         self.0.range().map(|range| name_of(&range, RANGES))
     }
 
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        if let Some((constructor, arguments)) = self.named() {
-            return Ok(format!("Codec.{constructor}({arguments})"));
-        }
-        let config = self.config(py)?.into_iter();
-        let arguments = config.map(|(name, value)| Ok(format!("{name}={}", value.repr()?)));
-        let arguments = arguments.collect::<PyResult<Vec<_>>>()?;
-        Ok(format!("Codec({})", arguments.join(", ")))
+    fn __repr__(&self) -> String {
+        format!("Codec('{}')", self.0)
     }
 
-    fn __getnewargs_ex__<'py>(
-        &self,
-        py: Python<'py>,
-    ) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
-        Ok((PyTuple::empty(py), self.config(py)?))
+    fn __str__(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn __getnewargs__(&self) -> (String,) {
+        (self.0.to_string(),)
+    }
+}
+
+/// A codec, or how it is written.
+impl<'a, 'py> FromPyObject<'a, 'py> for Codec {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(codec) = value.cast::<Self>() {
+            return Ok(*codec.get());
+        }
+        if let Ok(text) = value.cast::<PyString>() {
+            return raised(text.to_cow()?.parse()).map(Self);
+        }
+        let kind = value.get_type().name()?;
+        Err(PyTypeError::new_err(format!(
+            "a codec must be a sft.Codec or text such as 'dead-zone:1.25', got {kind}"
+        )))
     }
 }
 

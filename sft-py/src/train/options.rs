@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value};
@@ -73,6 +73,9 @@ impl Options {
             match error.cause(py) {
                 Some(cause) if cause.is_instance_of::<PyOverflowError>(py) => {
                     bad_argument(format!("{name} is out of its range, got {value}"))
+                }
+                Some(cause) if cause.is_instance_of::<PyValueError>(py) => {
+                    bad_argument(format!("{name}: {}", cause.value(py)))
                 }
                 cause => {
                     let reason = cause.map_or(String::new(), |c| format!(": {}", c.value(py)));
