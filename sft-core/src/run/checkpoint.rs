@@ -96,6 +96,13 @@ pub fn load_checkpoint(
     })
 }
 
+/// The configuration that a checkpoint was made under.
+pub(super) fn saved_configuration(path: &Path) -> Result<Map<String, Value>> {
+    let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+    let header = header(&bytes).map_err(|reason| Error::file(path, reason))?;
+    Ok(header.configuration)
+}
+
 /// Every vector of the adapters by its name in the file.
 fn vectors(adapters: &Adapters) -> impl Iterator<Item = (String, &[f32])> {
     let Adapters {
@@ -150,14 +157,14 @@ fn header(bytes: &[u8]) -> Result<Header, String> {
 }
 
 /// The first setting, in alphabetical order, that the two do not share.
-fn difference(theirs: &Map<String, Value>, ours: &Map<String, Value>) -> Option<String> {
+pub(super) fn difference(theirs: &Map<String, Value>, ours: &Map<String, Value>) -> Option<String> {
     let mut names: Vec<&String> = theirs.keys().chain(ours.keys()).collect();
     names.sort_unstable();
     let name = names.into_iter().find(|&n| theirs.get(n) != ours.get(n))?;
     let shown = |map: &Map<String, Value>| map.get(name).map_or("none".into(), Value::to_string);
     let (theirs, ours) = (shown(theirs), shown(ours));
     Some(format!(
-        "the checkpoint is of another configuration: its {name} is {theirs}, this run's is {ours}"
+        "it is of another configuration: its {name} is {theirs}, this run's is {ours}"
     ))
 }
 

@@ -1,11 +1,19 @@
 //! Algorithm 1 and the schemes it is compared with.
 
 mod checkpoint;
+/// What a run is asked to do, as files, flags and Python say it.
+mod config;
 mod evaluate;
+/// The folder that gets a run's files.
+mod folder;
 mod full;
+/// Model and data of a run, opened.
+mod inputs;
 mod job;
 mod local;
 mod schedule;
+/// A run from its configuration to its files.
+mod session;
 mod settings;
 mod wireless;
 
@@ -14,9 +22,12 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 pub use checkpoint::{load_checkpoint, save_checkpoint};
+pub use config::{Backend, FadingKind, OptimizerKind, RunConfig, ScheduleKind};
 pub use evaluate::{accuracy, logits};
+pub use inputs::{Inputs, open_data, open_model};
 pub use job::Job;
 pub use schedule::{Decay, Schedule};
+pub use session::{Progress, SchemeRun, Session, Setup};
 pub use settings::{Scheme, Settings};
 pub use wireless::{Channel, DeviceRound, Wireless};
 
@@ -24,6 +35,7 @@ use self::evaluate::accuracy_until;
 use self::full::FullModel;
 use self::local::{Part, Turn};
 use crate::adapter::{Adapters, Targets};
+use crate::kernels::one_thread_per_product;
 use crate::model::{Model, Vit};
 use crate::parallel::{parallel, with_threads};
 use crate::split::{Traffic, WholeModel};
@@ -80,6 +92,7 @@ pub fn finetune(
     mut run: Outcome,
     on_round: &mut dyn FnMut(&Outcome) -> Result<()>,
 ) -> Result<Outcome> {
+    one_thread_per_product();
     job.validate()?;
     job.check(&run.adapters)?;
     while !job.is_finished(&run) {
