@@ -1,13 +1,16 @@
 # The commands of the project. `make test` is the one list of checks; CI runs the same.
 
 # What `make test` runs, in this order. Each step is a target of its own.
-STEPS := fmt ruff clippy rust-test lean-test rust-docs fuzz examples benches package install sdist pytest stubs types
+STEPS := fmt ruff clippy rust-test lean-test rust-docs fuzz examples benches package install sdist locked pytest stubs types
 # The steps that only read sources.
 CHECKS := fmt ruff clippy
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What is installed for Python: the tools, and those with all libraries that the tests use.
+LOCKS := python/requirements
+INSTALL_LOCKED := -m pip install --quiet --require-hashes --only-binary :all: -r
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # One profile for all steps. Cargo chooses features for the packages of a command together:
 # naming no package (the default members), or sft-py alone, lets the steps share what is built.
@@ -15,7 +18,7 @@ RELEASE := --release --locked
 # For the default members; the same in every step, for the same reason.
 FEATURES := --features sft-compress/ndarray,sft-compress/rayon,sft-compress/serde
 # The decoders that are fuzzed, all at once, and for how many seconds.
-FUZZ_TARGETS := envelope raw paper context
+FUZZ_TARGETS := envelope raw paper context message
 FUZZ_S ?= 30
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export CARGO_TERM_COLOR := never
@@ -24,7 +27,7 @@ export NO_COLOR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 
-.PHONY: help test check bench cut-bench codec-peers train-peers docs wheel clean $(STEPS)
+.PHONY: help test check lock lowest canary bench cut-bench codec-peers train-peers docs wheel clean $(STEPS)
 .NOTPARALLEL:
 
 help: ## show this list
@@ -45,17 +48,16 @@ set -e; for step in $(1); do \
 done; echo "$@: all steps passed: $(1)"
 endef
 
-# Development tools in a virtual environment, made again when pyproject.toml changes.
-$(VENV)/.ready: pyproject.toml
+# Development tools in a virtual environment, made again when the locked versions change.
+$(VENV)/.ready: $(LOCKS)/dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed, set PYTHON")'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python $(INSTALL_LOCKED) $(LOCKS)/dev.txt
 	touch $@
 
 # What the tests of sft.torch need in addition: PyTorch with the libraries whose models it splits.
-$(VENV)/.models: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --group models --group notebooks
+$(VENV)/.models: $(VENV)/.ready $(LOCKS)/models.txt
+	$(BIN)/python $(INSTALL_LOCKED) $(LOCKS)/models.txt
 	touch $@
 
 fmt:
@@ -83,7 +85,8 @@ rust-docs:
 
 # Inputs that reach new code are kept for the next run; one that fails is named and kept.
 fuzz:
-	cd sft-compress/fuzz && cargo build $(RELEASE) --target-dir $(abspath $(TARGET))/fuzz
+	for crate in sft-compress sft-core; do \
+		(cd $$crate/fuzz && cargo build $(RELEASE) --target-dir $(abspath $(TARGET))/fuzz) || exit 1; done
 	mkdir -p $(FUZZ_TARGETS:%=$(TARGET)/fuzz/corpus/%)
 	printf '%s\n' $(FUZZ_TARGETS) | xargs -P 4 -I NAME env \
 		$(TARGET)/fuzz/$(shell rustc --print host-tuple)/release/NAME -max_total_time=$(FUZZ_S) \
@@ -105,10 +108,15 @@ install: $(VENV)/.ready
 	rm -rf $(TARGET)/wheels
 	$(BIN)/maturin build $(RELEASE) --interpreter $(BIN)/python --out $(TARGET)/wheels
 	$(BIN)/python -m pip uninstall --quiet --yes sft
-	$(BIN)/python -m pip install --quiet $(TARGET)/wheels/*.whl
+	$(BIN)/python -m pip install --quiet --no-index $(TARGET)/wheels/*.whl
 
 sdist: $(VENV)/.ready
 	$(BIN)/maturin sdist --out $(TARGET)/sdist
+
+# Fails where pyproject.toml asks for what is not locked.
+locked: $(VENV)/.models
+	$(BIN)/uv pip install --quiet --offline --dry-run --python $(BIN)/python $(ALL_GROUPS) \
+		|| { echo "error: pyproject.toml asks for what is not locked: run make lock"; exit 1; }
 
 pytest: $(VENV)/.models
 	$(BIN)/python -m pytest
@@ -119,22 +127,43 @@ stubs: $(VENV)/.ready
 types: $(VENV)/.models
 	$(BIN)/python -m mypy python/sft python/tests examples/*.py benches/codec_accuracy.py benches/cut.py benches/train_peers.py
 
+# All that pyproject.toml names, of the package and for its development.
+ALL_GROUPS := -r pyproject.toml --all-extras --group dev --group models --group notebooks
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
+	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock" pyproject.toml
+
+lock: $(VENV)/.ready ## lock the newest versions of what is installed for Python
+	$(COMPILE) --upgrade --all-extras --group dev --group models --group notebooks -o $(LOCKS)/models.txt
+	$(COMPILE) --upgrade --group dev --constraint $(LOCKS)/models.txt -o $(LOCKS)/dev.txt
+
+# An environment $(TARGET)/$(1) of its own with the wheel and what pyproject.toml names, chosen by $(2).
+define unlocked
+	$(PYTHON) -m venv --clear $(TARGET)/$(1)
+	$(BIN)/uv pip install --quiet --python $(TARGET)/$(1)/bin/python --only-binary :all: $(2) $(ALL_GROUPS)
+	$(BIN)/uv pip install --quiet --python $(TARGET)/$(1)/bin/python --no-index $(TARGET)/wheels/*.whl
+endef
+
+# Old versions together with new ones of what they need warn: that is no error here.
+lowest: install ## run pytest with the lowest versions that pyproject.toml claims
+	$(call unlocked,lowest,--resolution lowest-direct)
+	$(TARGET)/lowest/bin/python -m pytest -W default
+
+canary: install ## run pytest with the newest versions and tell what would break
+	$(call unlocked,canary,--upgrade)
+	$(TARGET)/canary/bin/python python/tests/canary.py
+
 bench: ## measure: run all benchmarks
 	cargo bench --locked -p sft-benches
 
 cut-bench: $(VENV)/.models install ## measure the cut in PyTorch beside its codec and torch's operations
 	$(BIN)/python benches/cut.py
 
-# PEERS_PYTHON names a Python that has numpy and torch, if not one is to be set up.
-PEERS_PYTHON ?= $(TARGET)/peers/bin/python
+# PEERS_PYTHON names another Python that has numpy and torch.
 CODEC_PEERS := benches/results/codec_peers-$(shell date +%F).md
 
-$(TARGET)/peers/bin/python:
-	$(PYTHON) -m venv $(TARGET)/peers
-	$@ -m pip install --quiet numpy torch
-
-codec-peers: $(PEERS_PYTHON) ## measure the codec beside its peers on TENSORS="FILE.npy ...", into benches/results
-	SFT_PEERS_PYTHON=$(abspath $(PEERS_PYTHON)) RAYON_NUM_THREADS=1 \
+codec-peers: $(if $(PEERS_PYTHON),,$(VENV)/.models) ## measure the codec beside its peers on TENSORS="FILE.npy ...", into benches/results
+	SFT_PEERS_PYTHON=$(abspath $(or $(PEERS_PYTHON),$(BIN)/python)) RAYON_NUM_THREADS=1 \
 		cargo bench --locked -p sft-benches --bench codec_peers -- $(abspath $(TENSORS)) > $(CODEC_PEERS).new
 	mv $(CODEC_PEERS).new $(CODEC_PEERS)
 

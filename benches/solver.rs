@@ -5,10 +5,12 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use sft_opt::bandwidth::{Regime, allocate_bandwidth_into};
+use sft_opt::plan::{KeepScale, Rate, Term, optimize_device_cuts};
+use sft_opt::system::{Fading, ServerModel, random_clocks_hz};
 use sft_opt::{
-    Accuracy, Compression, Device, Fading, KeepScale, Problem, Rate, Regime, Server, ServerModel,
-    System, Term, Training, Transformer, allocate_bandwidth, allocate_bandwidth_into, optimize,
-    optimize_device_cuts, random_clocks_hz,
+    Accuracy, Compression, Device, Problem, Server, System, Training, Transformer,
+    allocate_bandwidth, optimize,
 };
 
 const DEVICES: [usize; 3] = [8, 1_000, 1_000_000];
@@ -22,12 +24,13 @@ struct Demands {
 }
 
 fn demands(n: usize) -> Demands {
-    let gains =
-        |round| (0..n).map(move |d| Fading::new(1).gain(d, round, sft_opt::Direction::Uplink));
+    let gains = |round| {
+        (0..n).map(move |d| Fading::new(1).gain(d, round, sft_opt::system::Direction::Uplink))
+    };
     Demands {
-        a_s: sft_opt::random_clocks_hz(n, 200.0..800.0, 1),
+        a_s: sft_opt::system::random_clocks_hz(n, 200.0..800.0, 1),
         c: gains(0)
-            .map(|gain| 4e9 / sft_opt::spectral_efficiency(17.0, gain))
+            .map(|gain| 4e9 / sft_opt::system::spectral_efficiency(17.0, gain))
             .collect(),
         caps: gains(1).map(|gain| HZ_PER_DEVICE * (4.0 + gain)).collect(),
     }
@@ -48,8 +51,8 @@ fn bandwidth(criterion: &mut Criterion) {
         };
         let (free, capped) = (problem(None), problem(Some(&demands.caps)));
         let check = allocate_bandwidth(&free).expect("legal problem");
-        assert_eq!(check.regime, Regime::Bandwidth);
-        assert!((check.used_hz / free.total_hz - 1.0).abs() < 1e-12);
+        assert_eq!(check.value.regime, Some(Regime::Bandwidth));
+        assert!((check.value.used_hz / free.total_hz - 1.0).abs() < 1e-12);
         println!("N = {n}: {} steps", check.iterations);
 
         let mut b_hz = vec![0.0; n];
@@ -120,7 +123,7 @@ fn joint(criterion: &mut Criterion) {
         let system = system(8, model);
         let links = system.faded_links(Fading::new(1), 0);
         let problem = system.joint_problem(&links, false).expect("legal");
-        let best = optimize(&problem, &compression).expect("legal").optimal();
+        let best = optimize(&problem, &compression).expect("legal").feasible();
         assert!(best.is_some());
         group.bench_function(BenchmarkId::new("optimize", model.as_str()), |bench| {
             bench.iter(|| optimize(black_box(&problem), &compression).expect("legal"));

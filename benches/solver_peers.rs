@@ -15,10 +15,10 @@ use optimization_engine::alm::{
 };
 use optimization_engine::constraints::Rectangle;
 use optimization_engine::panoc::PANOCCache;
-use sft_opt::{
-    Direction, Fading, Problem, Sqp, allocate_bandwidth, allocate_bandwidth_into,
-    evaluate_allocation, random_clocks_hz, spectral_efficiency, sqp,
-};
+use sft_opt::bandwidth::{allocate_bandwidth_into, evaluate_allocation};
+use sft_opt::paper::{Sqp, sqp};
+use sft_opt::system::{Direction, Fading, random_clocks_hz, spectral_efficiency};
+use sft_opt::{Problem, allocate_bandwidth};
 
 struct Instance {
     a_s: Vec<f64>,

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use sft_examples::instances::{Bandwidth, Instances, Joint};
-use sft_opt::{Regime, configure, optimize};
+use sft_opt::optimize;
+use sft_opt::plan::configure;
 
 #[derive(Serialize)]
 struct Output {
@@ -85,21 +86,22 @@ fn about<E: Display>(id: &str) -> impl Fn(E) -> String {
 
 fn solve_bandwidth(instance: Bandwidth) -> Result<BandwidthAnswer, String> {
     let solution = instance.solve().map_err(about(&instance.id))?;
-    if solution.regime == Regime::Infeasible {
+    let Some(regime) = solution.value.regime else {
         return Ok(BandwidthAnswer {
             id: instance.id,
             status: INFEASIBLE,
             ..BandwidthAnswer::default()
         });
-    }
+    };
+    let value = solution.value;
     Ok(BandwidthAnswer {
         id: instance.id,
         status: OPTIMAL,
         tau_s: Some(solution.tau_s),
-        tau_minus_amax_s: Some(solution.tau_minus_amax_s),
-        b_hz: Some(solution.b_hz),
-        regime: Some(solution.regime.as_str()),
-        shadow_price_s_per_hz: Some(solution.shadow_price_s_per_hz),
+        tau_minus_amax_s: Some(value.tau_minus_amax_s),
+        b_hz: Some(value.b_hz),
+        regime: Some(regime.as_str()),
+        shadow_price_s_per_hz: Some(value.shadow_price_s_per_hz),
     })
 }
 
@@ -108,12 +110,13 @@ fn solve_joint(instance: Joint) -> Result<JointAnswer, String> {
     let problem = instance.problem().map_err(about(&instance.id))?;
     let given = configure(&problem, &compression, &instance.b_hz)
         .map_err(about(&instance.id))?
-        .optimal();
+        .feasible();
     let joint = optimize(&problem, &compression)
         .map_err(about(&instance.id))?
-        .optimal();
-    let (tau_joint_s, l_joint) =
-        joint.map_or((None, None), |joint| (Some(joint.tau_s), Some(joint.cut)));
+        .feasible();
+    let (tau_joint_s, l_joint) = joint.map_or((None, None), |joint| {
+        (Some(joint.tau_s), Some(joint.value.cut))
+    });
     let id = instance.id;
     Ok(match given {
         None => JointAnswer {
@@ -124,10 +127,10 @@ fn solve_joint(instance: Joint) -> Result<JointAnswer, String> {
         Some(given) => JointAnswer {
             id,
             status: OPTIMAL,
-            rho: Some(given.setting.keep),
-            q: Some(given.setting.bits),
-            l: Some(given.cut),
-            beta: Some(given.setting.beta),
+            rho: Some(given.value.setting.keep),
+            q: Some(given.value.setting.bits),
+            l: Some(given.value.cut),
+            beta: Some(given.value.setting.beta),
             tau_s: Some(given.tau_s),
             tau_joint_s,
             l_joint,

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sft_core::adapter::{Head, Lora, ModuleNames, save_peft};
 use sft_core::data::Partition;
-use sft_core::model::{Vit, save_merged};
+use sft_core::model::{Model, Vit, save_merged};
 use sft_core::run::{Channel, Job, Scheme, Settings, Wireless, accuracy, finetune};
 use sft_examples::{digits, input};
 
 fn main() -> sft_core::Result<()> {
-    let pretrained = input::model(None, None)?;
+    let pretrained = input::embedded_model(None)?;
     let vit = Vit::new(&pretrained.config, &pretrained.weights)?;
     let (train, test) = digits::load(None, &pretrained.input)?;
 
@@ -49,7 +49,7 @@ fn main() -> sft_core::Result<()> {
     let out = std::env::temp_dir().join("sft-library");
     save_peft(
         &out,
-        &vit,
+        vit.spec(),
         settings.lora,
         &outcome.adapters,
         ModuleNames::default(),

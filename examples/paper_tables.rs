@@ -10,10 +10,11 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use plotters::prelude::*;
+use sft_opt::bandwidth::{allocate_even, allocate_random};
+use sft_opt::cost::{Memory, Payload, activation_bits, device_memory};
+use sft_opt::system::{Fading, FlHead, Link, random_clocks_hz};
 use sft_opt::{
-    Device, Fading, FlHead, Link, Memory, Payload, Round, Scheme, Server, System, Training,
-    Transformer, activation_bits, allocate_bandwidth, allocate_even, allocate_random,
-    device_memory, random_clocks_hz,
+    Device, Placement, Round, Server, System, Training, Transformer, allocate_bandwidth,
 };
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -23,7 +24,7 @@ const GIB: f64 = 1024.0 * MIB;
 const DEVICES: usize = 8;
 /// Draws of the devices' clocks, and of fading, that a mean is over.
 const DRAWS: u64 = 100;
-const CUT: Scheme = Scheme::Split { cut: 5 };
+const CUT: Placement = Placement::Split { cut: 5 };
 /// The share of bits that the paper's compression leaves.
 const BETA: f64 = 0.0678;
 
@@ -66,13 +67,13 @@ fn header(title: &str, unit: &str) {
     println!("\n{title}\n\n| {unit} | predicted | paper | difference |\n|---|---:|---:|---:|");
 }
 
-fn memory(scheme: Scheme) -> Result<Memory> {
+fn memory(placement: Placement) -> Result<Memory> {
     let mut training = Training::default();
     training.fl_head = FlHead::Adapters;
     Ok(device_memory(
         &Transformer::vit_base(200),
         &training,
-        scheme,
+        placement,
     )?)
 }
 
@@ -81,18 +82,18 @@ fn table_three() -> Result<()> {
     let schemes = [
         (
             "FL",
-            Scheme::FlFull,
+            Placement::FlFull,
             [36.75, 9171.0, 327.88, 329.76, 9865.5],
         ),
         (
             "FL-LoRA",
-            Scheme::FlLora,
+            Placement::FlLora,
             [36.75, 9514.0, 337.03, 9.09, 9896.7],
         ),
         ("SFT", CUT, [36.75, 3941.0, 141.19, 3.75, 4122.9]),
     ];
-    for (name, scheme, printed) in schemes {
-        let memory = memory(scheme)?;
+    for (name, placement, printed) in schemes {
+        let memory = memory(placement)?;
         let predicted = [
             ("input", memory.input_bytes),
             ("activations", memory.activation_bytes),
@@ -104,7 +105,8 @@ fn table_three() -> Result<()> {
             row(&format!("{name}, {part}"), bytes / MIB, Some(printed));
         }
     }
-    let saved = 100.0 * (1.0 - memory(CUT)?.total_bytes() / memory(Scheme::FlLora)?.total_bytes());
+    let saved =
+        100.0 * (1.0 - memory(CUT)?.total_bytes() / memory(Placement::FlLora)?.total_bytes());
     row("saved against FL-LoRA, %", saved, Some(58.2));
     Ok(())
 }
@@ -113,7 +115,7 @@ fn figure_six(dir: &Path) -> Result<()> {
     header("Fig. 6: memory of a device by cut layer", "MiB");
     let mut points = Vec::new();
     for cut in 1..12 {
-        let mib = memory(Scheme::Split { cut })?.total_bytes() / MIB;
+        let mib = memory(Placement::Split { cut })?.total_bytes() / MIB;
         row(&format!("cut {cut}"), mib, None);
         points.push((f64::from(cut as u32), mib));
     }
@@ -165,7 +167,7 @@ fn systems(total_hz: f64, server_hz: f64) -> Result<Vec<System>> {
 /// Delays of the optimal, the even and a random allocation in one round.
 fn delays(system: &System, links: &[Link], payloads: &[Payload], seed: u64) -> Result<[f64; 3]> {
     let round = Round {
-        scheme: CUT,
+        placements: &system.everywhere(CUT),
         links,
         payloads,
     };
@@ -193,7 +195,7 @@ fn figure_nine(dir: &Path) -> Result<()> {
                 } else {
                     system.links()
                 };
-                let payloads = system.payloads(CUT, BETA, false)?;
+                let payloads = system.payloads(&system.everywhere(CUT), BETA, false)?;
                 let delays = delays(&system, &links, &payloads, seed)?;
                 for k in 0..3 {
                     sum[k] += delays[k] / DRAWS as f64;
@@ -248,18 +250,18 @@ fn minutes(total_hz: f64, server_hz: f64, scale: f64) -> Result<Minutes> {
             }
             payloads
         };
-        let parallel = |scheme, beta| -> Result<f64> {
-            let payloads = counted(system.payloads(scheme, beta, false)?);
+        let parallel = |placement, beta| -> Result<f64> {
+            let payloads = counted(system.payloads(&system.everywhere(placement), beta, false)?);
             let round = Round {
-                scheme,
+                placements: &system.everywhere(placement),
                 links: &links,
                 payloads: &payloads,
             };
             Ok(allocate_bandwidth(&system.demands(&round)?.problem())?.tau_s)
         };
-        let payloads = counted(system.sequential_payloads(CUT, 1.0, false)?);
+        let payloads = counted(system.sequential_payloads(&system.everywhere(CUT), 1.0, false)?);
         let round = Round {
-            scheme: CUT,
+            placements: &system.everywhere(CUT),
             links: &links,
             payloads: &payloads,
         };
@@ -267,8 +269,8 @@ fn minutes(total_hz: f64, server_hz: f64, scale: f64) -> Result<Minutes> {
             parallel(CUT, BETA)?,
             parallel(CUT, 1.0)?,
             system.sequential_delay(&round)?.total_s,
-            parallel(Scheme::FlFull, 1.0)?,
-            parallel(Scheme::FlLora, 1.0)?,
+            parallel(Placement::FlFull, 1.0)?,
+            parallel(Placement::FlLora, 1.0)?,
         ];
         for (sum, seconds) in sum.iter_mut().zip(all) {
             *sum += seconds / 60.0 / DRAWS as f64;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{D, DType, Device, Result as CandleResult, Tensor, Var};
+use candle_core::{DType, Device, Result as CandleResult, Tensor, Var};
 use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
 use clap::Parser;
 use rand::SeedableRng;
@@ -16,9 +16,10 @@ use rand_distr::{Distribution, Normal};
 use sft_core::Error;
 use sft_core::data::{Data, ImageInput, Images};
 use sft_core::model::{PlainVit, VitConfig, VitWeights};
+use sft_core::task::{correct, cross_entropy};
 use sft_core::write_whole;
+use sft_examples::digits;
 use sft_examples::flags::message;
-use sft_examples::{digits, one_thread_per_product};
 
 /// Pre-trains a small vision transformer, kept in half precision, on digits rotated by 90, 180 and 270 degrees.
 #[derive(Parser)]
@@ -65,7 +66,8 @@ impl Flags {
 
 fn main() {
     let flags = Flags::parse();
-    one_thread_per_product();
+    // Products of this size lose more to being handed around than they gain from a second thread.
+    gemm::set_threading_threshold(usize::MAX);
     if let Err(error) = run(&flags) {
         eprintln!("error: {}", message(&error));
         std::process::exit(1);

@@ -65,7 +65,8 @@ fn product(m: usize, k: usize, n: usize) -> f64 {
 mod tests {
     use super::*;
     use sft_core::adapter::LinearSpec;
-    use sft_opt::{Flops, Scheme};
+    use sft_opt::Placement;
+    use sft_opt::system::Flops;
 
     /// `sft-opt` counts what an engine without our shortcuts does: no scores and context twice, a row of patches
     /// for the class token, adapters beside the weight, every token of the last block.
@@ -74,7 +75,7 @@ mod tests {
         for shape in [Shape::digits(), Shape::tiny(), Shape::vit_base()] {
             let config = &shape.config;
             let model = config.transformer(shape.classes, shape.rank);
-            let split = Scheme::Split { cut: shape.cut };
+            let split = Placement::Split { cut: shape.cut };
             let counted = Flops::Exact.mini_batch(&model, split, shape.batch);
             let (b, s, d) = (shape.batch, config.tokens(), config.hidden_size);
             let depth = config.num_hidden_layers as f64;

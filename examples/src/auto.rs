@@ -10,15 +10,14 @@ use sft_compress::{Codec, RateTable, TensorView};
 use sft_core::adapter::{Adapters, Head};
 use sft_core::data::Data;
 use sft_core::model::Model;
-use sft_core::run::{Scheme, Wireless};
+use sft_core::run::{RunConfig, Scheme, Wireless};
 use sft_core::split::{DeviceHalf, ServerHalf, Step};
 use sft_core::{Error, Result};
-use sft_opt::{
-    Compression, Configuration, Constraint, CutOption, JointProblem, Link, Outcome, Problem, Rate,
-    RateGrid, allocate_bandwidth, optimize,
-};
+use sft_opt::plan::{Configuration, CutOption, JointProblem, Rate, RateGrid};
+use sft_opt::system::Link;
+use sft_opt::{Compression, Constraint, Problem, Solution, allocate_bandwidth, optimize};
 
-use crate::flags::{Flags, LevelsFlag};
+use crate::flags::{Auto, LevelsFlag};
 use crate::surface::Surface;
 
 /// Elements of an activation that the rates are measured on, about.
@@ -51,14 +50,14 @@ pub struct Candidate {
     /// The cut layer.
     pub cut: usize,
     /// The best setting, or what rules the cut out.
-    pub best: Outcome<Configuration>,
+    pub best: Solution<Option<Configuration>>,
 }
 
 /// The choice and the reasons for it.
 #[derive(Clone, Debug)]
 pub struct Choice {
     /// The best configuration.
-    pub best: Configuration,
+    pub best: Solution<Configuration>,
     /// The activation's codec in the best configuration.
     pub activation: Codec,
     /// Every cut layer.
@@ -80,31 +79,31 @@ pub struct Choice {
 /// # Errors
 /// Data other than the digits without a surface of their own, a surface that cannot be read, a
 /// flag outside its range, and an accuracy or a memory that no setting meets.
-pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
-    let surface = surface(flags)?;
-    let accuracy_min = surface.raw_accuracy - flags.accuracy_drop;
-    let samples = sample_size(flags, task)?;
+pub fn choose(auto: &Auto, config: &RunConfig, task: Task<'_>) -> Result<Choice> {
+    let surface = surface(auto, config)?;
+    let accuracy_min = surface.raw_accuracy - auto.accuracy_drop;
+    let samples = sample_size(config, task)?;
     let system = task.wireless.system();
     let links = system.links();
     let mut problem = system.joint_problem(&links, false)?;
-    problem.memory_max_bytes.fill(memory_bytes(flags)?);
+    problem.memory_max_bytes.fill(memory_bytes(auto)?);
     let (mut candidates, mut paper) = (Vec::new(), (0, f64::NAN, f64::NAN));
     let paper_cut = (PAPER_CUT.0 * task.model.spec().depth / PAPER_CUT.1).max(1);
     for option in std::mem::take(&mut problem.cuts) {
         let cut = option.cut;
-        let tensors = Tensors::at(flags, task, cut, samples)?;
+        let tensors = Tensors::at(config, task, cut, samples)?;
         if cut == paper_cut {
             let accuracy = surface.fit.accuracy.at(PAPER_KEEP, PAPER_BITS.into());
             let tau_s = paper_delay(surface.codec, &problem, &option, &links, &tensors)?;
             paper = (cut, accuracy, tau_s);
         }
         let compression = compression(&surface, accuracy_min, &tensors)?;
-        let one = with_cut(&problem, option, &links, tensors.gradient_rate(flags)?);
+        let one = with_cut(&problem, option, &links, tensors.gradient_rate(config)?);
         let best = optimize(&one, &compression)?;
         candidates.push(Candidate { cut, best });
     }
     let best = best(&candidates, |_| true).ok_or_else(|| no_choice(&candidates, accuracy_min))?;
-    let setting = best.setting;
+    let setting = best.value.setting;
     Ok(Choice {
         activation: (surface.codec).codec(setting.keep, setting.levels() as u32)?,
         best,
@@ -116,17 +115,24 @@ pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
     })
 }
 
-fn best(candidates: &[Candidate], wanted: impl Fn(usize) -> bool) -> Option<Configuration> {
+fn best(
+    candidates: &[Candidate],
+    wanted: impl Fn(usize) -> bool,
+) -> Option<Solution<Configuration>> {
     (candidates.iter())
         .filter(|candidate| wanted(candidate.cut))
-        .filter_map(|candidate| candidate.best.clone().optimal())
+        .filter_map(|candidate| candidate.best.clone().feasible())
         .min_by(|a, b| a.tau_s.total_cmp(&b.tau_s))
 }
 
 /// The first constraint that no cut meets, as a mistake in the flag that sets it.
 fn no_choice(candidates: &[Candidate], accuracy_min: f64) -> Error {
-    let accuracy =
-        |candidate: &Candidate| matches!(candidate.best.constraint(), Some(Constraint::Accuracy));
+    let accuracy = |candidate: &Candidate| {
+        matches!(
+            candidate.best.status.constraint(),
+            Some(Constraint::Accuracy)
+        )
+    };
     if candidates.iter().any(accuracy) {
         let percent = 100.0 * accuracy_min;
         let reason =
@@ -136,25 +142,26 @@ fn no_choice(candidates: &[Candidate], accuracy_min: f64) -> Error {
     Error::argument("device_memory_mib", "must fit the model cut after block 1")
 }
 
-fn surface(flags: &Flags) -> Result<Surface> {
-    let embedded = flags.data.starts_with("digits") && flags.model.is_none();
-    if flags.surface.is_none() && !embedded {
+fn surface(auto: &Auto, config: &RunConfig) -> Result<Surface> {
+    let data = config.data.as_deref().unwrap_or("digits");
+    let embedded = data.starts_with("digits") && config.model.is_none();
+    if auto.surface.is_none() && !embedded {
         let reason =
             "is needed with --auto: the embedded one is that of the embedded model and data";
         return Err(Error::argument("surface", reason));
     }
-    let drop = flags.accuracy_drop;
+    let drop = auto.accuracy_drop;
     if !(0.0..1.0).contains(&drop) {
         return Err(Error::argument(
             "accuracy_drop",
             format!("must be in [0, 1), got {drop}"),
         ));
     }
-    Surface::open(flags.surface.as_deref())
+    Surface::open(auto.surface.as_deref())
 }
 
-fn memory_bytes(flags: &Flags) -> Result<f64> {
-    let mib = flags.device_memory_mib;
+fn memory_bytes(auto: &Auto) -> Result<f64> {
+    let mib = auto.device_memory_mib;
     if mib > 0.0 && mib.is_finite() {
         return Ok(mib * 1024.0 * 1024.0);
     }
@@ -163,13 +170,13 @@ fn memory_bytes(flags: &Flags) -> Result<f64> {
 }
 
 /// Images that the rates are measured on.
-fn sample_size(flags: &Flags, task: Task<'_>) -> Result<usize> {
+fn sample_size(config: &RunConfig, task: Task<'_>) -> Result<usize> {
     let one = task
         .model
         .embed(&task.train.batch(&[0])?.inputs, None)?
         .state
         .elem_count();
-    let most = flags.batch.min(task.train.len());
+    let most = config.batch.min(task.train.len());
     Ok((SAMPLED_ELEMENTS / one).clamp(1, most))
 }
 
@@ -181,8 +188,8 @@ struct Tensors {
 }
 
 impl Tensors {
-    fn at(flags: &Flags, task: Task<'_>, cut: usize, samples: usize) -> Result<Self> {
-        let settings = flags.settings(Scheme::Sft, task.model.spec())?;
+    fn at(config: &RunConfig, task: Task<'_>, cut: usize, samples: usize) -> Result<Self> {
+        let settings = config.settings(Scheme::Sft, task.model.spec())?;
         let (lora, optimizer) = (settings.lora, settings.optimizer);
         let start = Adapters::new(task.model.spec(), lora, task.head.clone(), settings.seed);
         let (device, server) = start.blocks.split_at(cut);
@@ -207,8 +214,8 @@ impl Tensors {
     }
 
     /// The gradient's bits over its raw bits, by its own flag.
-    fn gradient_rate(&self, flags: &Flags) -> Result<f64> {
-        self.rate(&self.gradient, flags.gradient)
+    fn gradient_rate(&self, config: &RunConfig) -> Result<f64> {
+        self.rate(&self.gradient, config.gradient)
     }
 
     fn rate(&self, values: &[f32], codec: Codec) -> Result<f64> {
@@ -300,13 +307,13 @@ fn paper_delay(
 
 impl Choice {
     /// The best other cut layer.
-    pub fn runner_up(&self) -> Option<Configuration> {
-        best(&self.candidates, |cut| cut != self.best.cut)
+    pub fn runner_up(&self) -> Option<Solution<Configuration>> {
+        best(&self.candidates, |cut| cut != self.best.value.cut)
     }
 
     /// What keeps the bits from being fewer.
     fn bound(&self) -> String {
-        let setting = self.best.setting;
+        let setting = self.best.value.setting;
         if setting.accuracy - self.accuracy_min < 1e-6 {
             return format!(
                 "bound by accuracy, at least {:.1} %",
@@ -321,7 +328,8 @@ impl Choice {
 
     /// Cuts that do not fit into a device.
     fn ruled_out(&self) -> String {
-        let memory = |c: &&Candidate| matches!(c.best.constraint(), Some(Constraint::Memory));
+        let memory =
+            |c: &&Candidate| matches!(c.best.status.constraint(), Some(Constraint::Memory));
         let cuts: Vec<String> = (self.candidates.iter())
             .filter(memory)
             .map(|c| c.cut.to_string())
@@ -336,20 +344,20 @@ impl Choice {
     }
 }
 
-fn line(cut: usize, configuration: &Configuration) -> String {
-    let setting = configuration.setting;
+fn line(best: &Solution<Configuration>) -> String {
+    let Configuration { cut, setting, .. } = best.value;
     format!(
         "cut {cut}, keep {:.3}, {} levels: {:.4} s a round",
         setting.keep,
         setting.levels(),
-        configuration.tau_s
+        best.tau_s
     )
 }
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let setting = self.best.setting;
-        writeln!(f, "auto: {}", line(self.best.cut, &self.best))?;
+        let setting = self.best.value.setting;
+        writeln!(f, "auto: {}", line(&self.best))?;
         writeln!(
             f,
             "  activations: {:.1} % of their bits, accuracy {:.1} % by the surface; {}",
@@ -361,11 +369,7 @@ impl fmt::Display for Choice {
         match self.runner_up() {
             Some(next) => {
                 let more = 100.0 * (next.tau_s / self.best.tau_s - 1.0);
-                writeln!(
-                    f,
-                    "  runner-up: {}, {more:.1} % more",
-                    line(next.cut, &next)
-                )?;
+                writeln!(f, "  runner-up: {}, {more:.1} % more", line(&next))?;
             }
             None => writeln!(f, "  runner-up: none")?,
         }

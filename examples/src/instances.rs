@@ -14,10 +14,10 @@
 //! are ignored.
 
 use serde::Deserialize;
-use sft_opt::{
-    Accuracy, Compression, CutOption, JointProblem, KeepScale, Rate, Result, ServerModel, Solution,
-    Term, allocate_bandwidth,
-};
+use sft_opt::bandwidth::Bandwidths;
+use sft_opt::plan::{CutOption, JointProblem, KeepScale, Rate, Term};
+use sft_opt::system::ServerModel;
+use sft_opt::{Accuracy, Compression, Result, Solution, allocate_bandwidth};
 
 /// What a file holds.
 #[derive(Debug, Deserialize)]
@@ -70,7 +70,7 @@ impl Bandwidth {
     ///
     /// # Errors
     /// As [`allocate_bandwidth`].
-    pub fn solve(&self) -> Result<Solution> {
+    pub fn solve(&self) -> Result<Solution<Bandwidths>> {
         let caps: Option<Vec<f64>> = (self.b_max_hz.as_ref()).map(|caps| {
             caps.iter()
                 .map(|cap| cap.unwrap_or(f64::INFINITY))

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sft_core::{Error, Result};
-use sft_opt::{AccuracyPoint, Fit};
+use sft_opt::plan::{AccuracyPoint, Fit};
 
 use crate::flags::LevelsFlag;
 

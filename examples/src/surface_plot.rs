@@ -2,7 +2,7 @@
 
 use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
 use plotters::prelude::*;
-use sft_opt::AccuracyPoint;
+use sft_opt::plan::AccuracyPoint;
 
 use crate::surface::Surface;
 

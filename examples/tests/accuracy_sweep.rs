@@ -9,7 +9,8 @@ use common::{Folder, program};
 use sft_compress::Codec;
 use sft_examples::flags::LevelsFlag;
 use sft_examples::surface::Surface;
-use sft_opt::{Accuracy, KeepScale};
+use sft_opt::Accuracy;
+use sft_opt::plan::KeepScale;
 
 fn sweep(out: &str, flags: &[&str]) -> Output {
     Command::new(program("accuracy_sweep"))

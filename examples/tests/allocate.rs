@@ -9,7 +9,8 @@ use std::process::{Command, Output};
 use common::{Folder, program};
 use serde_json::{Value, json};
 use sft_examples::instances::Joint;
-use sft_opt::{Constraint, configure};
+use sft_opt::Constraint;
+use sft_opt::plan::configure;
 
 fn allocate(path: &Path) -> Output {
     Command::new(program("allocate"))
@@ -257,11 +258,14 @@ fn shared_vectors() {
         let instance: Joint = serde_json::from_value(expected.clone()).unwrap();
         let (problem, compression) = (instance.problem().unwrap(), instance.compression().unwrap());
         let outcome = configure(&problem, &compression, &instance.b_hz).unwrap();
-        let reason = outcome.constraint().map(|constraint| match constraint {
-            Constraint::Accuracy => "accuracy",
-            Constraint::Memory => "memory",
-            _ => "bandwidth",
-        });
+        let reason = outcome
+            .status
+            .constraint()
+            .map(|constraint| match constraint {
+                Constraint::Accuracy => "accuracy",
+                Constraint::Memory => "memory",
+                _ => "bandwidth",
+            });
         assert_eq!(reason, expected["reason"].as_str(), "{}", instance.id);
     }
 }

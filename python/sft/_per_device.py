@@ -27,7 +27,7 @@ class DeviceCuts:
         Compression, the same for all.
     tau_s : float
         Delay in seconds of a round after the first, over the mean links.
-    lower_bound_s : float
+    bound_s : float
         No cuts and shares can be faster than this, in seconds: `tau_s` itself but for
         the server model 'optimal_share' with many devices.
     b_hz : numpy.ndarray of float64, [devices]
@@ -54,7 +54,7 @@ class DeviceCuts:
     cuts: npt.NDArray[np.int64] = field(compare=False)
     setting: Setting
     tau_s: float
-    lower_bound_s: float
+    bound_s: float
     b_hz: npt.NDArray[np.float64] = field(compare=False)
     server_flop_per_s: npt.NDArray[np.float64] | None = field(compare=False)
     iterations: int
@@ -77,7 +77,7 @@ class DeviceCuts:
         return f"{self._title()}\n\n{text(self._table())}"
 
     def _title(self) -> str:
-        gap = self.tau_s - self.lower_bound_s
+        gap = self.tau_s - self.bound_s
         proved = "" if gap == 0 else f", at most {gap:.2g} s from the optimum"
         return f"{self.setting._told()}, {self.tau_s:.1f} s a round{proved}"
 
@@ -170,7 +170,7 @@ def optimize_device_cuts(system: AnySystem, compression: AnyCompression = PAPER)
 
     Solves the joint problem (27) with a cut layer of its own for each device: exactly with
     the server models 'per_device' and 'even'; with 'optimal_share', where the problem is
-    hard in general, to the gap between `DeviceCuts.tau_s` and `DeviceCuts.lower_bound_s`.
+    hard in general, to the gap between `DeviceCuts.tau_s` and `DeviceCuts.bound_s`.
 
     Parameters
     ----------

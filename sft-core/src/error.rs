@@ -23,6 +23,9 @@ pub enum Error {
         /// What was wrong and what is accepted.
         reason: String,
     },
+    /// The other side of a connection did what it should not.
+    #[error("the other side {0}")]
+    Protocol(String),
     /// A value stopped being finite during training.
     #[error("training diverged in round {round} on device {device}: {tensor} is not finite")]
     Diverged {
@@ -51,6 +54,25 @@ pub enum Error {
 }
 
 impl Error {
+    /// An error about what the other side of a connection did.
+    pub(crate) fn protocol(reason: impl Into<String>) -> Self {
+        Self::Protocol(reason.into())
+    }
+
+    /// An error about an argument, unless it holds.
+    pub(crate) fn require(
+        holds: bool,
+        argument: &'static str,
+        value: impl std::fmt::Display,
+        accepted: &str,
+    ) -> Result<()> {
+        if holds {
+            return Ok(());
+        }
+        let reason = format!("must be {accepted}, got {value}");
+        Err(Self::argument(argument, reason))
+    }
+
     /// An error about an argument.
     pub fn argument(argument: &'static str, reason: impl Into<String>) -> Self {
         Self::Argument {

@@ -5,7 +5,8 @@ mod common;
 use candle_core::{Device, Tensor, Var};
 use common::{random, weights};
 use sft_core::adapter::Lora;
-use sft_core::model::{Model, PlainVit, Vit, VitConfig};
+use sft_core::data::Inputs;
+use sft_core::model::{Hidden, Model, PlainVit, Vit, VitConfig};
 
 struct Case {
     config: VitConfig,
@@ -53,8 +54,11 @@ fn run(
         Var::from_tensor(hidden).unwrap(),
         Var::from_tensor(adapter).unwrap(),
     );
-    let output = model.block(index, &hidden, &adapter, lora).unwrap();
-    let output = output.narrow(1, 0, direction.dim(1).unwrap()).unwrap();
+    let output = model.block(index, &even(&hidden), &adapter, lora).unwrap();
+    let output = output
+        .state
+        .narrow(1, 0, direction.dim(1).unwrap())
+        .unwrap();
     let grads = (&output * direction)
         .unwrap()
         .sum_all()
@@ -63,6 +67,11 @@ fn run(
         .unwrap();
     let grad = |var: &Var| grads.get(var).expect("a gradient").clone();
     [output.detach(), grad(&hidden), grad(&adapter)]
+}
+
+/// Samples of one length.
+fn even(hidden: &Tensor) -> Hidden {
+    Hidden::even(hidden.clone())
 }
 
 /// Largest difference relative to the largest value.
@@ -138,8 +147,13 @@ fn checkpointing_and_threads_change_no_bit() {
             let want = bits(&engine, 1);
             assert!(bits(&engine, 3) == want, "threads changed a bit");
             assert!(bits(&again, 2) == want, "checkpointing changed a bit");
-            let untracked = engine.block(index, &hidden, &adapter, lora).unwrap();
-            let untracked = untracked.narrow(1, 0, 1).unwrap().flatten_all().unwrap();
+            let untracked = engine.block(index, &even(&hidden), &adapter, lora).unwrap();
+            let untracked = untracked
+                .state
+                .narrow(1, 0, 1)
+                .unwrap()
+                .flatten_all()
+                .unwrap();
             assert!(untracked.to_vec1::<f32>().unwrap() == want[0]);
         }
     }
@@ -155,8 +169,15 @@ fn the_first_block_needs_no_input_gradient() {
     let hidden = random(&[2, config.tokens(), config.hidden_size], 1.0, 1);
     let tracked = Var::from_tensor(&hidden).unwrap();
     let grad = |hidden: &Tensor| {
-        let output = engine.block(0, hidden, &adapter, lora).unwrap();
-        let grads = output.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        let output = engine.block(0, &even(hidden), &adapter, lora).unwrap();
+        let grads = output
+            .state
+            .sqr()
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .backward()
+            .unwrap();
         (
             grads.get_ids().count(),
             grads.get(&adapter).unwrap().to_vec1::<f32>().unwrap(),
@@ -179,7 +200,9 @@ fn a_step_of_the_whole_model_gives_gradients_to_adapters_and_head_only() {
     ));
     let var = |shape: &[usize], seed| Var::from_tensor(&random(shape, 0.1, seed)).unwrap();
     let patch = var(&[lora.embedding_parameters(engine.spec())], 5);
-    let mut hidden = engine.embed(&input, Some((&patch, lora))).unwrap();
+    let mut hidden = engine
+        .embed(&Inputs::Pixels(input), Some((&patch, lora)))
+        .unwrap();
     let mut vars = vec![var(&[3, config.hidden_size], 4)];
     for block in 0..engine.spec().depth {
         let adapter = random(
@@ -193,7 +216,7 @@ fn a_step_of_the_whole_model_gives_gradients_to_adapters_and_head_only() {
             .unwrap();
     }
     let logits = engine
-        .features(&hidden)
+        .finish(&hidden)
         .unwrap()
         .matmul(&vars[0].t().unwrap())
         .unwrap();
@@ -220,20 +243,24 @@ fn shapes_that_do_not_fit_are_errors() {
     let zeros =
         |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
     let hidden = zeros(&[1, 10, 12]);
-    assert!(engine.block(0, &hidden, &zeros(&[right]), lora).is_ok());
     assert!(
         engine
-            .block(0, &hidden, &zeros(&[right + 1]), lora)
+            .block(0, &even(&hidden), &zeros(&[right]), lora)
+            .is_ok()
+    );
+    assert!(
+        engine
+            .block(0, &even(&hidden), &zeros(&[right + 1]), lora)
             .is_err()
     );
     assert!(
         engine
-            .block(0, &zeros(&[1, 10, 13]), &zeros(&[right]), lora)
+            .block(0, &even(&zeros(&[1, 10, 13])), &zeros(&[right]), lora)
             .is_err()
     );
     assert!(
         engine
-            .block(0, &zeros(&[10, 12]), &zeros(&[right]), lora)
+            .block(0, &even(&zeros(&[10, 12])), &zeros(&[right]), lora)
             .is_err()
     );
 }

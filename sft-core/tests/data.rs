@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use common::{Folder, InMemory};
 use sft_core::data::{
     Augment, Data, ImageInput, Images, Partition, cifar100, image_folder, tiny_imagenet,
@@ -20,7 +20,12 @@ fn input(side: usize, channels: usize) -> ImageInput {
 
 /// The model's input for some samples.
 fn tensor(data: &dyn Data, indices: &[usize]) -> Tensor {
-    data.batch(indices).unwrap().inputs.pixels().unwrap().clone()
+    data.batch(indices)
+        .unwrap()
+        .inputs
+        .pixels()
+        .unwrap()
+        .clone()
 }
 
 #[test]

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use common::Folder;
-use sft_core::adapter::{Adapters, Head, Lora, ModuleNames, Targets, load_peft, save_peft};
+use sft_core::adapter::{Adapters, Head, Lora, ModuleNames, load_peft, save_peft};
+use sft_core::data::Inputs;
 use sft_core::model::{Model, Pretrained, Vit, save_merged};
 use sft_core::run::logits;
 
@@ -38,7 +39,7 @@ fn adapters(model: &dyn Model, lora: Lora) -> Adapters {
     };
     let length = lora.block_parameters(model.spec());
     Adapters {
-        patch: wave(lora.embedding_parameters(model.spec()), 5),
+        embedding: wave(lora.embedding_parameters(model.spec()), 5),
         blocks: (0..model.spec().depth).map(|i| wave(length, i)).collect(),
         head: Head {
             weight: wave(5 * model.spec().width, 7),
@@ -64,9 +65,9 @@ fn what_peft_saved_gives_pefts_logits() {
         let head = base.head.as_ref().filter(|_| folder == "peft_outer");
         let (lora, adapters) = load_peft(&fixture(folder), vit.spec(), head).unwrap();
         assert_eq!((lora.rank(), lora.alpha(), lora.dropout()), (3, 7.0, 0.1));
-        assert_eq!(lora.targets(), targets.parse().unwrap());
+        assert_eq!(lora.targets(), common::targets(targets));
         let images = tensor("hugging_face/expected.safetensors", "images");
-        let got = logits(&vit, lora, &adapters, &images).unwrap();
+        let got = logits(&vit, lora, &adapters, &Inputs::Pixels(images.clone())).unwrap();
         let want = tensor(&format!("{folder}/expected.safetensors"), "logits");
         let error = difference(&got, &want);
         assert!(error < 1e-5, "{folder}: a logit is off by {error:e}");
@@ -88,7 +89,7 @@ fn what_is_saved_is_what_peft_was_tested_with() {
         let lora = lora.with_targets(common::targets(targets));
         let adapters = adapters(&vit, lora);
         let images = tensor("hugging_face/expected.safetensors", "images");
-        let got = logits(&vit, lora, &adapters, &images).unwrap();
+        let got = logits(&vit, lora, &adapters, &Inputs::Pixels(images.clone())).unwrap();
         let folder = Folder::new(name);
         save_peft(
             &folder.0,
@@ -136,8 +137,8 @@ fn what_is_saved_loads_again_under_either_naming() {
             "classifier",
             "v_proj,o_proj,projection,classifier",
         ] {
-            let targets: Targets = targets.parse().unwrap();
-            let lora = Lora::new(2, 6.0).unwrap().with_targets(targets);
+            let lora = Lora::new(2, 6.0).unwrap();
+            let lora = lora.with_targets(common::targets(targets));
             let adapters = adapters(&vit, lora);
             let folder = Folder::new("peft-again");
             save_peft(&folder.0, vit.spec(), lora, &adapters, names).unwrap();
@@ -160,7 +161,7 @@ fn what_does_not_fit_is_named() {
     assert!(missing.contains("adapter_config.json"), "{missing}");
     save_peft(
         &folder.0,
-        &vit,
+        vit.spec(),
         lora,
         &adapters(&vit, lora),
         ModuleNames::default(),
@@ -277,8 +278,11 @@ fn the_merged_model_is_the_adapted_one() {
         let head = merged.head.expect("the tuned head");
         let new = Lora::new(2, 6.0).unwrap();
         let none = Adapters::new(plain.spec(), new, head, 1);
-        let got = logits(&plain, new, &none, &images).unwrap();
-        let error = difference(&got, &logits(&vit, lora, &adapters, &images).unwrap());
+        let got = logits(&plain, new, &none, &Inputs::Pixels(images.clone())).unwrap();
+        let error = difference(
+            &got,
+            &logits(&vit, lora, &adapters, &Inputs::Pixels(images.clone())).unwrap(),
+        );
         assert!(
             error < 1e-5,
             "the largest difference of a logit is {error:e}"

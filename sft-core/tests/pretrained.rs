@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use sft_core::adapter::{Adapters, Lora};
-use sft_core::data::{Data, cifar100};
-use sft_core::model::{PlainVit, Pretrained, Vit};
+use sft_core::data::{Data, Inputs, cifar100};
+use sft_core::model::{Model, PlainVit, Pretrained, Vit};
 use sft_core::run::logits;
 
 fn fixture(name: &str) -> PathBuf {

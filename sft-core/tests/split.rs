@@ -4,7 +4,8 @@ mod common;
 
 use common::{Bench, InMemory, config, settings, vit};
 use sft_core::adapter::{Adapters, Head, Lora, Targets};
-use sft_core::data::Data;
+use sft_core::data::{Batch, Data, Inputs, Labels};
+use sft_core::model::Model;
 use sft_core::optim::Optimizer;
 use sft_core::run::Scheme;
 use sft_core::split::{DeviceHalf, ServerHalf, Step, WholeModel};
@@ -22,7 +23,7 @@ fn all_targets() -> [Targets; 2] {
         "q_proj,k_proj,v_proj,o_proj,fc1,fc2",
         "q_proj,k_proj,v_proj,o_proj,fc1,fc2,projection,classifier",
     ]
-    .map(|text| text.parse().unwrap())
+    .map(common::targets)
 }
 
 #[test]
@@ -48,7 +49,7 @@ fn split_equals_unsplit(targets: Targets, optimizer: Optimizer) {
         unsplit.step(&input, &labels, at).unwrap();
     }
     let whole = unsplit.adapters().unwrap();
-    let outer = targets != Targets::ALL;
+    let outer = targets != Targets::ALL_LINEAR;
     assert_ne!(whole.blocks, start.blocks, "the steps change the adapters");
     assert_eq!(whole.embedding != start.embedding, outer);
     assert_eq!(whole.head.adapter != start.head.adapter, outer);
@@ -65,13 +66,19 @@ fn split_equals_unsplit(targets: Targets, optimizer: Optimizer) {
         for step in 0..5 {
             let (at, (input, labels)) = (at(step), batch(&data, step));
             let activation = device.forward(&input, at).unwrap();
-            let reply = server.step(&activation.detach(), &labels, at).unwrap();
+            let reply = server
+                .step(
+                    &activation.with_state(activation.state.detach()),
+                    &labels,
+                    at,
+                )
+                .unwrap();
             device.backward(&activation, &reply.gradient, at).unwrap();
         }
-        let ((patch, blocks), (rest, head)) =
+        let ((embedding, blocks), (rest, head)) =
             (device.adapters().unwrap(), server.adapters().unwrap());
         let split = Adapters {
-            patch,
+            embedding,
             blocks: [blocks, rest].concat(),
             head,
         };
@@ -96,10 +103,10 @@ fn at(step: usize) -> Step {
     }
 }
 
-fn batch(data: &InMemory, step: usize) -> (candle_core::Tensor, Vec<u32>) {
+fn batch(data: &InMemory, step: usize) -> (Inputs, Labels) {
     let indices: Vec<usize> = (step * 4..step * 4 + 4).collect();
-    let labels = indices.iter().map(|&i| data.label(i)).collect();
-    (data.inputs(&indices).unwrap(), labels)
+    let Batch { inputs, labels, .. } = data.batch(&indices).unwrap();
+    (inputs, labels)
 }
 
 /// FL on one device trains the whole model there: plain fine-tuning.
@@ -174,7 +181,7 @@ fn adapters_and_heads_that_do_not_fit_are_refused() {
     let error = DeviceHalf::new(&model, patch, &[], &[], Optimizer::adamw()).map(|_| ());
     assert_eq!(
         error.unwrap_err().to_string(),
-        "adapters must have 60 values for the patch embedding, got 0"
+        "adapters must have 60 values before the blocks, got 0"
     );
     let adapted = lora.with_targets(common::targets("classifier"));
     let error = ServerHalf::new(&model, adapted, &[], &head, Optimizer::adamw()).map(|_| ());

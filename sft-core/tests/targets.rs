@@ -4,8 +4,9 @@ mod common;
 
 use candle_core::{Device, Tensor, Var};
 use common::{Bench, InMemory, config, random, run, settings, vit, weights};
-use sft_core::adapter::{Adapters, Head, Lora, Targets};
-use sft_core::model::{Model, PlainVit, Vit};
+use sft_core::adapter::{Adapters, Head, Lora};
+use sft_core::data::Inputs;
+use sft_core::model::{Hidden, Model, PlainVit, Vit};
 use sft_core::optim::Optimizer;
 use sft_core::run::{Job, Scheme, Settings, logits};
 use sft_core::split::{Step, WholeModel};
@@ -45,7 +46,10 @@ fn assert_close(got: &[f32], want: &[f32], tolerance: f32, name: &str) {
 fn block(model: &dyn Model, lora: Lora, hidden: &Tensor, adapter: &Tensor) -> [Vec<f32>; 3] {
     let hidden = Var::from_tensor(hidden).unwrap();
     let adapter = Var::from_tensor(adapter).unwrap();
-    let output = model.block(0, &hidden, &adapter, lora).unwrap();
+    let output = model
+        .block(0, &Hidden::even(hidden.as_tensor().clone()), &adapter, lora)
+        .unwrap()
+        .state;
     let grads = output.sqr().unwrap().sum_all().unwrap().backward().unwrap();
     let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1().unwrap();
     [
@@ -68,8 +72,8 @@ fn targets_and_dropout_agree_with_plain_candle() {
         ("q_proj,k_proj,v_proj,o_proj,fc1,fc2", 0.3),
         ("o_proj,fc1", 0.5),
     ] {
-        let targets: Targets = targets.parse().unwrap();
-        let lora = Lora::new(4, 6.0).unwrap().with_targets(targets);
+        let lora = Lora::new(4, 6.0).unwrap();
+        let lora = lora.with_targets(common::targets(targets));
         let lora = lora.with_dropout(dropout).unwrap().training(11);
         let adapter = random(&[lora.block_parameters(engine.spec())], 0.3, 2);
         let got = block(&engine, lora, &hidden, &adapter);
@@ -113,7 +117,10 @@ fn embed(
     direction: &Tensor,
 ) -> [Vec<f32>; 2] {
     let adapter = Var::from_tensor(adapter).unwrap();
-    let output = model.embed(input, Some((&adapter, lora))).unwrap();
+    let output = model
+        .embed(&Inputs::Pixels(input.clone()), Some((&adapter, lora)))
+        .unwrap()
+        .state;
     let loss = (&output * direction).unwrap().sum_all().unwrap();
     let grads = loss.backward().unwrap();
     [values(&output), values(grads.get(&adapter).unwrap())]
@@ -164,7 +171,7 @@ fn the_patch_embeddings_adapter_is_two_convolutions() {
     // [B, D, side, side] to one row per patch, behind the class token.
     let change = change.flatten_from(2).unwrap().transpose(1, 2).unwrap();
     let change = change.pad_with_zeros(1, 1, 0).unwrap();
-    let tokens = (model.embed(&input, None).unwrap() + &change).unwrap();
+    let tokens = (model.embed(&Inputs::Pixels(input), None).unwrap().state + &change).unwrap();
     let loss = (change * direction).unwrap().sum_all().unwrap();
     let grads = loss.backward().unwrap();
     let gradient = flat(grads.get(&a).unwrap(), grads.get(&b).unwrap());
@@ -193,13 +200,15 @@ fn every_gradient_is_the_slope_of_the_loss() {
         dropout_seed: 0,
     };
     let mut whole = WholeModel::new(&model, lora, &start, Optimizer::sgd(0.0)).unwrap();
-    whole.step(&data.inputs, &data.labels, step).unwrap();
+    whole
+        .step(&data.whole().inputs, &data.whole().labels, step)
+        .unwrap();
     let moved = whole.adapters().unwrap();
     assert_eq!(moved.head.weight, start.head.weight, "it is frozen");
     assert_eq!(moved.head.bias, start.head.bias, "it is frozen");
 
     let loss = |adapters: &Adapters| {
-        let logits = logits(&model, lora, adapters, &data.inputs).unwrap();
+        let logits = logits(&model, lora, adapters, &data.whole().inputs).unwrap();
         let logits = logits.to_vec2::<f32>().unwrap();
         let of_sample = |(logits, &label): (&Vec<f32>, &u32)| {
             let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
@@ -239,7 +248,7 @@ fn what_is_sent_is_what_is_trained() {
     };
     let (model, all) = (vit(&config()), lora(EVERY));
     let patch = 4 * all.embedding_parameters(model.spec()) as u64;
-    let (adapter, head) = (4 * all.head_parameters(12, 3) as u64, 4 * 3 * 13);
+    let (adapter, head) = (4 * all.head_parameters(model.spec(), 3) as u64, 4 * 3 * 13);
     for scheme in [Scheme::Sft, Scheme::FlLora] {
         let whole = scheme == Scheme::FlLora;
         let (paper, every) = (
@@ -317,7 +326,7 @@ fn adapters_of_other_targets_are_refused() {
         let result = sft_core::run::finetune(&ours.job(), start, &mut |_| Ok(()));
         result.unwrap_err().to_string()
     };
-    let patch = "adapters must have 0 values for the patch embedding, got 60";
+    let patch = "adapters must have 0 values before the blocks, got 60";
     assert_eq!(refused("q_proj", "q_proj,projection"), patch);
     let head = "head must have an adapter of 45 values, got 0";
     assert_eq!(refused("q_proj,classifier", "q_proj"), head);

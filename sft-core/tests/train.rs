@@ -8,10 +8,13 @@ mod common;
 use common::{Bench, config, settings};
 use sft_core::Error;
 use sft_core::adapter::{Adapters, Head, Lora};
+use sft_core::data::Inputs;
+use sft_core::model::Model;
 use sft_core::optim::Optimizer;
-use sft_core::run::{Decay, RoundRecord, Schedule, Scheme, Settings, fed_avg, logits};
+use sft_core::optim::{Decay, Schedule};
+use sft_core::run::{RoundRecord, Scheme, Settings, fed_avg, logits};
 
-fn run(settings: Settings, devices: usize) -> sft_core::Result<sft_core::run::Outcome> {
+fn run(settings: Settings, devices: usize) -> sft_core::Result<sft_core::run::Run> {
     Bench::new(settings, devices).run()
 }
 
@@ -278,7 +281,7 @@ fn new_adapters_leave_the_model_as_it_was() {
     let start = Adapters::new(bench.vit.spec(), lora, bench.head.clone(), 1);
     let mut none = start.clone();
     none.blocks.iter_mut().for_each(|block| block.fill(0.0));
-    let input = bench.test.inputs.narrow(0, 0, 2).unwrap();
+    let input = Inputs::Pixels(bench.test.inputs.narrow(0, 0, 2).unwrap());
     let logits = |adapters| {
         logits(&bench.vit, lora, adapters, &input)
             .unwrap()

@@ -7,17 +7,17 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use candle_core::Tensor;
 use common::{Bench, InMemory, config, run, settings, weights};
 use sft_core::Result;
 use sft_core::adapter::Adapters;
-use sft_core::data::Data;
+use sft_core::data::{Batch, Data};
 use sft_core::model::PlainVit;
 use sft_core::optim::Optimizer;
-use sft_core::run::{
-    Channel, Decay, DeviceRound, Job, Outcome, Schedule, Scheme, Settings, Wireless,
-};
+use sft_core::optim::{Decay, Schedule};
+use sft_core::run::{Channel, DeviceRound, Job, Run, Scheme, Settings, Wireless};
 use sft_core::split::Traffic;
+use sft_opt::Placement;
+use sft_opt::cost::{adapter_bits, model_bits};
 
 #[test]
 fn schedules_are_their_formulas() {
@@ -168,6 +168,7 @@ fn the_server_waits_are_the_sum_over_devices_of_their_own_cuts() {
     let part = |device, cut| DeviceRound {
         device,
         cut,
+        first: false,
         traffic: Traffic::default(),
     };
     let delay = |parts: &[DeviceRound]| wireless.delay_s(&settings, 2, parts).unwrap();
@@ -186,10 +187,70 @@ fn the_server_waits_are_the_sum_over_devices_of_their_own_cuts() {
     assert_eq!(error.to_string(), "device must be below 2, got 2");
 }
 
+/// Broadcasts use the whole band at the rate of the worst receiver; here all links are alike.
+#[test]
+fn a_device_gets_the_frozen_model_when_it_first_takes_part() {
+    let channel = Channel {
+        bandwidth_hz: 30e6,
+        snr_db: 17.0,
+        rayleigh: false,
+    };
+    for scheme in [Scheme::Sft, Scheme::FlLora, Scheme::FlFull, Scheme::Sl] {
+        let settings = settings(scheme);
+        let model = config().transformer(3, 3);
+        let wireless = Wireless::new(model, channel, &[8, 8], &settings).unwrap();
+        let delay = |round, first: [bool; 2]| {
+            let part = |device: usize| DeviceRound {
+                device,
+                cut: 1 + 2 * device,
+                first: first[device],
+                traffic: Traffic::default(),
+            };
+            wireless
+                .delay_s(&settings, round, &[part(0), part(1)])
+                .unwrap()
+        };
+        let system = wireless.system();
+        let bits = |device: usize| {
+            let placement = match scheme {
+                Scheme::FlLora => Placement::FlLora,
+                Scheme::FlFull => Placement::FlFull,
+                _ => Placement::Split {
+                    cut: 1 + 2 * device,
+                },
+            };
+            let adapters = adapter_bits(system.model(), system.training(), placement);
+            let whole = model_bits(system.model(), system.training(), placement);
+            if scheme == Scheme::Sl {
+                whole
+            } else {
+                whole - adapters
+            }
+        };
+        let rate = system.total_hz() * system.links()[0].downlink_bps_hz;
+        // Not the number of the round decides, but who is new.
+        assert_eq!(delay(1, [false; 2]), delay(5, [false; 2]));
+        for round in [1, 5] {
+            let more = delay(round, [false, true]) - delay(round, [false; 2]);
+            match scheme {
+                // The two devices wait for nobody but the slower one.
+                Scheme::Sl => assert!((more - bits(1) / rate).abs() < 1e-12),
+                Scheme::FlFull => assert_eq!(more, 0.0),
+                _ => assert!(more > 0.0 && more <= bits(1) / rate * (1.0 + 1e-9)),
+            }
+        }
+        if scheme == Scheme::Sl {
+            // One broadcast, of the deeper part.
+            let both = delay(1, [true; 2]) - delay(1, [false; 2]);
+            assert!((both - bits(1) / rate).abs() < 1e-12);
+        }
+    }
+}
+
 #[test]
 fn with_everything_on_the_number_of_threads_changes_nothing() {
     for scheme in Scheme::ALL {
-        let targets = "q_proj,v_proj,fc2,projection,classifier".parse().unwrap();
+        let targets = common::targets("q_proj,v_proj,fc2,projection,classifier");
         let outcome = |threads| {
             let settings = Settings {
                 lora: settings(scheme)
@@ -235,13 +296,13 @@ fn the_plain_model_trains_as_the_engine_does() {
         ..bench.job()
     };
     let (got, want) = (run(&job).unwrap(), bench.run().unwrap());
-    let vectors = |run: &Outcome| {
+    let vectors = |run: &Run| {
         let Adapters {
-            patch,
+            embedding,
             blocks,
             head,
         } = run.adapters.clone();
-        [vec![patch, head.adapter], blocks].concat()
+        [vec![embedding, head.adapter], blocks].concat()
     };
     let (all, wanted) = (vectors(&got), vectors(&want));
     let pairs = all.iter().zip(&wanted);
@@ -274,14 +335,14 @@ impl Data for Counting {
         self.data.label(index)
     }
 
-    fn inputs(&self, indices: &[usize]) -> Result<Tensor> {
-        self.data.inputs(indices)
+    fn batch(&self, indices: &[usize]) -> Result<Batch> {
+        self.data.batch(indices)
     }
 
-    fn training_inputs(&self, indices: &[usize], seed: u64) -> Result<Tensor> {
+    fn training_batch(&self, indices: &[usize], seed: u64) -> Result<Batch> {
         self.loads.fetch_add(1, Ordering::SeqCst);
         self.seeds.lock().unwrap().push((indices.to_vec(), seed));
-        self.inputs(indices)
+        self.batch(indices)
     }
 }
 

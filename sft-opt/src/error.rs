@@ -3,7 +3,7 @@
 /// A mistake in the input, naming the argument, the value and what is accepted.
 ///
 /// How a solver ended (for example, that no allocation is feasible) is data and
-/// stands in the solution, see [`Regime`](crate::Regime).
+/// stands in the solution, see [`Status`](crate::Status).
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

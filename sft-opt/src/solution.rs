@@ -1,83 +1,128 @@
-//! The answer to a bandwidth problem.
+//! What every solver answers: a value, what it achieves, how good that is, how the solver ended.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What fixes the delay of an allocation; how a solve ended.
+/// The answer of a solver.
+///
+/// That nothing is feasible is an answer as well, see [`Status::Infeasible`]. Where there is then
+/// no value to give, `T` is an option, see [`Solution::feasible`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Solution<T> {
+    /// The variables of the problem.
+    pub value: T,
+    /// Delay of the slowest device with them in seconds; infinite if nothing is feasible.
+    pub tau_s: f64,
+    /// No feasible value is faster than this, in seconds: `tau_s` itself if [`Status::Optimal`], 0
+    /// where the method proves nothing.
+    pub bound_s: f64,
+    /// How the solver ended.
+    pub status: Status,
+    /// Steps taken; each solver says of what.
+    pub iterations: u32,
+}
+
+/// How a solver ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Regime {
-    /// Optimal: the whole band is used and all demanding devices finish at the same time.
-    Bandwidth,
-    /// Optimal: a device at its cap, or a device without demand, fixes the delay.
-    CapOrFloor,
-    /// Optimal: no device asks for bandwidth.
-    NoDemand,
-    /// A device with demand cannot have any bandwidth: the delay is infinite.
-    Infeasible,
-    /// Not optimised: the allocation was given and only evaluated.
+pub enum Status {
+    /// No feasible value is faster: exact, or within the tolerance that was asked for.
+    Optimal,
+    /// The method is at its end with a feasible value that need not be the fastest.
+    Feasible,
+    /// The steps allowed are spent; the value is the best that was met.
+    IterationLimit,
+    /// No step could be made any more; the value is the best that was met.
+    Stalled,
+    /// Not optimised: the value was given and only evaluated.
     Given,
+    /// No value satisfies this constraint together with the ones before it.
+    Infeasible(Constraint),
 }
 
-impl Regime {
-    /// The regime's name in data: `bandwidth`, `cap_or_floor`, `no_demand`, `infeasible`, `given`.
+/// The constraint that leaves no feasible point; the first one in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Constraint {
+    /// No setting of the compression is accurate enough (27b).
+    Accuracy,
+    /// No cut layer fits into the memory of the devices (27c).
+    Memory,
+    /// A device with something to send cannot have any bandwidth, or any compute of the server.
+    Bandwidth,
+}
+
+impl Status {
+    /// The constraint that cannot be met, if there is one.
+    pub fn constraint(self) -> Option<Constraint> {
+        match self {
+            Self::Infeasible(constraint) => Some(constraint),
+            _ => None,
+        }
+    }
+
+    /// The status' name in data: `optimal`, `feasible`, `iteration_limit`, `stalled`, `given`,
+    /// `infeasible`.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Bandwidth => "bandwidth",
-            Self::CapOrFloor => "cap_or_floor",
-            Self::NoDemand => "no_demand",
-            Self::Infeasible => "infeasible",
+            Self::Optimal => "optimal",
+            Self::Feasible => "feasible",
+            Self::IterationLimit => "iteration_limit",
+            Self::Stalled => "stalled",
             Self::Given => "given",
+            Self::Infeasible(_) => "infeasible",
         }
     }
 }
 
-impl fmt::Display for Regime {
+impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// An allocation of bandwidth and what it achieves.
-///
-/// `B` holds the bandwidths: a `Vec<f64>`, or the caller's slice after
-/// [`allocate_bandwidth_into`](crate::allocate_bandwidth_into).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Solution<B = Vec<f64>> {
-    /// Bandwidth of every device in Hz. From the exact solver this is the smallest optimal
-    /// allocation: what [`Regime::CapOrFloor`] leaves over may go to anybody below their cap.
-    pub b_hz: B,
-    /// Delay of the slowest device `τ` in seconds; infinite if [`Regime::Infeasible`].
-    pub tau_s: f64,
-    /// `τ − a_max` in seconds, where `a_max` is the largest `a_n` among devices with demand (of
-    /// all devices if none has demand). Keeps its digits where `tau_s` rounds them away.
-    pub tau_minus_amax_s: f64,
-    /// `Σ b_n` in Hz; at most the band, to rounding.
-    pub used_hz: f64,
-    /// `ν = −dτ/dW` in s/Hz; 0 unless [`Regime::Bandwidth`].
-    pub shadow_price_s_per_hz: f64,
-    /// Whether `Σ b_n = W` can be met as well, as the paper's (27g) asks, without changing `τ`.
-    pub equality_feasible: bool,
-    /// What fixes the delay.
-    pub regime: Regime,
-    /// Steps taken to the root, but for the last.
-    pub iterations: u32,
+impl<T> Solution<T> {
+    /// A value that no other can beat.
+    pub(crate) fn optimal(value: T, tau_s: f64, iterations: u32) -> Self {
+        Self {
+            value,
+            tau_s,
+            bound_s: tau_s,
+            status: Status::Optimal,
+            iterations,
+        }
+    }
+
+    /// The same solution with another value.
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Solution<U> {
+        Solution {
+            value: change(self.value),
+            tau_s: self.tau_s,
+            bound_s: self.bound_s,
+            status: self.status,
+            iterations: self.iterations,
+        }
+    }
 }
 
-impl Solution<()> {
-    /// Joins the scalars with their bandwidths.
-    pub(crate) fn with<B>(self, b_hz: B) -> Solution<B> {
-        Solution {
-            b_hz,
-            tau_s: self.tau_s,
-            tau_minus_amax_s: self.tau_minus_amax_s,
-            used_hz: self.used_hz,
-            shadow_price_s_per_hz: self.shadow_price_s_per_hz,
-            equality_feasible: self.equality_feasible,
-            regime: self.regime,
-            iterations: self.iterations,
+impl<T> Solution<Option<T>> {
+    /// The solution with its value, unless nothing is feasible.
+    pub fn feasible(mut self) -> Option<Solution<T>> {
+        let value = self.value.take()?;
+        Some(self.map(|_| value))
+    }
+
+    /// No value satisfies `constraint`.
+    pub(crate) fn infeasible(constraint: Constraint) -> Self {
+        Self {
+            value: None,
+            tau_s: f64::INFINITY,
+            bound_s: f64::INFINITY,
+            status: Status::Infeasible(constraint),
+            iterations: 0,
         }
     }
 }

@@ -4,10 +4,10 @@
 
 mod common;
 
-use sft_opt::{
-    Error, Problem, Regime, allocate_bandwidth, allocate_bandwidth_into, allocate_even,
-    allocate_random, evaluate_allocation,
+use sft_opt::bandwidth::{
+    Regime, allocate_bandwidth_into, allocate_even, allocate_random, evaluate_allocation,
 };
+use sft_opt::{Constraint, Error, Problem, Status, allocate_bandwidth};
 
 fn problem<'a>(a_s: &'a [f64], c: &'a [f64], total_hz: f64) -> Problem<'a> {
     Problem {
@@ -30,29 +30,36 @@ fn assert_close(found: f64, expected: f64) {
 fn equal_devices_share_the_band() {
     // 4 devices, 2e6 Hz each: 6e6/2e6 = 3 s after 5 s.
     let solution = allocate_bandwidth(&problem(&[5.0; 4], &[6e6; 4], 8e6)).unwrap();
-    assert_eq!(solution.regime, Regime::Bandwidth);
+    assert_eq!(solution.value.regime, Some(Regime::Bandwidth));
     assert_close(solution.tau_s, 8.0);
-    solution.b_hz.iter().for_each(|&b| assert_close(b, 2e6));
+    solution
+        .value
+        .b_hz
+        .iter()
+        .for_each(|&b| assert_close(b, 2e6));
     // With one c, tau = a + Nc/W, so -dtau/dW = Nc/W^2.
-    assert_close(solution.shadow_price_s_per_hz, 24e6 / 64e12);
-    assert!(solution.equality_feasible);
+    assert_close(solution.value.shadow_price_s_per_hz, 24e6 / 64e12);
+    assert!(solution.value.equality_feasible);
 }
 
 #[test]
 fn late_device_gets_more() {
     // u + 2/(u+1)... g(u) = 1/u + 2/(u+1) = 2: 2u^2 - u - 1 = 0, u = 1.
     let solution = allocate_bandwidth(&problem(&[4.0, 3.0], &[1.0, 2.0], 2.0)).unwrap();
-    assert_close(solution.tau_minus_amax_s, 1.0);
+    assert_close(solution.value.tau_minus_amax_s, 1.0);
     assert_close(solution.tau_s, 5.0);
-    assert_close(solution.b_hz[0], 1.0);
-    assert_close(solution.b_hz[1], 1.0);
-    assert_close(solution.shadow_price_s_per_hz, 1.0 / (1.0 + 2.0 / 4.0));
+    assert_close(solution.value.b_hz[0], 1.0);
+    assert_close(solution.value.b_hz[1], 1.0);
+    assert_close(
+        solution.value.shadow_price_s_per_hz,
+        1.0 / (1.0 + 2.0 / 4.0),
+    );
 }
 
 #[test]
 fn one_device_takes_all() {
     let solution = allocate_bandwidth(&problem(&[3.0], &[8e6], 2e6)).unwrap();
-    assert_eq!((solution.tau_s, solution.b_hz[0]), (7.0, 2e6));
+    assert_eq!((solution.tau_s, solution.value.b_hz[0]), (7.0, 2e6));
 }
 
 #[test]
@@ -64,11 +71,11 @@ fn capped_device_fixes_the_delay() {
         ..problem(&[1.0, 0.0], &[6.0, 4.0], 10.0)
     };
     let solution = allocate_bandwidth(&problem).unwrap();
-    assert_eq!(solution.regime, Regime::CapOrFloor);
-    assert_eq!(solution.b_hz, [2.0, 1.0]);
-    assert_eq!((solution.tau_s, solution.used_hz), (4.0, 3.0));
-    assert_eq!(solution.shadow_price_s_per_hz.to_bits(), 0);
-    assert!(solution.equality_feasible);
+    assert_eq!(solution.value.regime, Some(Regime::CapOrFloor));
+    assert_eq!(solution.value.b_hz, [2.0, 1.0]);
+    assert_eq!((solution.tau_s, solution.value.used_hz), (4.0, 3.0));
+    assert_eq!(solution.value.shadow_price_s_per_hz.to_bits(), 0);
+    assert!(solution.value.equality_feasible);
 }
 
 #[test]
@@ -79,9 +86,9 @@ fn all_devices_capped() {
         ..problem(&[1.0, 1.0], &[6.0, 4.0], 10.0)
     };
     let solution = allocate_bandwidth(&problem).unwrap();
-    assert_eq!(solution.regime, Regime::CapOrFloor);
+    assert_eq!(solution.value.regime, Some(Regime::CapOrFloor));
     assert_eq!(solution.tau_s.to_bits(), 4f64.to_bits());
-    assert!(!solution.equality_feasible, "caps sum to 5 of 10");
+    assert!(!solution.value.equality_feasible, "caps sum to 5 of 10");
 }
 
 #[test]
@@ -92,46 +99,52 @@ fn caps_that_share_out_the_band_are_no_bottleneck_of_the_band() {
         ..problem(&[1.0, 1.0], &[3.0, 6.0], 3.0)
     };
     let solution = allocate_bandwidth(&problem).unwrap();
-    assert_eq!(solution.regime, Regime::CapOrFloor);
-    assert_eq!(solution.b_hz, caps);
-    assert!(solution.equality_feasible);
+    assert_eq!(solution.value.regime, Some(Regime::CapOrFloor));
+    assert_eq!(solution.value.b_hz, caps);
+    assert!(solution.value.equality_feasible);
 }
 
 #[test]
 fn device_without_demand_is_a_floor() {
     let solution = allocate_bandwidth(&problem(&[9.0, 1.0], &[0.0, 4.0], 10.0)).unwrap();
-    assert_eq!(solution.regime, Regime::CapOrFloor);
-    assert_eq!(solution.b_hz, [0.0, 0.5]);
-    assert_eq!((solution.tau_s, solution.tau_minus_amax_s), (9.0, 8.0));
+    assert_eq!(solution.value.regime, Some(Regime::CapOrFloor));
+    assert_eq!(solution.value.b_hz, [0.0, 0.5]);
+    assert_eq!(
+        (solution.tau_s, solution.value.tau_minus_amax_s),
+        (9.0, 8.0)
+    );
 }
 
 #[test]
 fn nobody_asks() {
     let solution = allocate_bandwidth(&problem(&[9.0, 1.0], &[0.0, 0.0], 10.0)).unwrap();
-    assert_eq!(solution.regime, Regime::NoDemand);
-    assert_eq!(solution.b_hz, [0.0, 0.0]);
-    assert_eq!((solution.tau_s, solution.tau_minus_amax_s), (9.0, 0.0));
+    assert_eq!(solution.value.regime, Some(Regime::NoDemand));
+    assert_eq!(solution.value.b_hz, [0.0, 0.0]);
+    assert_eq!(
+        (solution.tau_s, solution.value.tau_minus_amax_s),
+        (9.0, 0.0)
+    );
 }
 
 #[test]
 fn no_band_is_infeasible() {
     let solution = allocate_bandwidth(&problem(&[9.0, 1.0], &[0.0, 1.0], 0.0)).unwrap();
-    assert_eq!(solution.regime, Regime::Infeasible);
+    assert_eq!(solution.status, Status::Infeasible(Constraint::Bandwidth));
     assert_eq!(solution.tau_s, f64::INFINITY);
-    assert_eq!(solution.b_hz, [0.0, 0.0]);
-    assert!(!solution.equality_feasible);
+    assert_eq!(solution.value.b_hz, [0.0, 0.0]);
+    assert!(!solution.value.equality_feasible);
 }
 
 #[test]
 fn cap_of_zero_is_infeasible_with_demand_only() {
     let caps = [0.0, 5.0];
-    for (c, regime) in [(1.0, Regime::Infeasible), (0.0, Regime::Bandwidth)] {
+    for (c, regime) in [(1.0, None), (0.0, Some(Regime::Bandwidth))] {
         let demands = [c, 8.0];
         let problem = Problem {
             cap_hz: Some(&caps),
             ..problem(&[0.0, 0.0], &demands, 4.0)
         };
-        assert_eq!(allocate_bandwidth(&problem).unwrap().regime, regime);
+        assert_eq!(allocate_bandwidth(&problem).unwrap().value.regime, regime);
     }
 }
 
@@ -141,7 +154,7 @@ fn caller_gives_the_slice() {
     let mut b_hz = [f64::NAN; 2];
     let into = allocate_bandwidth_into(&problem, &mut b_hz).unwrap();
     let owned = allocate_bandwidth(&problem).unwrap();
-    assert_eq!(into.b_hz, owned.b_hz);
+    assert_eq!(into.value.b_hz, owned.value.b_hz);
     assert_eq!(into.tau_s.to_bits(), owned.tau_s.to_bits());
     let error = allocate_bandwidth_into(&problem, &mut [0.0; 3]).unwrap_err();
     assert_eq!(
@@ -210,16 +223,16 @@ fn even_split_respects_caps() {
         ..problem(&[0.0; 3], &[1.0, 0.0, 11.0], 12.0)
     };
     let solution = allocate_even(&problem).unwrap();
-    assert_eq!(solution.b_hz, [1.0, 5.5, 5.5]);
-    assert_eq!((solution.tau_s, solution.used_hz), (2.0, 12.0));
-    assert_eq!(solution.regime, Regime::Given);
+    assert_eq!(solution.value.b_hz, [1.0, 5.5, 5.5]);
+    assert_eq!((solution.tau_s, solution.value.used_hz), (2.0, 12.0));
+    assert_eq!(solution.status, Status::Given);
 }
 
 #[test]
 fn random_split_is_seeded_and_uniform() {
     let (a, c) = ([0.0; 4], [1.0; 4]);
     let problem = problem(&a, &c, 1.0);
-    let split = |seed| allocate_random(&problem, seed).unwrap().b_hz;
+    let split = |seed| allocate_random(&problem, seed).unwrap().value.b_hz;
     assert_eq!(split(3), split(3));
     assert_ne!(split(3), split(4));
     // On the simplex of 4, E(b) = 1/4 and E(b^2) = 2/(4·5); 4 000 draws give ±3 %.
@@ -239,9 +252,10 @@ fn random_split_respects_caps() {
     };
     for seed in 0..100 {
         let solution = allocate_random(&problem, seed).unwrap();
-        assert!((solution.used_hz - 1.0).abs() < 1e-15);
+        assert!((solution.value.used_hz - 1.0).abs() < 1e-15);
         assert!(
             solution
+                .value
                 .b_hz
                 .iter()
                 .zip(caps)
@@ -254,11 +268,14 @@ fn random_split_respects_caps() {
 fn given_allocation_is_evaluated() {
     let problem = problem(&[4.0, 3.0, 1.0], &[1.0, 2.0, 0.0], 2.0);
     let solution = evaluate_allocation(&problem, vec![0.5, 0.25, 0.0]).unwrap();
-    assert_eq!((solution.tau_s, solution.tau_minus_amax_s), (11.0, 7.0));
+    assert_eq!(
+        (solution.tau_s, solution.value.tau_minus_amax_s),
+        (11.0, 7.0)
+    );
     let starved = evaluate_allocation(&problem, vec![0.5, 0.0, 0.0]).unwrap();
     assert_eq!(
-        (starved.regime, starved.tau_s),
-        (Regime::Infeasible, f64::INFINITY)
+        (starved.status.constraint(), starved.tau_s),
+        (Some(Constraint::Bandwidth), f64::INFINITY)
     );
     assert!(evaluate_allocation(&problem, vec![0.5, f64::NAN, 0.0]).is_err());
 }

@@ -6,10 +6,10 @@ mod common;
 use common::{bisect, condition, kkt_residual};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use sft_opt::{
-    Problem, Regime, Solution, allocate_bandwidth, allocate_bandwidth_into, allocate_even,
-    allocate_random,
+use sft_opt::bandwidth::{
+    Bandwidths, Regime, allocate_bandwidth_into, allocate_even, allocate_random,
 };
+use sft_opt::{Problem, Solution, allocate_bandwidth};
 
 #[derive(Clone, Debug)]
 struct Instance {
@@ -29,7 +29,7 @@ impl Instance {
         }
     }
 
-    fn solve(&self) -> Solution {
+    fn solve(&self) -> Solution<Bandwidths> {
         allocate_bandwidth(&self.problem()).unwrap()
     }
 }
@@ -99,9 +99,9 @@ proptest! {
     #[test]
     fn agrees_with_bisection(instance in instances()) {
         let (problem, solution) = (instance.problem(), instance.solve());
-        prop_assume!(solution.regime != Regime::NoDemand);
+        prop_assume!(solution.value.regime != Some(Regime::NoDemand));
         let expected = bisect(&problem);
-        let error = (solution.tau_minus_amax_s / expected - 1.0).abs();
+        let error = (solution.value.tau_minus_amax_s / expected - 1.0).abs();
         // Bisection knows its sum, and the time left, to a few ulp only.
         let reference_error = 32.0 * f64::EPSILON * condition(&problem, expected);
         prop_assert!(error <= 1e-12 + reference_error, "{error:e} against {reference_error:e}");
@@ -112,9 +112,9 @@ proptest! {
         let problem = instance.problem();
         let best = instance.solve();
         for other in [allocate_even(&problem).unwrap(), allocate_random(&problem, seed).unwrap()] {
-            prop_assert!(other.tau_minus_amax_s >= best.tau_minus_amax_s * (1.0 - 1e-12));
-            prop_assert!(other.used_hz <= instance.total_hz * (1.0 + 1e-12));
-            prop_assert!((0..other.b_hz.len()).all(|n| other.b_hz[n] <= common::cap(&problem, n)));
+            prop_assert!(other.value.tau_minus_amax_s >= best.value.tau_minus_amax_s * (1.0 - 1e-12));
+            prop_assert!(other.value.used_hz <= instance.total_hz * (1.0 + 1e-12));
+            prop_assert!((0..other.value.b_hz.len()).all(|n| other.value.b_hz[n] <= common::cap(&problem, n)));
         }
     }
 
@@ -122,16 +122,16 @@ proptest! {
     fn price_is_the_slope(capped in instances()) {
         let instance = Instance { cap_hz: None, ..capped };
         let solution = instance.solve();
-        prop_assume!(solution.regime == Regime::Bandwidth);
+        prop_assume!(solution.value.regime == Some(Regime::Bandwidth));
         // The delay is convex in the band: its slope lies between the two difference quotients.
         let step = 1e-3 * instance.total_hz;
         let delay = |step: f64| {
             let moved = Instance { total_hz: instance.total_hz + step, ..instance.clone() };
-            moved.solve().tau_minus_amax_s
+            moved.solve().value.tau_minus_amax_s
         };
         let (less, more) = (delay(-step), delay(step));
-        let here = solution.tau_minus_amax_s;
-        let price = solution.shadow_price_s_per_hz * step;
+        let here = solution.value.tau_minus_amax_s;
+        let price = solution.value.shadow_price_s_per_hz * step;
         let rounding = 1e-12 * less;
         prop_assert!(price <= less - here + rounding, "{price:e} above {:e}", less - here);
         prop_assert!(price >= here - more - rounding, "{price:e} below {:e}", here - more);
@@ -140,7 +140,7 @@ proptest! {
     #[test]
     fn order_and_units_do_not_matter(instance in instances()) {
         let solution = instance.solve();
-        prop_assume!(solution.regime != Regime::NoDemand);
+        prop_assume!(solution.value.regime != Some(Regime::NoDemand));
         let reversed = |xs: &[f64]| xs.iter().rev().copied().collect::<Vec<_>>();
         let other = Instance {
             a_s: reversed(&instance.a_s),
@@ -150,10 +150,10 @@ proptest! {
             cap_hz: instance.cap_hz.as_deref().map(|caps| reversed(caps).iter().map(|b| b * 1024.0).collect()),
         };
         let other = other.solve();
-        prop_assert_eq!(other.regime, solution.regime);
+        prop_assert_eq!(other.value.regime, solution.value.regime);
         let close = |x: f64, y: f64| (x / y - 1.0).abs() <= 1e-12;
-        prop_assert!(close(other.tau_minus_amax_s, solution.tau_minus_amax_s));
-        for (&x, &y) in solution.b_hz.iter().zip(reversed(&other.b_hz).iter()) {
+        prop_assert!(close(other.value.tau_minus_amax_s, solution.value.tau_minus_amax_s));
+        for (&x, &y) in solution.value.b_hz.iter().zip(reversed(&other.value.b_hz).iter()) {
             prop_assert!(x == 0.0 && y == 0.0 || close(1024.0 * x, y), "{} {}", x, y);
         }
     }
@@ -164,14 +164,14 @@ proptest! {
         let mut b_hz = vec![f64::NAN; instance.a_s.len()];
         let into = allocate_bandwidth_into(&instance.problem(), &mut b_hz).unwrap();
         prop_assert_eq!(into.tau_s.to_bits(), solution.tau_s.to_bits());
-        prop_assert_eq!(&*into.b_hz, &solution.b_hz[..]);
+        prop_assert_eq!(&*into.value.b_hz, &solution.value.b_hz[..]);
     }
 }
 
 #[test]
 fn ties_of_band_and_caps_are_caps() {
     for n in [1, 2, 5, 40] {
-        for total_hz in sft_opt::random_clocks_hz(200, 1e6..1e8, n) {
+        for total_hz in sft_opt::system::random_clocks_hz(200, 1e6..1e8, n) {
             let count = n as usize;
             let c = vec![total_hz * 37.0; count];
             let problem = Problem {
@@ -181,8 +181,12 @@ fn ties_of_band_and_caps_are_caps() {
                 cap_hz: Some(&vec![total_hz / count as f64; count]),
             };
             let solution = allocate_bandwidth(&problem).unwrap();
-            assert_eq!(solution.regime, Regime::CapOrFloor, "{problem:?}");
-            assert!(solution.equality_feasible, "{problem:?}");
+            assert_eq!(
+                solution.value.regime,
+                Some(Regime::CapOrFloor),
+                "{problem:?}"
+            );
+            assert!(solution.value.equality_feasible, "{problem:?}");
         }
     }
 }
@@ -190,8 +194,8 @@ fn ties_of_band_and_caps_are_caps() {
 #[test]
 fn many_devices() {
     for (n, seed) in [(1_000, 1), (200_000, 2)] {
-        let c: Vec<f64> = sft_opt::random_clocks_hz(n, 1e9..5e9, seed);
-        let a_s = sft_opt::random_clocks_hz(n, 100.0..900.0, seed + 1);
+        let c: Vec<f64> = sft_opt::system::random_clocks_hz(n, 1e9..5e9, seed);
+        let a_s = sft_opt::system::random_clocks_hz(n, 100.0..900.0, seed + 1);
         for total_hz in [1e6, 1e9, 1e12] {
             let problem = Problem {
                 a_s: &a_s,

@@ -5,9 +5,11 @@
 mod common;
 
 use common::joint::Rng;
+use sft_opt::bandwidth::{Regime, Shares, TwoPools, allocate_two_pools};
+use sft_opt::system::ServerModel;
 use sft_opt::{
-    Device, Problem, Regime, Round, Scheme, Server, ServerModel, System, Training, Transformer,
-    TwoPoolSolution, TwoPools, allocate_bandwidth, allocate_two_pools,
+    Constraint, Device, Placement, Problem, Round, Server, Solution, System, Training, Transformer,
+    allocate_bandwidth,
 };
 
 struct Instance {
@@ -51,7 +53,7 @@ impl Instance {
         }
     }
 
-    fn solve(&self) -> TwoPoolSolution {
+    fn solve(&self) -> Solution<Shares> {
         allocate_two_pools(&self.problem()).unwrap()
     }
 
@@ -70,10 +72,10 @@ impl Instance {
     }
 
     /// Time that device `n` takes with its shares.
-    fn time(&self, solution: &TwoPoolSolution, n: usize) -> f64 {
+    fn time(&self, solution: &Solution<Shares>, n: usize) -> f64 {
         let part = |k: usize| match self.demands[k][n] {
             0.0 => 0.0,
-            demand => demand / solution.shares[k][n],
+            demand => demand / solution.value.shares[k][n],
         };
         self.a_s[n] + part(0) + part(1)
     }
@@ -129,20 +131,21 @@ fn agrees_with_a_nested_search_over_three_devices() {
 
 /// The problem is convex: nobody late and no bound broken, everybody on time with both pools
 /// used up, and one price ratio, which only caps may shift the right way, prove the optimum.
-fn check_conditions(instance: &Instance, solution: &TwoPoolSolution) {
+fn check_conditions(instance: &Instance, solution: &Solution<Shares>) {
     let n = instance.a_s.len();
-    let below_cap = |k: usize, n: usize| solution.shares[k][n] < instance.caps[k][n] * (1.0 - 1e-9);
+    let below_cap =
+        |k: usize, n: usize| solution.value.shares[k][n] < instance.caps[k][n] * (1.0 - 1e-9);
     for k in 0..2 {
-        let sum: f64 = solution.shares[k].iter().sum();
+        let sum: f64 = solution.value.shares[k].iter().sum();
         assert!(sum <= instance.totals[k] * (1.0 + 1e-9));
-        let over = |n: usize| solution.shares[k][n] > instance.caps[k][n] * (1.0 + 1e-12);
+        let over = |n: usize| solution.value.shares[k][n] > instance.caps[k][n] * (1.0 + 1e-12);
         assert!(!(0..n).any(over));
     }
     for n in 0..n {
         let late = instance.time(solution, n) / solution.tau_s - 1.0;
         assert!(late <= 1e-9, "device {n} is late by {late:e}");
     }
-    if solution.regime == Regime::CapOrFloor {
+    if solution.value.regime == Some(Regime::CapOrFloor) {
         let at_caps = |n: usize| {
             let early = 1.0 - instance.time(solution, n) / solution.tau_s;
             !below_cap(0, n) && !below_cap(1, n) && early.abs() < 1e-9
@@ -152,7 +155,7 @@ fn check_conditions(instance: &Instance, solution: &TwoPoolSolution) {
     }
     // What a second of device n costs in the first pool, over what it costs in the second.
     let ratio = |n: usize| {
-        let marginal = |k: usize| solution.shares[k][n].powi(2) / instance.demands[k][n];
+        let marginal = |k: usize| solution.value.shares[k][n].powi(2) / instance.demands[k][n];
         marginal(0) / marginal(1)
     };
     let both_free = |&n: &usize| below_cap(0, n) && below_cap(1, n);
@@ -170,7 +173,7 @@ fn check_conditions(instance: &Instance, solution: &TwoPoolSolution) {
         assert!(below_cap(0, n) || ratio(n) <= high * (1.0 + 1e-5));
         assert!(below_cap(1, n) || ratio(n) >= low * (1.0 - 1e-5));
     }
-    let used = |k: usize| solution.shares[k].iter().sum::<f64>() / instance.totals[k];
+    let used = |k: usize| solution.value.shares[k].iter().sum::<f64>() / instance.totals[k];
     // Near a corner of two caps the last bit of the delay moves the second pool by 1e-6.
     let unused = (1.0 - used(0)).max(1e-5 * (1.0 - used(1)));
     assert!(unused < 1e-9, "{unused:e}");
@@ -189,8 +192,8 @@ fn optimality_conditions_hold() {
             instance.caps.iter_mut().flatten().for_each(widen);
         }
         let solution = instance.solve();
-        match solution.regime {
-            Regime::Bandwidth => pools += 1,
+        match solution.value.regime {
+            Some(Regime::Bandwidth) => pools += 1,
             _ => caps += 1,
         }
         check_conditions(&instance, &solution);
@@ -230,7 +233,7 @@ fn one_pool_with_caps_is_p2_with_caps() {
         let solution = instance.solve();
         let error = solution.tau_s / single.tau_s - 1.0;
         assert!(error.abs() < 1e-12, "{error:e}");
-        assert_eq!(solution.regime, single.regime);
+        assert_eq!(solution.value.regime, single.value.regime);
     }
 }
 
@@ -245,25 +248,25 @@ fn limits_and_mistakes() {
     // Device 0 alone takes 8 s at its caps; device 1 asks nothing and starts at 50 s.
     let solution = allocate_two_pools(&problem).unwrap();
     assert_eq!(
-        (solution.regime, solution.tau_s),
-        (Regime::CapOrFloor, 50.0)
+        (solution.value.regime, solution.tau_s),
+        (Some(Regime::CapOrFloor), 50.0)
     );
     let early = TwoPools {
         a_s: &[0.0, 1.0],
         ..problem
     };
     let solution = allocate_two_pools(&early).unwrap();
-    assert_eq!(solution.regime, Regime::CapOrFloor);
+    assert_eq!(solution.value.regime, Some(Regime::CapOrFloor));
     assert!((solution.tau_s - 8.0).abs() < 1e-13);
-    assert!((solution.shares[0][0] - 1.0).abs() < 1e-13);
+    assert!((solution.value.shares[0][0] - 1.0).abs() < 1e-13);
     let dead = TwoPools {
         caps: [None, Some(&[0.0, 1.0])],
         ..problem
     };
     let solution = allocate_two_pools(&dead).unwrap();
     assert_eq!(
-        (solution.regime, solution.tau_s),
-        (Regime::Infeasible, f64::INFINITY)
+        (solution.status.constraint(), solution.tau_s),
+        (Some(Constraint::Bandwidth), f64::INFINITY)
     );
     for (caps, message) in [
         (
@@ -296,17 +299,22 @@ fn caps_of_a_system_reach_its_pools() {
     let devices = vec![device(Some(1e6)), device(None)];
     let model = Transformer::vit_base(10);
     let system = System::new(model, Training::default(), server, devices, 30e6).unwrap();
-    let scheme = Scheme::Split { cut: 3 };
-    let (links, payloads) = (system.links(), system.payloads(scheme, 0.1, false).unwrap());
+    let placement = Placement::Split { cut: 3 };
+    let (links, payloads) = (
+        system.links(),
+        system
+            .payloads(&system.everywhere(placement), 0.1, false)
+            .unwrap(),
+    );
     let round = Round {
-        scheme,
+        placements: &system.everywhere(placement),
         links: &links,
         payloads: &payloads,
     };
     let pools = system.server_pools(&round).unwrap();
     let solution = allocate_two_pools(&pools.problem()).unwrap();
-    assert!(solution.shares[0][0] <= 1e6);
-    let [b_hz, shares] = &solution.shares;
+    assert!(solution.value.shares[0][0] <= 1e6);
+    let [b_hz, shares] = &solution.value.shares;
     let delay = system.shared_delay(&round, b_hz, shares).unwrap();
     assert!((delay.total_s / solution.tau_s - 1.0).abs() < 1e-12);
     let duplex = system.duplex_pools(&round, 30e6, 30e6);

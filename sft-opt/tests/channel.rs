@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use sft_opt::{Direction, Fading, random_clocks_hz, spectral_efficiency};
+use sft_opt::system::{Direction, Fading, random_clocks_hz, spectral_efficiency};
 
 #[test]
 fn gains_are_exponential() {

@@ -2,10 +2,11 @@
 
 #![allow(clippy::float_cmp, reason = "counts and limits are exact")]
 
-use sft_opt::{
-    BatchFlops, FlHead, Flops, Memory, Pass, Qkv, Scheme, Training, Transformer, activation_bits,
-    adapter_bits, device_memory, model_bits,
+use sft_opt::cost::{
+    BatchFlops, Memory, Pass, activation_bits, adapter_bits, device_memory, model_bits,
 };
+use sft_opt::system::{FlHead, Flops, Qkv};
+use sft_opt::{Placement, Training, Transformer};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -27,7 +28,7 @@ fn assert_within(found: f64, expected: f64, relative: f64) {
 }
 
 /// Table III was made for 200 classes.
-fn table_three(scheme: Scheme) -> Memory {
+fn table_three(scheme: Placement) -> Memory {
     let mut training = Training::default();
     training.fl_head = FlHead::Adapters;
     device_memory(&Transformer::vit_base(200), &training, scheme).unwrap()
@@ -35,21 +36,21 @@ fn table_three(scheme: Scheme) -> Memory {
 
 #[test]
 fn memory_of_table_three() {
-    let split = table_three(Scheme::Split { cut: 5 });
+    let split = table_three(Placement::Split { cut: 5 });
     assert_mib(split.input_bytes, 36.75);
     assert_mib(split.model_bytes, 141.19);
     assert_mib(split.optimizer_bytes, 3.75);
     assert_within(split.activation_bytes / MIB, 3941.0, 0.003);
     assert_within(split.total_bytes() / MIB, 4122.9, 0.003);
 
-    let lora = table_three(Scheme::FlLora);
+    let lora = table_three(Placement::FlLora);
     assert_mib(lora.input_bytes, 36.75);
     assert_mib(lora.model_bytes, 337.03);
     assert_mib(lora.optimizer_bytes, 9.09);
     assert_within(lora.activation_bytes / MIB, 9514.0, 0.015);
     assert_within(lora.total_bytes() / MIB, 9896.7, 0.015);
 
-    let full = table_three(Scheme::FlFull);
+    let full = table_three(Placement::FlFull);
     assert_mib(full.model_bytes, 327.88);
     // The paper prints 329.76; momentum has the size of the parameters.
     assert_mib(full.optimizer_bytes, 327.88);
@@ -63,24 +64,24 @@ fn memory_of_table_three() {
 #[test]
 fn federated_lora_with_a_head_in_full() {
     let (model, training) = (Transformer::vit_base(200), Training::default());
-    let memory = device_memory(&model, &training, Scheme::FlLora).unwrap();
+    let memory = device_memory(&model, &training, Placement::FlLora).unwrap();
     let adapters = 12.0 * 16.0 * 768.0 * 16.0;
     let head = 769.0 * 200.0;
     assert_eq!(memory.model_bytes, 4.0 * (85_952_456.0 + adapters));
     assert_eq!(memory.optimizer_bytes, 4.0 * (adapters + head));
     assert_eq!(
-        adapter_bits(&model, &training, Scheme::FlLora),
+        adapter_bits(&model, &training, Placement::FlLora),
         32.0 * (adapters + head)
     );
 }
 
 #[test]
 fn memory_is_linear_in_the_cut_and_strict_at_the_limit() {
-    let at = |cut| table_three(Scheme::Split { cut }).total_bytes();
+    let at = |cut| table_three(Placement::Split { cut }).total_bytes();
     for cut in 2..11 {
         assert_within(at(cut + 1) - at(cut), at(2) - at(1), 1e-12);
     }
-    let memory = table_three(Scheme::Split { cut: 5 });
+    let memory = table_three(Placement::Split { cut: 5 });
     let limit = memory.total_bytes() as u64;
     assert!(!memory.fits(limit) && memory.fits(limit + 1));
 }
@@ -91,7 +92,7 @@ fn gradients_and_optimizer_follow_the_trained_parameters() {
     let mut training = Training::default();
     training.count_gradients = true;
     training.optimizer_bytes_per_parameter = 8.0;
-    let memory = device_memory(&model, &training, Scheme::Split { cut: 3 }).unwrap();
+    let memory = device_memory(&model, &training, Placement::Split { cut: 3 }).unwrap();
     assert_eq!(memory.optimizer_bytes, 8.0 * 3.0 * 196_608.0);
     assert_eq!(memory.gradient_bytes, 4.0 * 3.0 * 196_608.0);
 }
@@ -100,7 +101,7 @@ fn gradients_and_optimizer_follow_the_trained_parameters() {
 fn cut_must_leave_work_on_both_sides() {
     let at = |cut| {
         let (model, training) = (Transformer::vit_base(100), Training::default());
-        device_memory(&model, &training, Scheme::Split { cut })
+        device_memory(&model, &training, Placement::Split { cut })
     };
     assert!(at(1).is_ok() && at(11).is_ok());
     for cut in [0, 12, usize::MAX] {
@@ -140,7 +141,7 @@ fn adapter_parameters() {
 #[test]
 fn payloads_in_bits() {
     let (model, training) = (Transformer::vit_base(100), Training::default());
-    let split = Scheme::Split { cut: 5 };
+    let split = Placement::Split { cut: 5 };
     assert_eq!(
         activation_bits(&model, &training),
         32.0 * 64.0 * 197.0 * 768.0
@@ -176,7 +177,7 @@ fn flops_as_printed() {
     let (b, s, d, k) = (64.0, 197.0, 768.0, 100.0);
     let g = 24.0 * b * s * d * d + 4.0 * b * s * s * d;
     let head = 2.0 * b * s * d * k;
-    let flops = Flops::Paper.mini_batch(&model, Scheme::Split { cut: 5 }, 64);
+    let flops = Flops::Paper.mini_batch(&model, Placement::Split { cut: 5 }, 64);
     let expected = BatchFlops {
         device: Pass {
             forward: 5.0 * g + head,
@@ -188,7 +189,7 @@ fn flops_as_printed() {
         },
     };
     assert_eq!(flops, expected);
-    for scheme in [Scheme::FlFull, Scheme::FlLora] {
+    for scheme in [Placement::FlFull, Placement::FlLora] {
         let flops = Flops::Paper.mini_batch(&model, scheme, 64);
         assert_eq!(flops.device.total(), 36.0 * g + 3.0 * head);
         assert_eq!(flops.server, Pass::default());
@@ -213,13 +214,13 @@ fn flops_of_a_tiny_model_by_hand() {
     let forward = linear + attention + lora;
     // Input gradients of linear layers, both factors of attention and of adapters.
     let backward = linear + 2.0 * attention + 2.0 * lora;
-    let split = Flops::Exact.mini_batch(&model, Scheme::Split { cut: 1 }, 2);
+    let split = Flops::Exact.mini_batch(&model, Placement::Split { cut: 1 }, 2);
     assert_eq!(split.device.forward, patches + forward);
     assert_eq!(split.device.backward, backward - qkv);
     assert_eq!(split.server.forward, 2.0 * forward + head);
     assert_eq!(split.server.backward, 2.0 * backward + 2.0 * head);
 
-    let lora_only = Flops::Exact.mini_batch(&model, Scheme::FlLora, 2).device;
+    let lora_only = Flops::Exact.mini_batch(&model, Placement::FlLora, 2).device;
     assert_eq!(
         lora_only.forward,
         split.device.forward + split.server.forward
@@ -229,7 +230,7 @@ fn flops_of_a_tiny_model_by_hand() {
         split.device.backward + split.server.backward
     );
 
-    let full = Flops::Exact.mini_batch(&model, Scheme::FlFull, 2).device;
+    let full = Flops::Exact.mini_batch(&model, Placement::FlFull, 2).device;
     assert_eq!(full.forward, patches + 3.0 * (linear + attention) + head);
     assert_eq!(
         full.backward,

@@ -5,9 +5,10 @@
 mod common;
 
 use common::system::{CUT, devices, server};
+use sft_opt::cost::{Payload, Phases, activation_bits, adapter_bits, model_bits};
+use sft_opt::system::{Flops, Link, ServerModel};
 use sft_opt::{
-    Device, Flops, Link, Payload, Phases, Round, Scheme, Server, ServerModel, System, Training,
-    Transformer, activation_bits, adapter_bits, allocate_bandwidth, model_bits,
+    Device, Placement, Round, Server, System, Training, Transformer, allocate_bandwidth,
 };
 
 fn assert_close(found: f64, expected: f64) {
@@ -46,9 +47,11 @@ fn every_phase_is_as_in_the_formula() {
     for first in [true, false] {
         let system = pair(ServerModel::PerDevice);
         let (model, training) = (system.model(), system.training());
-        let payloads = system.payloads(CUT, beta, first).unwrap();
+        let payloads = system
+            .payloads(&system.everywhere(CUT), beta, first)
+            .unwrap();
         let round = Round {
-            scheme: CUT,
+            placements: &system.everywhere(CUT),
             links: &LINKS,
             payloads: &payloads,
         };
@@ -103,9 +106,11 @@ fn every_phase_is_as_in_the_formula() {
 fn server_models() {
     let waits = |server_model| {
         let system = pair(server_model);
-        let payloads = system.payloads(CUT, 1.0, false).unwrap();
+        let payloads = system
+            .payloads(&system.everywhere(CUT), 1.0, false)
+            .unwrap();
         let round = Round {
-            scheme: CUT,
+            placements: &system.everywhere(CUT),
             links: &LINKS,
             payloads: &payloads,
         };
@@ -124,12 +129,53 @@ fn server_models() {
     }
 }
 
+/// Each device's phases are those of a round in which all have its cut, but for the queue at a
+/// server that works one after the other: that is the sum of everybody's own work.
+#[test]
+fn every_device_has_its_own_cut() {
+    const CUTS: [Placement; 2] = [Placement::Split { cut: 2 }, Placement::Split { cut: 9 }];
+    for model in [
+        ServerModel::PerDevice,
+        ServerModel::Sequential,
+        ServerModel::Even,
+    ] {
+        let system = pair(model);
+        let phases = |system: &System, placements: &[Placement]| {
+            let payloads = system.payloads(placements, 0.1, true).unwrap();
+            let round = Round {
+                placements,
+                links: &LINKS,
+                payloads: &payloads,
+            };
+            let delay = system.parallel_delay(&round, &[0.7e6, 1.3e6]).unwrap();
+            (payloads, delay.devices)
+        };
+        let alike = CUTS.map(|cut| phases(&system, &[cut; 2]));
+        let (payloads, devices) = phases(&system, &CUTS);
+        let alone = pair(ServerModel::PerDevice);
+        let work = [0, 1].map(|n| phases(&alone, &[CUTS[n]; 2]).1[n].server_s);
+        for n in 0..2 {
+            assert_eq!(payloads[n], alike[n].0[n]);
+            let (mut expected, found) = (alike[n].1[n], devices[n]);
+            if model == ServerModel::Sequential {
+                assert_close(found.server_s, work[0] + work[1]);
+                expected.server_s = found.server_s;
+            }
+            assert_eq!(found, expected, "{model:?}, device {n}");
+        }
+        let deepest = model_bits(system.model(), system.training(), CUTS[1]);
+        let in_turn = |first| system.sequential_payloads(&CUTS, 0.1, first).unwrap();
+        let once = in_turn(true)[0].broadcast_bits - in_turn(false)[0].broadcast_bits;
+        assert_close(once, deepest);
+    }
+}
+
 #[test]
 fn demands_and_delay_agree() {
     let system = pair(ServerModel::Sequential);
-    let payloads = system.payloads(CUT, 0.1, true).unwrap();
+    let payloads = system.payloads(&system.everywhere(CUT), 0.1, true).unwrap();
     let round = Round {
-        scheme: CUT,
+        placements: &system.everywhere(CUT),
         links: &LINKS,
         payloads: &payloads,
     };
@@ -141,7 +187,7 @@ fn demands_and_delay_agree() {
         assert_close(phases.total_s(), tau);
     }
     let best = allocate_bandwidth(&demands.problem()).unwrap();
-    let at_best = system.parallel_delay(&round, &best.b_hz).unwrap();
+    let at_best = system.parallel_delay(&round, &best.value.b_hz).unwrap();
     assert_close(at_best.total_s, best.tau_s);
 }
 
@@ -155,7 +201,7 @@ fn measured_payloads_are_taken_as_they_are() {
         adapter_bits: 2e6,
     };
     let round = Round {
-        scheme: CUT,
+        placements: &system.everywhere(CUT),
         links: &LINKS,
         payloads: &[payload; 2],
     };
@@ -175,9 +221,11 @@ fn devices_one_after_the_other() {
     let system = pair(ServerModel::Sequential);
     let (model, training) = (system.model(), system.training());
     let delay = |first| {
-        let payloads = system.sequential_payloads(CUT, 1.0, first).unwrap();
+        let payloads = system
+            .sequential_payloads(&system.everywhere(CUT), 1.0, first)
+            .unwrap();
         let round = Round {
-            scheme: CUT,
+            placements: &system.everywhere(CUT),
             links: &LINKS,
             payloads: &payloads,
         };
@@ -200,21 +248,26 @@ fn devices_one_after_the_other() {
 fn federated_learning() {
     let system = pair(ServerModel::Sequential);
     let (model, training) = (system.model(), system.training());
-    for scheme in [Scheme::FlFull, Scheme::FlLora] {
-        let payloads = system.payloads(scheme, 1.0, false).unwrap();
+    for placement in [Placement::FlFull, Placement::FlLora] {
+        let payloads = system
+            .payloads(&system.everywhere(placement), 1.0, false)
+            .unwrap();
         let round = Round {
-            scheme,
+            placements: &system.everywhere(placement),
             links: &LINKS,
             payloads: &payloads,
         };
         let demands = system.demands(&round).unwrap();
-        let bits = adapter_bits(model, training, scheme);
-        let flops = Flops::Paper.mini_batch(model, scheme, 64).device.total();
+        let bits = adapter_bits(model, training, placement);
+        let flops = Flops::Paper.mini_batch(model, placement, 64).device.total();
         let compute = 4.0 * flops / (0.5e9 * 256.0 * 4.0);
         assert_close(demands.a_s[0], bits / (2e6 * 3.0) + compute);
         assert_close(demands.c_bits_per_bps_hz[0], bits / 2.0);
     }
-    let first = system.payloads(Scheme::FlLora, 1.0, true).unwrap()[0].broadcast_bits;
+    let first = system
+        .payloads(&system.everywhere(Placement::FlLora), 1.0, true)
+        .unwrap()[0]
+        .broadcast_bits;
     assert!(first > 32.0 * model.parameters());
 }
 
@@ -273,12 +326,22 @@ fn mistakes_are_named() {
         assert_eq!(found, expected);
     }
     let system = pair(ServerModel::Even);
-    assert!(system.payloads(CUT, 0.0, false).is_err());
-    assert!(system.payloads(CUT, f64::NAN, false).is_err());
-    let mut payloads = system.payloads(CUT, 1.0, false).unwrap();
+    assert!(
+        system
+            .payloads(&system.everywhere(CUT), 0.0, false)
+            .is_err()
+    );
+    assert!(
+        system
+            .payloads(&system.everywhere(CUT), f64::NAN, false)
+            .is_err()
+    );
+    let mut payloads = system
+        .payloads(&system.everywhere(CUT), 1.0, false)
+        .unwrap();
     payloads[1].uplink_bits = f64::NAN;
     let round = Round {
-        scheme: CUT,
+        placements: &system.everywhere(CUT),
         links: &LINKS,
         payloads: &payloads,
     };

@@ -5,9 +5,12 @@
 mod common;
 
 use common::joint::{Rng, compression, joint_problem};
+use sft_opt::bandwidth::{TwoPools, allocate_two_pools};
+use sft_opt::plan::{JointProblem, best_compression, optimize_device_cuts};
+use sft_opt::system::{Fading, ServerModel, random_clocks_hz};
 use sft_opt::{
-    Compression, Constraint, JointProblem, Problem, ServerModel, TwoPools, allocate_bandwidth,
-    allocate_two_pools, best_compression, optimize, optimize_device_cuts,
+    Compression, Constraint, Problem, Round, System, Training, Transformer, allocate_bandwidth,
+    optimize,
 };
 
 /// An instance whose devices differ in what a block costs them.
@@ -66,7 +69,7 @@ fn no_combination_is_better() {
         let (problem, compression) = instance(&mut rng, 4, 5);
         let beta = best_compression(&compression).unwrap().unwrap().beta;
         let answer = optimize_device_cuts(&problem, &compression).unwrap();
-        let answer = answer.optimal().unwrap();
+        let answer = answer.feasible().unwrap();
         let mut best = f64::INFINITY;
         for code in 0..5usize.pow(4) {
             let choice: Vec<usize> = (0..4u32).map(|n| code / 5usize.pow(n) % 5).collect();
@@ -87,6 +90,7 @@ fn no_combination_is_better() {
         assert!(gap.abs() < 1e-12, "{gap:e}");
         assert!(
             answer
+                .value
                 .cuts
                 .iter()
                 .enumerate()
@@ -117,11 +121,11 @@ fn agrees_with_bisection_and_beats_a_common_cut() {
             *(if met { &mut high } else { &mut low }) = tau;
         }
         let answer = optimize_device_cuts(&problem, &compression).unwrap();
-        let answer = answer.optimal().unwrap();
+        let answer = answer.feasible().unwrap();
         let gap = answer.tau_s / high - 1.0;
         assert!(gap.abs() < 1e-12, "{n}: {gap:e}");
         assert!(answer.iterations <= 12, "{} iterations", answer.iterations);
-        if let Some(common) = optimize(&problem, &compression).unwrap().optimal() {
+        if let Some(common) = optimize(&problem, &compression).unwrap().feasible() {
             assert!(answer.tau_s <= common.tau_s * (1.0 + 1e-12));
         }
     }
@@ -141,8 +145,8 @@ fn a_device_without_demand_moves_to_a_cut_that_finishes_earlier() {
         option.c_fixed = vec![c, 4.0];
     }
     let answer = optimize_device_cuts(&problem, &compression).unwrap();
-    let answer = answer.optimal().unwrap();
-    assert_eq!((answer.tau_s, answer.cuts[0]), (3.0, 2));
+    let answer = answer.feasible().unwrap();
+    assert_eq!((answer.tau_s, answer.value.cuts[0]), (3.0, 2));
 }
 
 /// Every device may have any cut that fits and shares of band and server.
@@ -192,16 +196,19 @@ fn shares_of_the_server_against_every_combination() {
             least = least.min(allocate_two_pools(&pools).unwrap().tau_s);
         }
         let answer = optimize_device_cuts(&problem, &compression).unwrap();
-        let answer = answer.optimal().unwrap();
+        let answer = answer.feasible().unwrap();
         let gap = answer.tau_s / least - 1.0;
         assert!(gap.abs() < 1e-8, "{case}: {gap:e}");
-        assert!(
-            answer.lower_bound_s >= answer.tau_s * (1.0 - 1e-8),
-            "{case}"
-        );
-        assert_eq!(answer.server_flop_per_s.unwrap().len(), n);
+        assert!(answer.bound_s >= answer.tau_s * (1.0 - 1e-8), "{case}");
+        assert_eq!(answer.value.server_flop_per_s.unwrap().len(), n);
         branched += usize::from(answer.iterations > 1);
-        mixed += usize::from(answer.cuts.iter().any(|&cut| cut != answer.cuts[0]));
+        mixed += usize::from(
+            answer
+                .value
+                .cuts
+                .iter()
+                .any(|&cut| cut != answer.value.cuts[0]),
+        );
     }
     println!("{mixed} answers with different cuts, {branched} needed branches");
     assert!(mixed > 10 && branched > 5);
@@ -216,16 +223,69 @@ fn shares_of_the_server_for_many_devices_come_with_a_bound() {
         problem.memory_max_bytes = vec![1e12; n];
         problem.cap_hz = None;
         let answer = optimize_device_cuts(&problem, &compression).unwrap();
-        let answer = answer.optimal().unwrap();
-        let common = optimize(&problem, &compression).unwrap().optimal().unwrap();
+        let answer = answer.feasible().unwrap();
+        let common = optimize(&problem, &compression)
+            .unwrap()
+            .feasible()
+            .unwrap();
         assert!(answer.tau_s <= common.tau_s * (1.0 + 1e-12));
-        let gap = 1.0 - answer.lower_bound_s / answer.tau_s;
+        let gap = 1.0 - answer.bound_s / answer.tau_s;
         let gain = 1.0 - answer.tau_s / common.tau_s;
         println!(
             "{n}: gap {gap:.1e}, {gain:.3} faster, {} branches",
             answer.iterations
         );
         assert!((0.0..0.3 / n as f64).contains(&gap), "{n}: {gap:e}");
+    }
+}
+
+/// A round with the cuts and shares of the answer lasts as long as it claims.
+#[test]
+fn a_system_times_its_own_answer() {
+    let mut clocks = random_clocks_hz(6, 0.5e9..1.5e9, 1);
+    clocks[0] = 0.05e9;
+    for model in [
+        ServerModel::PerDevice,
+        ServerModel::Even,
+        ServerModel::OptimalShare,
+    ] {
+        // A server as slow as its devices: some compute more of the model than others.
+        let mut server = common::system::server(model);
+        server.clock_hz = 0.1e9;
+        let system = System::new(
+            Transformer::vit_base(100),
+            Training::default(),
+            server,
+            common::system::devices(&clocks),
+            30e6,
+        )
+        .unwrap();
+        let mut compression = compression(&mut Rng(2));
+        compression.accuracy_min = 0.85;
+        let links = system.faded_links(Fading::new(1), 3);
+        let problem = system.joint_problem(&links, false).unwrap();
+        let answer = optimize_device_cuts(&problem, &compression).unwrap();
+        let answer = answer.feasible().unwrap();
+        let best = &answer.value;
+        assert!(
+            best.cuts.iter().any(|&cut| cut != best.cuts[0]),
+            "{model:?}"
+        );
+        let placements = best.placements();
+        let payloads = system
+            .payloads(&placements, best.setting.beta, false)
+            .unwrap();
+        let round = Round {
+            placements: &placements,
+            links: &links,
+            payloads: &payloads,
+        };
+        let delay = match &best.server_flop_per_s {
+            Some(shares) => system.shared_delay(&round, &best.b_hz, shares),
+            None => system.parallel_delay(&round, &best.b_hz),
+        };
+        let gap = delay.unwrap().total_s / answer.tau_s - 1.0;
+        assert!(gap.abs() < 1e-9, "{model:?}: {gap:e}");
     }
 }
 
@@ -244,9 +304,9 @@ fn limits_and_mistakes() {
     problem.server_model = ServerModel::Even;
     problem.memory_max_bytes[1] = problem.cuts[0].memory_bytes;
     let answer = optimize_device_cuts(&problem, &compression).unwrap();
-    assert_eq!(answer.constraint(), Some(Constraint::Memory));
+    assert_eq!(answer.status.constraint(), Some(Constraint::Memory));
     problem.memory_max_bytes[1] = 1e12;
     problem.cap_hz = Some(vec![0.0, 1e6, 1e6]);
     let answer = optimize_device_cuts(&problem, &compression).unwrap();
-    assert_eq!(answer.constraint(), Some(Constraint::Bandwidth));
+    assert_eq!(answer.status.constraint(), Some(Constraint::Bandwidth));
 }

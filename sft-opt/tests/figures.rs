@@ -3,10 +3,9 @@
 mod common;
 
 use common::system::{CUT, devices, server};
-use sft_opt::{
-    Fading, Link, Round, Scheme, Server, ServerModel, System, Training, Transformer,
-    allocate_bandwidth, allocate_even, allocate_random, random_clocks_hz,
-};
+use sft_opt::bandwidth::{allocate_even, allocate_random};
+use sft_opt::system::{Fading, Link, ServerModel, random_clocks_hz};
+use sft_opt::{Placement, Round, Server, System, Training, Transformer, allocate_bandwidth};
 
 /// Savings of the optimum against the even and the random split.
 struct Savings {
@@ -15,9 +14,11 @@ struct Savings {
 }
 
 fn savings(system: &System, beta: f64, links: &[Link], seed: u64) -> Savings {
-    let payloads = system.payloads(CUT, beta, false).unwrap();
+    let payloads = system
+        .payloads(&system.everywhere(CUT), beta, false)
+        .unwrap();
     let round = Round {
-        scheme: CUT,
+        placements: &system.everywhere(CUT),
         links,
         payloads: &payloads,
     };
@@ -98,11 +99,13 @@ fn best_cut_moves_with_the_speed_of_the_server() {
         );
         let system = system.unwrap();
         let delay_s = |cut| {
-            let scheme = Scheme::Split { cut };
-            let payloads = system.payloads(scheme, 0.068, false).unwrap();
+            let placement = Placement::Split { cut };
+            let payloads = system
+                .payloads(&system.everywhere(placement), 0.068, false)
+                .unwrap();
             let links = system.links();
             let round = Round {
-                scheme,
+                placements: &system.everywhere(placement),
                 links: &links,
                 payloads: &payloads,
             };

@@ -3,7 +3,8 @@
 mod common;
 
 use common::joint::{Rng, surface};
-use sft_opt::{Accuracy, AccuracyPoint, Axis, KeepScale, Term};
+use sft_opt::Accuracy;
+use sft_opt::plan::{AccuracyPoint, Axis, KeepScale, Term};
 
 fn points(accuracy: impl Fn(f64, f64) -> f64) -> Vec<AccuracyPoint> {
     let keeps = [0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0];

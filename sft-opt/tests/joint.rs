@@ -5,10 +5,12 @@
 mod common;
 
 use common::joint::{Rng, compression, joint_problem, surface};
+use sft_opt::bandwidth::{TwoPools, allocate_two_pools};
+use sft_opt::plan::{KeepScale, Rate, RateGrid, Term, best_compression, configure};
+use sft_opt::system::ServerModel;
 use sft_opt::{
-    Accuracy, Compression, Constraint, Device, KeepScale, Problem, Rate, RateGrid, Server,
-    ServerModel, System, Term, Training, Transformer, TwoPools, allocate_bandwidth,
-    allocate_two_pools, best_compression, configure, optimize,
+    Accuracy, Compression, Constraint, Device, Problem, Server, System, Training, Transformer,
+    allocate_bandwidth, optimize,
 };
 
 /// Least `β` on a fine grid that is accurate enough.
@@ -127,15 +129,15 @@ fn configuration_is_the_best_of_all() {
             .map(|cut| delay(&cut.a_s, &cut.c_fixed, beta))
             .min_by(f64::total_cmp);
         let Some(grid) = grid else {
-            assert_eq!(answer.constraint(), Some(Constraint::Memory));
+            assert_eq!(answer.status.constraint(), Some(Constraint::Memory));
             continue;
         };
-        let answer = answer.optimal().unwrap();
+        let answer = answer.feasible().unwrap();
         assert!(answer.tau_s <= grid * (1.0 + 1e-12));
-        let cut = problem.cuts.iter().find(|cut| cut.cut == answer.cut);
+        let cut = problem.cuts.iter().find(|cut| cut.cut == answer.value.cut);
         let cut = cut.unwrap();
         assert!(cut.memory_bytes < limit);
-        let expected = delay(&cut.a_s, &cut.c_fixed, answer.setting.beta);
+        let expected = delay(&cut.a_s, &cut.c_fixed, answer.value.setting.beta);
         assert!((answer.tau_s / expected - 1.0).abs() < 1e-14);
     }
 }
@@ -146,7 +148,7 @@ fn joint_optimum_is_the_best_p2_over_grid_and_cuts() {
     for _ in 0..60 {
         let (problem, compression) = (joint_problem(&mut rng), compression(&mut rng));
         let answer = optimize(&problem, &compression).unwrap();
-        let Some(answer) = answer.optimal() else {
+        let Some(answer) = answer.feasible() else {
             continue;
         };
         let limit = problem.memory_max_bytes[0];
@@ -175,8 +177,8 @@ fn joint_optimum_is_the_best_p2_over_grid_and_cuts() {
             }
         }
         // What it claims is what its bandwidths achieve.
-        let given = configure(&problem, &compression, &answer.b_hz).unwrap();
-        let given = given.optimal().unwrap();
+        let given = configure(&problem, &compression, &answer.value.b_hz).unwrap();
+        let given = given.feasible().unwrap();
         assert!((given.tau_s / answer.tau_s - 1.0).abs() < 1e-12);
     }
 }
@@ -188,7 +190,8 @@ fn infeasible_names_the_constraint() {
     assert!(problem.devices() > 1);
     problem.memory_max_bytes = vec![problem.cuts[0].memory_bytes; problem.devices()];
     compression.accuracy_min = 0.5;
-    let solve = |problem: &_, compression: &_| optimize(problem, compression).unwrap().constraint();
+    let solve =
+        |problem: &_, compression: &_| optimize(problem, compression).unwrap().status.constraint();
     // Strict: memory equal to the limit does not fit.
     assert_eq!(solve(&problem, &compression), Some(Constraint::Memory));
     problem.memory_max_bytes[0] = f64::INFINITY;
@@ -205,7 +208,7 @@ fn infeasible_names_the_constraint() {
 fn mistakes_are_named() {
     let mut rng = Rng(4);
     let (good, box_) = (joint_problem(&mut rng), compression(&mut rng));
-    let message = |change: &dyn Fn(&mut sft_opt::JointProblem, &mut Compression)| {
+    let message = |change: &dyn Fn(&mut sft_opt::plan::JointProblem, &mut Compression)| {
         let (mut problem, mut compression) = (good.clone(), box_.clone());
         change(&mut problem, &mut compression);
         optimize(&problem, &compression).unwrap_err().to_string()
@@ -258,7 +261,7 @@ fn paper_system(server_hz: f64, model: ServerModel) -> System {
         device.clock_hz = clock_hz;
         device
     };
-    let devices = sft_opt::random_clocks_hz(8, 0.5e9..1.5e9, 1);
+    let devices = sft_opt::system::random_clocks_hz(8, 0.5e9..1.5e9, 1);
     let mut server = Server::default();
     server.clock_hz = server_hz;
     server.model = model;
@@ -280,10 +283,12 @@ fn a_system_asks_what_its_rounds_ask() {
         let problem = system.joint_problem(&links, first).unwrap();
         assert_eq!(problem.cuts.len(), 11);
         for option in &problem.cuts {
-            let scheme = sft_opt::Scheme::Split { cut: option.cut };
-            let payloads = system.payloads(scheme, 0.07, first).unwrap();
+            let placement = sft_opt::Placement::Split { cut: option.cut };
+            let payloads = system
+                .payloads(&system.everywhere(placement), 0.07, first)
+                .unwrap();
             let round = sft_opt::Round {
-                scheme,
+                placements: &system.everywhere(placement),
                 links: &links,
                 payloads: &payloads,
             };
@@ -311,8 +316,8 @@ fn papers_own_numbers_want_cut_one() {
     let cut = |server_hz, model| {
         let system = paper_system(server_hz, model);
         let problem = system.joint_problem(&system.links(), false).unwrap();
-        let answer = optimize(&problem, &compression).unwrap().optimal();
-        answer.unwrap().cut
+        let answer = optimize(&problem, &compression).unwrap().feasible();
+        answer.unwrap().value.cut
     };
     assert_eq!(cut(3e9, ServerModel::Sequential), 1);
     assert!((2..11).contains(&cut(1.16e9, ServerModel::Sequential)));
@@ -326,18 +331,21 @@ fn shared_server_is_never_slower_than_an_even_one() {
     for server_hz in [0.5e9, 1e9, 3e9] {
         let tau = |model| {
             let system = paper_system(server_hz, model);
-            let links = system.faded_links(sft_opt::Fading::new(3), 1);
+            let links = system.faded_links(sft_opt::system::Fading::new(3), 1);
             let problem = system.joint_problem(&links, false).unwrap();
-            let best = optimize(&problem, &compression).unwrap().optimal().unwrap();
+            let best = optimize(&problem, &compression)
+                .unwrap()
+                .feasible()
+                .unwrap();
             // Given its bandwidths, the server's best shares are the same.
-            let given = configure(&problem, &compression, &best.b_hz).unwrap();
-            assert!((given.optimal().unwrap().tau_s / best.tau_s - 1.0).abs() < 1e-9);
+            let given = configure(&problem, &compression, &best.value.b_hz).unwrap();
+            assert!((given.feasible().unwrap().tau_s / best.tau_s - 1.0).abs() < 1e-9);
             best
         };
         let (even, shared) = (tau(ServerModel::Even), tau(ServerModel::OptimalShare));
         assert!(shared.tau_s < even.tau_s);
-        assert!(even.server_flop_per_s.is_none());
-        let shares = shared.server_flop_per_s.unwrap();
+        assert!(even.value.server_flop_per_s.is_none());
+        let shares = shared.value.server_flop_per_s.unwrap();
         let used: f64 = shares.iter().sum();
         assert!((used / (server_hz * 2048.0 * 4.0) - 1.0).abs() < 1e-9);
     }
@@ -346,11 +354,13 @@ fn shared_server_is_never_slower_than_an_even_one() {
 #[test]
 fn shared_round_finishes_together() {
     let system = paper_system(1e9, ServerModel::OptimalShare);
-    let scheme = sft_opt::Scheme::Split { cut: 5 };
-    let payloads = system.payloads(scheme, 0.068, true).unwrap();
+    let placement = sft_opt::Placement::Split { cut: 5 };
+    let payloads = system
+        .payloads(&system.everywhere(placement), 0.068, true)
+        .unwrap();
     let links = system.links();
     let round = sft_opt::Round {
-        scheme,
+        placements: &system.everywhere(placement),
         links: &links,
         payloads: &payloads,
     };
@@ -364,7 +374,7 @@ fn shared_round_finishes_together() {
     let pools = system.server_pools(&round).unwrap();
     let best = allocate_two_pools(&pools.problem()).unwrap();
     let delay = system
-        .shared_delay(&round, &best.shares[0], &best.shares[1])
+        .shared_delay(&round, &best.value.shares[0], &best.value.shares[1])
         .unwrap();
     for phases in &delay.devices {
         assert!((phases.total_s() / best.tau_s - 1.0).abs() < 1e-12);

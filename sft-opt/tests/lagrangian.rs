@@ -3,9 +3,9 @@
 mod common;
 
 use common::joint::{Rng, compression, joint_problem};
-use sft_opt::{
-    Constraint, Literal, Phr, Rate, RateGrid, algorithm2_literal, augmented_lagrangian, configure,
-};
+use sft_opt::Constraint;
+use sft_opt::paper::{Literal, Phr, algorithm2_literal, augmented_lagrangian};
+use sft_opt::plan::{Rate, RateGrid, configure};
 
 /// Share of instances on which PHR is within 1e-4 of the exact optimum, the largest excess of the
 /// others, and how often it found nothing.
@@ -19,17 +19,19 @@ fn success(starts: u32, cases: usize) -> (f64, f64, usize) {
         let b_hz = vec![problem.total_hz / problem.devices() as f64; problem.devices()];
         let exact = configure(&problem, &compression, &b_hz).unwrap();
         let found = augmented_lagrangian(&problem, &compression, &b_hz, &settings).unwrap();
-        let Some(exact) = exact.optimal() else {
+        let Some(exact) = exact.feasible() else {
             // It never claims a feasible point where there is none, but for its tolerance.
             continue;
         };
         solved += 1;
-        let Some(found) = found.optimal() else {
+        let Some(found) = found.feasible() else {
             lost += 1;
             continue;
         };
         let gap = found.tau_s / exact.tau_s - 1.0;
-        assert!(found.setting.accuracy >= compression.accuracy_min - settings.tolerance * 1.001);
+        assert!(
+            found.value.setting.accuracy >= compression.accuracy_min - settings.tolerance * 1.001
+        );
         assert!(gap > -1e-5, "better than the optimum: {gap:e}");
         good += usize::from(gap <= 1e-4);
         worst = worst.max(gap);
@@ -39,31 +41,21 @@ fn success(starts: u32, cases: usize) -> (f64, f64, usize) {
 }
 
 #[test]
-fn success_rate_is_reported() {
-    report(100);
+fn more_starts_are_never_worse() {
+    let [few, more, most] = [1, 4, 16].map(|starts| success(starts, 100).0);
+    assert!(few <= more && more <= most, "{few} {more} {most}");
+    assert!(more >= 0.98, "{more}");
 }
 
-/// Minutes without optimisation: `cargo test --release -- --ignored`.
+/// The share that the crate's README tells.
 #[test]
-#[ignore = "long without optimisation"]
-fn success_rate_on_a_thousand_instances() {
-    report(1_000);
-}
-
-fn report(cases: usize) {
-    let mut last = 0.0;
-    for starts in [1, 4, 16] {
-        let (rate, worst, lost) = success(starts, cases);
-        println!(
-            "{starts} starts: {:.1} % within 1e-4 of the optimum, worst {:.1} % above, \
-             {lost} without an answer",
-            100.0 * rate,
-            100.0 * worst
-        );
-        assert!(rate >= last, "more starts are never worse");
-        last = rate;
-    }
-    assert!(last > 0.5, "{last}");
+#[cfg_attr(debug_assertions, ignore = "minutes without optimisation")]
+fn four_starts_reach_the_optimum_on_995_of_1000_instances() {
+    let (rate, worst, lost) = success(4, 1_000);
+    println!(
+        "{rate:.4} within 1e-4 of the optimum, worst {worst:.4} above, {lost} without an answer"
+    );
+    assert!(rate >= 0.995, "{rate}");
 }
 
 #[test]
@@ -74,13 +66,13 @@ fn as_printed_it_rewards_delay() {
         let (problem, compression) = (joint_problem(&mut rng), compression(&mut rng));
         let b_hz = vec![problem.total_hz / problem.devices() as f64; problem.devices()];
         let exact = configure(&problem, &compression, &b_hz).unwrap();
-        let Some(exact) = exact.optimal() else {
+        let Some(exact) = exact.feasible() else {
             continue;
         };
         let printed = algorithm2_literal(&problem, &compression, &b_hz, &Literal::default());
         let printed = printed.unwrap();
         cases += 1;
-        infeasible += usize::from(!printed.is_feasible());
+        infeasible += usize::from(!printed.value.is_feasible());
         ratio += printed.tau_s / exact.tau_s;
     }
     let mean = ratio / f64::from(cases);
@@ -97,7 +89,7 @@ fn limits_and_mistakes() {
     let settings = Phr::default();
     problem.memory_max_bytes.fill(0.0);
     let end = augmented_lagrangian(&problem, &compression, &b_hz, &settings).unwrap();
-    assert_eq!(end.constraint(), Some(Constraint::Memory));
+    assert_eq!(end.status.constraint(), Some(Constraint::Memory));
     let mut wrong = settings;
     wrong.penalty = 0.0;
     let message = augmented_lagrangian(&problem, &compression, &b_hz, &wrong).unwrap_err();

@@ -5,7 +5,8 @@
 mod common;
 
 use common::joint::Rng;
-use sft_opt::{Problem, Regime, TwoPools, allocate_bandwidth, allocate_two_pools};
+use sft_opt::bandwidth::{Regime, TwoPools, allocate_two_pools};
+use sft_opt::{Constraint, Problem, Status, allocate_bandwidth};
 
 struct Instance {
     a_s: Vec<f64>,
@@ -58,8 +59,8 @@ fn one_device_takes_both() {
     };
     let solution = allocate_two_pools(&problem).unwrap();
     assert!((solution.tau_s - 9.0).abs() < 1e-14);
-    assert!((solution.shares[0][0] - 2.0).abs() < 1e-13);
-    assert!((solution.shares[1][0] - 3.0).abs() < 1e-13);
+    assert!((solution.value.shares[0][0] - 2.0).abs() < 1e-13);
+    assert!((solution.value.shares[1][0] - 3.0).abs() < 1e-13);
 }
 
 #[test]
@@ -99,7 +100,7 @@ fn everybody_finishes_together_and_both_pools_are_used_up() {
                 .for_each(|k| instance.demands[case % 2][k] = 0.0);
         }
         let solution = allocate_two_pools(&instance.problem()).unwrap();
-        let [x, y] = &solution.shares;
+        let [x, y] = &solution.value.shares;
         for n in 0..n {
             let part = |k: usize, share: f64| match instance.demands[k][n] {
                 0.0 => 0.0,
@@ -136,9 +137,9 @@ fn one_pool_is_p2() {
             cap_hz: None,
         });
         let single = single.unwrap();
-        let error = solution.tau_minus_amax_s / single.tau_minus_amax_s - 1.0;
+        let error = solution.value.tau_minus_amax_s / single.value.tau_minus_amax_s - 1.0;
         assert!(error.abs() < 1e-12, "{error:e}");
-        for (x, b) in solution.shares[0].iter().zip(&single.b_hz) {
+        for (x, b) in solution.value.shares[0].iter().zip(&single.value.b_hz) {
             assert!((x / b - 1.0).abs() < 1e-10);
         }
     }
@@ -154,20 +155,26 @@ fn floors_empty_pools_and_mistakes() {
         caps: [None; 2],
     };
     let solution = allocate_two_pools(&problem).unwrap();
-    assert_eq!((solution.regime, solution.tau_s), (Regime::CapOrFloor, 9.0));
-    assert!(4.0 / solution.shares[0][1] + 2.0 / solution.shares[1][1] <= 8.0);
+    assert_eq!(
+        (solution.value.regime, solution.tau_s),
+        (Some(Regime::CapOrFloor), 9.0)
+    );
+    assert!(4.0 / solution.value.shares[0][1] + 2.0 / solution.value.shares[1][1] <= 8.0);
     let nobody = TwoPools {
         demands: [&[0.0; 2], &[0.0; 2]],
         ..problem
     };
     let solution = allocate_two_pools(&nobody).unwrap();
-    assert_eq!((solution.regime, solution.tau_s), (Regime::NoDemand, 9.0));
+    assert_eq!(
+        (solution.value.regime, solution.tau_s),
+        (Some(Regime::NoDemand), 9.0)
+    );
     let starved = TwoPools {
         totals: [10.0, 0.0],
         ..problem
     };
     let solution = allocate_two_pools(&starved).unwrap();
-    assert_eq!(solution.regime, Regime::Infeasible);
+    assert_eq!(solution.status, Status::Infeasible(Constraint::Bandwidth));
     let wrong = TwoPools {
         demands: [&first, &[f64::NAN, 1.0]],
         ..problem

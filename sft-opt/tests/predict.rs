@@ -3,10 +3,9 @@
 mod common;
 
 use common::system::{CUT, devices, server};
-use sft_opt::{
-    Allocation, Fading, Forecast, Phases, Prediction, Result, Round, Scheme, ServerModel, System,
-    Training, Transformer, allocate_bandwidth,
-};
+use sft_opt::cost::{Allocation, Forecast, Phases, Prediction};
+use sft_opt::system::{Fading, ServerModel};
+use sft_opt::{Placement, Result, Round, System, Training, Transformer, allocate_bandwidth};
 
 fn system(model: ServerModel) -> System {
     let devices = devices(&[0.5e9, 1e9, 1.5e9]);
@@ -14,9 +13,9 @@ fn system(model: ServerModel) -> System {
     System::new(vit, training, server(model), devices, 30e6).unwrap()
 }
 
-fn forecast(scheme: Scheme) -> Forecast {
+fn forecast(placement: Placement) -> Forecast {
     Forecast {
-        scheme,
+        placement,
         sequential: false,
         beta: 0.05,
         rounds: 3,
@@ -41,9 +40,11 @@ fn every_round_is_the_solution_of_its_links() {
     assert_eq!(prediction.rounds.len(), 3);
     for (number, predicted) in (1..).zip(&prediction.rounds) {
         let links = system.faded_links(Fading::new(1), number);
-        let payloads = system.payloads(CUT, 0.05, number == 1).unwrap();
+        let payloads = system
+            .payloads(&system.everywhere(CUT), 0.05, number == 1)
+            .unwrap();
         let round = Round {
-            scheme: CUT,
+            placements: &system.everywhere(CUT),
             links: &links,
             payloads: &payloads,
         };
@@ -98,7 +99,7 @@ fn bad_forecasts_are_named() {
     };
     assert!(message(|f| f.rounds = 0).contains("rounds is empty"));
     assert!(message(|f| f.beta = 2.0).contains("beta is 2"));
-    assert!(message(|f| f.scheme = Scheme::Split { cut: 12 }).contains("cut is 12"));
+    assert!(message(|f| f.placement = Placement::Split { cut: 12 }).contains("cut is 12"));
     let short = message(|f| f.allocation = Allocation::Given(vec![1.0]));
     assert!(short.contains("b_hz has 1 entries, expected 3"), "{short}");
     // No bandwidth for anybody: infinite delays, no panic.

@@ -1,7 +1,10 @@
 //! Plain types as JSON: defaults filled in, unknown keys refused, values kept.
 
+use sft_opt::bandwidth::Regime;
+use sft_opt::system::Qkv;
 use sft_opt::{
-    Compression, Device, Error, Qkv, Regime, Scheme, Server, System, Training, Transformer,
+    Compression, Constraint, Device, Error, Placement, Server, Status, System, Training,
+    Transformer,
 };
 
 #[test]
@@ -14,7 +17,7 @@ fn settings_fill_in_defaults_and_refuse_unknown_keys() {
     assert!(serde_json::from_str::<Server>(r#"{"speed": 1}"#).is_err());
     let training: Training = serde_json::from_str(r#"{"flops": "exact"}"#).unwrap();
     assert_eq!(training.batch, 64);
-    assert_eq!(training.flops, sft_opt::Flops::Exact);
+    assert_eq!(training.flops, sft_opt::system::Flops::Exact);
 }
 
 #[test]
@@ -22,19 +25,28 @@ fn values_survive() {
     let model = Transformer::vit_tiny(10).with_lora(4, Qkv::Separate);
     let text = serde_json::to_string(&model).unwrap();
     assert_eq!(serde_json::from_str::<Transformer>(&text).unwrap(), model);
-    let scheme = Scheme::Split { cut: 5 };
+    let placement = Placement::Split { cut: 5 };
     assert_eq!(
-        serde_json::to_string(&scheme).unwrap(),
+        serde_json::to_string(&placement).unwrap(),
         r#"{"split":{"cut":5}}"#
     );
-    for regime in [
-        Regime::Bandwidth,
-        Regime::CapOrFloor,
-        Regime::NoDemand,
-        Regime::Infeasible,
-    ] {
+    for regime in [Regime::Bandwidth, Regime::CapOrFloor, Regime::NoDemand] {
         assert_eq!(serde_json::to_value(regime).unwrap(), regime.as_str());
     }
+    for status in [
+        Status::Optimal,
+        Status::Feasible,
+        Status::IterationLimit,
+        Status::Stalled,
+        Status::Given,
+    ] {
+        assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+    }
+    let status = Status::Infeasible(Constraint::Memory);
+    assert_eq!(
+        serde_json::to_string(&status).unwrap(),
+        r#"{"infeasible":"memory"}"#
+    );
 }
 
 #[test]

@@ -3,7 +3,9 @@
 mod common;
 
 use common::joint::Rng;
-use sft_opt::{Problem, Sqp, SqpEnd, allocate_bandwidth, spectral_efficiency, sqp};
+use sft_opt::paper::{Sqp, sqp};
+use sft_opt::system::spectral_efficiency;
+use sft_opt::{Problem, Status, allocate_bandwidth};
 
 /// `N` log-uniform up to `most`, `a` and `c` log-uniform over three decades, half with Rayleigh
 /// fading.
@@ -41,14 +43,14 @@ fn compare(cases: usize, most: f64) -> (f64, u32) {
         let found = sqp(&problem, &Sqp::default()).unwrap();
         let gap = found.tau_s / exact.tau_s - 1.0;
         assert!(gap > -1e-12, "better than the optimum: {gap:e}");
-        assert!(found.b_hz.iter().sum::<f64>() <= problem.total_hz * (1.0 + 1e-12));
+        assert!(found.value.b_hz.iter().sum::<f64>() <= problem.total_hz * (1.0 + 1e-12));
         assert!(
-            found.bound_minus_amax_s <= exact.tau_minus_amax_s * (1.0 + 1e-6),
+            found.value.bound_minus_amax_s <= exact.value.tau_minus_amax_s * (1.0 + 1e-6),
             "bound {} above {}",
-            found.bound_minus_amax_s,
-            exact.tau_minus_amax_s
+            found.value.bound_minus_amax_s,
+            exact.value.tau_minus_amax_s
         );
-        unfinished += usize::from(found.end != SqpEnd::Converged);
+        unfinished += usize::from(found.status != Status::Optimal);
         worst = (
             worst.0.max(gap),
             worst.1.max(found.iterations),

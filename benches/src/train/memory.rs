@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use sft_opt::{Memory, Scheme, Training, device_memory};
+use sft_opt::cost::{Memory, device_memory};
+use sft_opt::{Placement, Training};
 
 use super::device::Counted;
 use super::peer::{Peer, ourselves};
@@ -27,7 +28,7 @@ impl Row {
         let mut training = Training::default();
         training.batch = shape.batch;
         let model = shape.config.transformer(shape.classes, shape.rank);
-        let split = Scheme::Split { cut: shape.cut };
+        let split = Placement::Split { cut: shape.cut };
         Ok(Self {
             shape: shape.clone(),
             counted: counted(&plan.instrumented, shape, checkpointing)?,
@@ -152,7 +153,7 @@ fn print_predictions(all: &[Vec<Row>]) {
     println!("\n## Device half: memory beside the cost model\n");
     println!("What a process allocates that has the device's part alone, beside (26') of");
     println!(
-        "`sft_opt::device_memory`. *Held* is weights, adapters and images, *added* what steps"
+        "`sft_opt::cost::device_memory`. *Held* is weights, adapters and images, *added* what steps"
     );
     println!("need beyond: activations, gradients and optimizer state; MB.\n");
     println!("| model | cut | held | added | total | predicted held | added | total | ratio |");

@@ -22,13 +22,7 @@ from sft.torch._stubs import (
 )
 from sft.torch._trees import leaves, map_leaves
 from sft.torch._values import Ghost, NotSentError, Run, Source, Traced, not_sent, plain
-
-_WHOLE = {
-    "past_key_values": "a cache has keys and values of all layers",
-    "output_hidden_states": "the hidden states before the cut stay on the device",
-    "output_attentions": "the attention before the cut stays on the device",
-}
-"""Arguments that only a whole model can serve, and why."""
+from sft.torch._whole import whole_only
 
 _PLANS = 32
 """How many plans are kept for hidden states that lost theirs."""
@@ -42,10 +36,11 @@ def split(model: nn.Module, *, after: str) -> tuple[DeviceHalf, ServerHalf]:
     it is run again without values, so that it must not depend on random numbers outside of
     modules.
 
-    What a whole model collects over its layers cannot come from one half: ``past_key_values``,
-    ``output_hidden_states`` and ``output_attentions`` are refused, and a cache in the result has
-    the layers of the server alone. For these, and to generate text, put a cut into the whole
-    model by `attach`.
+    What a whole model collects over its layers cannot come from one half and is refused: a cache,
+    whatever its argument is called (``cache``, ``past_key_values``), ``use_cache=True``, and what
+    is recorded of every layer (``output_hidden_states``, ``output_attentions``,
+    ``output_router_logits``). A cache that comes back unasked has the layers of the server alone.
+    For these, and to generate text, put a cut into the whole model by `attach`.
 
     Parameters
     ----------
@@ -128,6 +123,7 @@ class DeviceHalf(_Half):
         super().__init__(prune(model, "", point.split("."), DEVICE), point, plans)
         self._in_a_row = all(type(module) is nn.Sequential for module in path_of(model, point))
         self._needed: dict[object, frozenset[Source]] = {}
+        self._whole_only = whole_only(path_of(model, point))
 
     @eager
     def forward(self, *args: Any, **kwargs: Any) -> Tensor | Crossing:
@@ -143,7 +139,7 @@ class DeviceHalf(_Half):
         torch.Tensor or Crossing
             The hidden state, with all else that is used behind the cut.
         """
-        self._check(kwargs)
+        self._whole_only.check(args, kwargs, self._configs())
         run = Run()
         current = DevicePass(run, _way((args, kwargs), self.training), self._needed, self._in_a_row)
         token = device_pass.set(current)
@@ -169,15 +165,10 @@ class DeviceHalf(_Half):
             return current.hidden
         return self._crossing(inputs, current, current.hidden)
 
-    def _check(self, kwargs: dict[str, Any]) -> None:
-        """Refuse what would come back incomplete, also where the model's configuration asks for it."""
-        config = getattr(self.__dict__["_pruned"], "config", None)
-        for name, reason in _WHOLE.items():
-            asked = kwargs.get(name)
-            if asked is None and name.startswith("output"):
-                asked = getattr(config, name, False)
-            if asked is not None and asked is not False:
-                raise ValueError(f"{name} is for whole models: {reason}; put the cut in by attach")
+    def _configs(self) -> list[Any]:
+        """Return the configurations of the modules that contain the cut, as they are now."""
+        found = [getattr(module, "config", None) for module in path_of(self._code(), self.point)]
+        return [config for config in found if config is not None]
 
     def _crossing(self, inputs: Any, current: DevicePass, hidden: Tensor) -> Tensor | Crossing:
         needed, sent = self._needed[current.key], list[Tensor]()

@@ -12,6 +12,9 @@ use super::{LinearSpec, ModelSpec, Place, Targets};
 use crate::seed::{self, derive, mix};
 use crate::{Error, Result};
 
+/// The largest rank that is believed: far beyond any use, small enough for every product of sizes.
+const MAX_RANK: usize = 1 << 16;
+
 /// Rank, scale, targets and dropout of the adapters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Lora {
@@ -24,14 +27,18 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Adapters of `rank` r >= 1 on every linear layer of the blocks, scaled by `alpha` / r, `alpha`
+    /// Adapters of `rank` r, 1 to 65,536, on every linear layer of the blocks, scaled by `alpha` / r, `alpha`
     /// positive and finite, without dropout.
     ///
     /// # Errors
-    /// A rank of 0, or an `alpha` that is not positive and finite.
+    /// A rank outside its range, or an `alpha` that is not positive and finite.
     pub fn new(rank: usize, alpha: f64) -> Result<Self> {
         if rank == 0 {
             return Err(Error::argument("rank", "must be at least 1, got 0"));
+        }
+        if rank > MAX_RANK {
+            let reason = format!("must be at most {MAX_RANK}, got {rank}");
+            return Err(Error::argument("rank", reason));
         }
         if !(alpha.is_finite() && alpha > 0.0) {
             return Err(Error::argument(

@@ -21,7 +21,7 @@ pub use adapters::Adapters;
 pub use head::Head;
 pub use lora::Lora;
 pub use peft::{ModuleNames, load_peft, save_peft};
-pub use spec::{LinearSpec, ModelSpec, Path};
+pub use spec::{LinearSpec, ModelSpec, NamedShape, Path};
 pub use targets::{Place, TargetModules, Targets};
 
 pub(crate) use adapters::device_vectors;
@@ -29,4 +29,7 @@ pub(crate) use fit::{check_adapters, check_blocks, check_embedding, check_head};
 pub(crate) use lora::Dropout;
 #[cfg(test)]
 pub(crate) use lora::normal;
-pub(crate) use named::{AdaptedLayer, adapted_layers, block_layers, embedding_layers, head_layer};
+pub(crate) use named::{
+    AdaptedLayer, adapted_layers, block_layers, device_layout, device_lengths, embedding_layers,
+    head_layer, head_shapes, whole_layout,
+};

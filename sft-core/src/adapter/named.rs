@@ -1,6 +1,6 @@
 //! Every adapter of a model with the layer that it is on, for who names layers: files.
 
-use super::{Adapters, LinearSpec, Lora, ModelSpec, Path, Place};
+use super::{Adapters, Head, LinearSpec, Lora, ModelSpec, NamedShape, Path, Place};
 
 /// A LoRA pair on a layer of a model.
 pub(crate) struct AdaptedLayer<'a> {
@@ -78,4 +78,62 @@ pub(crate) fn head_layer(spec: &ModelSpec, classes: usize) -> (Path, LinearSpec)
         kernel: None,
     };
     (spec.head.clone(), layer)
+}
+
+/// What a device trains under a cut layer, by name: the adapters before the blocks and those of the
+/// first `cut` blocks, in the order of [`device_vectors`](super::device_vectors).
+pub(crate) fn device_layout(spec: &ModelSpec, lora: Lora, cut: usize) -> Vec<NamedShape> {
+    let mut layout = pairs(lora, Place::Embedding, &embedding_layers(spec));
+    let blocks = 0..cut.min(spec.depth);
+    layout.extend(blocks.flat_map(|i| pairs(lora, Place::Block, &block_layers(spec, i))));
+    layout
+}
+
+/// The lengths of the vectors that hold it.
+pub(crate) fn device_lengths(spec: &ModelSpec, lora: Lora, cut: usize) -> Vec<usize> {
+    let mut lengths = vec![lora.embedding_parameters(spec)];
+    lengths.resize(1 + cut.min(spec.depth), lora.block_parameters(spec));
+    lengths
+}
+
+/// All that is trained in a whole model, by name, in the order of [`Adapters::vectors`].
+pub(crate) fn whole_layout(spec: &ModelSpec, lora: Lora, head: &Head) -> Vec<NamedShape> {
+    let mut layout = device_layout(spec, lora, spec.depth);
+    if lora.rank_of(Place::Head) > 0 {
+        layout.extend(pairs(
+            lora,
+            |_| Place::Head,
+            &[head_layer(spec, head.classes())],
+        ));
+    } else {
+        layout.extend(head_shapes(spec, head));
+    }
+    layout
+}
+
+/// Weight and bias of the head.
+pub(crate) fn head_shapes(spec: &ModelSpec, head: &Head) -> [NamedShape; 2] {
+    let (path, classes) = (&spec.head.module, head.classes());
+    [
+        ("weight", vec![classes, spec.width]),
+        ("bias", vec![classes]),
+    ]
+    .map(|(part, shape)| {
+        let name = format!("{path}.{part}");
+        NamedShape { name, shape }
+    })
+}
+
+/// `A` and `B` of each of the layers that is a target.
+fn pairs(lora: Lora, place: fn(usize) -> Place, layers: &[(Path, LinearSpec)]) -> Vec<NamedShape> {
+    let layers = layers.iter().enumerate();
+    let targets = layers.filter(|(i, _)| lora.rank_of(place(*i)) > 0);
+    let pair = |(_, (path, layer)): (usize, &(Path, LinearSpec))| {
+        let [a, b] = layer.pair_shapes(lora.rank());
+        [("lora_A.weight", a), ("lora_B.weight", b)].map(|(part, shape)| {
+            let name = format!("{}.{part}", path.module);
+            NamedShape { name, shape }
+        })
+    };
+    targets.flat_map(pair).collect()
 }

@@ -265,7 +265,7 @@ impl Found {
         if targets == Targets::NONE {
             return Err("no adapter before the blocks, on block 0 or on the head".into());
         }
-        Ok(targets)
+        Ok(targets.in_model(spec))
     }
 
     /// The pairs of those layers that are targets, one after the other.

@@ -86,6 +86,8 @@ pub struct ModelSpec {
     pub depth: usize,
     /// Features of a hidden state, D.
     pub width: usize,
+    /// The most tokens of a sample, S; samples without lengths of their own have all of them.
+    pub tokens: usize,
     /// Where the blocks are; block `i` is at this path, then `i`.
     pub blocks: Path,
     /// The linear layers of a block, the same in every block, in the order of the adapter vector.
@@ -97,6 +99,24 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
+    /// A number that differs with near certainty between models of other sizes or layers.
+    pub fn fingerprint(&self) -> u32 {
+        let mut text = format!(
+            "{} {} {} {}",
+            self.depth, self.width, self.tokens, self.head.module
+        );
+        for layer in self.block.iter().chain(&self.embedding) {
+            let LinearSpec {
+                path,
+                inputs,
+                outputs,
+                ..
+            } = layer;
+            text += &format!("\n{} {inputs} {outputs}", path.module);
+        }
+        crc32fast::hash(text.as_bytes())
+    }
+
     /// The path of a block.
     pub fn block_path(&self, index: usize) -> Path {
         self.blocks.join(&Path::same(index.to_string()))
@@ -108,5 +128,20 @@ impl ModelSpec {
         let layers = self.block.iter().chain(&self.embedding);
         let head = std::iter::once(self.head.module.as_str());
         layers.map(LinearSpec::module).chain(head).collect()
+    }
+}
+
+/// A tensor of the adapters as messages name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedShape {
+    /// As PEFT names it, such as `vit.layers.0.attention.q_proj.lora_A.weight`.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+}
+
+impl std::fmt::Display for NamedShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}", self.name, self.shape)
     }
 }

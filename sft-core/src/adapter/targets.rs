@@ -41,7 +41,7 @@ impl TargetModules {
             }
             targets = targets.or(found);
         }
-        Ok(targets)
+        Ok(targets.in_model(spec))
     }
 }
 
@@ -181,9 +181,11 @@ impl Targets {
         TargetModules(names)
     }
 
-    /// Whether two sets are the same layers of a model.
-    pub fn same_in(self, other: Self, spec: &ModelSpec) -> bool {
-        self.modules(spec) == other.modules(spec)
+    /// The same layers of a model in one form: all of its linears are [`Self::ALL_LINEAR`].
+    pub(crate) fn in_model(self, spec: &ModelSpec) -> Self {
+        let all = (0..spec.block.len()).all(|i| self.contains(Place::Block(i)));
+        let block = if all { u64::MAX } else { self.block };
+        Self { block, ..self }
     }
 }
 
@@ -202,6 +204,7 @@ mod tests {
         ModelSpec {
             depth: 2,
             width: 4,
+            tokens: 5,
             blocks: Path::new("encoder.layer", "layers"),
             block: vec![
                 linear("attention.query", "self_attn.q_proj"),

@@ -1,26 +1,30 @@
 //! A run as a file, to go on from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::{CodecState, RoundRecord, Run};
 use crate::adapter::{Adapters, Head};
 use crate::atomic_write::write_whole;
-use crate::run::{Outcome, RoundRecord};
 use crate::{Error, Result};
 
-/// The one entry of the file's metadata.
+/// The entries of the file's metadata: what the run is, and the checksum of that and all tensors.
 const KEY: &str = "sft_checkpoint";
+const CHECKSUM: &str = "sft_checksum";
 /// Raised whenever the contents change their meaning.
 const VERSION: u32 = 3;
 
 /// The names of the vectors outside the blocks.
 const EMBEDDING: &str = "embedding";
 const HEAD: [&str; 3] = ["head.weight", "head.bias", "head.adapter"];
+
+/// The parts of a [`CodecState`] in their order.
+const CODECS: [&str; 4] = ["device.up", "device.down", "server.up", "server.down"];
 
 /// What the file holds beside the tensors.
 #[derive(Serialize, Deserialize)]
@@ -34,7 +38,7 @@ struct Header {
 ///
 /// `configuration` is what decides the run's results, by name; [`load_checkpoint`] refuses
 /// another one. The partition is kept as well, for the same purpose. Neither the optimizers nor
-/// the random generators have a state between rounds, see [`Outcome`].
+/// the random generators have a state between rounds, see [`Run`]; codecs may.
 ///
 /// # Errors
 /// A folder that cannot be written or a full disk; an earlier file of this name stays as it was.
@@ -42,7 +46,7 @@ pub fn save_checkpoint(
     path: &Path,
     configuration: &Map<String, Value>,
     partition: &[Vec<usize>],
-    run: &Outcome,
+    run: &Run,
 ) -> Result<()> {
     let header = Header {
         version: VERSION,
@@ -64,7 +68,19 @@ pub fn save_checkpoint(
         let tensor = Tensor::from_vec(indices, part.len(), &Device::Cpu)?;
         tensors.push((device(n), tensor));
     }
-    let metadata = HashMap::from([(KEY.to_string(), json)]);
+    for (&device, state) in &run.codecs {
+        for (name, bytes) in codec_vectors(device, state) {
+            tensors.push((name, Tensor::from_slice(bytes, bytes.len(), &Device::Cpu)?));
+        }
+    }
+    let sum = checksum(
+        &json,
+        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)),
+    )?;
+    let metadata = HashMap::from([
+        (KEY.to_string(), json),
+        (CHECKSUM.to_string(), sum.to_string()),
+    ]);
     let bytes = safetensors::serialize(tensors, Some(metadata));
     write_whole(path, &bytes.map_err(|e| Error::file(path, e))?)
 }
@@ -78,28 +94,27 @@ pub fn load_checkpoint(
     path: &Path,
     configuration: &Map<String, Value>,
     partition: &[Vec<usize>],
-) -> Result<Outcome> {
+) -> Result<Run> {
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
-    let header = header(&bytes).map_err(|reason| Error::file(path, reason))?;
+    let (header, tensors) = read(&bytes).map_err(|reason| Error::file(path, reason))?;
     if let Some(difference) = difference(&header.configuration, configuration) {
         return Err(Error::file(path, difference));
     }
-    let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-        .map_err(|e| Error::file(path, e))?;
     if read_partition(&tensors)? != partition {
         let reason = "the checkpoint's partition differs from this run's: was the data changed?";
         return Err(Error::file(path, reason));
     }
-    Ok(Outcome {
+    Ok(Run {
         adapters: read_adapters(&tensors).map_err(|e| Error::file(path, e))?,
         rounds: header.rounds,
+        codecs: read_codecs(&tensors).map_err(|e| Error::file(path, e))?,
     })
 }
 
 /// The configuration that a checkpoint was made under.
 pub(super) fn saved_configuration(path: &Path) -> Result<Map<String, Value>> {
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
-    let header = header(&bytes).map_err(|reason| Error::file(path, reason))?;
+    let (header, _) = read(&bytes).map_err(|reason| Error::file(path, reason))?;
     Ok(header.configuration)
 }
 
@@ -138,13 +153,14 @@ fn read_adapters(tensors: &HashMap<String, Tensor>) -> candle_core::Result<Adapt
     })
 }
 
-fn header(bytes: &[u8]) -> Result<Header, String> {
-    let (_, metadata) =
-        SafeTensors::read_metadata(bytes).map_err(|e| format!("not a complete checkpoint: {e}"))?;
-    // The header alone may be there of a file that was cut.
-    SafeTensors::deserialize(bytes).map_err(|e| format!("not a complete checkpoint: {e}"))?;
-    let json = metadata.metadata().as_ref().and_then(|map| map.get(KEY));
-    let json = json.ok_or("a safetensors file, but no checkpoint of a run")?;
+/// Header and tensors of a file of which every byte is as it was written.
+fn read(bytes: &[u8]) -> Result<(Header, HashMap<String, Tensor>), String> {
+    let incomplete = |e: &dyn std::fmt::Display| format!("not a complete checkpoint: {e}");
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| incomplete(&e))?;
+    let entries = metadata.metadata().clone().unwrap_or_default();
+    let json = entries
+        .get(KEY)
+        .ok_or("a safetensors file, but no checkpoint of a run")?;
     let version = serde_json::from_str::<Value>(json).ok();
     let version = version.and_then(|header| header["version"].as_u64());
     if version != Some(u64::from(VERSION)) {
@@ -153,7 +169,73 @@ fn header(bytes: &[u8]) -> Result<Header, String> {
             "the checkpoint's version must be {VERSION}, got {got}"
         ));
     }
-    serde_json::from_str(json).map_err(|e| format!("damaged checkpoint: {e}"))
+    // The header alone may be there of a file that was cut.
+    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu);
+    let tensors = tensors.map_err(|e| incomplete(&e))?;
+    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    let sum = checksum(json, named).map_err(|e| incomplete(&e))?;
+    if entries.get(CHECKSUM) != Some(&sum.to_string()) {
+        return Err("damaged checkpoint: its checksum is not that of its contents".into());
+    }
+    let header = serde_json::from_str(json).map_err(|e| format!("damaged checkpoint: {e}"))?;
+    Ok((header, tensors))
+}
+
+/// The checksum of the header and of every tensor, in the order of their names.
+fn checksum<'a>(
+    json: &str,
+    tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
+) -> candle_core::Result<u32> {
+    let mut tensors: Vec<_> = tensors.collect();
+    tensors.sort_unstable_by_key(|(name, _)| *name);
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(json.as_bytes());
+    for (name, tensor) in tensors {
+        sum.update(name.as_bytes());
+        match tensor.dtype() {
+            DType::F32 => tensor
+                .to_vec1::<f32>()?
+                .iter()
+                .for_each(|v| sum.update(&v.to_le_bytes())),
+            DType::U32 => tensor
+                .to_vec1::<u32>()?
+                .iter()
+                .for_each(|v| sum.update(&v.to_le_bytes())),
+            DType::U8 => sum.update(&tensor.to_vec1::<u8>()?),
+            other => candle_core::bail!("tensor {name} is {other:?}"),
+        }
+    }
+    Ok(sum.finalize())
+}
+
+/// The names of what a device's codecs remember, and the bytes of those that remember something.
+fn codec_vectors(device: usize, state: &CodecState) -> impl Iterator<Item = (String, &[u8])> {
+    let sides = state.device.iter().chain(&state.server);
+    let named = CODECS
+        .iter()
+        .zip(sides)
+        .filter(|(_, bytes)| !bytes.is_empty());
+    named.map(move |(part, bytes)| (format!("codec.{device}.{part}"), bytes.as_slice()))
+}
+
+fn read_codecs(
+    tensors: &HashMap<String, Tensor>,
+) -> candle_core::Result<BTreeMap<usize, CodecState>> {
+    let mut codecs = BTreeMap::<usize, CodecState>::new();
+    for (name, tensor) in tensors {
+        let parts = name
+            .strip_prefix("codec.")
+            .and_then(|rest| rest.split_once('.'));
+        let Some((Ok(device), part)) = parts.map(|(device, part)| (device.parse(), part)) else {
+            continue;
+        };
+        let state = codecs.entry(device).or_default();
+        let sides = state.device.iter_mut().chain(&mut state.server);
+        if let Some((_, side)) = CODECS.iter().zip(sides).find(|(known, _)| **known == part) {
+            *side = tensor.to_vec1()?;
+        }
+    }
+    Ok(codecs)
 }
 
 /// The first setting, in alphabetical order, that the two do not share.

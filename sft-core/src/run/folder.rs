@@ -12,19 +12,17 @@ use crate::{Error, Result};
 const RUN: &str = "run.json";
 
 /// A folder that can be written and holds no other run.
-pub(super) struct Folder<'a> {
-    /// Its path.
-    pub(super) path: &'a Path,
+pub(super) struct Folder {
     /// Itself and its parents, as far as they were made for this run.
     made: Vec<PathBuf>,
 }
 
-impl<'a> Folder<'a> {
+impl Folder {
     /// Makes the folder that the configuration names, if it names one.
     ///
     /// A folder with the files of a run of the same configuration gets them anew; those of another
     /// are not touched.
-    pub(super) fn make(config: &'a RunConfig) -> Result<Option<Self>> {
+    pub(super) fn make(config: &RunConfig) -> Result<Option<Self>> {
         let Some(path) = config.folder() else {
             return Ok(None);
         };
@@ -40,7 +38,7 @@ impl<'a> Folder<'a> {
             .and_then(|()| std::fs::write(&probe, b""))
             .and_then(|()| std::fs::remove_file(&probe))
             .map_err(|e| Error::file(path, e))?;
-        Ok(Some(Self { path, made }))
+        Ok(Some(Self { made }))
     }
 
     /// Removes what was made and is still empty.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Tensor, Var};
 
-use super::local::Whole;
-use crate::adapter::{Adapters, Head};
+use super::whole::Unsplit;
+use crate::adapter::{Adapters, Head, NamedShape, head_shapes};
 use crate::data::{Inputs, Labels};
 use crate::model::{PlainVit, Pretrained, VitWeights};
 use crate::optim::OptimizerConfig;
@@ -21,6 +21,15 @@ pub(super) fn start(base: &Pretrained, head: Head) -> Result<Adapters> {
         blocks: base.weights.vectors(&base.config)?,
         head,
     })
+}
+
+/// The names and shapes of what is trained, in the order of [`Adapters::vectors`].
+pub(super) fn layout(base: &Pretrained, head: &Head) -> Vec<NamedShape> {
+    let parameters = base.config.parameters().into_iter();
+    let parameters = parameters.map(|(name, shape)| NamedShape { name, shape });
+    parameters
+        .chain(head_shapes(&base.config.spec(), head))
+        .collect()
 }
 
 /// The model's weights, from their vectors.
@@ -62,7 +71,7 @@ impl FullModel {
     }
 }
 
-impl Whole for FullModel {
+impl Unsplit for FullModel {
     fn step(&mut self, inputs: &Inputs, labels: &Labels, step: Step) -> Result<f32> {
         let [.., weight, bias] = self.trainable.tensors() else {
             unreachable!("a full model is made with a head")

@@ -1,9 +1,10 @@
 //! What a fine-tuning run is made of, and whether the parts fit together.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use super::{Outcome, RoundRecord, Scheme, Settings, Wireless, full};
-use crate::adapter::{Adapters, Head, check_adapters, check_head};
+use super::{RoundRecord, Run, Scheme, Settings, Wireless, full};
+use crate::adapter::{Adapters, Head, NamedShape, check_adapters, check_head, whole_layout};
 use crate::data::Data;
 use crate::model::{Model, Pretrained};
 use crate::{Error, Result, seed};
@@ -43,15 +44,16 @@ impl Job<'_> {
     ///
     /// # Errors
     /// [`Scheme::FlFull`] without [`Job::base`].
-    pub fn start(&self) -> Result<Outcome> {
+    pub fn start(&self) -> Result<Run> {
         let Settings { lora, seed, .. } = self.settings;
         let adapters = match self.settings.scheme {
             Scheme::FlFull => full::start(self.own_weights()?, self.head.clone())?,
             _ => Adapters::new(self.model.spec(), lora, self.head.clone(), seed),
         };
-        Ok(Outcome {
+        Ok(Run {
             adapters,
             rounds: Vec::new(),
+            codecs: BTreeMap::new(),
         })
     }
 
@@ -64,13 +66,25 @@ impl Job<'_> {
     }
 
     /// Mini-batches of one round on a device.
-    pub(super) fn batches(&self, device: usize) -> usize {
+    fn batches(&self, device: usize) -> usize {
         let Settings {
             local_epochs,
             batch,
             ..
         } = self.settings;
         local_epochs * self.partition[device].len().div_ceil(batch.max(1))
+    }
+
+    /// The names and shapes of all that FL trains.
+    pub(super) fn whole_layout(&self, adapters: &Adapters) -> Result<Vec<NamedShape>> {
+        match self.settings.scheme {
+            Scheme::FlFull => Ok(full::layout(self.own_weights()?, &adapters.head)),
+            _ => Ok(whole_layout(
+                self.model.spec(),
+                self.settings.lora,
+                &adapters.head,
+            )),
+        }
     }
 
     /// The devices that take part in a round, in order.
@@ -96,7 +110,7 @@ impl Job<'_> {
     }
 
     /// Whether no round is left: all are done, or the target is reached.
-    pub fn is_finished(&self, run: &Outcome) -> bool {
+    pub fn is_finished(&self, run: &Run) -> bool {
         let target = self.settings.target_accuracy;
         let reached = |round: &RoundRecord| target.is_some_and(|target| round.accuracy >= target);
         run.rounds.len() >= self.settings.rounds || run.rounds.last().is_some_and(reached)

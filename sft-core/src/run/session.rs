@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::folder::{Folder, checkpoint};
 use super::inputs::{Inputs, of};
 use super::{
-    Job, Outcome, RoundRecord, RunConfig, Scheme, Settings, Wireless, finetune, load_checkpoint,
+    Job, RoundRecord, Run, RunConfig, Scheme, Settings, Wireless, finetune, load_checkpoint,
     save_checkpoint,
 };
 use crate::adapter::{Adapters, Head, load_peft, save_peft};
@@ -95,7 +95,7 @@ impl<'a> Session<'a> {
     ///
     /// All is checked before the first starts. Where the configuration names a folder, it gets
     /// `adapters-SCHEME` (of `fl-full` `merged-SCHEME`), and the checkpoints, one of a stopped
-    /// scheme among them. Schemes that did not finish a round are left out.
+    /// scheme among them. A scheme that did not finish a round leaves nothing there.
     ///
     /// # Errors
     /// A field outside its range, a file that is not what it should be, a folder that holds
@@ -107,19 +107,12 @@ impl<'a> Session<'a> {
         let starts = setups.iter().map(|setup| self.start(setup));
         let starts = starts.collect::<Result<Vec<_>>>()?;
         let folder = Folder::make(self.config).map_err(of("out"))?;
-        let mut runs = Vec::new();
-        let mut each = || {
-            for (setup, start) in setups.iter().zip(starts) {
-                runs.extend(self.scheme(setup, start, progress, stop)?);
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-            }
-            Ok(())
-        };
-        let done = each();
+        let each = setups.iter().zip(starts);
+        let started = each.take_while(|_| !stop.load(Ordering::Relaxed));
+        let runs = started.map(|(setup, start)| self.scheme(setup, start, progress, stop));
+        let runs = runs.collect();
         folder.iter().for_each(Folder::remove_if_empty);
-        done.map(|()| runs)
+        runs
     }
 
     /// What one scheme is asked to do, checked.
@@ -130,9 +123,7 @@ impl<'a> Session<'a> {
         let pretrained = &self.inputs.pretrained;
         let settings = self.config.settings(scheme, self.inputs.model.spec())?;
         let classes = self.inputs.train.classes();
-        let model = pretrained
-            .config
-            .transformer(classes, settings.lora.rank());
+        let model = pretrained.config.transformer(classes, settings.lora.rank());
         let samples: Vec<usize> = self.partition.iter().map(Vec::len).collect();
         let channel = self.config.channel()?;
         let setup = Setup {
@@ -143,7 +134,8 @@ impl<'a> Session<'a> {
             },
             settings,
         };
-        self.job(&setup, &|| (), &AtomicBool::new(false)).validate()?;
+        self.job(&setup, &|| (), &AtomicBool::new(false))
+            .validate()?;
         Ok(setup)
     }
 
@@ -169,7 +161,7 @@ impl<'a> Session<'a> {
     }
 
     /// A scheme before its first round, or where a checkpoint left it.
-    fn start(&self, setup: &Setup) -> Result<Outcome> {
+    fn start(&self, setup: &Setup) -> Result<Run> {
         let scheme = setup.settings.scheme;
         if let Some(folder) = &self.config.resume {
             let path = checkpoint(folder, scheme);
@@ -187,7 +179,7 @@ impl<'a> Session<'a> {
         match &self.config.adapters {
             Some(folder) if scheme != Scheme::FlFull => {
                 let adapters = self.saved_adapters(folder, setup).map_err(of("adapters"))?;
-                Ok(Outcome { adapters, ..start })
+                Ok(Run { adapters, ..start })
             }
             _ => Ok(start),
         }
@@ -217,10 +209,10 @@ impl<'a> Session<'a> {
     fn scheme(
         &self,
         setup: &Setup,
-        start: Outcome,
+        start: Run,
         progress: &dyn Progress,
         stop: &AtomicBool,
-    ) -> Result<Option<SchemeRun>> {
+    ) -> Result<SchemeRun> {
         let on_batch = || progress.batch();
         let (job, config) = (self.job(setup, &on_batch, stop), self.config);
         let scheme = setup.settings.scheme;
@@ -233,22 +225,21 @@ impl<'a> Session<'a> {
             }
             Ok(())
         })?;
-        if run.rounds.is_empty() {
-            return Ok(None);
+        if !run.rounds.is_empty() {
+            if !job.is_finished(&run) {
+                self.save(scheme, &run)?;
+            }
+            self.keep(&setup.settings, &run.adapters)?;
         }
-        if !job.is_finished(&run) {
-            self.save(scheme, &run)?;
-        }
-        self.keep(&setup.settings, &run.adapters)?;
-        Ok(Some(SchemeRun {
+        Ok(SchemeRun {
             scheme,
             device_memory_bytes: self.device_memory_bytes(setup)?,
             rounds: run.rounds,
-        }))
+        })
     }
 
     /// Writes a checkpoint, where there is a folder.
-    fn save(&self, scheme: Scheme, run: &Outcome) -> Result<()> {
+    fn save(&self, scheme: Scheme, run: &Run) -> Result<()> {
         let Some(folder) = self.config.folder() else {
             return Ok(());
         };

@@ -5,9 +5,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sft_compress::Codec;
 
-use super::{Decay, Schedule};
 use crate::adapter::Lora;
-use crate::optim::{Optimizer, OptimizerConfig};
+use crate::optim::{Decay, Optimizer, OptimizerConfig, Schedule};
 use crate::{Error, Result};
 
 /// How devices and server share the work.
@@ -75,6 +74,9 @@ pub struct Settings {
     pub activation: Codec,
     /// How gradients go down; used by [`Scheme::Sft`].
     pub gradient: Codec,
+    /// Whether both senders add to a tensor what they dropped of the one before; used by
+    /// [`Scheme::Sft`].
+    pub error_feedback: bool,
     /// Rounds at most (`T`).
     pub rounds: usize,
     /// Passes over the local data in a round (`K`).
@@ -114,6 +116,7 @@ impl Settings {
             lora: Lora::new(8, 8.0)?,
             activation: Codec::default_activation(),
             gradient: Codec::default_gradient(),
+            error_feedback: false,
             rounds: 8,
             local_epochs: 1,
             batch: 16,
@@ -138,31 +141,15 @@ impl Settings {
             ("threads", self.threads),
         ];
         for (name, count) in counts {
-            require(count >= 1, name, count, "at least 1")?;
+            Error::require(count >= 1, name, count, "at least 1")?;
         }
         self.validate_cut("cut", self.cut, depth)?;
         let rates = [("lr", self.lr), ("lr_server", self.lr_server)];
         for (name, rate) in rates {
-            require(rate.is_finite() && rate > 0.0, name, rate, "positive")?;
+            Error::require(rate.is_finite() && rate > 0.0, name, rate, "positive")?;
         }
         self.schedule.validate(self.rounds)?;
-        let weight_decay = match self.optimizer {
-            Optimizer::Sgd {
-                momentum,
-                weight_decay,
-            } => {
-                let holds = (0.0..1.0).contains(&momentum);
-                require(holds, "momentum", momentum, "in [0, 1)")?;
-                weight_decay
-            }
-            Optimizer::AdamW { weight_decay } => weight_decay,
-        };
-        let holds = weight_decay.is_finite() && weight_decay >= 0.0;
-        require(holds, "weight_decay", weight_decay, "at least 0")?;
-        if let Some(norm) = self.clip_norm {
-            let holds = norm.is_finite() && norm > 0.0;
-            require(holds, "clip_norm", norm, "positive")?;
-        }
+        self.optimizer_config().validate()?;
         let fractions = [
             ("participation", Some(self.participation)),
             ("target_accuracy", self.target_accuracy),
@@ -170,7 +157,7 @@ impl Settings {
         for (name, fraction) in fractions {
             let fraction = fraction.unwrap_or(1.0);
             let holds = fraction > 0.0 && fraction <= 1.0;
-            require(holds, name, fraction, "in (0, 1]")?;
+            Error::require(holds, name, fraction, "in (0, 1]")?;
         }
         Ok(())
     }
@@ -180,11 +167,11 @@ impl Settings {
         let last = depth.saturating_sub(1);
         let accepted = format!("in 1..={last} for a model of {depth} blocks");
         let holds = !self.scheme.is_split() || (1..depth).contains(&cut);
-        require(holds, name, cut, &accepted)
+        Error::require(holds, name, cut, &accepted)
     }
 
     /// What turns gradients into updates.
-    pub(crate) fn rule(&self) -> OptimizerConfig {
+    pub(crate) fn optimizer_config(&self) -> OptimizerConfig {
         OptimizerConfig {
             optimizer: self.optimizer,
             clip_norm: self.clip_norm,
@@ -198,19 +185,4 @@ impl Settings {
             _ => (Codec::raw(), Codec::raw()),
         }
     }
-}
-
-pub(super) fn require(
-    holds: bool,
-    argument: &'static str,
-    value: impl std::fmt::Display,
-    accepted: &str,
-) -> Result<()> {
-    if holds {
-        return Ok(());
-    }
-    Err(Error::argument(
-        argument,
-        format!("must be {accepted}, got {value}"),
-    ))
 }

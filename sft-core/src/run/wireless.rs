@@ -1,8 +1,9 @@
 //! Devices, server and channel of the cost model: modelled delay and device memory.
 
+use sft_opt::cost::{Payload, adapter_bits, model_bits};
+use sft_opt::system::{Fading, FlHead, Flops, Link, random_clocks_hz};
 use sft_opt::{
-    Demands, Device, Fading, FlHead, Flops, Link, Payload, Round, Server, System, Training,
-    Transformer, allocate_bandwidth, random_clocks_hz,
+    Device, Placement, Round, Server, System, Training, Transformer, allocate_bandwidth,
 };
 
 use super::{Scheme, Settings};
@@ -43,6 +44,8 @@ pub struct DeviceRound {
     pub device: usize,
     /// Its cut layer; ignored by FL.
     pub cut: usize,
+    /// Whether it takes part for the first time, and gets its part of the frozen model.
+    pub first: bool,
     /// What crossed its link.
     pub traffic: Traffic,
 }
@@ -112,45 +115,28 @@ impl Wireless {
     /// Modelled delay of a round, seconds, from the bytes that each participant really moved.
     ///
     /// Bandwidth is shared by the exact solution of P2 at the round's channel draw; in SL
-    /// each device in turn has the whole band. Round 1 includes the broadcast of the
-    /// device's part of the frozen model. The server works through the mini-batches of all
-    /// participants in turn, whatever their cut layers.
+    /// each device in turn has the whole band. A device that takes part for the first time
+    /// receives its part of the frozen model beside the adapters; in SL the largest such part is
+    /// broadcast once, before the first such device. The server works through the mini-batches of
+    /// all participants in turn, whatever their cut layers.
     ///
     /// # Errors
     /// A device that the system does not have, or a cut outside 1 to L - 1.
     pub fn delay_s(&self, settings: &Settings, round: usize, parts: &[DeviceRound]) -> Result<f64> {
         let (system, links) = self.among(round, parts)?;
-        let mut demands: Option<Demands> = None;
-        let (mut server_s, mut in_turn_s) = (0.0, 0.0);
-        let batches = |n: usize| {
-            let samples = system.devices()[n].samples;
-            system.training().batches_per_round(samples)
+        let placements: Vec<Placement> = (parts.iter())
+            .map(|part| placement(settings, part.cut))
+            .collect();
+        let payloads = payloads(&system, settings, &placements, parts);
+        let round = Round {
+            placements: &placements,
+            links: &links,
+            payloads: &payloads,
         };
-        let all_batches: f64 = (0..parts.len()).map(batches).sum();
-        for (n, part) in parts.iter().enumerate() {
-            let payloads = payloads(&system, settings, round, parts, part.cut)?;
-            let round = Round {
-                scheme: scheme(settings, part.cut),
-                links: &links,
-                payloads: &payloads,
-            };
-            let alone = &system.sequential_delay(&round)?.devices[n];
-            in_turn_s += alone.total_s();
-            server_s += alone.server_s;
-            // What the device adds to its delay by itself, under its own cut.
-            let own = system.demands(&round)?;
-            let waits_s = alone.server_s / batches(n) * all_batches;
-            let all = demands.get_or_insert_with(|| own.clone());
-            all.a_s[n] = own.a_s[n] - waits_s;
-            all.c_bits_per_bps_hz[n] = own.c_bits_per_bps_hz[n];
+        if settings.scheme == Scheme::Sl {
+            return Ok(system.sequential_delay(&round)?.total_s);
         }
-        let Some(mut demands) = demands.filter(|_| settings.scheme != Scheme::Sl) else {
-            return Ok(in_turn_s);
-        };
-        for a_s in &mut demands.a_s {
-            *a_s += server_s;
-        }
-        Ok(allocate_bandwidth(&demands.problem())?.tau_s)
+        Ok(allocate_bandwidth(&system.demands(&round)?.problem())?.tau_s)
     }
 
     /// The participants as a system of their own, with their links in this round.
@@ -180,13 +166,13 @@ impl Wireless {
     }
 
     /// Modelled memory of a device that is cut at `cut`, bytes: the corrected form of (26), see
-    /// [`sft_opt::device_memory`], with adapters on all six linears; of FL also with those on patch
+    /// [`sft_opt::cost::device_memory`], with adapters on all six linears; of FL also with those on patch
     /// embedding and head, where the head is a target, else with the head trained in full.
     ///
     /// # Errors
     /// A cut outside 1 to L - 1.
     pub fn device_memory_bytes(&self, settings: &Settings, cut: usize) -> Result<f64> {
-        Ok(self.system.memory(scheme(settings, cut))?.total_bytes())
+        Ok(self.system.memory(placement(settings, cut))?.total_bytes())
     }
 
     fn links(&self, round: usize) -> Vec<Link> {
@@ -197,24 +183,20 @@ impl Wireless {
     }
 }
 
-/// What every participant moves, if all were cut at `cut`.
+/// What every participant moves.
 fn payloads(
     system: &System,
     settings: &Settings,
-    round: usize,
+    placements: &[Placement],
     parts: &[DeviceRound],
-    cut: usize,
-) -> Result<Vec<Payload>> {
-    let scheme = scheme(settings, cut);
-    // What the first broadcast adds to the adapters: the frozen part of the model.
-    let predicted = |first| match settings.scheme {
-        Scheme::Sl => system.sequential_payloads(scheme, 1.0, first),
-        _ => system.payloads(scheme, 1.0, first),
+) -> Vec<Payload> {
+    let frozen = if settings.scheme == Scheme::Sl {
+        frozen_at_once(system, placements, parts)
+    } else {
+        frozen_each(system, placements, parts)
     };
-    let (first, later) = (predicted(round == 1)?, predicted(false)?);
-    let payload = |((part, first), later): ((&DeviceRound, &Payload), &Payload)| {
+    let payload = |(part, frozen): (&DeviceRound, f64)| {
         let bits = |bytes: u64| 8.0 * bytes as f64;
-        let frozen = first.broadcast_bits - later.broadcast_bits;
         Payload {
             broadcast_bits: bits(part.traffic.adapter_down) + frozen,
             uplink_bits: bits(part.traffic.up),
@@ -222,15 +204,40 @@ fn payloads(
             adapter_bits: bits(part.traffic.adapter_up),
         }
     };
-    let pairs = parts.iter().zip(&first).zip(&later);
-    Ok(pairs.map(payload).collect())
+    parts.iter().zip(frozen).map(payload).collect()
 }
 
-/// The cost model's name for who computes what.
-fn scheme(settings: &Settings, cut: usize) -> sft_opt::Scheme {
+/// The frozen part of the model for every device that has not got it yet, in bits.
+fn frozen_each(system: &System, placements: &[Placement], parts: &[DeviceRound]) -> Vec<f64> {
+    let (model, training) = (system.model(), system.training());
+    let frozen = |(part, &placement): (&DeviceRound, &Placement)| {
+        if !part.first {
+            return 0.0;
+        }
+        model_bits(model, training, placement) - adapter_bits(model, training, placement)
+    };
+    parts.iter().zip(placements).map(frozen).collect()
+}
+
+/// The largest model that a device has not got yet, in bits, booked on the first of these devices.
+fn frozen_at_once(system: &System, placements: &[Placement], parts: &[DeviceRound]) -> Vec<f64> {
+    let (model, training) = (system.model(), system.training());
+    let mut frozen = vec![0.0; parts.len()];
+    let new = || parts.iter().zip(placements).filter(|(part, _)| part.first);
+    let largest = new()
+        .map(|(_, &placement)| model_bits(model, training, placement))
+        .fold(0.0, f64::max);
+    if let Some(first) = parts.iter().position(|part| part.first) {
+        frozen[first] = largest;
+    }
+    frozen
+}
+
+/// Who computes what in a scheme.
+fn placement(settings: &Settings, cut: usize) -> Placement {
     match settings.scheme {
-        Scheme::FlLora => sft_opt::Scheme::FlLora,
-        Scheme::FlFull => sft_opt::Scheme::FlFull,
-        Scheme::Sft | Scheme::SftRaw | Scheme::Sl => sft_opt::Scheme::Split { cut },
+        Scheme::FlLora => Placement::FlLora,
+        Scheme::FlFull => Placement::FlFull,
+        Scheme::Sft | Scheme::SftRaw | Scheme::Sl => Placement::Split { cut },
     }
 }

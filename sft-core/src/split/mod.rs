@@ -1,14 +1,45 @@
-//! The two halves of a training step, and what passes between them.
+//! The two halves of a training step, and the protocol between device and server.
+//!
+//! [`DeviceHalf`] and [`ServerHalf`] compute; [`DeviceSide`] and [`Session`] add what a round needs
+//! around them. The two sides share nothing but [messages](message), which a [`Transport`] carries.
 
+/// Tensors of the cut on their way into a codec and out of it.
+mod coded;
+/// The device's side of a round.
+mod device;
+/// The device's half of a step.
+mod device_half;
 /// The forward pass of the adapted model and its two parts.
 pub(crate) mod forward;
-/// The device's and the server's half.
-mod halves;
+/// A device's own samples, mini-batch by mini-batch.
+mod local_data;
+/// A connection within a process.
+mod memory;
 /// What crosses the link.
-mod messages;
+pub mod message;
+/// What a device is told at the start of a round.
+mod plan;
+/// The server's side of a round for one device.
+mod server;
+/// The server's half of a step.
+mod server_half;
+/// What carries messages.
+mod transport;
 /// A training step of the whole model.
 mod unsplit;
 
-pub use halves::{DeviceHalf, ServerHalf, ServerStep, Step};
-pub use messages::{ActivationMessage, AdapterMessage, Counted, GradientMessage, Link, Traffic};
+pub use device::{DeviceCodecs, DeviceSide};
+pub use device_half::DeviceHalf;
+pub use local_data::LocalData;
+pub use memory::{InMemory, Serve};
+pub use plan::{Plan, Step, Work};
+pub use server::{ServerCodecs, Session, Update};
+pub use server_half::{ServerHalf, ServerStep};
+pub use transport::{Connection, Traffic, Transport};
 pub use unsplit::WholeModel;
+
+pub(crate) use coded::finite;
+pub(crate) use device::{receive_adapters, say_hello};
+pub(crate) use local_data::Loaded;
+pub(crate) use server::check_hello;
+pub(crate) use transport::unexpected;

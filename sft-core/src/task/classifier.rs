@@ -93,7 +93,7 @@ mod tests {
     use candle_core::Var;
 
     use super::*;
-    use crate::adapter::normal;
+    use crate::adapter::{Targets, normal};
     use crate::seed;
 
     /// Numbers around zero.
@@ -108,7 +108,7 @@ mod tests {
     fn an_adapted_head_agrees_with_plain_candle() {
         let (device, width, classes) = (&Device::Cpu, 5, 3);
         let lora = Lora::new(2, 3.0).unwrap();
-        let lora = lora.with_targets("head".parse().unwrap());
+        let lora = lora.with_targets(Targets::NONE.with(Place::Head));
         for dropout in [0.0, 0.3] {
             let lora = lora.with_dropout(dropout).unwrap().training(4);
             let head = Head {

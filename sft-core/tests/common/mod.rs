@@ -17,7 +17,8 @@ use sft_core::adapter::{Head, Lora, TargetModules, Targets};
 use sft_core::data::{Batch, Data, ImageInput, Inputs, Labels};
 use sft_core::model::{Pretrained, Vit, VitConfig, VitWeights};
 use sft_core::optim::Optimizer;
-use sft_core::run::{Channel, Decay, Job, Outcome, Schedule, Scheme, Settings, Wireless, finetune};
+use sft_core::optim::{Decay, Schedule};
+use sft_core::run::{Channel, Job, Run, Scheme, Settings, Wireless, finetune};
 
 pub fn config() -> VitConfig {
     VitConfig {
@@ -90,7 +91,7 @@ pub fn base(config: &VitConfig) -> Pretrained {
 pub static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// The whole run of a job.
-pub fn run(job: &Job<'_>) -> Result<Outcome> {
+pub fn run(job: &Job<'_>) -> Result<Run> {
     finetune(job, job.start()?, &mut |_| Ok(()))
 }
 
@@ -165,6 +166,7 @@ pub fn settings(scheme: Scheme) -> Settings {
         lora: Lora::new(3, 6.0).unwrap(),
         activation: Codec::paper(0.4, 8).unwrap(),
         gradient: Codec::paper(0.2, 4).unwrap(),
+        error_feedback: false,
         rounds: 2,
         local_epochs: 2,
         batch: 4,
@@ -241,7 +243,7 @@ impl Bench {
     }
 
     /// The whole run from its start.
-    pub fn run(&self) -> Result<Outcome> {
+    pub fn run(&self) -> Result<Run> {
         run(&self.job())
     }
 }

@@ -1,6 +1,8 @@
 //! Random instances of P1 and P.
 
-use sft_opt::{Accuracy, Compression, CutOption, JointProblem, KeepScale, Rate, ServerModel, Term};
+use sft_opt::plan::{CutOption, JointProblem, KeepScale, Rate, Term};
+use sft_opt::system::ServerModel;
+use sft_opt::{Accuracy, Compression};
 
 /// A small generator of uniform draws (splitmix64).
 pub(crate) struct Rng(pub(crate) u64);

@@ -5,7 +5,8 @@
 pub(crate) mod joint;
 pub(crate) mod system;
 
-use sft_opt::{Problem, Regime, Solution};
+use sft_opt::bandwidth::{Bandwidths, Regime};
+use sft_opt::{Problem, Solution, Status};
 
 /// `Σ xs` without accumulated rounding (Neumaier).
 pub(crate) fn careful_sum(xs: impl Iterator<Item = f64>) -> f64 {
@@ -89,18 +90,18 @@ pub(crate) fn condition(problem: &Problem<'_>, u: f64) -> f64 {
 /// finishing times or a tight bound, multipliers `λ_n = ν·b_n²/c_n` that sum to 1.
 ///
 /// The problem is convex, so 0 proves that the solution is optimal.
-pub(crate) fn kkt_residual(problem: &Problem<'_>, solution: &Solution) -> f64 {
+pub(crate) fn kkt_residual(problem: &Problem<'_>, solution: &Solution<Bandwidths>) -> f64 {
     let answer = Answer {
         problem,
         solution,
         a_max: latest_start(problem),
     };
-    match solution.regime {
-        Regime::Infeasible => unless(answer.is_infeasible()),
-        Regime::NoDemand => unless(answer.has_no_demand()),
-        Regime::Bandwidth => worse(answer.primal(), answer.band_binds()),
-        Regime::CapOrFloor => {
-            let free = unless(solution.shadow_price_s_per_hz == 0.0);
+    match (solution.status, solution.value.regime) {
+        (Status::Infeasible(_), None) => unless(answer.is_infeasible()),
+        (Status::Optimal, Some(Regime::NoDemand)) => unless(answer.has_no_demand()),
+        (Status::Optimal, Some(Regime::Bandwidth)) => worse(answer.primal(), answer.band_binds()),
+        (Status::Optimal, Some(Regime::CapOrFloor)) => {
+            let free = unless(solution.value.shadow_price_s_per_hz == 0.0);
             worse(worse(answer.primal(), answer.something_binds()), free)
         }
         _ => f64::NAN,
@@ -118,7 +119,7 @@ fn worse(x: f64, y: f64) -> f64 {
 
 struct Answer<'a> {
     problem: &'a Problem<'a>,
-    solution: &'a Solution,
+    solution: &'a Solution<Bandwidths>,
     a_max: f64,
 }
 
@@ -126,41 +127,41 @@ impl Answer<'_> {
     fn is_infeasible(&self) -> bool {
         let starved = self.problem.total_hz == 0.0
             || demanding(self.problem).any(|n| cap(self.problem, n) == 0.0);
-        let reported = self.solution.tau_s == f64::INFINITY && self.solution.used_hz == 0.0;
+        let reported = self.solution.tau_s == f64::INFINITY && self.solution.value.used_hz == 0.0;
         starved && reported && self.a_max > f64::NEG_INFINITY
     }
 
     fn has_no_demand(&self) -> bool {
         let last = self.problem.a_s.iter().copied().fold(0.0, f64::max);
-        let nothing = self.a_max == f64::NEG_INFINITY && self.solution.used_hz == 0.0;
+        let nothing = self.a_max == f64::NEG_INFINITY && self.solution.value.used_hz == 0.0;
         nothing && self.solution.tau_s.to_bits() == last.to_bits()
     }
 
     /// `τ − a_n`.
     fn time(&self, n: usize) -> f64 {
-        self.solution.tau_minus_amax_s + (self.a_max - self.problem.a_s[n])
+        self.solution.value.tau_minus_amax_s + (self.a_max - self.problem.a_s[n])
     }
 
     /// Relative gap between the time device `n` takes and the time it has.
     fn lateness(&self, n: usize) -> f64 {
-        self.problem.c_bits_per_bps_hz[n] / self.solution.b_hz[n] / self.time(n) - 1.0
+        self.problem.c_bits_per_bps_hz[n] / self.solution.value.b_hz[n] / self.time(n) - 1.0
     }
 
     fn sum_hz(&self) -> f64 {
-        careful_sum(self.solution.b_hz.iter().copied())
+        careful_sum(self.solution.value.b_hz.iter().copied())
     }
 
     /// Nobody late, nobody above a cap, the band not exceeded, the sum as reported.
     fn primal(&self) -> f64 {
         let sum = self.sum_hz();
-        let used = (self.solution.used_hz / sum - 1.0).abs();
+        let used = (self.solution.value.used_hz / sum - 1.0).abs();
         let device = |n: usize| {
-            let over_cap = self.solution.b_hz[n] / cap(self.problem, n) - 1.0;
+            let over_cap = self.solution.value.b_hz[n] / cap(self.problem, n) - 1.0;
             if self.problem.c_bits_per_bps_hz[n] > 0.0 {
                 worse(self.lateness(n), over_cap)
             } else {
-                let late = -self.time(n) / self.solution.tau_minus_amax_s;
-                worse(late, unless(self.solution.b_hz[n] == 0.0))
+                let late = -self.time(n) / self.solution.value.tau_minus_amax_s;
+                worse(late, unless(self.solution.value.b_hz[n] == 0.0))
             }
         };
         let band = worse(used, sum / self.problem.total_hz - 1.0);
@@ -169,10 +170,10 @@ impl Answer<'_> {
 
     /// All of the band is used, all demanding devices finish together, multipliers sum to 1.
     fn band_binds(&self) -> f64 {
-        let b = &self.solution.b_hz;
+        let b = &self.solution.value.b_hz;
         let share = |n: usize| b[n].powi(2) / self.problem.c_bits_per_bps_hz[n];
-        let lambda =
-            self.solution.shadow_price_s_per_hz * careful_sum(demanding(self.problem).map(share));
+        let lambda = self.solution.value.shadow_price_s_per_hz
+            * careful_sum(demanding(self.problem).map(share));
         let band = (self.sum_hz() / self.problem.total_hz - 1.0).abs();
         demanding(self.problem)
             .map(|n| self.lateness(n).abs())
@@ -183,9 +184,9 @@ impl Answer<'_> {
     fn something_binds(&self) -> f64 {
         let distance = |n: usize| {
             if self.problem.c_bits_per_bps_hz[n] == 0.0 {
-                return (self.time(n) / self.solution.tau_minus_amax_s).abs();
+                return (self.time(n) / self.solution.value.tau_minus_amax_s).abs();
             }
-            let at_cap = (self.solution.b_hz[n] / cap(self.problem, n) - 1.0).abs();
+            let at_cap = (self.solution.value.b_hz[n] / cap(self.problem, n) - 1.0).abs();
             worse(at_cap, self.lateness(n).abs())
         };
         (0..self.problem.a_s.len())

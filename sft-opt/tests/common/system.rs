@@ -1,8 +1,9 @@
 //! Systems with the paper's numbers.
 
-use sft_opt::{Device, Scheme, Server, ServerModel};
+use sft_opt::system::ServerModel;
+use sft_opt::{Device, Placement, Server};
 
-pub(crate) const CUT: Scheme = Scheme::Split { cut: 5 };
+pub(crate) const CUT: Placement = Placement::Split { cut: 5 };
 
 pub(crate) fn devices(clocks_hz: &[f64]) -> Vec<Device> {
     let with_clock = |&clock_hz: &f64| {

@@ -1,6 +1,7 @@
 use numpy::PyArray1;
 use pyo3::prelude::*;
-use sft_opt::Problem;
+use sft_opt::bandwidth::{Bandwidths, Regime};
+use sft_opt::{Problem, Status};
 
 use crate::array::{frozen, seed, vector};
 use crate::config::parse;
@@ -36,7 +37,7 @@ use crate::error::detached;
 /// --------
 /// >>> import sft
 /// >>> solution = sft.allocate_bandwidth([10.0, 0.0], [2e6, 24e6], 4e6, cap_hz=[1e6, 2e6])
-/// >>> solution.regime, solution.tau_s, solution.used_hz, solution.shadow_price_s_per_hz
+/// >>> solution.regime, solution.tau_s, value.used_hz, value.shadow_price_s_per_hz
 /// ('cap_or_floor', 12.0, 3000000.0, 0.0)
 #[pyclass(frozen, get_all, module = "sft")]
 pub(crate) struct Solution {
@@ -51,18 +52,24 @@ pub(crate) struct Solution {
 }
 
 impl Solution {
-    fn new(py: Python<'_>, solution: sft_opt::Solution) -> Self {
+    fn new(py: Python<'_>, solution: sft_opt::Solution<Bandwidths>) -> Self {
+        let value = solution.value;
         Self {
-            b_hz: frozen(py, solution.b_hz).unbind(),
+            b_hz: frozen(py, value.b_hz).unbind(),
             tau_s: solution.tau_s,
-            tau_minus_amax_s: solution.tau_minus_amax_s,
-            used_hz: solution.used_hz,
-            shadow_price_s_per_hz: solution.shadow_price_s_per_hz,
-            regime: solution.regime.as_str(),
-            equality_feasible: solution.equality_feasible,
+            tau_minus_amax_s: value.tau_minus_amax_s,
+            used_hz: value.used_hz,
+            shadow_price_s_per_hz: value.shadow_price_s_per_hz,
+            regime: regime(solution.status, value.regime),
+            equality_feasible: value.equality_feasible,
             iterations: solution.iterations,
         }
     }
+}
+
+/// What fixes the delay, or how the solver ended where nothing is optimal.
+pub(super) fn regime(status: Status, regime: Option<Regime>) -> &'static str {
+    regime.map_or(status.as_str(), Regime::as_str)
 }
 
 #[pymethods]
@@ -164,13 +171,15 @@ pub(crate) fn allocate_bandwidth(
 }
 
 /// A way to share a band, given a seed.
-type Rule = fn(&Problem<'_>, u64) -> sft_opt::Result<sft_opt::Solution>;
+type Rule = fn(&Problem<'_>, u64) -> sft_opt::Result<sft_opt::Solution<Bandwidths>>;
 
 const RULES: &[(&str, Rule)] = &[
     ("optimal", |problem, _| sft_opt::allocate_bandwidth(problem)),
-    ("even", |problem, _| sft_opt::allocate_even(problem)),
-    ("proportional", |problem, _| {
-        sft_opt::allocate_proportional(problem)
+    ("even", |problem, _| {
+        sft_opt::bandwidth::allocate_even(problem)
     }),
-    ("random", sft_opt::allocate_random),
+    ("proportional", |problem, _| {
+        sft_opt::bandwidth::allocate_proportional(problem)
+    }),
+    ("random", sft_opt::bandwidth::allocate_random),
 ];

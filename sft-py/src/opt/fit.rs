@@ -1,7 +1,8 @@
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use sft_opt::{Accuracy, AccuracyPoint, Fit, Rate};
+use sft_opt::Accuracy;
+use sft_opt::plan::{AccuracyPoint, Fit, Rate};
 
 use super::json::{read, write};
 use crate::array::vector;

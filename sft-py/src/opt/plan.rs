@@ -1,9 +1,10 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sft_opt::{
-    Assumption, Compression, Configuration, JointProblem, Outcome, System, configure, optimize,
-    optimize_device_compression, optimize_device_cuts, two_timescale,
+use sft_opt::plan::{
+    Assumption, Configuration, JointProblem, configure, optimize_device_compression,
+    optimize_device_cuts, two_timescale,
 };
+use sft_opt::{Compression, Constraint, Solution, System, optimize};
 
 use super::json::{read, write};
 use super::predict::fading;
@@ -27,7 +28,8 @@ pub(crate) fn _optimize<'py>(
         let best = optimize(&problem, &task.compression)?;
         Ok::<_, sft_opt::Error>((best, task.one_by_one(problem, Assumption::Joint)?))
     })?;
-    configuration(py, optimal(py, best)?, cuts)
+    let best = optimal(py, best)?;
+    configuration(py, best.value, best.tau_s, cuts)
 }
 
 /// `sft.optimize_device_cuts`.
@@ -42,14 +44,14 @@ pub(crate) fn _optimize_device_cuts<'py>(
         optimize_device_cuts(&task.problem()?, &task.compression)
     })?;
     let best = optimal(py, best)?;
-    let answer = PyDict::new(py);
-    let cuts = best.cuts.iter().map(|&cut| i64::try_from(cut));
+    let (answer, value) = (PyDict::new(py), best.value);
+    let cuts = value.cuts.iter().map(|&cut| i64::try_from(cut));
     answer.set_item("cuts", frozen(py, cuts.collect::<Result<_, _>>()?))?;
-    answer.set_item("setting", write(&best.setting)?)?;
+    answer.set_item("setting", write(&value.setting)?)?;
     answer.set_item("tau_s", best.tau_s)?;
-    answer.set_item("lower_bound_s", best.lower_bound_s)?;
-    answer.set_item("b_hz", frozen(py, best.b_hz))?;
-    let shares = best.server_flop_per_s.map(|shares| frozen(py, shares));
+    answer.set_item("bound_s", best.bound_s)?;
+    answer.set_item("b_hz", frozen(py, value.b_hz))?;
+    let shares = value.server_flop_per_s.map(|shares| frozen(py, shares));
     answer.set_item("server_flop_per_s", shares)?;
     answer.set_item("iterations", best.iterations)?;
     Ok(answer)
@@ -74,12 +76,12 @@ pub(crate) fn _optimize_device_compression<'py>(
         optimize_device_compression(&task.problem()?, &task.compression, &weights)
     })?;
     let best = optimal(py, best)?;
-    let answer = PyDict::new(py);
-    answer.set_item("cut", best.cut)?;
-    answer.set_item("settings", write(&best.settings)?)?;
+    let (answer, value) = (PyDict::new(py), best.value);
+    answer.set_item("cut", value.cut)?;
+    answer.set_item("settings", write(&value.settings)?)?;
     answer.set_item("tau_s", best.tau_s)?;
     answer.set_item("bound_s", best.bound_s)?;
-    answer.set_item("b_hz", frozen(py, best.b_hz))?;
+    answer.set_item("b_hz", frozen(py, value.b_hz))?;
     Ok(answer)
 }
 
@@ -104,7 +106,8 @@ pub(crate) fn _two_timescale<'py>(
     })?;
     let run = optimal(py, run)?;
     let answer = PyDict::new(py);
-    let chosen = configuration(py, run.configuration, cuts)?;
+    let (tau_s, run) = (run.tau_s, run.value);
+    let chosen = configuration(py, run.configuration, tau_s, cuts)?;
     answer.set_item("configuration", chosen)?;
     answer.set_item("rounds_s", frozen(py, run.rounds_s))?;
     Ok(answer)
@@ -137,14 +140,14 @@ impl Task {
     ) -> sft_opt::Result<Vec<Cut>> {
         let options = std::mem::take(&mut problem.cuts);
         let even = vec![problem.total_hz / problem.devices() as f64; problem.devices()];
-        let alone = |option: sft_opt::CutOption| {
+        let alone = |option: sft_opt::plan::CutOption| {
             let (cut, memory_bytes) = (option.cut, option.memory_bytes);
             problem.cuts = vec![option];
             let best = match assumption {
                 Assumption::Joint => optimize(&problem, &self.compression)?,
                 Assumption::Even => configure(&problem, &self.compression, &even)?,
             };
-            Ok((cut, memory_bytes, best.optimal().map(|best| best.tau_s)))
+            Ok((cut, memory_bytes, best.feasible().map(|best| best.tau_s)))
         };
         options.into_iter().map(alone).collect()
     }
@@ -154,22 +157,22 @@ impl Task {
 type Cut = (usize, f64, Option<f64>);
 
 /// The optimum, or the exception for the constraint that cannot be met.
-fn optimal<T>(py: Python<'_>, outcome: Outcome<T>) -> PyResult<T> {
-    match outcome {
-        Outcome::Optimal(best) => Ok(best),
-        Outcome::Infeasible { constraint } => Err(infeasible(py, constraint)),
-    }
+fn optimal<T>(py: Python<'_>, solution: Solution<Option<T>>) -> PyResult<Solution<T>> {
+    let constraint = solution.status.constraint();
+    let failure = || infeasible(py, constraint.unwrap_or(Constraint::Bandwidth));
+    solution.feasible().ok_or_else(failure)
 }
 
 fn configuration(
     py: Python<'_>,
     best: Configuration,
+    tau_s: f64,
     cuts: Vec<Cut>,
 ) -> PyResult<Bound<'_, PyDict>> {
     let answer = PyDict::new(py);
     answer.set_item("cut", best.cut)?;
     answer.set_item("setting", write(&best.setting)?)?;
-    answer.set_item("tau_s", best.tau_s)?;
+    answer.set_item("tau_s", tau_s)?;
     answer.set_item("b_hz", frozen(py, best.b_hz))?;
     let shares = best.server_flop_per_s.map(|shares| frozen(py, shares));
     answer.set_item("server_flop_per_s", shares)?;

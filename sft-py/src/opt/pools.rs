@@ -1,7 +1,8 @@
 use numpy::{PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
-use sft_opt::TwoPools;
+use sft_opt::bandwidth::TwoPools;
 
+use super::bandwidth::regime;
 use crate::array::vector;
 use crate::error::detached;
 
@@ -118,14 +119,14 @@ pub(crate) fn allocate_two_pools(
         totals: totals.into(),
         caps: [caps[0].as_deref(), caps[1].as_deref()],
     };
-    let solution = detached(py, || sft_opt::allocate_two_pools(&problem))?;
-    let shares = PyArray2::from_vec2(py, &solution.shares)?;
+    let solution = detached(py, || sft_opt::bandwidth::allocate_two_pools(&problem))?;
+    let shares = PyArray2::from_vec2(py, &solution.value.shares)?;
     shares.readwrite().make_nonwriteable();
     Ok(TwoPoolSolution {
         shares: shares.unbind(),
         tau_s: solution.tau_s,
-        tau_minus_amax_s: solution.tau_minus_amax_s,
-        regime: solution.regime.as_str(),
+        tau_minus_amax_s: solution.value.tau_minus_amax_s,
+        regime: regime(solution.status, solution.value.regime),
         iterations: solution.iterations,
     })
 }

@@ -1,26 +1,28 @@
 use numpy::{PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sft_opt::{Allocation, Fading, Forecast, Payload, Phases, PredictedRound, Scheme, System};
+use sft_opt::cost::{Allocation, Forecast, Payload, Phases, PredictedRound};
+use sft_opt::system::Fading;
+use sft_opt::{Placement, System};
 
 use super::json::{read, write};
 use crate::array::{frozen, unsigned, vector};
 use crate::config::parse;
 use crate::error::{bad_argument, detached};
 
-/// Whether a scheme has a cut.
+/// Who computes what in a scheme, but for its cut.
 #[derive(Clone, Copy)]
 enum Who {
     Split,
-    Federated(Scheme),
+    Federated(Placement),
 }
 
 const SCHEMES: &[(&str, Who)] = &[
     ("sft", Who::Split),
     ("sft-raw", Who::Split),
     ("sl", Who::Split),
-    ("fl-lora", Who::Federated(Scheme::FlLora)),
-    ("fl-full", Who::Federated(Scheme::FlFull)),
+    ("fl-lora", Who::Federated(Placement::FlLora)),
+    ("fl-full", Who::Federated(Placement::FlFull)),
 ];
 
 /// A field by its name.
@@ -58,11 +60,11 @@ pub(crate) fn _predict<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let system: System = read("system", system)?;
     let forecast = Forecast {
-        scheme: match parse("scheme", scheme, SCHEMES)? {
-            Who::Split => Scheme::Split {
+        placement: match parse("scheme", scheme, SCHEMES)? {
+            Who::Split => Placement::Split {
                 cut: cut_layer(scheme, cut)?,
             },
-            Who::Federated(scheme) => scheme,
+            Who::Federated(placement) => placement,
         },
         sequential: scheme == "sl",
         beta,

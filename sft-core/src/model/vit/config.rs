@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use sft_opt::{Qkv, Transformer};
+use sft_opt::Transformer;
+use sft_opt::system::Qkv;
 
 use crate::adapter::{LinearSpec, ModelSpec, Path};
 
@@ -93,6 +94,7 @@ impl VitConfig {
         ModelSpec {
             depth: self.num_hidden_layers,
             width: d,
+            tokens: self.tokens(),
             blocks: Path::new("vit.encoder.layer", "vit.layers"),
             block: vec![
                 linear("attention.attention.query", "attention.q_proj", d, d),

@@ -133,6 +133,10 @@ pub struct RunConfig {
     /// How gradients come down, by the codecs of --activation.
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
     pub gradient: Codec,
+    /// Add to every activation and gradient what was dropped of the one before.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
+    pub error_feedback: bool,
     /// Update rule of the adapters and the head.
     #[cfg_attr(feature = "clap", arg(long))]
     pub optimizer: OptimizerKind,
@@ -232,6 +236,7 @@ impl Default for RunConfig {
             adapters: None,
             activation: Codec::default_activation(),
             gradient: Codec::default_gradient(),
+            error_feedback: false,
             optimizer: OptimizerKind::Adamw,
             lr: 3e-3,
             lr_server: None,

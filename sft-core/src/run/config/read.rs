@@ -8,12 +8,14 @@ use super::RunConfig;
 use crate::{Error, Result};
 
 /// What is written in Rust's words, in words for everyone.
-const ACCEPTED: [(&str, &str); 5] = [
+const ACCEPTED: [(&str, &str); 7] = [
     ("usize", "an integer of at least 0"),
     ("u64", "an integer of at least 0"),
     ("f64", "a number"),
     ("a boolean", "true or false"),
     ("a sequence", "a list"),
+    ("path string", "a path"),
+    ("a string", "text"),
 ];
 
 /// Keys that an unknown one is told beside.

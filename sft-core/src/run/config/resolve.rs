@@ -1,8 +1,8 @@
 use super::{FadingKind, OptimizerKind, RunConfig, ScheduleKind};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Augment;
-use crate::optim::Optimizer;
-use crate::run::{Channel, Decay, Schedule, Scheme, Settings};
+use crate::optim::{Decay, Optimizer, Schedule};
+use crate::run::{Channel, Scheme, Settings};
 use crate::{Error, Result};
 
 impl RunConfig {
@@ -18,6 +18,7 @@ impl RunConfig {
             lora: self.lora(spec)?,
             activation: self.activation,
             gradient: self.gradient,
+            error_feedback: self.error_feedback,
             rounds: self.rounds,
             local_epochs: self.local_epochs,
             batch: self.batch,

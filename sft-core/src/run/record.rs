@@ -1,0 +1,51 @@
+//! A run as it stands after a round.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::local::CodecState;
+use crate::adapter::Adapters;
+
+/// What a round did; every number is the round's own, not cumulative.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoundRecord {
+    /// From 1.
+    pub round: usize,
+    /// The devices that took part, from 0.
+    pub devices: Vec<usize>,
+    /// Test accuracy of the aggregated model without compression, a fraction.
+    pub accuracy: f64,
+    /// Mean training loss over the samples of all devices.
+    pub loss: f64,
+    /// Activations with labels, bytes of all devices.
+    pub bytes_up: u64,
+    /// Gradients, bytes of all devices.
+    pub bytes_down: u64,
+    /// Adapters and head from the devices, bytes.
+    pub adapter_bytes_up: u64,
+    /// Adapters and head to the devices, bytes.
+    pub adapter_bytes_down: u64,
+    /// Everything else from the devices: headers, names, sample numbers, other messages, bytes.
+    pub protocol_bytes_up: u64,
+    /// Everything else to the devices, bytes.
+    pub protocol_bytes_down: u64,
+    /// Modelled delay of the round, seconds.
+    pub delay_s: f64,
+    /// Time that the simulation took, seconds.
+    pub wall_s: f64,
+}
+
+/// A fine-tuning run after any of its rounds.
+///
+/// It is all that the rest of the run depends on: optimizers start anew with each round, and
+/// random streams are keyed by seed, round, device and step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// The aggregated adapters and head after the last round.
+    pub adapters: Adapters,
+    /// One record per round.
+    pub rounds: Vec<RoundRecord>,
+    /// What the codecs of each device remember, where they do.
+    pub codecs: BTreeMap<usize, CodecState>,
+}

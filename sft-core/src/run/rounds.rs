@@ -1,0 +1,179 @@
+//! Algorithm 1 round by round, and the schemes it is compared with.
+
+use std::time::Instant;
+
+use super::aggregate::fed_avg;
+use super::evaluate::accuracy_until;
+use super::full::{self, FullModel};
+use super::local::{Part, Participant};
+use super::{DeviceRound, Job, RoundRecord, Run, Scheme, Settings};
+use crate::adapter::{Adapters, Targets};
+use crate::kernels::one_thread_per_product;
+use crate::model::{Model, Vit};
+use crate::parallel::{parallel, with_threads};
+use crate::split::{Traffic, Update, WholeModel, Work};
+use crate::{Error, Result};
+
+/// Fine-tunes by the scheme of the settings, going on from `run`; `on_round` sees the run so far
+/// after every round and may save it.
+///
+/// A run that went on from [`Run`] of an earlier one equals, bit for bit, the one that never
+/// stopped. Where [`Job::stop`] was set, the result is what the finished rounds left.
+///
+/// # Errors
+/// A setting outside its range, a run that diverges, an example that cannot be read, or what
+/// `on_round` returns.
+pub fn finetune(
+    job: &Job<'_>,
+    mut run: Run,
+    on_round: &mut dyn FnMut(&Run) -> Result<()>,
+) -> Result<Run> {
+    one_thread_per_product();
+    job.validate()?;
+    job.check(&run.adapters)?;
+    while !job.is_finished(&run) {
+        match next_round(job, &mut run) {
+            Ok(()) => on_round(&run)?,
+            Err(Error::Stopped) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(run)
+}
+
+/// One more round of Algorithm 1, or of what it is compared with.
+fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
+    let (start, round) = (Instant::now(), run.rounds.len() + 1);
+    let parts = train_round(job, round, run)?;
+    for Part { update, .. } in &parts {
+        let Update {
+            device,
+            samples,
+            loss,
+            ..
+        } = update;
+        tracing::debug!(round, device, samples, loss, "device finished");
+    }
+    let adapters = aggregate(job, &parts);
+    let accuracy = test_accuracy(job, &adapters)?;
+    let record = record(job, run, accuracy, &parts, start)?;
+    tracing::info!(
+        scheme = job.settings.scheme.name(),
+        round,
+        accuracy,
+        loss = record.loss,
+        "round finished"
+    );
+    for Part { update, codecs, .. } in parts {
+        if let Some(state) = codecs {
+            run.codecs.insert(update.device, state);
+        }
+    }
+    run.adapters = adapters;
+    run.rounds.push(record);
+    Ok(())
+}
+
+/// Every participant's part of a round, in the order of the devices.
+fn train_round(job: &Job<'_>, round: usize, run: &Run) -> Result<Vec<Part>> {
+    let devices = job.participants(round);
+    let participant = |device| Participant { job, round, device };
+    let codecs = |device| run.codecs.get(&device);
+    let each = |task: &(dyn Fn(usize) -> Result<Part> + Sync)| {
+        parallel(job.settings.threads, devices.len(), |n| task(devices[n]))
+    };
+    let (Settings { scheme, lora, .. }, start) = (job.settings, &run.adapters);
+    match scheme {
+        Scheme::Sft | Scheme::SftRaw => {
+            each(&|device| participant(device).split(start, codecs(device)))
+        }
+        Scheme::FlLora => each(&|device| {
+            let open =
+                |start: &Adapters, optimizer| WholeModel::new(job.model, lora, start, optimizer);
+            participant(device).whole(Work::Adapters, start, open)
+        }),
+        Scheme::FlFull => each(&|device| {
+            let open = |start: &Adapters, optimizer| {
+                FullModel::new(job.own_weights()?, start, optimizer, job.model.device())
+            };
+            participant(device).whole(Work::Full, start, open)
+        }),
+        Scheme::Sl => with_threads(job.settings.threads, || {
+            let mut parts: Vec<Part> = Vec::with_capacity(devices.len());
+            for &device in &devices {
+                let start = parts.last().map_or(start, |part| &part.update.adapters);
+                parts.push(participant(device).split(start, codecs(device))?);
+            }
+            Ok(parts)
+        }),
+    }
+}
+
+/// The adapters after a round: the average, or in SL what the last device left.
+fn aggregate(job: &Job<'_>, parts: &[Part]) -> Adapters {
+    let samples = |part: &Part| job.partition[part.update.device].len();
+    match (job.settings.scheme, parts.last()) {
+        (Scheme::Sl, Some(last)) => last.update.adapters.clone(),
+        _ => fed_avg(
+            parts
+                .iter()
+                .map(|part| (&part.update.adapters, samples(part))),
+        ),
+    }
+}
+
+/// Test accuracy of the aggregated model.
+fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
+    let Settings {
+        scheme,
+        lora,
+        threads,
+        ..
+    } = job.settings;
+    if scheme != Scheme::FlFull {
+        return accuracy_until(job.model, lora, adapters, job.test, threads, job.stop);
+    }
+    let base = job.own_weights()?;
+    let model = Vit::new(&base.config, &full::weights(base, &adapters.blocks)?)?;
+    let plain = Adapters {
+        embedding: Vec::new(),
+        blocks: vec![Vec::new(); model.spec().depth],
+        head: adapters.head.clone(),
+    };
+    let lora = lora.with_targets(Targets::NONE);
+    accuracy_until(&model, lora, &plain, job.test, threads, job.stop)
+}
+
+fn record(
+    job: &Job<'_>,
+    before: &Run,
+    accuracy: f64,
+    parts: &[Part],
+    start: Instant,
+) -> Result<RoundRecord> {
+    let round = before.rounds.len() + 1;
+    let known = |device| (before.rounds.iter()).any(|round| round.devices.contains(&device));
+    let total: Traffic = parts.iter().map(|part| part.traffic).sum();
+    let shares = parts.iter().map(|part| DeviceRound {
+        device: part.update.device,
+        cut: job.cut(part.update.device),
+        first: !known(part.update.device),
+        traffic: part.traffic,
+    });
+    let shares: Vec<_> = shares.collect();
+    let samples: usize = parts.iter().map(|part| part.update.samples).sum();
+    Ok(RoundRecord {
+        round,
+        devices: parts.iter().map(|part| part.update.device).collect(),
+        accuracy,
+        loss: parts.iter().map(|part| part.update.loss).sum::<f64>() / samples as f64,
+        bytes_up: total.up,
+        bytes_down: total.down,
+        adapter_bytes_up: total.adapter_up,
+        adapter_bytes_down: total.adapter_down,
+        protocol_bytes_up: total.protocol_up,
+        protocol_bytes_down: total.protocol_down,
+        delay_s: job.wireless.delay_s(&job.settings, round, &shares)?,
+        wall_s: start.elapsed().as_secs_f64(),
+    })
+}

@@ -1,0 +1,215 @@
+//! The device's side of Algorithm 1.
+
+use candle_core::Tensor;
+use sft_compress::{Compressor, Decompressor, Direction};
+
+use super::coded::{Crossing, finite};
+use super::local_data::{Loaded, LocalData};
+use super::message::{Activation, Failure, FailureKind, Hello, Message, NamedTensors};
+use super::transport::{Connection, Transport, unexpected};
+use super::{DeviceHalf, Plan, Work};
+use crate::adapter::{device_layout, device_lengths, device_vectors};
+use crate::data::{Batch, Inputs, Labels};
+use crate::model::{Hidden, Model};
+use crate::{Error, Result};
+
+/// A device and all that it knows: its half of the model, its samples, its codecs' memory.
+pub struct DeviceSide<'a> {
+    /// Its number among the devices, from 0.
+    pub number: u32,
+    /// The model, of which it runs the embedding and the first blocks.
+    pub model: &'a dyn Model,
+    /// Its own samples.
+    pub local: LocalData<'a>,
+    /// What its codecs remember of earlier rounds; new ones follow the plan.
+    pub codecs: Option<DeviceCodecs>,
+}
+
+/// A device's ends of the two streams of messages.
+pub struct DeviceCodecs {
+    /// Activations, going up.
+    pub up: Box<dyn Compressor>,
+    /// Gradients, coming down.
+    pub down: Box<dyn Decompressor>,
+}
+
+impl DeviceCodecs {
+    /// Those that a plan names, which remember nothing.
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            up: plan.compressor(plan.activation),
+            down: Plan::decompressor(plan.gradient),
+        }
+    }
+}
+
+impl DeviceSide<'_> {
+    /// Takes part in one round.
+    ///
+    /// # Errors
+    /// A connection that failed, a plan that does not fit the model, a sample that cannot be read,
+    /// values that are not finite, or a run that was stopped.
+    pub fn round<T: Transport>(&mut self, connection: &mut Connection<T>) -> Result<()> {
+        let plan = say_hello(self.number, self.model, &self.local, connection)?;
+        let Work::Split { cut } = plan.work else {
+            return Err(Error::protocol(
+                "plans the whole model for a device that is split",
+            ));
+        };
+        let (spec, lora) = (self.model.spec(), plan.lora(self.model.spec())?);
+        let layout = device_layout(spec, lora, cut);
+        let start = receive_adapters(connection)?;
+        let vectors = start.decode(&layout, &device_lengths(spec, lora, cut))?;
+        let (embedding, blocks) = (&vectors[0], &vectors[1..]);
+        let mut half = DeviceHalf::new(self.model, lora, embedding, blocks, plan.optimizer)?;
+        let mut codecs = self
+            .codecs
+            .take()
+            .unwrap_or_else(|| DeviceCodecs::new(&plan));
+        self.local
+            .each_batch(&plan, self.model.device(), |loaded| {
+                self.step(&plan, &loaded, &mut half, &mut codecs, connection)
+            })?;
+        let (embedding, blocks) = half.adapters()?;
+        for vector in device_vectors(&embedding, &blocks) {
+            finite(&plan, self.number, vector, "the device's adapter")?;
+        }
+        let update = NamedTensors::encode(layout, device_vectors(&embedding, &blocks))?;
+        connection.send(&Message::Update(update))?;
+        self.codecs = Some(codecs);
+        Ok(())
+    }
+
+    fn step<T: Transport>(
+        &self,
+        plan: &Plan,
+        Loaded { number, batch }: &Loaded,
+        half: &mut DeviceHalf<'_>,
+        codecs: &mut DeviceCodecs,
+        connection: &mut Connection<T>,
+    ) -> Result<()> {
+        let samples = self.local.samples.len();
+        let step = plan.step(*number, plan.lr, samples);
+        let hidden = half.forward(&batch.inputs, step)?;
+        let crossing = Crossing {
+            plan,
+            device: self.number,
+            step: *number,
+            epoch: plan.epoch(*number, samples),
+            samples: &batch.samples,
+            shape: hidden.state.dims3()?.into(),
+        };
+        check_inputs(batch, &hidden)?;
+        let mut reply = exchange(&crossing, &hidden, batch, codecs, connection)?;
+        let gradient = loop {
+            let down = codecs.down.as_mut();
+            let device = self.model.device();
+            if let Some(gradient) = crossing.decompress(down, Direction::Down, &reply, device)? {
+                break gradient;
+            }
+            down.reset();
+            reply = lost_reference(*number, connection)?;
+        };
+        half.backward(&hidden, &gradient, step)
+    }
+}
+
+/// Introduces a device, and receives what it is to do.
+pub(crate) fn say_hello<T: Transport>(
+    device: u32,
+    model: &dyn Model,
+    local: &LocalData<'_>,
+    connection: &mut Connection<T>,
+) -> Result<Plan> {
+    connection.send(&Message::Hello(Hello {
+        device,
+        samples: local.samples.len() as u64,
+        model: model.spec().fingerprint(),
+    }))?;
+    match connection.receive()? {
+        Message::Plan(plan) => plan.check(model.spec()).map(|()| plan),
+        other => Err(unexpected(&other, "a plan")),
+    }
+}
+
+/// What the round starts with.
+pub(crate) fn receive_adapters<T: Transport>(
+    connection: &mut Connection<T>,
+) -> Result<NamedTensors> {
+    match connection.receive()? {
+        Message::Adapters(start) => Ok(start),
+        other => Err(unexpected(&other, "adapters")),
+    }
+}
+
+/// An activation that is not finite of inputs that are not either is no divergence.
+fn check_inputs(batch: &Batch, hidden: &Hidden) -> Result<()> {
+    let is_finite = |tensor: &Tensor| -> Result<bool> {
+        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+        Ok(values.iter().all(|value| value.is_finite()))
+    };
+    let Inputs::Pixels(pixels) = &batch.inputs else {
+        return Ok(());
+    };
+    if is_finite(&hidden.state)? || is_finite(pixels)? {
+        return Ok(());
+    }
+    for (i, sample) in batch.samples.iter().enumerate() {
+        if !is_finite(&pixels.get(i)?)? {
+            let reason = format!("must be finite, got another value in sample {sample}");
+            return Err(Error::argument("data", reason));
+        }
+    }
+    Ok(())
+}
+
+/// Sends an activation, and anew if the server lost what it builds on; the frame that comes back.
+fn exchange<T: Transport>(
+    crossing: &Crossing<'_>,
+    hidden: &Hidden,
+    batch: &Batch,
+    codecs: &mut DeviceCodecs,
+    connection: &mut Connection<T>,
+) -> Result<Vec<u8>> {
+    let mut resent = false;
+    loop {
+        let up = codecs.up.as_mut();
+        let Labels::Classes(classes) = &batch.labels;
+        connection.send(&Message::Activation(Activation {
+            step: crossing.step,
+            samples: batch.samples.clone(),
+            lengths: hidden.lengths.clone(),
+            classes: classes.clone(),
+            frame: crossing.compress(up, Direction::Up, &hidden.state)?,
+        }))?;
+        match connection.receive()? {
+            Message::Error(failure) if failure.kind == FailureKind::LostReference && !resent => {
+                up.reset();
+                resent = true;
+            }
+            other => return gradient_frame(other, crossing.step),
+        }
+    }
+}
+
+/// Asks for a gradient that builds on nothing.
+fn lost_reference<T: Transport>(step: u32, connection: &mut Connection<T>) -> Result<Vec<u8>> {
+    connection.send(&Message::Error(Failure {
+        kind: FailureKind::LostReference,
+        reason: format!("the gradient of mini-batch {step} builds on what is not there"),
+    }))?;
+    gradient_frame(connection.receive()?, step)
+}
+
+fn gradient_frame(message: Message, step: u32) -> Result<Vec<u8>> {
+    match message {
+        Message::Gradient(down) if down.step == step => Ok(down.frame),
+        Message::Gradient(down) => {
+            let got = down.step;
+            Err(Error::protocol(format!(
+                "sent the gradient of mini-batch {got} for {step}"
+            )))
+        }
+        other => Err(unexpected(&other, "a gradient")),
+    }
+}

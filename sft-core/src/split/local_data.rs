@@ -1,0 +1,97 @@
+//! A device's own samples, mini-batch by mini-batch.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+
+use candle_core::Device;
+use rand::seq::SliceRandom;
+
+use super::Plan;
+use crate::data::{Batch, Data};
+use crate::{Error, Result, seed};
+
+/// A device's own samples, and whom to tell of progress.
+#[derive(Clone, Copy)]
+pub struct LocalData<'a> {
+    /// A data set with the device's samples in it.
+    pub data: &'a dyn Data,
+    /// Which samples are the device's.
+    pub samples: &'a [usize],
+    /// Called after every mini-batch, from any thread.
+    pub on_batch: &'a (dyn Fn() + Sync),
+    /// Once set, training ends before the next mini-batch.
+    pub stop: &'a AtomicBool,
+}
+
+/// A mini-batch in memory.
+pub(crate) struct Loaded {
+    /// From 0, within the round.
+    pub(crate) number: u32,
+    pub(crate) batch: Batch,
+}
+
+/// Which samples make up a mini-batch.
+struct BatchOrder {
+    number: u32,
+    epoch: u64,
+    indices: Vec<usize>,
+}
+
+impl LocalData<'_> {
+    /// Calls `train` with the round's mini-batches on `device`, the next one being loaded
+    /// meanwhile.
+    pub(crate) fn each_batch(
+        &self,
+        plan: &Plan,
+        device: &Device,
+        mut train: impl FnMut(Loaded) -> Result<()>,
+    ) -> Result<()> {
+        std::thread::scope(|scope| {
+            // One batch waits in the channel while the loader makes the one after it.
+            let (send, loaded) = sync_channel(1);
+            scope.spawn(move || {
+                for order in self.batches(plan) {
+                    let batch = self.load(plan, order, device);
+                    let failed = batch.is_err();
+                    // Training that ended early has dropped its side.
+                    if send.send(batch).is_err() || failed {
+                        break;
+                    }
+                }
+            });
+            for batch in loaded {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(Error::Stopped);
+                }
+                train(batch?)?;
+                (self.on_batch)();
+            }
+            Ok(())
+        })
+    }
+
+    /// What the mini-batches of the round hold, newly shuffled in every local epoch.
+    fn batches(&self, plan: &Plan) -> impl Iterator<Item = BatchOrder> {
+        let epochs = (0..plan.local_epochs as u64).flat_map(move |epoch| {
+            let mut order = self.samples.to_vec();
+            order.shuffle(&mut seed::rng(plan.seed, &[seed::ORDER, epoch]));
+            let batches = order.chunks(plan.batch).map(<[usize]>::to_vec);
+            batches.map(|indices| (epoch, indices)).collect::<Vec<_>>()
+        });
+        (0..)
+            .zip(epochs)
+            .map(|(number, (epoch, indices))| BatchOrder {
+                number,
+                epoch,
+                indices,
+            })
+    }
+
+    fn load(&self, plan: &Plan, order: BatchOrder, device: &Device) -> Result<Loaded> {
+        let seed = seed::derive(plan.seed, &[seed::AUGMENT, order.epoch]);
+        let mut batch = self.data.training_batch(&order.indices, seed)?;
+        batch.inputs = batch.inputs.to_device(device)?;
+        let number = order.number;
+        Ok(Loaded { number, batch })
+    }
+}

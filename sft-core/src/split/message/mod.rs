@@ -1,0 +1,330 @@
+//! What crosses the link between a device and the server; byte for byte in `MESSAGES.md`.
+//!
+//! A message may come from anyone: reading one never panics, and allocates no more than a small
+//! multiple of its own length.
+
+/// Numbers, texts and lengths as bytes.
+mod bytes;
+/// Tensors that travel with their names and shapes.
+mod tensors;
+
+use serde::{Deserialize, Serialize};
+
+pub use tensors::NamedTensors;
+
+use self::bytes::{Reader, put_bytes, put_u32, put_varint};
+use super::Plan;
+use crate::data::SampleId;
+use crate::{Error, Result};
+
+/// The first bytes of every message.
+const MAGIC: [u8; 4] = *b"SFTM";
+/// Raised whenever messages change their meaning; a device and a server must share it.
+pub const VERSION: u8 = 1;
+/// Magic, version, kind and the length of the body.
+pub const HEADER_BYTES: usize = 10;
+/// The checksum behind the body.
+const CHECKSUM_BYTES: usize = 4;
+/// The longest body that is read; a receiver on a network may set a smaller limit.
+pub const MAX_BODY_BYTES: usize = 1 << 30;
+/// The longest text in a message.
+const MAX_TEXT_BYTES: usize = 1 << 20;
+
+/// What crosses the link.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// A device wants to take part.
+    Hello(Hello),
+    /// What it is to do in a round.
+    Plan(Plan),
+    /// What it starts the round with.
+    Adapters(NamedTensors),
+    /// A mini-batch going up.
+    Activation(Activation),
+    /// Its gradient coming down.
+    Gradient(Gradient),
+    /// What the device ended the round with.
+    Update(NamedTensors),
+    /// The sender takes no further part, for this reason.
+    Leave(String),
+    /// The sender could not use the last message.
+    Error(Failure),
+}
+
+/// What a device tells of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Its number among the devices, from 0.
+    pub device: u32,
+    /// Its training samples.
+    pub samples: u64,
+    /// The fingerprint of its model, see [`ModelSpec::fingerprint`](crate::adapter::ModelSpec).
+    pub model: u32,
+}
+
+/// A mini-batch at the cut: the compressed activation, and what the server needs beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activation {
+    /// The mini-batch's number in the round, from 0.
+    pub step: u32,
+    /// Which samples these are.
+    pub samples: Vec<SampleId>,
+    /// Tokens of each sample; none where all have the model's number.
+    pub lengths: Option<Vec<u32>>,
+    /// The class of each sample.
+    pub classes: Vec<u32>,
+    /// The compressed activation `[B, S, D]`.
+    pub frame: Vec<u8>,
+}
+
+/// The compressed gradient of an activation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gradient {
+    /// The number of the mini-batch.
+    pub step: u32,
+    /// The compressed gradient `[B, S, D]`.
+    pub frame: Vec<u8>,
+}
+
+/// Why a message could not be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What the other side can do.
+    pub kind: FailureKind,
+    /// What was wrong, for a person.
+    pub reason: String,
+}
+
+/// What the receiver of a [`Failure`] can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// Forget the codec's memory, and send the tensor anew: the sender does not have what it
+    /// builds on.
+    LostReference,
+    /// Nothing: the sender ends the connection.
+    Refused,
+}
+
+impl Message {
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => 1,
+            Self::Plan(_) => 2,
+            Self::Adapters(_) => 3,
+            Self::Activation(_) => 4,
+            Self::Gradient(_) => 5,
+            Self::Update(_) => 6,
+            Self::Leave(_) => 7,
+            Self::Error(_) => 8,
+        }
+    }
+
+    /// The message's name, for errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "hello",
+            Self::Plan(_) => "plan",
+            Self::Adapters(_) => "adapters",
+            Self::Activation(_) => "activation",
+            Self::Gradient(_) => "gradient",
+            Self::Update(_) => "update",
+            Self::Leave(_) => "leave",
+            Self::Error(_) => "error",
+        }
+    }
+
+    /// Bytes of the frame in it, and of labels: what is counted as payload.
+    pub(super) fn payload_bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::Adapters(tensors) | Self::Update(tensors) => tensors.frame.len(),
+            Self::Activation(up) => up.frame.len() + size_of_val(up.classes.as_slice()),
+            Self::Gradient(down) => down.frame.len(),
+            _ => 0,
+        };
+        bytes as u64
+    }
+
+    /// The message as bytes.
+    ///
+    /// # Errors
+    /// A body of 1 GiB or more.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let mut bytes = [MAGIC.as_slice(), &[VERSION, self.kind()], &[0; 4]].concat();
+        self.put_body(&mut bytes)?;
+        let length = bytes.len() - HEADER_BYTES;
+        match u32::try_from(length) {
+            Ok(short) if length <= MAX_BODY_BYTES => {
+                bytes[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&short.to_le_bytes());
+            }
+            _ => {
+                let reason = format!("must be at most {MAX_BODY_BYTES} bytes, got {length}");
+                return Err(Error::argument("message", reason));
+            }
+        }
+        let checksum = crc32fast::hash(&bytes);
+        put_u32(&mut bytes, checksum);
+        Ok(bytes)
+    }
+
+    fn put_body(&self, out: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Self::Hello(hello) => {
+                put_u32(out, hello.device);
+                put_varint(out, hello.samples);
+                put_u32(out, hello.model);
+            }
+            Self::Plan(plan) => {
+                let json = serde_json::to_vec(plan);
+                out.extend(json.map_err(|e| Error::argument("plan", e.to_string()))?);
+            }
+            Self::Adapters(tensors) | Self::Update(tensors) => tensors.put(out),
+            Self::Activation(activation) => activation.put(out),
+            Self::Gradient(gradient) => {
+                put_u32(out, gradient.step);
+                out.extend(&gradient.frame);
+            }
+            Self::Leave(reason) => put_bytes(out, reason.as_bytes()),
+            Self::Error(failure) => {
+                out.push(match failure.kind {
+                    FailureKind::LostReference => 1,
+                    FailureKind::Refused => 2,
+                });
+                put_bytes(out, failure.reason.as_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    /// The length of the body, from the first [`HEADER_BYTES`] of a message.
+    ///
+    /// # Errors
+    /// Bytes that are no header of this version, or a body of more than `limit` bytes.
+    pub fn body_bytes(header: &[u8], limit: usize) -> Result<usize> {
+        let mut reader = Reader::new(header);
+        if reader.take(4)? != MAGIC {
+            return Err(Error::protocol("sent what is no message"));
+        }
+        let version = reader.byte()?;
+        if version != VERSION {
+            let reason = format!("speaks version {version} of the protocol, this is {VERSION}");
+            return Err(Error::protocol(reason));
+        }
+        reader.byte()?;
+        let length = reader.u32()? as usize;
+        if length > limit.min(MAX_BODY_BYTES) {
+            let reason = format!("sent a message of {length} bytes, at most {limit} are taken");
+            return Err(Error::protocol(reason));
+        }
+        Ok(length)
+    }
+
+    /// Bytes of the whole message whose header is given.
+    ///
+    /// # Errors
+    /// As [`Self::body_bytes`].
+    pub fn total_bytes(header: &[u8], limit: usize) -> Result<usize> {
+        Ok(HEADER_BYTES + Self::body_bytes(header, limit)? + CHECKSUM_BYTES)
+    }
+
+    /// Reads one whole message.
+    ///
+    /// # Errors
+    /// Bytes that are no message of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let length = Self::body_bytes(bytes, MAX_BODY_BYTES)?;
+        if bytes.len() != HEADER_BYTES + length + CHECKSUM_BYTES {
+            return Err(Error::protocol(
+                "sent a message of another length than it says",
+            ));
+        }
+        let (message, checksum) = bytes.split_at(HEADER_BYTES + length);
+        if crc32fast::hash(message) != Reader::new(checksum).u32()? {
+            return Err(Error::protocol(
+                "sent a message that was damaged on the way",
+            ));
+        }
+        let mut body = Reader::new(&message[HEADER_BYTES..]);
+        let read = Self::read_body(message[5], &mut body)?;
+        body.end()?;
+        Ok(read)
+    }
+
+    fn read_body(kind: u8, body: &mut Reader<'_>) -> Result<Self> {
+        Ok(match kind {
+            1 => Self::Hello(Hello {
+                device: body.u32()?,
+                samples: body.varint()?,
+                model: body.u32()?,
+            }),
+            2 => {
+                let plan = serde_json::from_slice(body.rest());
+                Self::Plan(plan.map_err(|e| Error::protocol(format!("sent a bad plan: {e}")))?)
+            }
+            3 => Self::Adapters(NamedTensors::read(body)?),
+            4 => Self::Activation(Activation::read(body)?),
+            5 => Self::Gradient(Gradient {
+                step: body.u32()?,
+                frame: body.rest().to_vec(),
+            }),
+            6 => Self::Update(NamedTensors::read(body)?),
+            7 => Self::Leave(body.text(MAX_TEXT_BYTES)?),
+            8 => {
+                let kind = match body.byte()? {
+                    1 => FailureKind::LostReference,
+                    2 => FailureKind::Refused,
+                    other => {
+                        let reason = format!("sent an error of the unknown kind {other}");
+                        return Err(Error::protocol(reason));
+                    }
+                };
+                let reason = body.text(MAX_TEXT_BYTES)?;
+                Self::Error(Failure { kind, reason })
+            }
+            other => {
+                let reason = format!("sent a message of the unknown kind {other}");
+                return Err(Error::protocol(reason));
+            }
+        })
+    }
+}
+
+impl Activation {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_u32(out, self.step);
+        put_varint(out, self.samples.len() as u64);
+        self.samples
+            .iter()
+            .for_each(|&sample| put_varint(out, sample));
+        out.push(u8::from(self.lengths.is_some()));
+        let lengths = self.lengths.iter().flatten();
+        lengths.for_each(|&length| put_varint(out, length.into()));
+        self.classes.iter().for_each(|&class| put_u32(out, class));
+        out.extend(&self.frame);
+    }
+
+    fn read(body: &mut Reader<'_>) -> Result<Self> {
+        let step = body.u32()?;
+        // Every sample takes a byte for its number and four for its class.
+        let count = body.count(5)?;
+        let samples = (0..count).map(|_| body.varint()).collect::<Result<_>>()?;
+        let lengths = match body.byte()? {
+            0 => None,
+            1 => Some(
+                (0..count)
+                    .map(|_| body.varint_u32())
+                    .collect::<Result<_>>()?,
+            ),
+            other => {
+                let reason = format!("sent lengths of the unknown form {other}");
+                return Err(Error::protocol(reason));
+            }
+        };
+        Ok(Self {
+            step,
+            samples,
+            lengths,
+            classes: (0..count).map(|_| body.u32()).collect::<Result<_>>()?,
+            frame: body.rest().to_vec(),
+        })
+    }
+}

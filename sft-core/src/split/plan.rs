@@ -1,0 +1,148 @@
+//! What a device is told at the start of a round.
+
+use serde::{Deserialize, Serialize};
+use sft_compress::{Codec, Compressor, Decompressor, ErrorFeedback};
+
+use crate::adapter::{Lora, ModelSpec, TargetModules};
+use crate::optim::{OptimizerConfig, Schedule};
+use crate::{Error, Result, seed};
+
+/// What differs from one mini-batch to the next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The learning rate of the update.
+    pub learning_rate: f64,
+    /// Where the masks of LoRA dropout come from; the same on both sides of the cut.
+    pub dropout_seed: u64,
+}
+
+/// Which part of the training a device does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// The embedding and the first blocks, as many as the cut layer says.
+    Split {
+        /// Blocks on the device, l, 1 to L - 1.
+        cut: usize,
+    },
+    /// The whole model, of which the adapters are trained.
+    Adapters,
+    /// The whole model with all its parameters.
+    Full,
+}
+
+/// What a device is to do in a round; all that it learns of a run beside adapters and gradients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// The round, from 1.
+    pub round: usize,
+    /// Rounds of the run, which the schedule depends on.
+    pub rounds: usize,
+    /// The device's part.
+    pub work: Work,
+    /// Rank of the adapters, r.
+    pub rank: usize,
+    /// Their scale is alpha / r.
+    pub alpha: f64,
+    /// The layers that have one.
+    pub targets: TargetModules,
+    /// The fraction of their inputs that is dropped.
+    pub lora_dropout: f64,
+    /// The update of the device's adapters.
+    pub optimizer: OptimizerConfig,
+    /// The device's peak learning rate.
+    pub lr: f64,
+    /// How it changes.
+    pub schedule: Schedule,
+    /// Samples of a mini-batch, B.
+    pub batch: usize,
+    /// Passes over the device's samples, K.
+    pub local_epochs: usize,
+    /// How activations go up.
+    pub activation: Codec,
+    /// How gradients come down.
+    pub gradient: Codec,
+    /// Whether both senders add to a tensor what they dropped of the one before.
+    pub error_feedback: bool,
+    /// Where everything random of this device in this round comes from.
+    pub seed: u64,
+}
+
+impl Plan {
+    /// The adapters, their targets resolved in a model.
+    ///
+    /// # Errors
+    /// A value outside its range, or a target that the model does not have.
+    pub fn lora(&self, spec: &ModelSpec) -> Result<Lora> {
+        let lora = Lora::new(self.rank, self.alpha)?.with_targets(self.targets.resolve(spec)?);
+        lora.with_dropout(self.lora_dropout)
+    }
+
+    /// Checks what a model and a codec do not check by themselves.
+    ///
+    /// # Errors
+    /// The first value outside its range, named.
+    pub fn check(&self, spec: &ModelSpec) -> Result<()> {
+        let counts = [
+            ("round", self.round),
+            ("batch", self.batch),
+            ("local_epochs", self.local_epochs),
+        ];
+        for (name, count) in counts {
+            Error::require(count >= 1, name, count, "at least 1")?;
+        }
+        Error::require(
+            self.round <= self.rounds,
+            "round",
+            self.round,
+            "at most the rounds",
+        )?;
+        let rate = self.lr;
+        Error::require(rate.is_finite() && rate > 0.0, "lr", rate, "positive")?;
+        self.optimizer.validate()?;
+        self.schedule.validate(self.rounds)?;
+        if let Work::Split { cut } = self.work {
+            let accepted = format!("in 1..{} for a model of so many blocks", spec.depth);
+            Error::require((1..spec.depth).contains(&cut), "cut", cut, &accepted)?;
+        }
+        Ok(())
+    }
+
+    /// Mini-batches of the round on a device of so many samples.
+    pub fn batches(&self, samples: usize) -> usize {
+        self.local_epochs * samples.div_ceil(self.batch)
+    }
+
+    /// Passes over the samples before a mini-batch, from the start of the run.
+    pub(crate) fn epoch(&self, step: u32, samples: usize) -> u32 {
+        let in_round = step as usize / samples.div_ceil(self.batch).max(1);
+        ((self.round - 1) * self.local_epochs + in_round) as u32
+    }
+
+    /// What the step of a mini-batch needs, at this peak learning rate, on a device of so many
+    /// samples.
+    pub(crate) fn step(&self, number: u32, peak: f64, samples: usize) -> Step {
+        let (number, batches) = (u64::from(number), self.batches(samples) as u64);
+        let factor = self
+            .schedule
+            .factor(self.round, self.rounds, number, batches);
+        Step {
+            learning_rate: peak * factor,
+            dropout_seed: seed::derive(self.seed, &[seed::DROPOUT, number]),
+        }
+    }
+
+    /// The sender of one direction, without memory.
+    pub(crate) fn compressor(&self, codec: Codec) -> Box<dyn Compressor> {
+        if self.error_feedback {
+            return Box::new(ErrorFeedback::new(codec));
+        }
+        Box::new(codec)
+    }
+
+    /// The receiver of one direction, without memory.
+    pub(crate) fn decompressor(codec: Codec) -> Box<dyn Decompressor> {
+        Box::new(codec)
+    }
+}

@@ -1,0 +1,294 @@
+//! The server's side of Algorithm 1 for one device in one round.
+
+use candle_core::Tensor;
+use sft_compress::{Compressor, Decompressor, Direction};
+
+use super::coded::{Crossing, finite};
+use super::memory::Serve;
+use super::message::{Activation, Failure, FailureKind, Gradient, Hello, Message, NamedTensors};
+use super::transport::unexpected;
+use super::{Plan, ServerHalf, Work};
+use crate::adapter::{
+    Adapters, ModelSpec, NamedShape, device_layout, device_lengths, device_vectors,
+};
+use crate::data::{Labels, SampleId};
+use crate::model::{Hidden, Model};
+use crate::{Error, Result};
+
+/// The server's ends of the two streams of messages with a device.
+pub struct ServerCodecs {
+    /// Activations, coming up.
+    pub up: Box<dyn Decompressor>,
+    /// Gradients, going down.
+    pub down: Box<dyn Compressor>,
+}
+
+impl ServerCodecs {
+    /// Those that a plan names, which remember nothing.
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            up: Plan::decompressor(plan.activation),
+            down: plan.compressor(plan.gradient),
+        }
+    }
+}
+
+/// What a device's part of a round leaves on the server.
+pub struct Update {
+    /// The device, from 0.
+    pub device: usize,
+    /// What both sides trained.
+    pub adapters: Adapters,
+    /// Sum of the losses of all samples seen.
+    pub loss: f64,
+    /// Samples seen, each as often as it was.
+    pub samples: usize,
+}
+
+/// The server's side for one device in one round: messages in, messages out.
+///
+/// It knows the plan, its half of the model and the global adapters; of the device only what that
+/// says.
+pub struct Session<'a> {
+    device: u32,
+    plan: Plan,
+    lr: f64,
+    model: &'a dyn Model,
+    half: ServerHalf<'a>,
+    start: NamedTensors,
+    lengths: Vec<usize>,
+    codecs: ServerCodecs,
+    progress: Progress,
+}
+
+impl Serve for Session<'_> {
+    fn handle(&mut self, message: Message) -> Result<Vec<Message>> {
+        match (message, self.progress.hello) {
+            (Message::Hello(hello), None) => self.welcome(hello),
+            (Message::Activation(up), Some(hello)) => Ok(vec![self.train(&up, hello)?]),
+            (Message::Error(Failure { kind, .. }), Some(hello))
+                if kind == FailureKind::LostReference =>
+            {
+                self.codecs.down.reset();
+                Ok(vec![self.gradient(hello)?])
+            }
+            (Message::Update(update), Some(_)) => {
+                self.progress.update = Some(update.decode(self.layout(), &self.lengths)?);
+                Ok(Vec::new())
+            }
+            (other, hello) => {
+                let wanted = if hello.is_some() {
+                    "an activation"
+                } else {
+                    "hello"
+                };
+                Err(unexpected(&other, wanted))
+            }
+        }
+    }
+}
+
+/// How far the device is.
+#[derive(Default)]
+struct Progress {
+    hello: Option<Hello>,
+    /// The next mini-batch.
+    step: u32,
+    /// The last gradient, with the samples of its mini-batch.
+    gradient: Option<(Tensor, Vec<SampleId>)>,
+    update: Option<Vec<Vec<f32>>>,
+    loss: f64,
+    samples: usize,
+}
+
+impl<'a> Session<'a> {
+    /// A session by a plan that splits the model, from the global adapters; `lr` is the server's
+    /// peak learning rate.
+    ///
+    /// # Errors
+    /// A plan or adapters that do not fit the model.
+    pub fn new(
+        device: u32,
+        plan: Plan,
+        lr: f64,
+        model: &'a dyn Model,
+        start: &Adapters,
+        codecs: ServerCodecs,
+    ) -> Result<Self> {
+        plan.check(model.spec())?;
+        let Work::Split { cut } = plan.work else {
+            let reason = "must split the model for a session of the server";
+            return Err(Error::argument("plan", reason));
+        };
+        let (spec, lora) = (model.spec(), plan.lora(model.spec())?);
+        let (low, high) = start.blocks.split_at(cut.min(start.blocks.len()));
+        let layout = device_layout(spec, lora, cut);
+        Ok(Self {
+            device,
+            lr,
+            model,
+            half: ServerHalf::new(model, lora, high, &start.head, plan.optimizer)?,
+            start: NamedTensors::encode(layout, device_vectors(&start.embedding, low))?,
+            lengths: device_lengths(spec, lora, cut),
+            plan,
+            codecs,
+            progress: Progress::default(),
+        })
+    }
+
+    fn layout(&self) -> &[NamedShape] {
+        &self.start.layout
+    }
+
+    fn welcome(&mut self, hello: Hello) -> Result<Vec<Message>> {
+        check_hello(self.device, self.model.spec(), hello)?;
+        self.progress.hello = Some(hello);
+        Ok(vec![
+            Message::Plan(self.plan.clone()),
+            Message::Adapters(self.start.clone()),
+        ])
+    }
+
+    /// One step of the server's half; the gradient, or that the activation cannot be read.
+    fn train(&mut self, up: &Activation, hello: Hello) -> Result<Message> {
+        self.check(up)?;
+        let tokens = match &up.lengths {
+            Some(lengths) => lengths.iter().copied().max().unwrap_or(0) as usize,
+            None => self.model.spec().tokens,
+        };
+        let shape = [up.samples.len(), tokens, self.model.spec().width];
+        let crossing = crossing(&self.plan, hello, up.step, &up.samples, shape);
+        let decompressor = self.codecs.up.as_mut();
+        let device = self.model.device();
+        let state = crossing.decompress(decompressor, Direction::Up, &up.frame, device)?;
+        let Some(state) = state else {
+            self.codecs.up.reset();
+            let step = up.step;
+            return Ok(Message::Error(Failure {
+                kind: FailureKind::LostReference,
+                reason: format!("the activation of mini-batch {step} builds on what is not there"),
+            }));
+        };
+        let hidden = Hidden {
+            state,
+            lengths: up.lengths.clone(),
+        };
+        let labels = Labels::Classes(up.classes.clone());
+        let step = self.plan.step(up.step, self.lr, hello.samples as usize);
+        let done = self.half.step(&hidden, &labels, step)?;
+        finite(&self.plan, self.device, &[done.loss], "the loss")?;
+        let progress = &mut self.progress;
+        progress.loss += f64::from(done.loss) * up.samples.len() as f64;
+        progress.samples += up.samples.len();
+        progress.gradient = Some((done.gradient, up.samples.clone()));
+        progress.step += 1;
+        self.gradient(hello)
+    }
+
+    /// Checks a mini-batch against the plan and the model, before anything is made of it.
+    fn check(&self, up: &Activation) -> Result<()> {
+        let wanted = self.progress.step;
+        if up.step != wanted {
+            let got = up.step;
+            let reason = format!("sent mini-batch {got}, expected {wanted}");
+            return Err(Error::protocol(reason));
+        }
+        let (count, most) = (up.samples.len(), self.plan.batch);
+        if count == 0 || count > most {
+            let reason = format!("sent {count} samples at once, expected 1 to {most}");
+            return Err(Error::protocol(reason));
+        }
+        let tokens = self.model.spec().tokens;
+        let long = |&&length: &&u32| length == 0 || length as usize > tokens;
+        if let Some(length) = up.lengths.iter().flatten().find(long) {
+            let reason = format!("sent a sample of {length} tokens, expected 1 to {tokens}");
+            return Err(Error::protocol(reason));
+        }
+        let classes = self.half.classes();
+        if let Some(class) = up.classes.iter().find(|&&class| class as usize >= classes) {
+            let reason = format!("sent the class {class}, the head has {classes}");
+            return Err(Error::protocol(reason));
+        }
+        Ok(())
+    }
+
+    /// The message with the last gradient.
+    fn gradient(&mut self, hello: Hello) -> Result<Message> {
+        let Some((gradient, samples)) = self.progress.gradient.take() else {
+            return Err(Error::protocol(
+                "asked for a gradient before any activation",
+            ));
+        };
+        let step = self.progress.step - 1;
+        let shape = gradient.dims3()?.into();
+        let crossing = crossing(&self.plan, hello, step, &samples, shape);
+        let frame = crossing.compress(self.codecs.down.as_mut(), Direction::Down, &gradient)?;
+        self.progress.gradient = Some((gradient, samples));
+        Ok(Message::Gradient(Gradient { step, frame }))
+    }
+
+    /// What the round left: both sides' adapters, and the memory of the codecs.
+    ///
+    /// # Errors
+    /// A device that sent no update, or values that are not finite.
+    pub fn finish(self) -> Result<(Update, ServerCodecs)> {
+        let Some(mut blocks) = self.progress.update else {
+            return Err(Error::protocol("left before it sent its update"));
+        };
+        let (upper, head) = self.half.adapters()?;
+        let embedding = blocks.remove(0);
+        blocks.extend(upper);
+        let adapters = Adapters {
+            embedding,
+            blocks,
+            head,
+        };
+        for values in adapters.vectors() {
+            finite(&self.plan, self.device, values, "an adapter")?;
+        }
+        let update = Update {
+            device: self.device as usize,
+            adapters,
+            loss: self.progress.loss,
+            samples: self.progress.samples,
+        };
+        Ok((update, self.codecs))
+    }
+}
+
+/// What both sides know of a mini-batch.
+fn crossing<'a>(
+    plan: &'a Plan,
+    hello: Hello,
+    step: u32,
+    samples: &'a [SampleId],
+    shape: [usize; 3],
+) -> Crossing<'a> {
+    Crossing {
+        plan,
+        device: hello.device,
+        step,
+        epoch: plan.epoch(step, hello.samples as usize),
+        samples,
+        shape,
+    }
+}
+
+/// Checks what a device tells of itself.
+pub(crate) fn check_hello(device: u32, spec: &ModelSpec, hello: Hello) -> Result<()> {
+    let (ours, theirs) = (spec.fingerprint(), hello.model);
+    if ours != theirs {
+        let reason = format!("has a model of fingerprint {theirs:08x}, this is {ours:08x}");
+        return Err(Error::protocol(reason));
+    }
+    if hello.device != device || hello.samples == 0 {
+        let Hello {
+            device: got,
+            samples,
+            ..
+        } = hello;
+        let reason = format!("is device {got} with {samples} samples, expected {device} with some");
+        return Err(Error::protocol(reason));
+    }
+    Ok(())
+}

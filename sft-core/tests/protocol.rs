@@ -1,0 +1,517 @@
+//! Messages, and rounds over them: in memory and over a socket, with lost memories and strangers.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use common::{Bench, NEVER, settings};
+use proptest::prelude::*;
+use sft_compress::{
+    Codec, Compressor, Context, Decompressor, Error as CodecError, ErrorKind, Stateful, Tensor,
+    TensorView,
+};
+use sft_core::adapter::{Adapters, NamedShape};
+use sft_core::model::Model;
+use sft_core::run::Scheme;
+use sft_core::split::message::{
+    Activation, Failure, FailureKind, Gradient, HEADER_BYTES, Hello, Message, NamedTensors,
+};
+use sft_core::split::{
+    Connection, DeviceCodecs, DeviceSide, InMemory, LocalData, Plan, Serve, ServerCodecs, Session,
+    Traffic, Transport, Work,
+};
+use sft_core::{Error, Result};
+
+fn plan() -> Plan {
+    let settings = settings(Scheme::Sft);
+    Plan {
+        round: 1,
+        rounds: 2,
+        work: Work::Split { cut: 2 },
+        rank: 3,
+        alpha: 6.0,
+        targets: "all-linear".parse().unwrap(),
+        lora_dropout: 0.0,
+        optimizer: settings.optimizer.into(),
+        lr: 0.02,
+        schedule: settings.schedule,
+        batch: 4,
+        local_epochs: 2,
+        activation: Codec::paper(0.4, 8).unwrap(),
+        gradient: Codec::paper(0.2, 4).unwrap(),
+        error_feedback: false,
+        seed: 11,
+    }
+}
+
+fn one_of_each() -> Vec<Message> {
+    let layout = vec![NamedShape {
+        name: "layer.lora_A.weight".into(),
+        shape: vec![2, 3],
+    }];
+    let tensors = NamedTensors::encode(layout, [[1.0, 2.0, 3.0, 4.0].as_slice(), &[5.0, 6.0]]);
+    let tensors = tensors.unwrap();
+    let activation = |lengths| {
+        Message::Activation(Activation {
+            step: 3,
+            samples: vec![0, 300, u64::MAX],
+            lengths,
+            classes: vec![1, 0, 2],
+            frame: vec![7; 20],
+        })
+    };
+    vec![
+        Message::Hello(Hello {
+            device: 4,
+            samples: 1000,
+            model: 77,
+        }),
+        Message::Plan(plan()),
+        Message::Adapters(tensors.clone()),
+        activation(None),
+        activation(Some(vec![5, 1, 200])),
+        Message::Gradient(Gradient {
+            step: 3,
+            frame: vec![9; 30],
+        }),
+        Message::Update(tensors),
+        Message::Leave("the battery is low".into()),
+        Message::Error(Failure {
+            kind: FailureKind::LostReference,
+            reason: "nothing is there".into(),
+        }),
+        Message::Error(Failure {
+            kind: FailureKind::Refused,
+            reason: String::new(),
+        }),
+    ]
+}
+
+/// The same message with another body, and a checksum that is right.
+fn with_body(message: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut bytes = message[..6].to_vec();
+    bytes.extend((body.len() as u32).to_le_bytes());
+    bytes.extend(body);
+    let checksum = crc32fast::hash(&bytes);
+    bytes.extend(checksum.to_le_bytes());
+    bytes
+}
+
+fn body(message: &[u8]) -> &[u8] {
+    &message[HEADER_BYTES..message.len() - 4]
+}
+
+#[test]
+fn every_message_is_read_as_it_was_written() {
+    for message in one_of_each() {
+        let bytes = message.encode().unwrap();
+        assert_eq!(Message::decode(&bytes).unwrap(), message);
+        let header = &bytes[..HEADER_BYTES];
+        assert_eq!(Message::total_bytes(header, 1 << 20).unwrap(), bytes.len());
+    }
+}
+
+#[test]
+fn what_was_cut_flipped_or_lengthened_is_refused() {
+    for message in one_of_each() {
+        let bytes = message.encode().unwrap();
+        for length in 0..bytes.len() {
+            assert!(
+                Message::decode(&bytes[..length]).is_err(),
+                "{message:?} cut at {length}"
+            );
+        }
+        assert!(Message::decode(&[bytes.as_slice(), &[0]].concat()).is_err());
+        for bit in 0..8 * bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Message::decode(&flipped).is_err(), "{message:?}, bit {bit}");
+        }
+    }
+}
+
+/// A body that ends early is refused by its own means too: those that end in a frame or a plan's
+/// JSON leave that to the receiver of the frame, or to the JSON.
+#[test]
+fn a_body_that_was_cut_is_no_other_message_of_fixed_parts() {
+    for message in one_of_each() {
+        let bytes = message.encode().unwrap();
+        for length in 0..body(&bytes).len() {
+            let cut = Message::decode(&with_body(&bytes, &body(&bytes)[..length]));
+            match (&message, cut) {
+                (_, Err(Error::Protocol(_))) => {}
+                (Message::Adapters(whole) | Message::Update(whole), Ok(cut)) => {
+                    let (Message::Adapters(cut) | Message::Update(cut)) = cut else {
+                        panic!("another kind")
+                    };
+                    assert_eq!(cut.layout, whole.layout);
+                    assert!(
+                        cut.decode(&whole.layout, &[6]).is_err(),
+                        "a frame that was cut"
+                    );
+                }
+                (Message::Activation(whole), Ok(Message::Activation(cut))) => {
+                    assert_eq!(
+                        (cut.samples, cut.classes),
+                        (whole.samples.clone(), whole.classes.clone())
+                    );
+                }
+                (Message::Gradient(whole), Ok(Message::Gradient(cut))) => {
+                    assert_eq!(cut.step, whole.step);
+                }
+                (_, other) => panic!("{message:?} cut at {length}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_header_that_promises_too_much_is_refused_before_the_body() {
+    let bytes = one_of_each()[0].encode().unwrap();
+    let mut huge = bytes[..HEADER_BYTES].to_vec();
+    huge[6..].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert!(Message::total_bytes(&huge, usize::MAX).is_err());
+    assert!(Message::total_bytes(&bytes[..HEADER_BYTES], 8).is_err());
+    // A count that the body has no room for.
+    let activation = one_of_each()[3].encode().unwrap();
+    let counted = [&[0; 4][..], &[0xff, 0xff, 0xff, 0xff, 0x0f], &[0; 40]].concat();
+    let error = Message::decode(&with_body(&activation, &counted)).unwrap_err();
+    assert!(error.to_string().contains("too short"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever a body holds, reading it ends, and what is read is written as it was.
+    #[test]
+    fn any_body_is_a_message_or_an_error(
+        which in 0..10usize,
+        at in any::<prop::sample::Index>(),
+        change in prop::collection::vec(any::<u8>(), 0..24),
+    ) {
+        let bytes = one_of_each()[which].encode().unwrap();
+        let mut changed = body(&bytes).to_vec();
+        let at = at.index(changed.len());
+        let end = (at + change.len()).min(changed.len());
+        changed.splice(at..end, change);
+        let bytes = with_body(&bytes, &changed);
+        if let Ok(message) = Message::decode(&bytes) {
+            let again = message.encode().unwrap();
+            if !matches!(message, Message::Plan(_)) {
+                prop_assert_eq!(again, bytes);
+            }
+        }
+    }
+}
+
+fn session<'a>(bench: &'a Bench, plan: Plan, codecs: ServerCodecs) -> Session<'a> {
+    let start = bench.job().start().unwrap().adapters;
+    Session::new(1, plan, 0.03, &bench.vit, &start, codecs).unwrap()
+}
+
+fn device<'a>(bench: &'a Bench, codecs: Option<DeviceCodecs>) -> DeviceSide<'a> {
+    DeviceSide {
+        number: 1,
+        model: &bench.vit,
+        local: LocalData {
+            data: &bench.train,
+            samples: &bench.partition[1],
+            on_batch: &|| (),
+            stop: &NEVER,
+        },
+        codecs,
+    }
+}
+
+/// A round in memory.
+fn in_memory(
+    bench: &Bench,
+    plan: &Plan,
+    codecs: Option<(DeviceCodecs, ServerCodecs)>,
+) -> (Adapters, Traffic) {
+    let (below, above) = match codecs {
+        Some((below, above)) => (Some(below), above),
+        None => (None, ServerCodecs::new(plan)),
+    };
+    let mut connection = Connection::new(InMemory::new(session(bench, plan.clone(), above)));
+    device(bench, below).round(&mut connection).unwrap();
+    let traffic = connection.traffic();
+    let (update, _) = connection.into_transport().into_server().finish().unwrap();
+    (update.adapters, traffic)
+}
+
+/// A transport that a device on another machine would have.
+struct Socket(TcpStream);
+
+impl Socket {
+    fn read(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; HEADER_BYTES];
+        self.0.read_exact(&mut bytes)?;
+        let total = Message::total_bytes(&bytes, 1 << 20).map_err(std::io::Error::other)?;
+        bytes.resize(total, 0);
+        self.0.read_exact(&mut bytes[HEADER_BYTES..])?;
+        Ok(bytes)
+    }
+}
+
+impl Transport for Socket {
+    fn send(&mut self, message: Vec<u8>) -> Result<()> {
+        self.0
+            .write_all(&message)
+            .map_err(|e| Error::file("socket", e))
+    }
+
+    fn receive(&mut self) -> Result<Vec<u8>> {
+        self.read().map_err(|e| Error::file("socket", e))
+    }
+}
+
+#[test]
+fn a_socket_gives_the_bits_that_memory_gives() {
+    let bench = Bench::new(settings(Scheme::Sft), 3);
+    let plan = plan();
+    let (want, traffic) = in_memory(&bench, &plan, None);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let got = std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            let mut socket = Socket(listener.accept().unwrap().0);
+            let mut session = session(&bench, plan.clone(), ServerCodecs::new(&plan));
+            while let Ok(bytes) = socket.read() {
+                for reply in session.handle(Message::decode(&bytes).unwrap()).unwrap() {
+                    socket.send(reply.encode().unwrap()).unwrap();
+                }
+            }
+            session.finish().unwrap().0.adapters
+        });
+        let mut connection = Connection::new(Socket(TcpStream::connect(address).unwrap()));
+        device(&bench, None).round(&mut connection).unwrap();
+        assert_eq!(connection.traffic(), traffic);
+        drop(connection);
+        server.join().unwrap()
+    });
+    assert!(got == want);
+    assert!(traffic.up > 0 && traffic.down > 0 && traffic.adapter_up > 0);
+    assert!(traffic.protocol_up > 0 && traffic.protocol_down > 0);
+}
+
+/// Raw frames that say by number which message they follow, as a codec with memory would.
+struct Numbered {
+    next: u8,
+    /// Loses its memory once, before this message.
+    loses: Option<u8>,
+}
+
+impl Stateful for Numbered {
+    fn reset(&mut self) {
+        self.next = 0;
+    }
+
+    fn save(&self) -> sft_compress::Result<Vec<u8>> {
+        Ok(vec![self.next])
+    }
+
+    fn restore(&mut self, state: &[u8]) -> sft_compress::Result<()> {
+        self.next = state[0];
+        Ok(())
+    }
+}
+
+impl Compressor for Numbered {
+    fn compress(
+        &mut self,
+        tensor: TensorView<'_>,
+        context: &Context<'_>,
+        message: &mut Vec<u8>,
+        decoded: Option<&mut Tensor>,
+    ) -> sft_compress::Result<()> {
+        Codec::raw().compress(tensor, context, message, decoded)?;
+        message.push(self.next);
+        self.next += 1;
+        Ok(())
+    }
+}
+
+impl Decompressor for Numbered {
+    fn decompress(
+        &mut self,
+        message: &[u8],
+        context: &Context<'_>,
+        tensor: &mut Tensor,
+    ) -> sft_compress::Result<()> {
+        let (number, frame) = message.split_last().unwrap();
+        if self.loses == Some(self.next) {
+            (self.loses, self.next) = (None, 0);
+        }
+        // The first message of a stream builds on nothing.
+        if *number != 0 && *number != self.next {
+            return Err(CodecError::new(
+                ErrorKind::LostReference,
+                "nothing is there",
+            ));
+        }
+        Codec::raw().decompress(frame, context, tensor)?;
+        self.next = number + 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_lost_memory_costs_a_message_and_changes_no_result() {
+    let bench = Bench::new(settings(Scheme::Sft), 3);
+    let raw = Plan {
+        activation: Codec::raw(),
+        gradient: Codec::raw(),
+        ..plan()
+    };
+    let (want, without) = in_memory(&bench, &raw, None);
+    let numbered = |loses| Box::new(Numbered { next: 0, loses });
+    for (up, down) in [
+        (None, None),
+        (Some(2), None),
+        (None, Some(3)),
+        (Some(1), Some(1)),
+    ] {
+        let codecs = (
+            DeviceCodecs {
+                up: numbered(None),
+                down: numbered(down),
+            },
+            ServerCodecs {
+                up: numbered(up),
+                down: numbered(None),
+            },
+        );
+        let (got, traffic) = in_memory(&bench, &raw, Some(codecs));
+        assert!(got == want, "{up:?}, {down:?}");
+        let more = [
+            traffic.up > without.up + 100,
+            traffic.down > without.down + 100,
+        ];
+        assert_eq!(more, [up.is_some(), down.is_some()], "sent again");
+    }
+}
+
+/// What a session says to each of some messages after hello.
+fn refusal(change: impl FnOnce(&mut Message)) -> String {
+    let bench = Bench::new(settings(Scheme::Sft), 3);
+    let mut session = session(&bench, plan(), ServerCodecs::new(&plan()));
+    let hello = Hello {
+        device: 1,
+        samples: 10,
+        model: bench.vit.spec().fingerprint(),
+    };
+    session.handle(Message::Hello(hello)).unwrap();
+    let config = common::config();
+    let shape = [2, config.tokens(), config.hidden_size];
+    let values = vec![0.5; shape.iter().product()];
+    let frame = plan()
+        .activation
+        .encode(TensorView::new(&values, &shape).unwrap(), 0);
+    let mut message = Message::Activation(Activation {
+        step: 0,
+        samples: vec![1, 2],
+        lengths: None,
+        classes: vec![0, 1],
+        frame: frame.unwrap(),
+    });
+    change(&mut message);
+    match session.handle(message) {
+        Ok(_) => "accepted".into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_server_takes_what_its_plan_means_and_nothing_else() {
+    let changed = |change: fn(&mut Activation)| {
+        refusal(|message| {
+            let Message::Activation(up) = message else {
+                unreachable!()
+            };
+            change(up);
+        })
+    };
+    assert_eq!(changed(|_| ()), "accepted");
+    assert!(changed(|up| up.step = 1).ends_with("sent mini-batch 1, expected 0"));
+    let many = changed(|up| (up.samples, up.classes) = (vec![1; 5], vec![0; 5]));
+    assert!(
+        many.ends_with("sent 5 samples at once, expected 1 to 4"),
+        "{many}"
+    );
+    let class = changed(|up| up.classes[1] = 3);
+    assert!(
+        class.ends_with("sent the class 3, the head has 3"),
+        "{class}"
+    );
+    let long = changed(|up| up.lengths = Some(vec![3, 11]));
+    assert!(
+        long.ends_with("sent a sample of 11 tokens, expected 1 to 10"),
+        "{long}"
+    );
+    // A frame of another shape, though it is whole.
+    let other = changed(|up| (up.samples, up.classes) = (vec![1], vec![0]));
+    assert!(other.contains("shape"), "{other}");
+    let damaged = changed(|up| up.frame[10] ^= 1);
+    assert!(damaged != "accepted");
+    let early = refusal(|message| {
+        *message = Message::Error(Failure {
+            kind: FailureKind::LostReference,
+            reason: String::new(),
+        });
+    });
+    assert!(
+        early.ends_with("asked for a gradient before any activation"),
+        "{early}"
+    );
+    let layout = vec![NamedShape {
+        name: "mine".into(),
+        shape: vec![1],
+    }];
+    let update = NamedTensors::encode(layout, [[1.0].as_slice()]).unwrap();
+    let update = refusal(|message| *message = Message::Update(update));
+    assert!(
+        update.contains("sent the tensor mine [1], expected vit.layers.0."),
+        "{update}"
+    );
+    let left = refusal(|message| *message = Message::Leave("the battery is low".into()));
+    assert_eq!(left, "the other side left: the battery is low");
+}
+
+#[test]
+fn a_device_takes_no_plan_that_does_not_fit_its_model() {
+    /// Answers everything with the same messages.
+    struct Says(Vec<Message>);
+
+    impl Serve for Says {
+        fn handle(&mut self, _: Message) -> Result<Vec<Message>> {
+            Ok(std::mem::take(&mut self.0))
+        }
+    }
+
+    let bench = Bench::new(settings(Scheme::Sft), 3);
+    let refused = |messages| {
+        let mut connection = Connection::new(InMemory::new(Says(messages)));
+        let error = device(&bench, None).round(&mut connection).unwrap_err();
+        error.to_string()
+    };
+    let of = |change: fn(&mut Plan)| {
+        let mut plan = plan();
+        change(&mut plan);
+        refused(vec![Message::Plan(plan)])
+    };
+    assert_eq!(
+        of(|p| p.work = Work::Split { cut: 4 }),
+        "cut must be in 1..4 for a model of so many blocks, got 4"
+    );
+    assert!(of(|p| p.work = Work::Full).contains("plans the whole model"));
+    assert_eq!(of(|p| p.batch = 0), "batch must be at least 1, got 0");
+    assert_eq!(of(|p| p.rank = 0), "rank must be at least 1, got 0");
+    assert!(of(|p| p.rank = 1_000_000_000).starts_with("rank must be at most"));
+    assert!(of(|p| p.targets = "wq".parse().unwrap()).starts_with("targets must be"));
+    assert!(of(|p| p.lr = f64::NAN).starts_with("lr must be positive"));
+    assert!(of(|_| ()).contains("nothing to say"), "no adapters");
+    let other = refused(vec![Message::Leave("full".into())]);
+    assert_eq!(other, "the other side left: full");
+}

@@ -1,0 +1,157 @@
+//! Bits on the air: what a round moves, from the model or as measured.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, check, check_size};
+use crate::system::{FlHead, Kinds, Placement, System, Training, Transformer};
+
+/// Bits moved for one device in one round, finite and at least 0.
+///
+/// [`System::payloads`] predicts them; a trainer that encodes real frames sets the fields to
+/// the lengths it measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Payload {
+    /// Broadcast before the round: the model in the first round, adapters later.
+    pub broadcast_bits: f64,
+    /// Activations sent up in the whole round.
+    pub uplink_bits: f64,
+    /// Gradients of activations sent down in the whole round.
+    pub downlink_bits: f64,
+    /// Trained parameters sent up after the round.
+    pub adapter_bits: f64,
+}
+
+impl Payload {
+    pub(crate) fn validate(&self) -> Result<()> {
+        check_size("payloads.broadcast_bits", self.broadcast_bits)?;
+        check_size("payloads.uplink_bits", self.uplink_bits)?;
+        check_size("payloads.downlink_bits", self.downlink_bits)?;
+        check_size("payloads.adapter_bits", self.adapter_bits)
+    }
+}
+
+/// Activation of one mini-batch at any cut, uncompressed: `Ψ^A = 8α·BSD` bits. Its gradient
+/// `Ψ^G` has the same length.
+pub fn activation_bits(model: &Transformer, training: &Training) -> f64 {
+    let elements = training.batch as f64 * model.tokens as f64 * model.width as f64;
+    bits(training, elements)
+}
+
+/// What a device must receive before its first round, in bits: the part of the model it runs
+/// and its adapters.
+///
+/// Split: `Ψ(l) = 8α[l(block + p_L) + (P²C + S + 2)D]`. Federated: the whole model, for LoRA
+/// with what it trains.
+pub fn model_bits(model: &Transformer, training: &Training, placement: Placement) -> f64 {
+    let parameters = match placement {
+        Placement::Split { cut } => {
+            let block = model.block_parameters() + model.lora_parameters_per_block();
+            cut as f64 * block + model.embedding_parameters()
+        }
+        Placement::FlFull => model.parameters(),
+        Placement::FlLora => model.parameters() + fl_adapters(model, training),
+    };
+    bits(training, parameters)
+}
+
+/// Trained parameters exchanged in every round, in bits and uncompressed.
+///
+/// Split: `Ψ^L(l) = 8α·l·p_L`. Federated, `Ψ_FL`: all parameters, or for LoRA the adapters and
+/// what is trained outside the blocks, see [`FlHead`].
+pub fn adapter_bits(model: &Transformer, training: &Training, placement: Placement) -> f64 {
+    let parameters = match (placement, training.fl_head) {
+        (Placement::Split { cut }, _) => cut as f64 * model.lora_parameters_per_block(),
+        (Placement::FlFull, _) => model.parameters(),
+        (Placement::FlLora, FlHead::Full) => fl_adapters(model, training) + model.head_parameters(),
+        (Placement::FlLora, FlHead::Adapters) => fl_adapters(model, training),
+    };
+    bits(training, parameters)
+}
+
+/// Adapter parameters of the whole model in federated LoRA.
+pub(crate) fn fl_adapters(model: &Transformer, training: &Training) -> f64 {
+    let blocks = model.blocks as f64 * model.lora_parameters_per_block();
+    match training.fl_head {
+        FlHead::Full => blocks,
+        FlHead::Adapters => blocks + model.outer_lora_parameters().iter().sum::<f64>(),
+    }
+}
+
+fn bits(training: &Training, numbers: f64) -> f64 {
+    8.0 * training.bytes_per_number * numbers
+}
+
+impl System {
+    /// Predicted payloads of a round, one per device, when activations and their gradients
+    /// shrink to `beta` of their raw bits (1: not compressed). Adapters are never compressed.
+    ///
+    /// In the `first` round the devices' parts of the model are broadcast, later their adapters;
+    /// (11), section V-C.
+    ///
+    /// # Errors
+    /// `placements` not one per device; `cut` or `beta` outside its range: 1 to `L - 1`, and above
+    /// 0 up to 1.
+    pub fn payloads(
+        &self,
+        placements: &[Placement],
+        beta: f64,
+        first: bool,
+    ) -> Result<Vec<Payload>> {
+        let (model, training) = (self.model(), self.training());
+        let kinds = Kinds::new(placements, model, self.devices().len())?;
+        check(
+            beta > 0.0 && beta <= 1.0,
+            "beta",
+            beta,
+            "above 0 and at most 1",
+        )?;
+        // Of every kind: the broadcast, a mini-batch either way, and the adapters.
+        let bits = kinds.map(|kind| {
+            let adapter_bits = adapter_bits(model, training, kind);
+            let broadcast_bits = if first {
+                model_bits(model, training, kind)
+            } else {
+                adapter_bits
+            };
+            let batch_bits = match kind {
+                Placement::Split { .. } => beta * activation_bits(model, training),
+                Placement::FlFull | Placement::FlLora => 0.0,
+            };
+            (broadcast_bits, batch_bits, adapter_bits)
+        });
+        let of_device = |(&kind, samples): (&usize, usize)| {
+            let (broadcast_bits, batch_bits, adapter_bits) = bits[kind];
+            let round_bits = training.batches_per_round(samples) * batch_bits;
+            Payload {
+                broadcast_bits,
+                uplink_bits: round_bits,
+                downlink_bits: round_bits,
+                adapter_bits,
+            }
+        };
+        let samples = self.devices().iter().map(|device| device.samples);
+        Ok(kinds.of_device.iter().zip(samples).map(of_device).collect())
+    }
+
+    /// Predicted payloads of a round in which devices train one after the other, see
+    /// [`System::sequential_delay`]: adapters go to every device, and in the `first` round the
+    /// largest part of the model that a device needs is broadcast once beside them, booked on
+    /// device 0.
+    ///
+    /// # Errors
+    /// As [`System::payloads`].
+    pub fn sequential_payloads(
+        &self,
+        placements: &[Placement],
+        beta: f64,
+        first: bool,
+    ) -> Result<Vec<Payload>> {
+        let mut payloads = self.payloads(placements, beta, false)?;
+        if first {
+            let bits =
+                |&placement: &Placement| model_bits(self.model(), self.training(), placement);
+            payloads[0].broadcast_bits += placements.iter().map(bits).fold(0.0, f64::max);
+        }
+        Ok(payloads)
+    }
+}

@@ -1,0 +1,78 @@
+//! The joint problem of a system: every cut layer with what it asks.
+
+use super::problem::{CutOption, JointProblem};
+use crate::cost::{Payload, Round, RoundClock};
+use crate::error::Result;
+use crate::system::{Link, Placement, ServerModel, System};
+
+impl System {
+    /// The joint problem (27) of this system over all cut layers `1..L`: for
+    /// [`optimize`](crate::optimize) and [`configure`](crate::plan::configure).
+    ///
+    /// `first`: the round in which the model is broadcast; later only adapters are. `O(N·L)`.
+    ///
+    /// # Errors
+    /// A model of one block, which cannot be cut; links that are not one per device, finite and
+    /// positive.
+    pub fn joint_problem(&self, links: &[Link], first: bool) -> Result<JointProblem> {
+        let option = |cut| self.cut_option(cut, links, first);
+        let devices = self.devices();
+        let problem = JointProblem {
+            cuts: (1..self.model().blocks)
+                .map(option)
+                .collect::<Result<_>>()?,
+            c_beta: self.raw_demand(links, first)?,
+            memory_max_bytes: devices.iter().map(|d| d.memory_bytes as f64).collect(),
+            total_hz: self.total_hz(),
+            cap_hz: self.caps_hz(),
+            server_model: self.server().model,
+            server_flop_per_s: self.server().flop_per_s(),
+        };
+        problem.validate()?;
+        Ok(problem)
+    }
+
+    fn cut_option(&self, cut: usize, links: &[Link], first: bool) -> Result<CutOption> {
+        let placement = Placement::Split { cut };
+        let placements = self.everywhere(placement);
+        let payloads = self.payloads(&placements, 1.0, first)?;
+        let round = Round {
+            placements: &placements,
+            links,
+            payloads: &payloads,
+        };
+        let clock = RoundClock::new(self, &round)?;
+        let shared = self.server().model == ServerModel::OptimalShare;
+        let start = |n: usize| {
+            let phases = if shared {
+                clock.local(n)
+            } else {
+                clock.fixed(n)?
+            };
+            Ok(phases.fixed_s())
+        };
+        let adapters =
+            |(link, payload): (&Link, &Payload)| payload.adapter_bits / link.uplink_bps_hz;
+        let all = 0..links.len();
+        Ok(CutOption {
+            cut,
+            memory_bytes: self.memory(placement)?.total_bytes(),
+            a_s: all.clone().map(start).collect::<Result<_>>()?,
+            c_fixed: links.iter().zip(&payloads).map(adapters).collect(),
+            server_flop: all
+                .filter(|_| shared)
+                .map(|n| clock.server_flop(n))
+                .collect(),
+        })
+    }
+
+    /// `e_n`: raw activations and gradients over spectral efficiency, the same at every cut.
+    fn raw_demand(&self, links: &[Link], first: bool) -> Result<Vec<f64>> {
+        let placements = self.everywhere(Placement::Split { cut: 1 });
+        let payloads = self.payloads(&placements, 1.0, first)?;
+        let raw = |(link, payload): (&Link, &Payload)| {
+            payload.uplink_bits / link.uplink_bps_hz + payload.downlink_bits / link.downlink_bps_hz
+        };
+        Ok(links.iter().zip(&payloads).map(raw).collect())
+    }
+}

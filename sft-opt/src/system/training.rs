@@ -1,0 +1,108 @@
+//! Training settings that costs depend on.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, check, check_rate, check_size};
+
+/// What federated LoRA trains outside the blocks.
+///
+/// It changes memory and payload; FLOPs are counted as for [`FlHead::Full`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlHead {
+    /// The new head in full, `DK + K` parameters.
+    #[default]
+    Full,
+    /// Adapters on the patch projection (`2Dr`) and on the head (`r(D + K)`), as the paper's
+    /// Table III counts them: both in the model row, only the former in the optimizer row.
+    Adapters,
+}
+
+/// How floating-point operations are counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Flops {
+    /// As printed in the paper: backward is twice forward, the head works on every token and
+    /// is counted on the device (and its backward on the server once more), embedding and
+    /// adapters are free.
+    #[default]
+    Paper,
+    /// What the computation needs: no weight gradients for frozen layers, no input gradient at
+    /// block 1, head on the class token and only where it is trained, embedding and adapters
+    /// included.
+    Exact,
+}
+
+/// Training settings that enter cost formulas. The default is the paper's Table II.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Training {
+    /// Samples in a mini-batch `B`, at least 1. Default 64.
+    pub batch: usize,
+    /// Passes over the local data in a round, at least 1. Default 1.
+    pub local_epochs: usize,
+    /// Bytes per number `α` of weights, activations and adapters, positive. Default 4.
+    pub bytes_per_number: f64,
+    /// Bytes of optimizer state per trained parameter `α̂`, at least 0: 0 plain SGD,
+    /// 4 momentum, 8 Adam, 12 Adam in mixed precision. Default 4.
+    pub optimizer_bytes_per_parameter: f64,
+    /// Activation bytes `α₁` kept per element of `B×S×D` and block, positive. Default 72,
+    /// calibrated on the paper's Table III.
+    pub activation_bytes: f64,
+    /// Activation bytes `α₂` kept per element of `B×A×S×S` and block, at least 0. Default 4,
+    /// calibrated on the paper's Table III.
+    pub attention_bytes: f64,
+    /// Whether device memory counts gradients of trained parameters. Default `false`, as Table III.
+    pub count_gradients: bool,
+    /// How FLOPs are counted. Default [`Flops::Paper`].
+    pub flops: Flops,
+    /// What federated LoRA trains outside the blocks. Default [`FlHead::Full`].
+    pub fl_head: FlHead,
+    /// Takes the paper's (18) at its word: one mini-batch in a round, `I_n = 1`. Default `false`.
+    pub literal_single_batch: bool,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Self {
+            batch: 64,
+            local_epochs: 1,
+            bytes_per_number: 4.0,
+            optimizer_bytes_per_parameter: 4.0,
+            activation_bytes: 72.0,
+            attention_bytes: 4.0,
+            count_gradients: false,
+            flops: Flops::Paper,
+            fl_head: FlHead::Full,
+            literal_single_batch: false,
+        }
+    }
+}
+
+impl Training {
+    /// Mini-batches of one round `I_n = local_epochs · ⌈samples / batch⌉`, used by (18').
+    pub fn batches_per_round(&self, samples: usize) -> f64 {
+        if self.literal_single_batch {
+            return 1.0;
+        }
+        self.local_epochs as f64 * samples.div_ceil(self.batch.max(1)) as f64
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        check(self.batch >= 1, "batch", self.batch as f64, "at least 1")?;
+        check(
+            self.local_epochs >= 1,
+            "local_epochs",
+            self.local_epochs as f64,
+            "at least 1",
+        )?;
+        check_rate("bytes_per_number", self.bytes_per_number)?;
+        check_rate("activation_bytes", self.activation_bytes)?;
+        check_size("attention_bytes", self.attention_bytes)?;
+        check_size(
+            "optimizer_bytes_per_parameter",
+            self.optimizer_bytes_per_parameter,
+        )
+    }
+}
