@@ -10,39 +10,34 @@
 #![allow(clippy::doc_markdown)]
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-
-use sft_core::data::Data;
-use sft_core::model::{Model, Pretrained};
-use sft_core::run::{Job, Scheme, Wireless, finetune};
+use sft_core::run::{Inputs, RunConfig, Scheme, Session};
 use sft_core::write_whole;
 use sft_core::{Error, Result};
-use sft_examples::flags::{Flags, LevelsFlag, message};
+use sft_examples::flags::{self, LevelsFlag, message};
 use sft_examples::surface::Surface;
-use sft_examples::{input, one_thread_per_product, surface_plot};
+use sft_examples::{input, surface_plot};
 use sft_opt::Accuracy;
 use sft_opt::plan::{AccuracyPoint, Axis, KeepScale};
 
-/// Flags of `vit_finetune` that the sweep sets itself or has no use for.
-const SWEPT: [&str; 13] = [
+/// Fields of a run that the sweep sets itself or has no use for.
+const SWEPT: [&str; 9] = [
     "scheme",
     "activation",
     "seed",
     "target_accuracy",
-    "auto",
-    "surface",
-    "accuracy_drop",
-    "device_memory_mib",
     "adapters",
     "merged",
     "peft_names",
     "checkpoint_every",
     "resume",
 ];
+/// Where the results go, if nothing is said.
+const OUT: &str = "runs/accuracy_sweep";
 
 /// Accuracy of split fine-tuning over a grid of kept fractions and bits, and the cubic through it.
 ///
@@ -50,8 +45,6 @@ const SWEPT: [&str; 13] = [
 /// those of vit_finetune.
 #[derive(Parser)]
 #[command(name = "accuracy_sweep")]
-#[command(mut_args(|arg| if SWEPT.contains(&arg.get_id().as_str()) { arg.hide(true) } else { arg }))]
-#[command(mut_arg("out", |arg| arg.default_value("runs/accuracy_sweep")))]
 struct Sweep {
     /// Kept fractions of the activation, comma-separated, at least four [ρ].
     #[arg(long, value_delimiter = ',', default_value = "0.1,0.2,0.4,0.7,1")]
@@ -69,8 +62,6 @@ struct Sweep {
     /// What the cubic is a polynomial of, beside the bits.
     #[arg(long, value_enum, default_value_t = ScaleFlag::Log2Keep)]
     scale: ScaleFlag,
-    #[command(flatten)]
-    training: Flags,
 }
 
 /// Values of `--scale`.
@@ -92,19 +83,31 @@ impl ScaleFlag {
 }
 
 fn main() {
-    let matches = Sweep::command().get_matches();
+    let matches = command().get_matches();
     let sweep = Sweep::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    one_thread_per_product();
-    if let Err(error) = refuse_swept(&matches).and_then(|()| run(&sweep)) {
+    let done = flags::run(&matches, OUT).and_then(|config| {
+        refuse_swept(&config)?;
+        run(&sweep, &config)
+    });
+    if let Err(error) = done {
         eprintln!("error: {}", message(&error));
         std::process::exit(1);
     }
 }
 
-/// A flag that would be ignored is a mistake.
-fn refuse_swept(matches: &ArgMatches) -> Result<()> {
-    let given = |name: &&&str| matches.value_source(name) == Some(ValueSource::CommandLine);
-    match SWEPT.iter().find(given) {
+fn command() -> Command {
+    let swept = |arg: &Arg| SWEPT.contains(&arg.get_id().as_str());
+    flags::with_run(Sweep::command(), OUT).mut_args(|arg| {
+        let hidden = swept(&arg);
+        arg.hide(hidden)
+    })
+}
+
+/// A field that would be ignored is a mistake.
+fn refuse_swept(config: &RunConfig) -> Result<()> {
+    let value = |config: &RunConfig| serde_json::to_value(config).unwrap_or_default();
+    let (ours, defaults) = (value(config), value(&RunConfig::default()));
+    match SWEPT.iter().find(|&&name| ours[name] != defaults[name]) {
         None => Ok(()),
         Some(name) => Err(Error::argument(
             name,
@@ -120,7 +123,7 @@ struct Measured {
     accuracies: Vec<f64>,
 }
 
-fn run(sweep: &Sweep) -> Result<()> {
+fn run(sweep: &Sweep, config: &RunConfig) -> Result<()> {
     // A grid that does not determine the cubic is refused before hours of training.
     let planned: Vec<_> = grid(sweep)
         .map(|(keep, bits)| point(keep, bits, 0.0))
@@ -129,11 +132,14 @@ fn run(sweep: &Sweep) -> Result<()> {
     if sweep.seeds.is_empty() {
         return Err(Error::argument("seeds", "must name at least one seed"));
     }
-    let task = Task::load(&sweep.training)?;
+    let task = Task {
+        inputs: input::open(config)?,
+        config,
+    };
     let bar = progress((planned.len() + 1) * sweep.seeds.len());
     let raw = task.accuracies(sweep, Scheme::SftRaw, None, &bar)?;
     // The flags are right; see that the results can be written before the long part.
-    let out = sweep.training.out();
+    let out = task.out();
     std::fs::create_dir_all(out).map_err(|e| Error::file(out, e))?;
     let measured = grid(sweep)
         .map(|(keep, bits)| {
@@ -146,8 +152,8 @@ fn run(sweep: &Sweep) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     bar.finish_and_clear();
-    let surface = surface(sweep, &raw, &measured)?;
-    write_files(sweep, &raw, &measured, &surface)?;
+    let surface = surface(sweep, config, &raw, &measured)?;
+    write_files(sweep, out, &raw, &measured, &surface)?;
     print_summary(&surface);
     println!(
         "surface.json, the runs and the pictures are in {}",
@@ -176,24 +182,15 @@ fn progress(runs: usize) -> ProgressBar {
 }
 
 /// What all runs share.
-struct Task {
-    pretrained: Pretrained,
-    model: Box<dyn Model>,
-    train: Box<dyn Data>,
-    test: Box<dyn Data>,
+struct Task<'a> {
+    inputs: Inputs,
+    config: &'a RunConfig,
 }
 
-impl Task {
-    fn load(flags: &Flags) -> Result<Self> {
-        let pretrained = input::model(flags.model.as_deref(), flags.heads)?;
-        let (train, test) = input::data(&flags.data, &pretrained, flags.augment)?;
-        let model = input::on_backend(&pretrained, flags.backend, flags.gradient_checkpointing)?;
-        Ok(Self {
-            pretrained,
-            model,
-            train,
-            test,
-        })
+impl Task<'_> {
+    /// The folder of the results.
+    fn out(&self) -> &Path {
+        self.config.folder().unwrap_or(OUT.as_ref())
     }
 
     /// Test accuracies of one setting, seed by seed.
@@ -204,44 +201,26 @@ impl Task {
         codec: Option<(f64, u32)>,
         bar: &ProgressBar,
     ) -> Result<Vec<f64>> {
-        let mut flags = sweep.training.clone();
+        // One run of many keeps no files.
+        let mut config = RunConfig {
+            scheme: vec![scheme],
+            out: None,
+            ..self.config.clone()
+        };
         if let Some((keep, bits)) = codec {
-            flags.activation = sweep.codec.codec(keep, 1 << bits)?;
+            config.activation = sweep.codec.codec(keep, 1 << bits)?;
         }
         let one = |&seed: &u64| {
-            flags.seed = seed;
-            let accuracy = self.accuracy(&flags, scheme)?;
+            config.seed = seed;
+            let session = Session::new(&config, &self.inputs)?;
+            let runs = session.run(&(), &AtomicBool::new(false))?;
+            let rounds = runs.iter().flat_map(|run| &run.rounds);
+            let accuracy = rounds.last().map_or(0.0, |round| round.accuracy);
             bar.set_message(format!("{:.1} %", 100.0 * accuracy));
             bar.inc(1);
             Ok(accuracy)
         };
         sweep.seeds.iter().map(one).collect()
-    }
-
-    /// Test accuracy after the last round of one run.
-    fn accuracy(&self, flags: &Flags, scheme: Scheme) -> Result<f64> {
-        let settings = flags.settings(scheme, self.model.spec())?;
-        let partition = (flags.partition).split(self.train.as_ref(), flags.devices, flags.seed)?;
-        let classes = self.train.classes();
-        let model = (self.pretrained.config).transformer(classes, settings.lora.rank());
-        let samples: Vec<usize> = partition.iter().map(Vec::len).collect();
-        let wireless = Wireless::new(model, flags.channel()?, &samples, &settings)?;
-        let head = input::head(&self.pretrained, classes, flags.seed);
-        let job = Job {
-            model: self.model.as_ref(),
-            base: Some(&self.pretrained),
-            head: &head,
-            train: self.train.as_ref(),
-            partition: &partition,
-            device_cuts: flags.device_cuts.as_deref(),
-            test: self.test.as_ref(),
-            settings,
-            wireless: &wireless,
-            on_batch: &|| (),
-            stop: &AtomicBool::new(false),
-        };
-        let outcome = finetune(&job, job.start()?, &mut |_| Ok(()))?;
-        Ok(outcome.rounds.last().map_or(0.0, |round| round.accuracy))
     }
 }
 
@@ -249,18 +228,20 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-fn surface(sweep: &Sweep, raw: &[f64], measured: &[Measured]) -> Result<Surface> {
+fn surface(
+    sweep: &Sweep,
+    config: &RunConfig,
+    raw: &[f64],
+    measured: &[Measured],
+) -> Result<Surface> {
     let points: Vec<_> = (measured.iter())
         .map(|m| point(m.keep, m.bits, mean(&m.accuracies)))
         .collect();
-    let out = sweep.training.out();
-    let mut settings = serde_json::to_value(&sweep.training).map_err(|e| Error::file(out, e))?;
-    if let Some(settings) = settings.as_object_mut() {
-        settings.retain(|name, _| !SWEPT.contains(&name.as_str()));
-        settings.insert("seeds".into(), sweep.seeds.clone().into());
-    }
+    let mut settings = config.deciding();
+    settings.retain(|name, _| !SWEPT.contains(&name.as_str()));
+    settings.insert("seeds".into(), sweep.seeds.clone().into());
     Ok(Surface {
-        settings,
+        settings: settings.into(),
         codec: sweep.codec,
         raw_accuracy: mean(raw),
         fit: Accuracy::fit(sweep.scale.scale(), &points)?,
@@ -268,8 +249,13 @@ fn surface(sweep: &Sweep, raw: &[f64], measured: &[Measured]) -> Result<Surface>
     })
 }
 
-fn write_files(sweep: &Sweep, raw: &[f64], measured: &[Measured], surface: &Surface) -> Result<()> {
-    let out = sweep.training.out();
+fn write_files(
+    sweep: &Sweep,
+    out: &Path,
+    raw: &[f64],
+    measured: &[Measured],
+    surface: &Surface,
+) -> Result<()> {
     let file = |name: &str, text: String| write_whole(&out.join(name), text.as_bytes());
     let json = serde_json::to_string_pretty(surface).map_err(|e| Error::file(out, e))?;
     file("surface.json", json + "\n")?;

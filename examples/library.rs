@@ -12,7 +12,7 @@ use sft_core::run::{Channel, Job, Scheme, Settings, Wireless, accuracy, finetune
 use sft_examples::{digits, input};
 
 fn main() -> sft_core::Result<()> {
-    let pretrained = input::model(None, None)?;
+    let pretrained = input::embedded_model(None)?;
     let vit = Vit::new(&pretrained.config, &pretrained.weights, Backend::default())?;
     let (train, test) = digits::load(None, &pretrained.input)?;
 

@@ -18,8 +18,8 @@ use sft_core::data::{Data, ImageInput, Images};
 use sft_core::model::{Backend, Vit, VitConfig, VitWeights};
 use sft_core::task::{correct, cross_entropy};
 use sft_core::write_whole;
+use sft_examples::digits;
 use sft_examples::flags::message;
-use sft_examples::{digits, one_thread_per_product};
 
 /// Pre-trains a small vision transformer, kept in half precision, on digits rotated by 90, 180 and 270 degrees.
 #[derive(Parser)]
@@ -66,7 +66,8 @@ impl Flags {
 
 fn main() {
     let flags = Flags::parse();
-    one_thread_per_product();
+    // Products of this size lose more to being handed around than they gain from a second thread.
+    gemm::set_threading_threshold(usize::MAX);
     if let Err(error) = run(&flags) {
         eprintln!("error: {}", message(&error));
         std::process::exit(1);

@@ -10,14 +10,14 @@ use sft_compress::{Codec, RateTable, TensorView};
 use sft_core::adapter::{Adapters, Head};
 use sft_core::data::Data;
 use sft_core::model::Model;
-use sft_core::run::{Scheme, Wireless};
+use sft_core::run::{RunConfig, Scheme, Wireless};
 use sft_core::split::{DeviceHalf, ServerHalf, Step};
 use sft_core::{Error, Result};
 use sft_opt::plan::{Configuration, CutOption, JointProblem, Rate, RateGrid};
 use sft_opt::system::Link;
 use sft_opt::{Compression, Constraint, Problem, Solution, allocate_bandwidth, optimize};
 
-use crate::flags::{Flags, LevelsFlag};
+use crate::flags::{Auto, LevelsFlag};
 use crate::surface::Surface;
 
 /// Elements of an activation that the rates are measured on, about.
@@ -79,26 +79,26 @@ pub struct Choice {
 /// # Errors
 /// Data other than the digits without a surface of their own, a surface that cannot be read, a
 /// flag outside its range, and an accuracy or a memory that no setting meets.
-pub fn choose(flags: &Flags, task: Task<'_>) -> Result<Choice> {
-    let surface = surface(flags)?;
-    let accuracy_min = surface.raw_accuracy - flags.accuracy_drop;
-    let samples = sample_size(flags, task)?;
+pub fn choose(auto: &Auto, config: &RunConfig, task: Task<'_>) -> Result<Choice> {
+    let surface = surface(auto, config)?;
+    let accuracy_min = surface.raw_accuracy - auto.accuracy_drop;
+    let samples = sample_size(config, task)?;
     let system = task.wireless.system();
     let links = system.links();
     let mut problem = system.joint_problem(&links, false)?;
-    problem.memory_max_bytes.fill(memory_bytes(flags)?);
+    problem.memory_max_bytes.fill(memory_bytes(auto)?);
     let (mut candidates, mut paper) = (Vec::new(), (0, f64::NAN, f64::NAN));
     let paper_cut = (PAPER_CUT.0 * task.model.spec().depth / PAPER_CUT.1).max(1);
     for option in std::mem::take(&mut problem.cuts) {
         let cut = option.cut;
-        let tensors = Tensors::at(flags, task, cut, samples)?;
+        let tensors = Tensors::at(config, task, cut, samples)?;
         if cut == paper_cut {
             let accuracy = surface.fit.accuracy.at(PAPER_KEEP, PAPER_BITS.into());
             let tau_s = paper_delay(surface.codec, &problem, &option, &links, &tensors)?;
             paper = (cut, accuracy, tau_s);
         }
         let compression = compression(&surface, accuracy_min, &tensors)?;
-        let one = with_cut(&problem, option, &links, tensors.gradient_rate(flags)?);
+        let one = with_cut(&problem, option, &links, tensors.gradient_rate(config)?);
         let best = optimize(&one, &compression)?;
         candidates.push(Candidate { cut, best });
     }
@@ -142,25 +142,26 @@ fn no_choice(candidates: &[Candidate], accuracy_min: f64) -> Error {
     Error::argument("device_memory_mib", "must fit the model cut after block 1")
 }
 
-fn surface(flags: &Flags) -> Result<Surface> {
-    let embedded = flags.data.starts_with("digits") && flags.model.is_none();
-    if flags.surface.is_none() && !embedded {
+fn surface(auto: &Auto, config: &RunConfig) -> Result<Surface> {
+    let data = config.data.as_deref().unwrap_or("digits");
+    let embedded = data.starts_with("digits") && config.model.is_none();
+    if auto.surface.is_none() && !embedded {
         let reason =
             "is needed with --auto: the embedded one is that of the embedded model and data";
         return Err(Error::argument("surface", reason));
     }
-    let drop = flags.accuracy_drop;
+    let drop = auto.accuracy_drop;
     if !(0.0..1.0).contains(&drop) {
         return Err(Error::argument(
             "accuracy_drop",
             format!("must be in [0, 1), got {drop}"),
         ));
     }
-    Surface::open(flags.surface.as_deref())
+    Surface::open(auto.surface.as_deref())
 }
 
-fn memory_bytes(flags: &Flags) -> Result<f64> {
-    let mib = flags.device_memory_mib;
+fn memory_bytes(auto: &Auto) -> Result<f64> {
+    let mib = auto.device_memory_mib;
     if mib > 0.0 && mib.is_finite() {
         return Ok(mib * 1024.0 * 1024.0);
     }
@@ -169,13 +170,13 @@ fn memory_bytes(flags: &Flags) -> Result<f64> {
 }
 
 /// Images that the rates are measured on.
-fn sample_size(flags: &Flags, task: Task<'_>) -> Result<usize> {
+fn sample_size(config: &RunConfig, task: Task<'_>) -> Result<usize> {
     let one = task
         .model
         .embed(&task.train.batch(&[0])?.inputs, None)?
         .state
         .elem_count();
-    let most = flags.batch.min(task.train.len());
+    let most = config.batch.min(task.train.len());
     Ok((SAMPLED_ELEMENTS / one).clamp(1, most))
 }
 
@@ -187,8 +188,8 @@ struct Tensors {
 }
 
 impl Tensors {
-    fn at(flags: &Flags, task: Task<'_>, cut: usize, samples: usize) -> Result<Self> {
-        let settings = flags.settings(Scheme::Sft, task.model.spec())?;
+    fn at(config: &RunConfig, task: Task<'_>, cut: usize, samples: usize) -> Result<Self> {
+        let settings = config.settings(Scheme::Sft, task.model.spec())?;
         let (lora, optimizer) = (settings.lora, settings.optimizer);
         let start = Adapters::new(task.model.spec(), lora, task.head.clone(), settings.seed);
         let (device, server) = start.blocks.split_at(cut);
@@ -213,8 +214,8 @@ impl Tensors {
     }
 
     /// The gradient's bits over its raw bits, by its own flag.
-    fn gradient_rate(&self, flags: &Flags) -> Result<f64> {
-        self.rate(&self.gradient, flags.gradient)
+    fn gradient_rate(&self, config: &RunConfig) -> Result<f64> {
+        self.rate(&self.gradient, config.gradient)
     }
 
     fn rate(&self, values: &[f32], codec: Codec) -> Result<f64> {

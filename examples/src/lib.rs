@@ -21,14 +21,6 @@ pub mod surface;
 /// An accuracy surface as SVG.
 pub mod surface_plot;
 
-/// Makes every matrix product of this process run on the thread that asks for it.
-///
-/// Products of this size lose more to being handed around than they gain from a
-/// second thread, and the trainer gives each thread a device of its own.
-pub fn one_thread_per_product() {
-    gemm::set_threading_threshold(usize::MAX);
-}
-
 /// The repository's front page: its Rust code is compiled and run as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

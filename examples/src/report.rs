@@ -4,28 +4,18 @@ use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
-use sft_core::run::{RoundRecord, Scheme};
+use serde_json::{Map, Value};
+use sft_core::run::{RoundRecord, Scheme, SchemeRun};
 use sft_core::write_whole;
 use sft_core::{Error, Result};
 
 use crate::plot;
 
-/// One scheme's part of `run.json`.
-#[derive(Clone, Debug, Serialize)]
-pub struct SchemeRun {
-    /// The scheme's name.
-    pub name: &'static str,
-    /// Modelled memory of a device, bytes.
-    pub device_memory_bytes: f64,
-    /// One record per round.
-    pub rounds: Vec<RoundRecord>,
-}
-
 /// The contents of `run.json`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Run {
-    /// The flags that decide the result.
-    pub settings: serde_json::Value,
+pub struct Report {
+    /// The configuration that decides the result.
+    pub settings: Map<String, Value>,
     /// The most memory that was resident at once, bytes: all simulated devices, the server and
     /// evaluation; where the system tells.
     pub peak_resident_bytes: Option<u64>,
@@ -33,34 +23,32 @@ pub struct Run {
     pub schemes: Vec<SchemeRun>,
 }
 
-impl SchemeRun {
-    /// The sum of a field over the rounds.
-    pub fn total(&self, field: impl Fn(&RoundRecord) -> f64) -> f64 {
-        self.rounds.iter().map(field).sum()
-    }
+/// The sum of a field over the rounds.
+fn total(run: &SchemeRun, field: impl Fn(&RoundRecord) -> f64) -> f64 {
+    run.rounds.iter().map(field).sum()
+}
 
-    /// Test accuracy after the last round.
-    pub fn accuracy(&self) -> f64 {
-        self.rounds.last().map_or(0.0, |round| round.accuracy)
-    }
+/// Test accuracy after the last round.
+fn accuracy(run: &SchemeRun) -> f64 {
+    run.rounds.last().map_or(0.0, |round| round.accuracy)
+}
 
-    /// Accuracy against the running total of a field.
-    fn curve(&self, field: impl Fn(&RoundRecord) -> f64) -> plot::Curve {
-        let mut total = 0.0;
-        let point = |round: &RoundRecord| {
-            total += field(round);
-            (total, 100.0 * round.accuracy)
-        };
-        plot::Curve {
-            name: title(self.name),
-            points: self.rounds.iter().map(point).collect(),
-        }
+/// Accuracy against the running total of a field.
+fn curve(run: &SchemeRun, field: impl Fn(&RoundRecord) -> f64) -> plot::Curve {
+    let mut total = 0.0;
+    let point = |round: &RoundRecord| {
+        total += field(round);
+        (total, 100.0 * round.accuracy)
+    };
+    plot::Curve {
+        name: title(run.scheme),
+        points: run.rounds.iter().map(point).collect(),
     }
 }
 
 /// The schemes side by side, and the memory of the run; with a target, rounds and delay are those
 /// to reach it.
-pub fn table(run: &Run, target: Option<f64>) -> String {
+pub fn table(run: &Report, target: Option<f64>) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     let mut header = vec![
@@ -78,20 +66,20 @@ pub fn table(run: &Run, target: Option<f64>) -> String {
     table.set_header(header);
     for scheme in &run.schemes {
         let megabytes = |field: fn(&RoundRecord) -> u64| {
-            format!("{:.2}", scheme.total(|round| field(round) as f64) / 1e6)
+            format!("{:.2}", total(scheme, |round| field(round) as f64) / 1e6)
         };
         let mut row = vec![
-            title(scheme.name).to_string(),
-            format!("{:.1} %", 100.0 * scheme.accuracy()),
+            title(scheme.scheme).to_string(),
+            format!("{:.1} %", 100.0 * accuracy(scheme)),
             megabytes(|round| round.bytes_up),
             megabytes(|round| round.bytes_down),
             megabytes(|round| round.adapter_bytes_up + round.adapter_bytes_down),
-            seconds(scheme.total(|round| round.delay_s)),
+            seconds(total(scheme, |round| round.delay_s)),
             format!("{:.2} MB", scheme.device_memory_bytes / 1e6),
         ];
         if let Some(target) = target {
             let rounds = scheme.rounds.len();
-            let reached = scheme.accuracy() >= target;
+            let reached = accuracy(scheme) >= target;
             row.push(if reached {
                 rounds.to_string()
             } else {
@@ -114,7 +102,7 @@ pub fn table(run: &Run, target: Option<f64>) -> String {
 ///
 /// # Errors
 /// A folder that cannot be written.
-pub fn write(out: &Path, run: &Run) -> Result<()> {
+pub fn write(out: &Path, run: &Report) -> Result<()> {
     let path = out.join("run.json");
     let json = serde_json::to_string_pretty(run).map_err(|e| Error::file(&path, e))?;
     write_whole(&path, json.as_bytes())?;
@@ -125,7 +113,7 @@ pub fn write(out: &Path, run: &Run) -> Result<()> {
     let curves = |field: &dyn Fn(&RoundRecord) -> f64| -> Vec<_> {
         run.schemes
             .iter()
-            .map(|scheme| scheme.curve(field))
+            .map(|scheme| curve(scheme, field))
             .collect()
     };
     let pictures = [
@@ -149,14 +137,13 @@ pub fn write(out: &Path, run: &Run) -> Result<()> {
 }
 
 /// The scheme's name for people.
-pub fn title(name: &str) -> &'static str {
-    match name.parse() {
-        Ok(Scheme::Sft) => "SFT",
-        Ok(Scheme::SftRaw) => "SFT without compression",
-        Ok(Scheme::Sl) => "sequential split learning (SL)",
-        Ok(Scheme::FlLora) => "FL with LoRA",
-        Ok(Scheme::FlFull) => "FL with full parameters",
-        Err(_) => "unknown",
+pub fn title(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::Sft => "SFT",
+        Scheme::SftRaw => "SFT without compression",
+        Scheme::Sl => "sequential split learning (SL)",
+        Scheme::FlLora => "FL with LoRA",
+        Scheme::FlFull => "FL with full parameters",
     }
 }
 

@@ -298,7 +298,7 @@ fn saved_adapters_start_a_run_and_merged_models_load() {
         .unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(
-        error.contains("the adapters have rank 8, --rank is 4"),
+        error.contains("the adapters have rank 8, this run has 4"),
         "{error}"
     );
 }

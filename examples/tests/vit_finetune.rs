@@ -168,8 +168,8 @@ fn flags_out_of_range_are_refused_in_one_line() {
         (["--rank", "0"], "--rank must be at least 1, got 0"),
         (["--lr", "nan"], "--lr must be positive, got NaN"),
         (
-            ["--bandwidth-mhz", "0"],
-            "--bandwidth-mhz must be positive, got 0",
+            ["--bandwidth-hz", "0"],
+            "--bandwidth-hz must be finite and positive, got 0",
         ),
         (["--threads", "0"], "--threads must be at least 1, got 0"),
         (["--heads", "5"], "heads must divide the width 64, got 5"),
@@ -227,7 +227,7 @@ fn flags_out_of_range_are_refused_in_one_line() {
         refused(&flags, message);
     }
     let flags = ["--gradient-checkpointing", "--backend", "cuda"];
-    refused(&flags, "--gradient-checkpointing needs --backend cpu");
+    refused(&flags, "--gradient-checkpointing needs backend cpu");
 }
 
 #[test]
@@ -324,4 +324,93 @@ fn an_output_folder_that_cannot_be_made_is_named() {
         error.contains(&out) && error.lines().count() == 1,
         "{error}"
     );
+}
+
+#[test]
+fn a_file_configures_a_run_and_flags_overrule_it() {
+    let folder = Folder::new("config");
+    let toml = folder.join("run.toml");
+    let text = "scheme = ['sft']\nrounds = 5\ndevices = 3\nactivation = 'dead-zone:2'\n\
+                augment = true\n";
+    std::fs::write(&toml, text).unwrap();
+    let out = folder.join("toml");
+    let flags = ["--config", &toml, "--rounds", "9", "--rounds", "1"];
+    assert!(run(&out, &flags).status.success());
+    let settings = json(&out)["settings"].clone();
+    assert_eq!(settings["rounds"], 1, "the last flag counts");
+    assert_eq!(settings["devices"], 3);
+    assert_eq!(settings["activation"], "dead-zone:2");
+    assert_eq!(settings["augment"], true);
+    assert_eq!(settings["gradient"], "dead-zone:4", "a default");
+
+    // What a run says of itself is a configuration.
+    let json_file = folder.join("run.json");
+    std::fs::write(&json_file, settings.to_string()).unwrap();
+    let again = folder.join("json");
+    assert!(run(&again, &["--config", &json_file]).status.success());
+    assert_eq!(json(&again)["settings"], settings);
+
+    std::fs::write(&toml, "round = 1\n").unwrap();
+    let flags: [&str; 2] = ["--config", &toml];
+    refused(
+        &flags,
+        "run.toml: configuration has no key \"round\"; the nearest are rounds",
+    );
+    std::fs::write(&toml, "rounds = -1\n").unwrap();
+    refused(
+        &flags,
+        "run.toml: rounds must be an integer of at least 0, got -1",
+    );
+    refused(&["--config", "no/such.toml"], "no/such.toml: ");
+}
+
+#[test]
+fn a_folder_holds_one_run() {
+    let folder = Folder::new("one");
+    let out = folder.join("out");
+    let flags = ["--scheme", "sft", "--rounds", "1", "--devices", "2"];
+    let with = |more: &[&str]| run(&out, &[&flags[..], more].concat());
+    assert!(with(&["--checkpoint-every", "1"]).status.success());
+    assert!(with(&[]).status.success(), "the same run anew");
+    let before = std::fs::read(Path::new(&out).join("run.json")).unwrap();
+    for (more, message) in [
+        (["--lr", "0.01"], "its lr is 0.003, this run's is 0.01"),
+        (["--rounds", "2"], "its rounds is 1, this run's is 2"),
+        (["--scheme", "sl"], "this run's is [\"sl\"]"),
+    ] {
+        let output = with(&more);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(
+            error.contains("run.json: ") && error.contains(message),
+            "{error}"
+        );
+    }
+    std::fs::remove_file(Path::new(&out).join("run.json")).unwrap();
+    let error = String::from_utf8(with(&["--seed", "2"]).stderr).unwrap();
+    assert!(error.contains("checkpoint-sft.safetensors: "), "{error}");
+    std::fs::write(Path::new(&out).join("run.json"), before).unwrap();
+    assert!(with(&["--rounds", "2", "--resume", &out]).status.success());
+    assert_eq!(
+        json(&out)["schemes"][0]["rounds"].as_array().unwrap().len(),
+        2
+    );
+}
+
+#[test]
+fn the_help_tells_the_defaults() {
+    let output = Command::new(program("vit_finetune"))
+        .arg("--help")
+        .output()
+        .unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "[default: sft,sft-raw,sl,fl-lora]",
+        "[default: digits]",
+        "[default: dead-zone:1.25]",
+        "[default: 30000000.0]",
+        "else runs/vit_finetune]",
+    ] {
+        assert!(help.contains(part), "{part} is missing in {help}");
+    }
 }

@@ -31,6 +31,8 @@ class Round:
         Activations with labels, and gradients, of all devices.
     adapter_bytes_up, adapter_bytes_down : int
         Adapters and head of all devices.
+    protocol_bytes_up, protocol_bytes_down : int
+        Everything else that was sent: headers, names, sample numbers, other messages.
     delay_s : float
         Modelled delay in seconds.
     wall_s : float
@@ -64,12 +66,14 @@ class Round:
     bytes_down: int
     adapter_bytes_up: int
     adapter_bytes_down: int
+    protocol_bytes_up: int = 0
+    protocol_bytes_down: int = 0
     delay_s: float
     wall_s: float
 
     @property
     def bytes(self) -> int:
-        """Everything that crossed a link."""
+        """Activations, labels, gradients, adapters and head: what the paper counts."""
         return self.bytes_up + self.bytes_down + self.adapter_bytes_up + self.adapter_bytes_down
 
 
@@ -86,7 +90,7 @@ class Run:
     device_memory_bytes : float
         Modelled memory of the device that holds the most blocks.
     settings : dict
-        The arguments of the run.
+        The arguments that decide the result.
 
     Examples
     --------

@@ -26,6 +26,7 @@ __all__ = [
     "_optimize_device_compression",
     "_optimize_device_cuts",
     "_predict",
+    "_run_defaults",
     "_system",
     "_two_timescale",
     "allocate_bandwidth",
@@ -320,9 +321,9 @@ def _two_timescale(
     fading_seed: SupportsIndex | None,
 ) -> dict[str, Any]: ...
 def _finetune(
-    model: str | os.PathLike[str],
-    train: tuple[Any, Any],
-    test: tuple[Any, Any] | None,
-    options: dict[str, Any],
+    config: dict[str, Any],
+    arrays: tuple[tuple[Any, Any], tuple[Any, Any]] | None,
+    full: SupportsIndex,
     watch: Callable[[int, int, list[str]], object],
-) -> tuple[list[str], float, BaseException | None]: ...
+) -> tuple[str, list[str], float, BaseException | None]: ...
+def _run_defaults() -> str: ...

@@ -33,12 +33,13 @@ def finetune(
     device_cuts: Sequence[int] | None = None,
     activation: _sft.Codec | str | None = _ACTIVATION,
     gradient: _sft.Codec | str | None = _GRADIENT,
+    error_feedback: bool = False,
     rounds: int = 8,
     local_epochs: int = 1,
     batch: int = 16,
     rank: int = 8,
     alpha: float | None = None,
-    targets: Sequence[Literal["q", "k", "v", "o", "fc1", "fc2", "patch", "head"]] | None = None,
+    targets: str | Sequence[str] = "all-linear",
     lora_dropout: float = 0.0,
     optimizer: Literal["adamw", "sgd"] = "adamw",
     momentum: float = 0.9,
@@ -54,7 +55,7 @@ def finetune(
     partition: str = "iid",
     bandwidth_hz: float = 30e6,
     snr_db: float = 17.0,
-    fading: bool = True,
+    fading: Literal["rayleigh", "none"] = "rayleigh",
     heads: int | None = None,
     full: int = 255,
     augment: bool = False,
@@ -62,8 +63,11 @@ def finetune(
     out: str | os.PathLike[str] | None = None,
     checkpoint_every: int | None = None,
     resume: str | os.PathLike[str] | None = None,
+    merged: bool = False,
+    peft_names: Literal["transformers5", "transformers4"] = "transformers5",
     seed: int = 1,
     threads: int | None = None,
+    backend: Literal["cpu", "cuda", "metal"] = "cpu",
     gradient_checkpointing: bool = False,
     progress: bool | Callable[[Round], object] | None = None,
 ) -> Run:
@@ -102,10 +106,14 @@ def finetune(
         uncompressed.
     rounds, local_epochs, batch : int, default 8, 1 and 16
         Rounds, passes over the local data in each, samples of a mini-batch.
+    error_feedback : bool, default False
+        Whether to add to every activation and gradient what was dropped of the one before.
     rank, alpha, targets, lora_dropout
-        Of the adapters: by default rank 8, alpha equal to the rank, all of 'q', 'k', 'v',
-        'o', 'fc1' and 'fc2', no dropout. 'patch' is the patch embedding; with 'head' the head
-        is frozen under an adapter, else trained in full.
+        Of the adapters: by default rank 8, alpha equal to the rank, every linear layer of the
+        blocks ('all-linear'), no dropout. Targets are PEFT's names of target modules, of a ViT
+        some of 'q_proj', 'k_proj', 'v_proj', 'o_proj', 'fc1', 'fc2', 'projection' (the patch
+        embedding) and 'classifier': with it the head is frozen under an adapter, else trained
+        in full.
     optimizer : {'adamw', 'sgd'}, default 'adamw'
         With `momentum` for 'sgd', `weight_decay` (0.01 and 0 by default), and gradients
         clipped to `clip_norm`.
@@ -120,7 +128,7 @@ def finetune(
     partition : str, default 'iid'
         'iid', 'dirichlet:CONCENTRATION' or 'shards:NUMBER'.
     bandwidth_hz, snr_db, fading
-        The modelled channel: 30 MHz at 17 dB with Rayleigh fading.
+        The modelled channel: 30 MHz at 17 dB with 'rayleigh' fading, or 'none'.
     heads : int, optional
         Attention heads, where no configuration tells them.
     full : int, default 255
@@ -131,16 +139,23 @@ def finetune(
         A PEFT folder to start from.
     out : path, optional
         A folder for ``run.json`` and, in ``adapters``, what PEFT's ``from_pretrained``
-        reads (in ``merged`` the whole model with 'fl-full'); that of `resume` without it.
+        reads (in ``merged`` the whole model with 'fl-full'); that of `resume` without it. A
+        folder that holds a run of other arguments is refused.
     checkpoint_every : int, optional
         Keep a checkpoint in `out` after every so many rounds, and after the last.
     resume : path, optional
         Go on from the checkpoint in this folder, with the arguments it was made with; more
         `rounds` are welcome unless the schedule is 'cosine'.
+    merged : bool, default False
+        Whether the whole tuned model, adapters merged, goes to ``merged`` as well.
+    peft_names : {'transformers5', 'transformers4'}, default 'transformers5'
+        The version of transformers whose names of modules ``adapters`` has.
     seed : int, default 1
         Of everything random.
     threads : int, optional
-        Threads; all cores without it.
+        Threads; without it as many as this process may use cores.
+    backend : {'cpu', 'cuda', 'metal'}, default 'cpu'
+        Where the model runs; other than 'cpu' needs a build with the feature of that name.
     gradient_checkpointing : bool, default False
         Whether blocks keep only their input for the backward pass and compute the rest
         again there: less memory for more time, the same results.
@@ -173,37 +188,30 @@ def finetune(
     FileNotFoundError: [Errno 2] model: No such file or directory: 'no.safetensors'
 
     """
-    options = dict(locals())
-    watch = _Watch(options.pop("progress"))
-    for name in ("model", "data", "test"):
-        del options[name]
-    if targets is not None and not isinstance(targets, str):
-        options["targets"] = ",".join(targets)
-    options["threads"] = (os.cpu_count() or 1) if threads is None else threads
-    if checkpoint_every is not None and out is None and resume is None:
-        raise ValueError("out must be given with checkpoint_every, got None")
-    out = options["out"] = resume if out is None else out
+    config = dict(locals())
+    watch = _Watch(config.pop("progress"))
+    for name in ("test", "full"):
+        del config[name]
+    config["targets"] = targets if isinstance(targets, str) else ",".join(targets)
+    for name in ("activation", "gradient"):
+        config[name] = "raw" if config[name] is None else config[name]
+    config["data"], arrays = _data(data, test, full)
     _check_files(model, data, scheme, adapters, resume)
     # candle's own threads would wait by spinning; the trainer has threads of its own.
     os.environ.setdefault("CANDLE_NUM_THREADS", "1")
-    train = _source("data", data)
-    tested = None if test is None else _source("test", test)
-    settings = {name: _named(value) for name, value in (options | {"model": model}).items()}
-    settings["data"] = data if isinstance(data, str) else "arrays"
-    options["configuration"] = json.dumps(_configuration(settings, train, tested))
     try:
-        answer = _sft._finetune(model, train, tested, options, watch)
+        settings, records, memory, failure = _sft._finetune(config, arrays, full, watch)
     finally:
         watch.close()
-    records, memory, failure = answer
     run = Run(
         scheme=scheme,
         rounds=tuple(round_of(json.loads(record)) for record in records),
         device_memory_bytes=memory,
-        settings=settings,
+        settings=json.loads(settings),
     )
-    if out is not None and run.rounds:
-        run.save(Path(out, "run.json"))
+    folder = resume if out is None else out
+    if folder is not None and run.rounds:
+        run.save(Path(folder, "run.json"))
     if isinstance(failure, KeyboardInterrupt):
         raise Interrupted(run) from failure
     if failure is not None:
@@ -234,31 +242,25 @@ def _check_files(
             raise type(error)(error.errno, f"{name}: {error.strerror}", os.fspath(file)) from None
 
 
-def _configuration(settings: dict[str, Any], *sources: tuple[Any, Any] | None) -> dict[str, Any]:
-    """Return what decides the results: a run goes on only from a checkpoint with the same."""
-    free = {"out", "checkpoint_every", "resume", "scheme", "target_accuracy"}
-    free |= {"threads", "gradient_checkpointing"}
-    if settings["schedule"] != "cosine":
-        free.add("rounds")
-    configuration = {name: value for name, value in settings.items() if name not in free}
-    for name, source in zip(("data", "test"), sources, strict=True):
-        if source is not None and isinstance(source[0], np.ndarray):
-            images, labels = (zlib.crc32(part.data) for part in (source[0], np.asarray(source[1])))
-            configuration[name] = f"arrays with the checksums {images:08x} and {labels:08x}"
-    return configuration
-
-
-def _named(value: Any) -> Any:
-    """Return a setting as JSON has it."""
-    simple = isinstance(value, str | int | float | bool | None)
-    return value if simple else list(value) if isinstance(value, Sequence) else str(value)
-
-
-def _source(name: str, data: str | Arrays) -> tuple[Any, Any]:
-    """Return the kind and folder of a data set, or images [n, c, h, h] and labels."""
+def _data(data: str | Arrays, test: Arrays | None, full: int) -> tuple[str, Any]:
+    """Return what names the data, and the arrays of training and test where it is arrays."""
+    if not 0 <= full <= 255:
+        msg = f"full must be in 0..=255, got {full}"
+        raise ValueError(msg)
     if isinstance(data, str):
-        kind, _, folder = data.partition(":")
-        return kind, folder
+        if test is not None:
+            raise ValueError("test must not be given where data names a folder")
+        return data, None
+    if test is None:
+        raise ValueError("test must be arrays where data is, got None")
+    arrays = _labelled("data", data), _labelled("test", test)
+    parts = [part for images, labels in arrays for part in (images, np.asarray(labels))]
+    sums = ", ".join(f"{zlib.crc32(part.data):08x}" for part in parts)
+    return f"arrays up to {full} with the checksums {sums}", arrays
+
+
+def _labelled(name: str, data: Arrays) -> tuple[Any, Any]:
+    """Return images [n, c, h, h] and labels."""
     try:
         images, labels = (np.asarray(part) for part in data)
     except (TypeError, ValueError):

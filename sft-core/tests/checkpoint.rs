@@ -9,7 +9,7 @@ use common::{Bench, Folder, settings};
 use serde_json::{Map, Value, json};
 use sft_core::Error;
 use sft_core::run::{
-    Job, Outcome, RoundRecord, Scheme, Settings, finetune, load_checkpoint, save_checkpoint,
+    Job, RoundRecord, Run, Scheme, Settings, finetune, load_checkpoint, save_checkpoint,
 };
 
 fn configuration(lr: f64) -> Map<String, Value> {
@@ -19,12 +19,12 @@ fn configuration(lr: f64) -> Map<String, Value> {
     map
 }
 
-fn without_wall(run: &Outcome) -> Outcome {
+fn without_wall(run: &Run) -> Run {
     let still = |round: &RoundRecord| RoundRecord {
         wall_s: 0.0,
         ..round.clone()
     };
-    Outcome {
+    Run {
         adapters: run.adapters.clone(),
         codecs: BTreeMap::new(),
         rounds: run.rounds.iter().map(still).collect(),
@@ -164,7 +164,7 @@ fn a_stop_keeps_the_rounds_that_are_finished() {
 fn what_the_callback_returns_ends_the_run() {
     let bench = Bench::new(settings(Scheme::Sft), 2);
     let job = bench.job();
-    let full = |_: &Outcome| Err(Error::file("checkpoint", "no space left on device"));
+    let full = |_: &Run| Err(Error::file("checkpoint", "no space left on device"));
     let error = finetune(&job, job.start().unwrap(), &mut { full }).unwrap_err();
     assert_eq!(error.to_string(), "checkpoint: no space left on device");
 }

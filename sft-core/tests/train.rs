@@ -14,7 +14,7 @@ use sft_core::optim::Optimizer;
 use sft_core::optim::{Decay, Schedule};
 use sft_core::run::{RoundRecord, Scheme, Settings, fed_avg, logits};
 
-fn run(settings: Settings, devices: usize) -> sft_core::Result<sft_core::run::Outcome> {
+fn run(settings: Settings, devices: usize) -> sft_core::Result<sft_core::run::Run> {
     Bench::new(settings, devices).run()
 }
 

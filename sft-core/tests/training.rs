@@ -14,7 +14,7 @@ use sft_core::data::{Batch, Data};
 use sft_core::model::{Backend, Vit};
 use sft_core::optim::Optimizer;
 use sft_core::optim::{Decay, Schedule};
-use sft_core::run::{Channel, DeviceRound, Job, Outcome, Scheme, Settings, Wireless};
+use sft_core::run::{Channel, DeviceRound, Job, Run, Scheme, Settings, Wireless};
 use sft_core::split::Traffic;
 use sft_opt::Placement;
 use sft_opt::cost::{adapter_bits, model_bits};
@@ -301,7 +301,7 @@ fn the_plain_model_trains_as_the_engine_does() {
         ..bench.job()
     };
     let (got, want) = (run(&job).unwrap(), bench.run().unwrap());
-    let vectors = |run: &Outcome| {
+    let vectors = |run: &Run| {
         let Adapters {
             embedding,
             blocks,

@@ -52,7 +52,7 @@ mod _sft {
     #[pymodule_export]
     use crate::rate::{Choice, RateTable};
     #[pymodule_export]
-    use crate::train::_finetune;
+    use crate::train::{_finetune, _run_defaults};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name")]

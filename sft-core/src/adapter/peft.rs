@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
@@ -24,7 +25,9 @@ const A: &str = "lora_A.weight";
 const B: &str = "lora_B.weight";
 
 /// How the modules are named that PEFT looks for in the model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
 pub enum ModuleNames {
     /// `vit.layers.0.attention.q_proj`: transformers 5.
     #[default]

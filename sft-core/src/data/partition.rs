@@ -5,12 +5,14 @@ use std::str::FromStr;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma};
+use serde::{Deserialize, Serialize};
 
 use super::Data;
 use crate::{Error, Result, seed};
 
 /// A rule that gives every device its examples.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Partition {
     /// Shuffled and dealt out evenly.
     Iid,
@@ -55,6 +57,20 @@ impl std::fmt::Display for Partition {
             Self::Dirichlet(alpha) => write!(f, "dirichlet:{alpha}"),
             Self::Shards(shards) => write!(f, "shards:{shards}"),
         }
+    }
+}
+
+impl TryFrom<String> for Partition {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Partition> for String {
+    fn from(partition: Partition) -> Self {
+        partition.to_string()
     }
 }
 

@@ -1,6 +1,14 @@
 //! A bounds-checked matrix product over slices.
 #![allow(unsafe_code)]
 
+/// Makes every matrix product of this process run on the thread that asks for it.
+///
+/// Products of this size lose more to being handed around than they gain from a second thread, and
+/// the trainer gives each thread a device of its own.
+pub(crate) fn one_thread_per_product() {
+    gemm::set_threading_threshold(usize::MAX);
+}
+
 /// A strided view of a matrix that is read.
 #[derive(Clone, Copy)]
 pub(crate) struct Mat<'a> {

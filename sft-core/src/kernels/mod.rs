@@ -11,7 +11,7 @@ mod reduce;
 mod transpose;
 
 pub(crate) use activation::{gelu, gelu_and_slope, softmax_rows};
-pub(crate) use matmul::{Mat, MatMut, matmul};
+pub(crate) use matmul::{Mat, MatMut, matmul, one_thread_per_product};
 pub(crate) use norm::{layer_norm, layer_norm_backward};
 pub(crate) use reduce::sum;
 pub(crate) use transpose::transpose_columns;

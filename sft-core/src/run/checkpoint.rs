@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{CodecState, Outcome, RoundRecord};
+use super::{CodecState, RoundRecord, Run};
 use crate::adapter::{Adapters, Head};
 use crate::atomic_write::write_whole;
 use crate::{Error, Result};
@@ -38,7 +38,7 @@ struct Header {
 ///
 /// `configuration` is what decides the run's results, by name; [`load_checkpoint`] refuses
 /// another one. The partition is kept as well, for the same purpose. Neither the optimizers nor
-/// the random generators have a state between rounds, see [`Outcome`]; codecs may.
+/// the random generators have a state between rounds, see [`Run`]; codecs may.
 ///
 /// # Errors
 /// A folder that cannot be written or a full disk; an earlier file of this name stays as it was.
@@ -46,7 +46,7 @@ pub fn save_checkpoint(
     path: &Path,
     configuration: &Map<String, Value>,
     partition: &[Vec<usize>],
-    run: &Outcome,
+    run: &Run,
 ) -> Result<()> {
     let header = Header {
         version: VERSION,
@@ -94,7 +94,7 @@ pub fn load_checkpoint(
     path: &Path,
     configuration: &Map<String, Value>,
     partition: &[Vec<usize>],
-) -> Result<Outcome> {
+) -> Result<Run> {
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
     let (header, tensors) = read(&bytes).map_err(|reason| Error::file(path, reason))?;
     if let Some(difference) = difference(&header.configuration, configuration) {
@@ -104,11 +104,18 @@ pub fn load_checkpoint(
         let reason = "the checkpoint's partition differs from this run's: was the data changed?";
         return Err(Error::file(path, reason));
     }
-    Ok(Outcome {
+    Ok(Run {
         adapters: read_adapters(&tensors).map_err(|e| Error::file(path, e))?,
         rounds: header.rounds,
         codecs: read_codecs(&tensors).map_err(|e| Error::file(path, e))?,
     })
+}
+
+/// The configuration that a checkpoint was made under.
+pub(super) fn saved_configuration(path: &Path) -> Result<Map<String, Value>> {
+    let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+    let (header, _) = read(&bytes).map_err(|reason| Error::file(path, reason))?;
+    Ok(header.configuration)
 }
 
 /// Every vector of the adapters by its name in the file.
@@ -232,14 +239,14 @@ fn read_codecs(
 }
 
 /// The first setting, in alphabetical order, that the two do not share.
-fn difference(theirs: &Map<String, Value>, ours: &Map<String, Value>) -> Option<String> {
+pub(super) fn difference(theirs: &Map<String, Value>, ours: &Map<String, Value>) -> Option<String> {
     let mut names: Vec<&String> = theirs.keys().chain(ours.keys()).collect();
     names.sort_unstable();
     let name = names.into_iter().find(|&n| theirs.get(n) != ours.get(n))?;
     let shown = |map: &Map<String, Value>| map.get(name).map_or("none".into(), Value::to_string);
     let (theirs, ours) = (shown(theirs), shown(ours));
     Some(format!(
-        "the checkpoint is of another configuration: its {name} is {theirs}, this run's is {ours}"
+        "it is of another configuration: its {name} is {theirs}, this run's is {ours}"
     ))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use super::{Outcome, RoundRecord, Scheme, Settings, Wireless, full};
+use super::{RoundRecord, Run, Scheme, Settings, Wireless, full};
 use crate::adapter::{Adapters, Head, NamedShape, check_adapters, check_head, whole_layout};
 use crate::data::Data;
 use crate::model::{Model, Pretrained};
@@ -44,13 +44,13 @@ impl Job<'_> {
     ///
     /// # Errors
     /// [`Scheme::FlFull`] without [`Job::base`].
-    pub fn start(&self) -> Result<Outcome> {
+    pub fn start(&self) -> Result<Run> {
         let Settings { lora, seed, .. } = self.settings;
         let adapters = match self.settings.scheme {
             Scheme::FlFull => full::start(self.own_weights()?, self.head.clone())?,
             _ => Adapters::new(self.model.spec(), lora, self.head.clone(), seed),
         };
-        Ok(Outcome {
+        Ok(Run {
             adapters,
             rounds: Vec::new(),
             codecs: BTreeMap::new(),
@@ -110,7 +110,7 @@ impl Job<'_> {
     }
 
     /// Whether no round is left: all are done, or the target is reached.
-    pub fn is_finished(&self, run: &Outcome) -> bool {
+    pub fn is_finished(&self, run: &Run) -> bool {
         let target = self.settings.target_accuracy;
         let reached = |round: &RoundRecord| target.is_some_and(|target| round.accuracy >= target);
         run.rounds.len() >= self.settings.rounds || run.rounds.last().is_some_and(reached)

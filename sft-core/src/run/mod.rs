@@ -4,10 +4,16 @@
 mod aggregate;
 /// A run as a file, to go on from.
 mod checkpoint;
+/// What a run is asked to do, as files, flags and Python say it.
+mod config;
 /// Accuracy of adapters on a data set.
 mod evaluate;
+/// The folder that gets a run's files.
+mod folder;
 /// The whole model with every weight trained.
 mod full;
+/// Model and data of a run, opened.
+mod inputs;
 /// What a run is made of, and whether the parts fit together.
 mod job;
 /// One device's part of a round.
@@ -16,7 +22,9 @@ mod local;
 mod record;
 /// Round by round.
 mod rounds;
-/// What a run is asked to do.
+/// A run from its configuration to its files.
+mod session;
+/// What the trainer is asked to do.
 mod settings;
 /// Local training of a whole model, as in FL.
 mod whole;
@@ -25,10 +33,13 @@ mod wireless;
 
 pub use aggregate::fed_avg;
 pub use checkpoint::{load_checkpoint, save_checkpoint};
+pub use config::{BackendKind, FadingKind, OptimizerKind, RunConfig, ScheduleKind};
 pub use evaluate::{accuracy, logits};
+pub use inputs::{Inputs, open_data, open_model};
 pub use job::Job;
 pub use local::CodecState;
-pub use record::{Outcome, RoundRecord};
+pub use record::{RoundRecord, Run};
 pub use rounds::finetune;
+pub use session::{Progress, SchemeRun, Session, Setup};
 pub use settings::{Scheme, Settings};
 pub use wireless::{Channel, DeviceRound, Wireless};

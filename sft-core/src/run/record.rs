@@ -41,7 +41,7 @@ pub struct RoundRecord {
 /// It is all that the rest of the run depends on: optimizers start anew with each round, and
 /// random streams are keyed by seed, round, device and step.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
+pub struct Run {
     /// The aggregated adapters and head after the last round.
     pub adapters: Adapters,
     /// One record per round.

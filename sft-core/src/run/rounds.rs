@@ -6,8 +6,9 @@ use super::aggregate::fed_avg;
 use super::evaluate::accuracy_until;
 use super::full::{self, FullModel};
 use super::local::{Part, Participant};
-use super::{DeviceRound, Job, Outcome, RoundRecord, Scheme, Settings};
+use super::{DeviceRound, Job, RoundRecord, Run, Scheme, Settings};
 use crate::adapter::{Adapters, Targets};
+use crate::kernels::one_thread_per_product;
 use crate::model::{Model, Vit};
 use crate::parallel::{parallel, with_threads};
 use crate::split::{Traffic, Update, WholeModel, Work};
@@ -16,7 +17,7 @@ use crate::{Error, Result};
 /// Fine-tunes by the scheme of the settings, going on from `run`; `on_round` sees the run so far
 /// after every round and may save it.
 ///
-/// A run that went on from [`Outcome`] of an earlier one equals, bit for bit, the one that never
+/// A run that went on from [`Run`] of an earlier one equals, bit for bit, the one that never
 /// stopped. Where [`Job::stop`] was set, the result is what the finished rounds left.
 ///
 /// # Errors
@@ -24,9 +25,10 @@ use crate::{Error, Result};
 /// `on_round` returns.
 pub fn finetune(
     job: &Job<'_>,
-    mut run: Outcome,
-    on_round: &mut dyn FnMut(&Outcome) -> Result<()>,
-) -> Result<Outcome> {
+    mut run: Run,
+    on_round: &mut dyn FnMut(&Run) -> Result<()>,
+) -> Result<Run> {
+    one_thread_per_product();
     job.validate()?;
     job.check(&run.adapters)?;
     while !job.is_finished(&run) {
@@ -40,7 +42,7 @@ pub fn finetune(
 }
 
 /// One more round of Algorithm 1, or of what it is compared with.
-fn next_round(job: &Job<'_>, run: &mut Outcome) -> Result<()> {
+fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
     let (start, round) = (Instant::now(), run.rounds.len() + 1);
     let parts = train_round(job, round, run)?;
     for Part { update, .. } in &parts {
@@ -73,7 +75,7 @@ fn next_round(job: &Job<'_>, run: &mut Outcome) -> Result<()> {
 }
 
 /// Every participant's part of a round, in the order of the devices.
-fn train_round(job: &Job<'_>, round: usize, run: &Outcome) -> Result<Vec<Part>> {
+fn train_round(job: &Job<'_>, round: usize, run: &Run) -> Result<Vec<Part>> {
     let devices = job.participants(round);
     let participant = |device| Participant { job, round, device };
     let codecs = |device| run.codecs.get(&device);
@@ -145,7 +147,7 @@ fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
 
 fn record(
     job: &Job<'_>,
-    before: &Outcome,
+    before: &Run,
     accuracy: f64,
     parts: &[Part],
     start: Instant,

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use sft_compress::Codec;
 
 use crate::adapter::Lora;
@@ -9,7 +10,8 @@ use crate::optim::{Decay, Optimizer, OptimizerConfig, Schedule};
 use crate::{Error, Result};
 
 /// How devices and server share the work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Scheme {
     /// Split fine-tuning by Algorithm 1: parallel devices, compressed cut.
     Sft,

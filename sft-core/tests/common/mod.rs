@@ -18,7 +18,7 @@ use sft_core::data::{Batch, Data, ImageInput, Inputs, Labels};
 use sft_core::model::{Backend, Pretrained, Vit, VitConfig, VitWeights};
 use sft_core::optim::Optimizer;
 use sft_core::optim::{Decay, Schedule};
-use sft_core::run::{Channel, Job, Outcome, Scheme, Settings, Wireless, finetune};
+use sft_core::run::{Channel, Job, Run, Scheme, Settings, Wireless, finetune};
 
 pub fn config() -> VitConfig {
     VitConfig {
@@ -91,7 +91,7 @@ pub fn base(config: &VitConfig) -> Pretrained {
 pub static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// The whole run of a job.
-pub fn run(job: &Job<'_>) -> Result<Outcome> {
+pub fn run(job: &Job<'_>) -> Result<Run> {
     finetune(job, job.start()?, &mut |_| Ok(()))
 }
 
@@ -243,7 +243,7 @@ impl Bench {
     }
 
     /// The whole run from its start.
-    pub fn run(&self) -> Result<Outcome> {
+    pub fn run(&self) -> Result<Run> {
         run(&self.job())
     }
 }

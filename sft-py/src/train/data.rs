@@ -2,31 +2,50 @@ use candle_core::{Device, Tensor};
 use numpy::{PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use sft_core::data::{Augment, Batch, Data, ImageInput, Images};
+use sft_core::data::{Augment, Batch, Data, Examples, ImageInput, Images};
 use sft_core::{Error, Result};
 
-/// Images of `sft.finetune`: `[n, c, h, h]` in order, with their classes.
-#[derive(FromPyObject)]
-pub(crate) enum Source<'py> {
-    /// A kind of data set and its folder.
-    Folder((String, String)),
-    /// Pixels or the model's own input, and labels.
-    Arrays((Bound<'py, PyAny>, Vec<u32>)),
+/// Images of `sft.finetune`, `[n, c, h, h]`, as pixels or the model's own input, and their classes.
+pub(super) type Labelled<'py> = (Bound<'py, PyAny>, Vec<u32>);
+
+/// Training and test images.
+pub(super) struct Pair(Arrays, Arrays);
+
+impl Pair {
+    pub(super) fn extract(train: Labelled<'_>, test: Labelled<'_>) -> PyResult<Self> {
+        Ok(Self(
+            Arrays::extract("data", &train.0, train.1)?,
+            Arrays::extract("test", &test.0, test.1)?,
+        ))
+    }
+
+    /// The data sets for a model that wants `input`; `full` is the byte of full intensity, and only
+    /// training images are augmented.
+    pub(super) fn examples(
+        self,
+        full: u8,
+        input: &ImageInput,
+        augment: Option<Augment>,
+    ) -> Result<Examples> {
+        let Self(train, test) = self;
+        let labels = train.labels().iter().chain(test.labels());
+        let classes = labels.max().map_or(0, |&label| label as usize + 1);
+        Ok((
+            train.data(classes, full, input, augment)?,
+            test.data(classes, full, input, None)?,
+        ))
+    }
 }
 
 /// One data set of arrays, taken out of Python's hands.
-pub(super) enum Arrays {
+enum Arrays {
     Bytes(Vec<u8>, Vec<u32>, usize),
     Floats(Vec<f32>, Vec<u32>, Vec<usize>),
 }
 
 impl Arrays {
     /// Copies what `name` gives: training outlives any lock on it.
-    pub(super) fn extract(
-        name: &str,
-        images: &Bound<'_, PyAny>,
-        labels: Vec<u32>,
-    ) -> PyResult<Self> {
+    fn extract(name: &str, images: &Bound<'_, PyAny>, labels: Vec<u32>) -> PyResult<Self> {
         if let Ok(bytes) = images.cast::<PyArrayDyn<u8>>() {
             return Ok(Self::Bytes(bytes.to_vec()?, labels, bytes.shape()[3]));
         }
@@ -40,14 +59,14 @@ impl Arrays {
         ))
     }
 
-    pub(super) fn labels(&self) -> &[u32] {
+    fn labels(&self) -> &[u32] {
         match self {
             Self::Bytes(_, labels, _) | Self::Floats(_, labels, _) => labels,
         }
     }
 
     /// The data set for a model that wants `input`; `full` is the byte of full intensity.
-    pub(super) fn data(
+    fn data(
         self,
         classes: usize,
         full: u8,

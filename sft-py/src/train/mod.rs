@@ -1,10 +1,11 @@
 //! The reference trainer: what `sft.finetune` calls.
 
-/// Images as NumPy arrays or in folders.
+/// The configuration of a run as a dict.
+mod config;
+/// Images as NumPy arrays.
 mod data;
-/// The arguments of `sft.finetune`.
-mod options;
 /// A run on a thread of its own, watched from Python's.
 mod run;
 
+pub(crate) use config::_run_defaults;
 pub(crate) use run::_finetune;

@@ -1,0 +1,322 @@
+//! What a run is asked to do, as files, flags and Python say it.
+// clap prints the documentation of a field as it stands.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
+/// The fields that take one of a few words.
+mod choices;
+/// The fields as flags of a program.
+#[cfg(feature = "clap")]
+mod flags;
+/// From JSON and TOML.
+mod read;
+/// What the trainer takes of it.
+mod resolve;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sft_compress::Codec;
+
+pub use choices::{BackendKind, FadingKind, OptimizerKind, ScheduleKind};
+
+use super::Scheme;
+use crate::adapter::{ModuleNames, TargetModules};
+use crate::data::Partition;
+use crate::{Error, Result};
+
+/// The fields that change no result of a run, only its speed, its memory and its files.
+const WITHOUT_EFFECT: [&str; 7] = [
+    "threads",
+    "gradient_checkpointing",
+    "checkpoint_every",
+    "resume",
+    "merged",
+    "peft_names",
+    "out",
+];
+
+/// The configuration of a run: what `vit_finetune` takes as flags, `sft.finetune` as arguments,
+/// both as a file, and a checkpoint keeps. In brackets: the paper's symbol.
+///
+/// A field that is not given has the value that [`Default`] has, the only place where defaults
+/// are. Fields are checked where they are used: [`RunConfig::settings`] and
+/// [`Session`](crate::run::Session) refuse what is out of range.
+///
+/// ```
+/// use sft_core::run::RunConfig;
+///
+/// # fn main() -> sft_core::Result<()> {
+/// let config = RunConfig::from_toml("rounds = 2\nactivation = 'dead-zone:2'")?;
+/// assert_eq!((config.rounds, config.devices), (2, 8));
+/// let error = RunConfig::from_toml("round = 2").unwrap_err();
+/// assert!(error.to_string().contains("rounds"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::Args))]
+#[serde(default, deny_unknown_fields)]
+// Each is a switch of its own.
+#[allow(clippy::struct_excessive_bools)]
+pub struct RunConfig {
+    /// Schemes to run, comma-separated: sft, sft-raw, sl, fl-lora, fl-full.
+    #[cfg_attr(feature = "clap", arg(long, value_delimiter = ',', action = clap::ArgAction::Set,
+        value_parser = <Scheme as std::str::FromStr>::from_str))]
+    #[serde(deserialize_with = "choices::schemes")]
+    pub scheme: Vec<Scheme>,
+    /// Pre-trained ViT in safetensors with Hugging Face's or timm's names, config.json beside it.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "FILE"))]
+    pub model: Option<PathBuf>,
+    /// Attention heads of a model without config.json [A]; by default width / 64.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub heads: Option<usize>,
+    /// Data set: cifar100:DIR (official binary or Python files), tiny-imagenet:DIR (official
+    /// folder) or folder:DIR (DIR/train/CLASS/*, DIR/test/CLASS/*).
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub data: Option<String>,
+    /// Mirror half of the training images and crop them all at random, anew in every epoch.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
+    pub augment: bool,
+    /// Mobile devices [N].
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub devices: usize,
+    /// Fraction of the devices that take part in a round, drawn anew for each, in (0, 1].
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub participation: f64,
+    /// Rounds at most [T].
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub rounds: usize,
+    /// Stop after the round that reaches this test accuracy, a fraction.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub target_accuracy: Option<f64>,
+    /// Passes over a device's data in a round [K].
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub local_epochs: usize,
+    /// Samples of a mini-batch [B].
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub batch: usize,
+    /// Blocks on the device, 1 to L - 1 [l].
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub cut: usize,
+    /// Blocks on each device, comma-separated, in place of --cut [l_n].
+    #[cfg_attr(feature = "clap", arg(long, value_delimiter = ',', value_name = "CUTS",
+        action = clap::ArgAction::Set))]
+    pub device_cuts: Option<Vec<usize>>,
+    /// Rank of the LoRA adapters [r].
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub rank: usize,
+    /// Scale of the adapters is alpha / rank; by default alpha = rank.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub alpha: Option<f64>,
+    /// Layers that get an adapter, by PEFT's names of target modules with commas between: some of a
+    /// ViT's q_proj,k_proj,v_proj,o_proj,fc1,fc2,projection,classifier, or all-linear for those of
+    /// the blocks; the head is trained in full where it is none of them.
+    #[cfg_attr(feature = "clap", arg(long,
+        value_parser = <TargetModules as std::str::FromStr>::from_str))]
+    pub targets: TargetModules,
+    /// Fraction of an adapter's inputs dropped while training, in [0, 1).
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub lora_dropout: f64,
+    /// PEFT folder to start the adapters and the head from, in all schemes but fl-full; it must
+    /// have this run's rank, alpha and targets.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
+    pub adapters: Option<PathBuf>,
+    /// How activations go up: dead-zone:STEP, activation:KEEP:LEVELS, gradient:KEEP:LEVELS,
+    /// paper:KEEP:LEVELS or raw. STEP is the quantization step over the tensor's root mean square,
+    /// 0.001 to 1000, KEEP the kept fraction of the elements, in (0, 1] [ρ], LEVELS the number of
+    /// quantization points, 2 to 256 [E + 1]. activation spaces its levels logarithmically,
+    /// gradient evenly in a range for each row (token), paper evenly in one range.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
+    pub activation: Codec,
+    /// How gradients come down, by the codecs of --activation.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
+    pub gradient: Codec,
+    /// Add to every activation and gradient what was dropped of the one before.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
+    pub error_feedback: bool,
+    /// Update rule of the adapters and the head.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub optimizer: OptimizerKind,
+    /// Peak learning rate of the devices [ε_u].
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub lr: f64,
+    /// Peak learning rate of the server [ε_s]; by default that of the devices.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub lr_server: Option<f64>,
+    /// Momentum of SGD, in [0, 1).
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub momentum: f64,
+    /// Weight decay per step; by default 0.01 for AdamW and 0 for SGD.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub weight_decay: Option<f64>,
+    /// Largest norm of the gradient on a device, and of that on the server; by default no bound.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub clip_norm: Option<f64>,
+    /// How the learning rates fall.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub schedule: ScheduleKind,
+    /// Factor on the learning rates from round to round of --schedule exponential, in (0, 1].
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub lr_decay: f64,
+    /// Rounds, or a fraction of one, over which the learning rates rise from 0, step by step.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub warmup_rounds: f64,
+    /// How the training data is spread over the devices: iid, dirichlet:CONCENTRATION or
+    /// shards:NUMBER_PER_DEVICE.
+    #[cfg_attr(feature = "clap", arg(long,
+        value_parser = <Partition as std::str::FromStr>::from_str))]
+    pub partition: Partition,
+    /// Bandwidth that the devices share, Hz [W].
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub bandwidth_hz: f64,
+    /// Mean signal-to-noise ratio of every link, dB [SNR].
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub snr_db: f64,
+    /// Fading of every link from round to round.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub fading: FadingKind,
+    /// Seed of everything random.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub seed: u64,
+    /// Threads that devices share, and the steps of few devices; changes no result. By default as
+    /// many as this process may use cores.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub threads: Option<usize>,
+    /// Where the model runs; other than cpu needs a build with the feature of that name.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub backend: BackendKind,
+    /// Keep only each block's input for its backward pass and compute the rest again there: less
+    /// memory for more time; changes no result.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
+    pub gradient_checkpointing: bool,
+    /// Keep a checkpoint of each scheme after every so many rounds, and after the last.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "ROUNDS"))]
+    pub checkpoint_every: Option<usize>,
+    /// Go on from the checkpoints in this folder, with the configuration they were made with; more
+    /// rounds are welcome unless the schedule is cosine.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
+    pub resume: Option<PathBuf>,
+    /// Also write each tuned model, adapters merged, as a Hugging Face folder.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
+    pub merged: bool,
+    /// Module names in the adapters' PEFT folders.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub peft_names: ModuleNames,
+    /// Folder that gets run.json, the adapters and the checkpoints, and holds no other run; by
+    /// default that of --resume.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub out: Option<PathBuf>,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            scheme: vec![Scheme::Sft, Scheme::SftRaw, Scheme::Sl, Scheme::FlLora],
+            model: None,
+            heads: None,
+            data: None,
+            augment: false,
+            devices: 8,
+            participation: 1.0,
+            rounds: 8,
+            target_accuracy: None,
+            local_epochs: 1,
+            batch: 16,
+            cut: 2,
+            device_cuts: None,
+            rank: 8,
+            alpha: None,
+            targets: TargetModules::default(),
+            lora_dropout: 0.0,
+            adapters: None,
+            activation: Codec::default_activation(),
+            gradient: Codec::default_gradient(),
+            error_feedback: false,
+            optimizer: OptimizerKind::Adamw,
+            lr: 3e-3,
+            lr_server: None,
+            momentum: 0.9,
+            weight_decay: None,
+            clip_norm: None,
+            schedule: ScheduleKind::Exponential,
+            lr_decay: 0.998,
+            warmup_rounds: 0.0,
+            partition: Partition::Iid,
+            bandwidth_hz: 30e6,
+            snr_db: 17.0,
+            fading: FadingKind::Rayleigh,
+            seed: 1,
+            threads: None,
+            backend: BackendKind::Cpu,
+            gradient_checkpointing: false,
+            checkpoint_every: None,
+            resume: None,
+            merged: false,
+            peft_names: ModuleNames::default(),
+            out: None,
+        }
+    }
+}
+
+impl RunConfig {
+    /// The fields that decide what comes out of the run, by name: the `settings` of `run.json`.
+    pub fn deciding(&self) -> Map<String, Value> {
+        // Every field has a form in JSON.
+        let value = serde_json::to_value(self).unwrap_or_default();
+        let mut fields = match value {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        };
+        fields.retain(|name, _| !WITHOUT_EFFECT.contains(&name.as_str()));
+        fields
+    }
+
+    /// The fields that decide each round of a scheme: a run goes on only from a checkpoint with the
+    /// same.
+    ///
+    /// The number of rounds is not part of it, unless the schedule depends on it.
+    pub fn deciding_rounds(&self) -> Map<String, Value> {
+        let mut fields = self.deciding();
+        let cosine = self.schedule == ScheduleKind::Cosine;
+        let free = ["scheme", "target_accuracy", "rounds"];
+        fields.retain(|name, _| !free.contains(&name.as_str()) || (cosine && name == "rounds"));
+        fields
+    }
+
+    /// The folder that gets the results, if there is one.
+    pub fn folder(&self) -> Option<&Path> {
+        self.out.as_deref().or(self.resume.as_deref())
+    }
+
+    /// Whether a checkpoint is due after this many rounds.
+    pub(super) fn checkpoint_is_due(&self, rounds: usize) -> bool {
+        let due = |every: usize| rounds.is_multiple_of(every);
+        self.checkpoint_every.is_some_and(due)
+    }
+
+    /// Checks what no other part looks at.
+    pub(super) fn check(&self) -> Result<()> {
+        let twice = |(i, scheme): (usize, &Scheme)| self.scheme[..i].contains(scheme);
+        if self.scheme.is_empty() || self.scheme.iter().enumerate().any(twice) {
+            let names: Vec<_> = self.scheme.iter().map(|scheme| scheme.name()).collect();
+            let reason = format!("must name some schemes, each once, got {names:?}");
+            return Err(Error::argument("scheme", reason));
+        }
+        match self.checkpoint_every {
+            Some(0) => Err(Error::argument(
+                "checkpoint_every",
+                "must be at least 1, got 0",
+            )),
+            Some(_) if self.folder().is_none() => Err(Error::argument(
+                "out",
+                "must be given with checkpoint_every, got none",
+            )),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+use super::{FadingKind, OptimizerKind, RunConfig, ScheduleKind};
+use crate::adapter::{Lora, ModelSpec};
+use crate::data::Augment;
+use crate::optim::{Decay, Optimizer, Schedule};
+use crate::run::{Channel, Scheme, Settings};
+use crate::{Error, Result};
+
+impl RunConfig {
+    /// What the trainer is asked to do by one scheme, for a model of which `spec` tells the layers.
+    ///
+    /// # Errors
+    /// A field outside its range, or a target that the model does not have.
+    pub fn settings(&self, scheme: Scheme, spec: &ModelSpec) -> Result<Settings> {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let settings = Settings {
+            scheme,
+            cut: self.cut,
+            lora: self.lora(spec)?,
+            activation: self.activation,
+            gradient: self.gradient,
+            error_feedback: self.error_feedback,
+            rounds: self.rounds,
+            local_epochs: self.local_epochs,
+            batch: self.batch,
+            optimizer: self.optimizer(),
+            clip_norm: self.clip_norm,
+            lr: self.lr,
+            lr_server: self.lr_server.unwrap_or(self.lr),
+            schedule: self.schedule(),
+            participation: self.participation,
+            target_accuracy: self.target_accuracy,
+            seed: self.seed,
+            threads: self.threads.unwrap_or_else(cores),
+        };
+        settings.validate(spec.depth)?;
+        Ok(settings)
+    }
+
+    /// The channel that the devices share.
+    ///
+    /// # Errors
+    /// A bandwidth that is not positive or a ratio that is not finite.
+    pub fn channel(&self) -> Result<Channel> {
+        let (bandwidth_hz, snr_db) = (self.bandwidth_hz, self.snr_db);
+        if !(bandwidth_hz > 0.0 && bandwidth_hz.is_finite()) {
+            let reason = format!("must be finite and positive, got {bandwidth_hz}");
+            return Err(Error::argument("bandwidth_hz", reason));
+        }
+        if !(-300.0..=300.0).contains(&snr_db) {
+            let reason = format!("must be in -300..=300, got {snr_db}");
+            return Err(Error::argument("snr_db", reason));
+        }
+        Ok(Channel {
+            bandwidth_hz,
+            snr_db,
+            rayleigh: self.fading == FadingKind::Rayleigh,
+        })
+    }
+
+    /// How training images are changed at random, if they are.
+    pub fn augmentation(&self) -> Option<Augment> {
+        self.augment.then(Augment::default)
+    }
+
+    fn lora(&self, spec: &ModelSpec) -> Result<Lora> {
+        let alpha = self.alpha.unwrap_or(self.rank as f64);
+        let lora = Lora::new(self.rank, alpha)?.with_targets(self.targets.resolve(spec)?);
+        lora.with_dropout(self.lora_dropout)
+    }
+
+    fn optimizer(&self) -> Optimizer {
+        match self.optimizer {
+            OptimizerKind::Sgd => Optimizer::Sgd {
+                momentum: self.momentum,
+                weight_decay: self.weight_decay.unwrap_or(0.0),
+            },
+            OptimizerKind::Adamw => Optimizer::AdamW {
+                weight_decay: self.weight_decay.unwrap_or(0.01),
+            },
+        }
+    }
+
+    fn schedule(&self) -> Schedule {
+        Schedule {
+            warmup_rounds: self.warmup_rounds,
+            decay: match self.schedule {
+                ScheduleKind::Constant => Decay::Constant,
+                ScheduleKind::Exponential => Decay::Exponential(self.lr_decay),
+                ScheduleKind::Cosine => Decay::Cosine,
+            },
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Model and data of a run, opened.
+
+use std::path::Path;
+
+use candle_core::Device;
+
+use super::{BackendKind, RunConfig};
+use crate::data::{Data, DataLayout, Examples, ImageInput};
+use crate::model::{Backend, Model, Pretrained, Vit};
+use crate::{Error, Result};
+
+/// What a run trains, and on what.
+pub struct Inputs {
+    /// The weights as they were read.
+    pub pretrained: Pretrained,
+    /// The frozen model where it runs.
+    pub model: Box<dyn Model>,
+    /// The training data of all devices.
+    pub train: Box<dyn Data + Send>,
+    /// The data that accuracy is measured on.
+    pub test: Box<dyn Data + Send>,
+}
+
+impl Inputs {
+    /// Opens what the configuration names.
+    ///
+    /// # Errors
+    /// A file that is not there or not what it should be.
+    pub fn open(config: &RunConfig) -> Result<Self> {
+        let pretrained = open_model(config)?;
+        let examples = open_data(config, &pretrained.input)?;
+        Self::new(config, pretrained, examples)
+    }
+
+    /// Takes a model and data that the caller has, and brings the model to where the
+    /// configuration says.
+    ///
+    /// The fields [`RunConfig::model`] and [`RunConfig::data`] are not looked at, but tell one
+    /// run from another: the caller sets them to what names its own.
+    ///
+    /// # Errors
+    /// A backend that this build or this machine does not have, or that has no checkpointing.
+    pub fn new(
+        config: &RunConfig,
+        pretrained: Pretrained,
+        (train, test): Examples,
+    ) -> Result<Self> {
+        Ok(Self {
+            model: on_backend(config, &pretrained)?,
+            pretrained,
+            train,
+            test,
+        })
+    }
+}
+
+/// The model that the configuration names.
+///
+/// # Errors
+/// None is named, or its file does not hold a vision transformer.
+pub fn open_model(config: &RunConfig) -> Result<Pretrained> {
+    let missing = || Error::argument("model", "must be given, got none");
+    let path = config.model.as_deref().ok_or_else(missing)?;
+    Pretrained::open(path, config.heads).map_err(of("model"))
+}
+
+/// The training and test samples that the configuration names, as a model wants them.
+///
+/// # Errors
+/// None or an unknown kind is named, or its files do not hold it.
+pub fn open_data(config: &RunConfig, input: &ImageInput) -> Result<Examples> {
+    let data = config.data.as_deref().unwrap_or("none");
+    let (layout, dir) = data.split_once(':').unwrap_or((data, ""));
+    let unknown = |_| {
+        let accepted = "cifar100:DIR, tiny-imagenet:DIR or folder:DIR";
+        Error::argument("data", format!("must be {accepted}, got {data}"))
+    };
+    let layout: DataLayout = layout.parse().map_err(unknown)?;
+    let examples = layout.open(Path::new(dir), input, config.augmentation());
+    examples.map_err(of("data"))
+}
+
+/// The block engine on a processor, candle's operations elsewhere.
+fn on_backend(config: &RunConfig, pretrained: &Pretrained) -> Result<Box<dyn Model>> {
+    let device = match config.backend {
+        BackendKind::Cpu => None,
+        _ if config.gradient_checkpointing => {
+            let reason = "needs backend cpu: only the block engine has it";
+            return Err(Error::argument("gradient_checkpointing", reason));
+        }
+        BackendKind::Cuda => Some(Device::new_cuda(0)),
+        BackendKind::Metal => Some(Device::new_metal(0)),
+    };
+    let reason = |e| format!("cannot be used by this build on this machine: {e}");
+    let device = device.transpose();
+    let device = device.map_err(|e| Error::argument("backend", reason(e)))?;
+    let engine = Backend::Engine {
+        checkpointing: config.gradient_checkpointing,
+    };
+    let backend = device.map_or(engine, Backend::Candle);
+    Ok(Box::new(Vit::new(
+        &pretrained.config,
+        &pretrained.weights,
+        backend,
+    )?))
+}
+
+/// Names the field that a file was given by.
+pub(super) fn of(field: &str) -> impl Fn(Error) -> Error + '_ {
+    move |error| match error {
+        Error::File { path, reason } => Error::File {
+            path: format!("{field} {path}"),
+            reason,
+        },
+        other => other,
+    }
+}

@@ -1,0 +1,279 @@
+//! A run from its configuration to its files.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+
+use super::folder::{Folder, checkpoint};
+use super::inputs::{Inputs, of};
+use super::{
+    Job, RoundRecord, Run, RunConfig, Scheme, Settings, Wireless, finetune, load_checkpoint,
+    save_checkpoint,
+};
+use crate::adapter::{Adapters, Head, load_peft, save_peft};
+use crate::model::save_merged;
+use crate::{Error, Result};
+
+/// What is told while a run goes on; `()` hears nothing.
+pub trait Progress: Sync {
+    /// A scheme starts, with so many mini-batches before it.
+    fn scheme(&self, scheme: Scheme, batches: usize);
+
+    /// A mini-batch is done; called from any thread.
+    fn batch(&self);
+
+    /// A round is done.
+    fn round(&self, record: &RoundRecord);
+}
+
+impl Progress for () {
+    fn scheme(&self, _: Scheme, _: usize) {}
+
+    fn batch(&self) {}
+
+    fn round(&self, _: &RoundRecord) {}
+}
+
+/// What a scheme did: its part of `run.json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct SchemeRun {
+    /// The scheme.
+    #[serde(rename = "name")]
+    pub scheme: Scheme,
+    /// Modelled memory of the device that holds the most blocks, bytes.
+    pub device_memory_bytes: f64,
+    /// One record per round.
+    pub rounds: Vec<RoundRecord>,
+}
+
+/// What one scheme is asked to do.
+pub struct Setup {
+    /// The trainer's settings.
+    pub settings: Settings,
+    /// Devices, server and channel.
+    pub wireless: Wireless,
+    /// The head to start from: the model's own where it has the right classes, else a new one.
+    pub head: Head,
+}
+
+/// A configuration with the model and the data that it is carried out on.
+pub struct Session<'a> {
+    config: &'a RunConfig,
+    inputs: &'a Inputs,
+    partition: Vec<Vec<usize>>,
+    named_by_scheme: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Spreads the data over the devices.
+    ///
+    /// # Errors
+    /// A field outside its range.
+    pub fn new(config: &'a RunConfig, inputs: &'a Inputs) -> Result<Self> {
+        config.check()?;
+        let train = inputs.train.as_ref();
+        Ok(Self {
+            partition: config.partition.split(train, config.devices, config.seed)?,
+            config,
+            inputs,
+            named_by_scheme: true,
+        })
+    }
+
+    /// The same with results in folders `adapters` and `merged`, for a run of one scheme, in place
+    /// of `adapters-SCHEME` and `merged-SCHEME`.
+    #[must_use]
+    pub fn without_scheme_names(self) -> Self {
+        Self {
+            named_by_scheme: false,
+            ..self
+        }
+    }
+
+    /// Carries out every scheme of the configuration in turn, until `stop` is set.
+    ///
+    /// All is checked before the first starts. Where the configuration names a folder, it gets
+    /// `adapters-SCHEME` (of `fl-full` `merged-SCHEME`), and the checkpoints, one of a stopped
+    /// scheme among them. A scheme that did not finish a round leaves nothing there.
+    ///
+    /// # Errors
+    /// A field outside its range, a file that is not what it should be, a folder that holds
+    /// another run, and what [`finetune`] fails with.
+    pub fn run(&self, progress: &dyn Progress, stop: &AtomicBool) -> Result<Vec<SchemeRun>> {
+        let schemes = self.config.scheme.iter();
+        let setups = schemes.map(|&scheme| self.setup(scheme));
+        let setups = setups.collect::<Result<Vec<_>>>()?;
+        let starts = setups.iter().map(|setup| self.start(setup));
+        let starts = starts.collect::<Result<Vec<_>>>()?;
+        let folder = Folder::make(self.config).map_err(of("out"))?;
+        let each = setups.iter().zip(starts);
+        let started = each.take_while(|_| !stop.load(Ordering::Relaxed));
+        let runs = started.map(|(setup, start)| self.scheme(setup, start, progress, stop));
+        let runs = runs.collect();
+        folder.iter().for_each(Folder::remove_if_empty);
+        runs
+    }
+
+    /// What one scheme is asked to do, checked.
+    ///
+    /// # Errors
+    /// A field outside its range, or parts that do not fit together.
+    pub fn setup(&self, scheme: Scheme) -> Result<Setup> {
+        let pretrained = &self.inputs.pretrained;
+        let settings = self.config.settings(scheme, self.inputs.model.spec())?;
+        let classes = self.inputs.train.classes();
+        let model = pretrained.config.transformer(classes, settings.lora.rank());
+        let samples: Vec<usize> = self.partition.iter().map(Vec::len).collect();
+        let channel = self.config.channel()?;
+        let setup = Setup {
+            wireless: Wireless::new(model, channel, &samples, &settings)?,
+            head: match &pretrained.head {
+                Some(head) if head.classes() == classes => head.clone(),
+                _ => Head::new(classes, pretrained.config.hidden_size, settings.seed),
+            },
+            settings,
+        };
+        self.job(&setup, &|| (), &AtomicBool::new(false))
+            .validate()?;
+        Ok(setup)
+    }
+
+    fn job<'s>(
+        &'s self,
+        setup: &'s Setup,
+        on_batch: &'s (dyn Fn() + Sync),
+        stop: &'s AtomicBool,
+    ) -> Job<'s> {
+        Job {
+            model: self.inputs.model.as_ref(),
+            base: Some(&self.inputs.pretrained),
+            head: &setup.head,
+            train: self.inputs.train.as_ref(),
+            partition: &self.partition,
+            device_cuts: self.config.device_cuts.as_deref(),
+            test: self.inputs.test.as_ref(),
+            settings: setup.settings,
+            wireless: &setup.wireless,
+            on_batch,
+            stop,
+        }
+    }
+
+    /// A scheme before its first round, or where a checkpoint left it.
+    fn start(&self, setup: &Setup) -> Result<Run> {
+        let scheme = setup.settings.scheme;
+        if let Some(folder) = &self.config.resume {
+            let path = checkpoint(folder, scheme);
+            if path.exists() {
+                let configuration = self.config.deciding_rounds();
+                let run = load_checkpoint(&path, &configuration, &self.partition);
+                return run.map_err(of("resume"));
+            }
+            if !(Scheme::ALL.iter()).any(|&any| checkpoint(folder, any).exists()) {
+                let reason = "no checkpoint-*.safetensors to go on from";
+                return Err(of("resume")(Error::file(folder, reason)));
+            }
+        }
+        let start = self.job(setup, &|| (), &AtomicBool::new(false)).start()?;
+        match &self.config.adapters {
+            Some(folder) if scheme != Scheme::FlFull => {
+                let adapters = self.saved_adapters(folder, setup).map_err(of("adapters"))?;
+                Ok(Run { adapters, ..start })
+            }
+            _ => Ok(start),
+        }
+    }
+
+    /// The adapters of a PEFT folder, if they are what the configuration asks for.
+    fn saved_adapters(&self, folder: &Path, setup: &Setup) -> Result<Adapters> {
+        let spec = self.inputs.model.spec();
+        let (found, adapters) = load_peft(folder, spec, Some(&setup.head))?;
+        let told = |lora: crate::adapter::Lora| {
+            [
+                ("rank", lora.rank().to_string()),
+                ("alpha", lora.alpha().to_string()),
+                ("targets", lora.targets().modules(spec).to_string()),
+            ]
+        };
+        for ((name, found), (_, wanted)) in told(found).iter().zip(told(setup.settings.lora)) {
+            if *found != wanted {
+                let reason = format!("the adapters have {name} {found}, this run has {wanted}");
+                return Err(Error::file(folder, reason));
+            }
+        }
+        Ok(adapters)
+    }
+
+    /// Fine-tunes by one scheme, with checkpoints, and keeps what it tuned.
+    fn scheme(
+        &self,
+        setup: &Setup,
+        start: Run,
+        progress: &dyn Progress,
+        stop: &AtomicBool,
+    ) -> Result<SchemeRun> {
+        let on_batch = || progress.batch();
+        let (job, config) = (self.job(setup, &on_batch, stop), self.config);
+        let scheme = setup.settings.scheme;
+        progress.scheme(scheme, job.batches_after(start.rounds.len()));
+        let run = finetune(&job, start, &mut |run| {
+            run.rounds.last().map(|record| progress.round(record));
+            let last = config.checkpoint_every.is_some() && job.is_finished(run);
+            if last || config.checkpoint_is_due(run.rounds.len()) {
+                self.save(scheme, run)?;
+            }
+            Ok(())
+        })?;
+        if !run.rounds.is_empty() {
+            if !job.is_finished(&run) {
+                self.save(scheme, &run)?;
+            }
+            self.keep(&setup.settings, &run.adapters)?;
+        }
+        Ok(SchemeRun {
+            scheme,
+            device_memory_bytes: self.device_memory_bytes(setup)?,
+            rounds: run.rounds,
+        })
+    }
+
+    /// Writes a checkpoint, where there is a folder.
+    fn save(&self, scheme: Scheme, run: &Run) -> Result<()> {
+        let Some(folder) = self.config.folder() else {
+            return Ok(());
+        };
+        let (path, configuration) = (checkpoint(folder, scheme), self.config.deciding_rounds());
+        save_checkpoint(&path, &configuration, &self.partition, run).map_err(of("out"))
+    }
+
+    /// Writes what was tuned, where there is a folder.
+    fn keep(&self, settings: &Settings, adapters: &Adapters) -> Result<()> {
+        let Some(folder) = self.config.folder() else {
+            return Ok(());
+        };
+        let (scheme, lora) = (settings.scheme, settings.lora);
+        let named = |what: &str| match self.named_by_scheme {
+            true => folder.join(format!("{what}-{}", scheme.name())),
+            false => folder.join(what),
+        };
+        let full = scheme == Scheme::FlFull;
+        if !full {
+            let (spec, names) = (self.inputs.model.spec(), self.config.peft_names);
+            save_peft(&named("adapters"), spec, lora, adapters, names).map_err(of("out"))?;
+        }
+        if full || self.config.merged {
+            let lora = (!full).then_some(lora);
+            save_merged(&named("merged"), &self.inputs.pretrained, lora, adapters)
+                .map_err(of("out"))?;
+        }
+        Ok(())
+    }
+
+    /// Modelled memory of the device that holds the most.
+    fn device_memory_bytes(&self, setup: &Setup) -> Result<f64> {
+        let deepest = self.config.device_cuts.iter().flatten().copied().max();
+        let cut = deepest.unwrap_or(setup.settings.cut);
+        setup.wireless.device_memory_bytes(&setup.settings, cut)
+    }
+}
