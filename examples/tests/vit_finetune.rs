@@ -241,8 +241,11 @@ fn what_cannot_be_parsed_is_a_usage_error() {
             ["--activation", "paper:0:4"],
             "keep must be in (0, 1], got 0",
         ),
-        (["--activation", "top-k"], "expected dead-zone:STEP"),
-        (["--activation", "paper:0.5"], "expected dead-zone:STEP"),
+        (["--activation", "top-k"], "expected raw, dead-zone:STEP"),
+        (
+            ["--activation", "paper:0.5"],
+            "expected raw, dead-zone:STEP",
+        ),
         (["--gradient", "gradient:0.1:x"], "\"x\": invalid digit"),
         (
             ["--gradient", "gradient:0.1:1"],

@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, SupportsIndex, final
 

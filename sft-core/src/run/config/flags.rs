@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use clap::builder::Resettable;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use serde_json::Value;
 
@@ -20,7 +21,14 @@ impl RunConfig {
             .value_name("FILE")
             .value_parser(value_parser!(PathBuf))
             .help("JSON or TOML with fields named as the flags, - being _; flags overrule it");
+        // The program tells what it is for, not this type.
+        let (about, long_about) = (
+            command.get_about().cloned(),
+            command.get_long_about().cloned(),
+        );
         Self::augment_args_for_update(command.arg(file))
+            .about(Resettable::from(about))
+            .long_about(Resettable::from(long_about))
             .args_override_self(true)
             .mut_args(|arg| match shown(&defaults[arg.get_id().as_str()]) {
                 Some(default) => {

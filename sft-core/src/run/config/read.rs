@@ -105,9 +105,22 @@ where
         let field = path.split(['.', '[']).next().unwrap_or_default();
         let name = names().iter().find(|&&name| name == field);
         let got = shown(field).unwrap_or_else(|| "none".into());
-        let reason = reason(&error.into_inner().to_string(), &got);
+        let error = error.into_inner().to_string();
+        let error = words(field, &error).unwrap_or(error);
+        let reason = reason(&error, &got);
         Error::argument(name.copied().unwrap_or("configuration"), reason)
     })
+}
+
+/// The words that a field takes, as an error about one that it does not, where `error` only says
+/// that it takes words.
+fn words(field: &str, error: &str) -> Option<String> {
+    if !error.contains(", expected string or map") {
+        return None;
+    }
+    let fields = Map::from_iter([(field.to_string(), Value::String(String::new()))]);
+    let refused = serde_json::from_value::<RunConfig>(Value::Object(fields));
+    refused.err().map(|error| error.to_string())
 }
 
 /// What serde found wrong, with what was accepted and what was given.
