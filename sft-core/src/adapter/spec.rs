@@ -112,7 +112,13 @@ impl ModelSpec {
                 outputs,
                 ..
             } = layer;
-            text += &format!("\n{} {inputs} {outputs}", path.module);
+            text += "\n";
+            text += &[
+                path.module.as_str(),
+                &inputs.to_string(),
+                &outputs.to_string(),
+            ]
+            .join(" ");
         }
         crc32fast::hash(text.as_bytes())
     }

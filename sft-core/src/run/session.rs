@@ -218,7 +218,9 @@ impl<'a> Session<'a> {
         let scheme = setup.settings.scheme;
         progress.scheme(scheme, job.batches_after(start.rounds.len()));
         let run = finetune(&job, start, &mut |run| {
-            run.rounds.last().map(|record| progress.round(record));
+            if let Some(record) = run.rounds.last() {
+                progress.round(record);
+            }
             let last = config.checkpoint_every.is_some() && job.is_finished(run);
             if last || config.checkpoint_is_due(run.rounds.len()) {
                 self.save(scheme, run)?;
@@ -253,10 +255,9 @@ impl<'a> Session<'a> {
             return Ok(());
         };
         let (scheme, lora) = (settings.scheme, settings.lora);
-        let named = |what: &str| match self.named_by_scheme {
-            true => folder.join(format!("{what}-{}", scheme.name())),
-            false => folder.join(what),
-        };
+        let suffix = format!("-{}", scheme.name());
+        let suffix = if self.named_by_scheme { &suffix } else { "" };
+        let named = |what: &str| folder.join(format!("{what}{suffix}"));
         let full = scheme == Scheme::FlFull;
         if !full {
             let (spec, names) = (self.inputs.model.spec(), self.config.peft_names);

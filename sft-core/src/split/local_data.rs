@@ -51,7 +51,7 @@ impl LocalData<'_> {
             let (send, loaded) = sync_channel(1);
             scope.spawn(move || {
                 for order in self.batches(plan) {
-                    let batch = self.load(plan, order, device);
+                    let batch = self.load(plan, &order, device);
                     let failed = batch.is_err();
                     // Training that ended early has dropped its side.
                     if send.send(batch).is_err() || failed {
@@ -87,7 +87,7 @@ impl LocalData<'_> {
             })
     }
 
-    fn load(&self, plan: &Plan, order: BatchOrder, device: &Device) -> Result<Loaded> {
+    fn load(&self, plan: &Plan, order: &BatchOrder, device: &Device) -> Result<Loaded> {
         let seed = seed::derive(plan.seed, &[seed::AUGMENT, order.epoch]);
         let mut batch = self.data.training_batch(&order.indices, seed)?;
         batch.inputs = batch.inputs.to_device(device)?;

@@ -58,22 +58,26 @@ pub struct Session<'a> {
     start: NamedTensors,
     lengths: Vec<usize>,
     codecs: ServerCodecs,
-    progress: Progress,
+    stage: Stage,
 }
 
 impl Serve for Session<'_> {
     fn handle(&mut self, message: Message) -> Result<Vec<Message>> {
-        match (message, self.progress.hello) {
+        match (message, self.stage.hello) {
             (Message::Hello(hello), None) => self.welcome(hello),
             (Message::Activation(up), Some(hello)) => Ok(vec![self.train(&up, hello)?]),
-            (Message::Error(Failure { kind, .. }), Some(hello))
-                if kind == FailureKind::LostReference =>
-            {
+            (
+                Message::Error(Failure {
+                    kind: FailureKind::LostReference,
+                    ..
+                }),
+                Some(hello),
+            ) => {
                 self.codecs.down.reset();
                 Ok(vec![self.gradient(hello)?])
             }
             (Message::Update(update), Some(_)) => {
-                self.progress.update = Some(update.decode(self.layout(), &self.lengths)?);
+                self.stage.update = Some(update.decode(self.layout(), &self.lengths)?);
                 Ok(Vec::new())
             }
             (other, hello) => {
@@ -90,7 +94,7 @@ impl Serve for Session<'_> {
 
 /// How far the device is.
 #[derive(Default)]
-struct Progress {
+struct Stage {
     hello: Option<Hello>,
     /// The next mini-batch.
     step: u32,
@@ -132,7 +136,7 @@ impl<'a> Session<'a> {
             lengths: device_lengths(spec, lora, cut),
             plan,
             codecs,
-            progress: Progress::default(),
+            stage: Stage::default(),
         })
     }
 
@@ -142,7 +146,7 @@ impl<'a> Session<'a> {
 
     fn welcome(&mut self, hello: Hello) -> Result<Vec<Message>> {
         check_hello(self.device, self.model.spec(), hello)?;
-        self.progress.hello = Some(hello);
+        self.stage.hello = Some(hello);
         Ok(vec![
             Message::Plan(self.plan.clone()),
             Message::Adapters(self.start.clone()),
@@ -177,17 +181,17 @@ impl<'a> Session<'a> {
         let step = self.plan.step(up.step, self.lr, hello.samples as usize);
         let done = self.half.step(&hidden, &labels, step)?;
         finite(&self.plan, self.device, &[done.loss], "the loss")?;
-        let progress = &mut self.progress;
-        progress.loss += f64::from(done.loss) * up.samples.len() as f64;
-        progress.samples += up.samples.len();
-        progress.gradient = Some((done.gradient, up.samples.clone()));
-        progress.step += 1;
+        let stage = &mut self.stage;
+        stage.loss += f64::from(done.loss) * up.samples.len() as f64;
+        stage.samples += up.samples.len();
+        stage.gradient = Some((done.gradient, up.samples.clone()));
+        stage.step += 1;
         self.gradient(hello)
     }
 
     /// Checks a mini-batch against the plan and the model, before anything is made of it.
     fn check(&self, up: &Activation) -> Result<()> {
-        let wanted = self.progress.step;
+        let wanted = self.stage.step;
         if up.step != wanted {
             let got = up.step;
             let reason = format!("sent mini-batch {got}, expected {wanted}");
@@ -214,16 +218,16 @@ impl<'a> Session<'a> {
 
     /// The message with the last gradient.
     fn gradient(&mut self, hello: Hello) -> Result<Message> {
-        let Some((gradient, samples)) = self.progress.gradient.take() else {
+        let Some((gradient, samples)) = self.stage.gradient.take() else {
             return Err(Error::protocol(
                 "asked for a gradient before any activation",
             ));
         };
-        let step = self.progress.step - 1;
+        let step = self.stage.step - 1;
         let shape = gradient.dims3()?.into();
         let crossing = crossing(&self.plan, hello, step, &samples, shape);
         let frame = crossing.compress(self.codecs.down.as_mut(), Direction::Down, &gradient)?;
-        self.progress.gradient = Some((gradient, samples));
+        self.stage.gradient = Some((gradient, samples));
         Ok(Message::Gradient(Gradient { step, frame }))
     }
 
@@ -232,7 +236,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// A device that sent no update, or values that are not finite.
     pub fn finish(self) -> Result<(Update, ServerCodecs)> {
-        let Some(mut blocks) = self.progress.update else {
+        let Some(mut blocks) = self.stage.update else {
             return Err(Error::protocol("left before it sent its update"));
         };
         let (upper, head) = self.half.adapters()?;
@@ -249,8 +253,8 @@ impl<'a> Session<'a> {
         let update = Update {
             device: self.device as usize,
             adapters,
-            loss: self.progress.loss,
-            samples: self.progress.samples,
+            loss: self.stage.loss,
+            samples: self.stage.samples,
         };
         Ok((update, self.codecs))
     }

@@ -23,7 +23,7 @@ pub(super) fn extract(given: &Bound<'_, PyDict>) -> PyResult<RunConfig> {
         let value = value(&name, &given)?;
         fields.insert(name, value);
     }
-    RunConfig::from_fields(fields).map_err(|error| error.raise(given.py()))
+    RunConfig::from_fields(&fields).map_err(|error| error.raise(given.py()))
 }
 
 /// A value as JSON has it.

@@ -45,7 +45,7 @@ impl RunConfig {
     /// What is not an object, has unknown keys, or values of another kind than their field.
     pub fn from_json(text: &str) -> Result<Self> {
         let fields = serde_json::from_str(text);
-        Self::from_fields(fields.map_err(|e| malformed("JSON", e))?)
+        Self::from_fields(&fields.map_err(|e| malformed("JSON", e))?)
     }
 
     /// Reads TOML.
@@ -67,7 +67,7 @@ impl RunConfig {
     ///
     /// # Errors
     /// As [`from_json`](Self::from_json).
-    pub fn from_fields(fields: Map<String, Value>) -> Result<Self> {
+    pub fn from_fields(fields: &Map<String, Value>) -> Result<Self> {
         known(fields.keys())?;
         let shown = |name: &str| fields.get(name).map(ToString::to_string);
         read(Value::Object(fields.clone()), shown)

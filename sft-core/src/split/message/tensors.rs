@@ -63,7 +63,9 @@ impl NamedTensors {
         for NamedShape { name, shape } in &self.layout {
             put_bytes(out, name.as_bytes());
             put_varint(out, shape.len() as u64);
-            shape.iter().for_each(|&size| put_varint(out, size as u64));
+            for &size in shape {
+                put_varint(out, size as u64);
+            }
         }
         out.extend(&self.frame);
     }
