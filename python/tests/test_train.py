@@ -219,7 +219,7 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
         ({"full": 300}, ValueError, r"full must be in 0\.\.=255, got 300"),
         ({"activation": 0.5}, ValueError, "activation must be text, got 0.5"),
         ({"activation": object()}, TypeError, "activation is of a wrong type, got <object"),
-        ({"activation": "paper:0:4"}, ValueError, "activation keep must be in .*, got 0"),
+        ({"activation": "paper:0:4"}, ValueError, "activation .*keep must be in .*, got 0"),
         ({"targets": "qv"}, ValueError, 'got "qv"'),
         ({"fading": True}, ValueError, "fading must be .*none.*rayleigh.*, got true"),
         ({"optimizer": "adam"}, ValueError, 'optimizer must be .*sgd.*adamw, got "adam"'),
