@@ -147,12 +147,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     straight = sft.finetune(
         model=MODEL, out=tmp_path / "straight", **few() | {"rounds": rounds, "threads": 2}
     )
-    # A plan names how many rounds the run was to have, in more digits if they were more.
-    ours, theirs = (
-        [dataclasses.replace(r, protocol_bytes_down=0) for r in without_clock(one)]
-        for one in (run, straight)
-    )
-    assert ours == theirs
+    assert without_clock(run) == without_clock(straight)
     assert tuned(tmp_path / "parts") == tuned(tmp_path / "straight")
 
 

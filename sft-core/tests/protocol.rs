@@ -27,7 +27,7 @@ fn plan() -> Plan {
     let settings = settings(Scheme::Sft);
     Plan {
         round: 1,
-        rounds: 2,
+        rounds: None,
         work: Work::Split { cut: 2 },
         rank: 3,
         alpha: 6.0,
@@ -205,12 +205,12 @@ proptest! {
     }
 }
 
-fn session<'a>(bench: &'a Bench, plan: Plan, codecs: ServerCodecs) -> Session<'a> {
+fn session(bench: &Bench, plan: Plan, codecs: ServerCodecs) -> Session<'_> {
     let start = bench.job().start().unwrap().adapters;
     Session::new(1, plan, 0.03, &bench.vit, &start, codecs).unwrap()
 }
 
-fn device<'a>(bench: &'a Bench, codecs: Option<DeviceCodecs>) -> DeviceSide<'a> {
+fn device(bench: &Bench, codecs: Option<DeviceCodecs>) -> DeviceSide<'_> {
     DeviceSide {
         number: 1,
         model: &bench.vit,
@@ -510,7 +510,7 @@ fn a_device_takes_no_plan_that_does_not_fit_its_model() {
     assert_eq!(of(|p| p.rank = 0), "rank must be at least 1, got 0");
     assert!(of(|p| p.rank = 1_000_000_000).starts_with("rank must be at most"));
     assert!(of(|p| p.targets = "wq".parse().unwrap()).starts_with("targets must be"));
-    assert!(of(|p| p.lr = f64::NAN).starts_with("lr must be positive"));
+    assert!(of(|p| p.lr = -1.0).starts_with("lr must be positive"));
     assert!(of(|_| ()).contains("nothing to say"), "no adapters");
     let other = refused(vec![Message::Leave("full".into())]);
     assert_eq!(other, "the other side left: full");

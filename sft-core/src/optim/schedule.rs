@@ -35,6 +35,11 @@ impl Schedule {
         }
     }
 
+    /// Whether the factor depends on the number of rounds, and not on the round alone.
+    pub(crate) fn depends_on_rounds(&self) -> bool {
+        self.decay == Decay::Cosine
+    }
+
     pub(crate) fn validate(&self, rounds: usize) -> Result<()> {
         if let Decay::Exponential(factor) = self.decay {
             let holds = factor > 0.0 && factor <= 1.0;

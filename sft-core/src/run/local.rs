@@ -139,7 +139,7 @@ impl<'a> Participant<'a> {
         let (lora, (activation, gradient)) = (settings.lora, settings.codecs());
         Plan {
             round: self.round,
-            rounds: settings.rounds,
+            rounds: (settings.schedule.depends_on_rounds()).then_some(settings.rounds),
             work,
             rank: lora.rank(),
             alpha: lora.alpha(),

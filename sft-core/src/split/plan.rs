@@ -37,8 +37,8 @@ pub enum Work {
 pub struct Plan {
     /// The round, from 1.
     pub round: usize,
-    /// Rounds of the run, which the schedule depends on.
-    pub rounds: usize,
+    /// Rounds of the run, where the schedule depends on them.
+    pub rounds: Option<usize>,
     /// The device's part.
     pub work: Work,
     /// Rank of the adapters, r.
@@ -92,16 +92,23 @@ impl Plan {
         for (name, count) in counts {
             Error::require(count >= 1, name, count, "at least 1")?;
         }
+        let rounds = self.rounds.unwrap_or(usize::MAX);
         Error::require(
-            self.round <= self.rounds,
+            self.round <= rounds,
             "round",
             self.round,
             "at most the rounds",
         )?;
+        if self.rounds.is_none() && self.schedule.depends_on_rounds() {
+            return Err(Error::argument(
+                "rounds",
+                "must be given for this schedule, got none",
+            ));
+        }
         let rate = self.lr;
         Error::require(rate.is_finite() && rate > 0.0, "lr", rate, "positive")?;
         self.optimizer.validate()?;
-        self.schedule.validate(self.rounds)?;
+        self.schedule.validate(rounds)?;
         if let Work::Split { cut } = self.work {
             let accepted = format!("in 1..{} for a model of so many blocks", spec.depth);
             Error::require((1..spec.depth).contains(&cut), "cut", cut, &accepted)?;
@@ -124,9 +131,8 @@ impl Plan {
     /// samples.
     pub(crate) fn step(&self, number: u32, peak: f64, samples: usize) -> Step {
         let (number, batches) = (u64::from(number), self.batches(samples) as u64);
-        let factor = self
-            .schedule
-            .factor(self.round, self.rounds, number, batches);
+        let rounds = self.rounds.unwrap_or(self.round);
+        let factor = self.schedule.factor(self.round, rounds, number, batches);
         Step {
             learning_rate: peak * factor,
             dropout_seed: seed::derive(self.seed, &[seed::DROPOUT, number]),
