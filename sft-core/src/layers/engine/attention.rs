@@ -2,11 +2,11 @@
 
 use candle_core::{Result, bail};
 
-use super::block::{Piece, Tokens};
 use super::buffer::{Buffer, sized, slice};
 use super::heads::DotProduct;
 use super::linear::{Adapted, Linear, LinearScratch, Pass};
 use super::lora::Pairs;
+use super::piece::{Piece, Tokens};
 use crate::layers::parts::AttentionWeights;
 
 /// The frozen linears of an attention.

@@ -8,6 +8,7 @@ use super::linear::{Linear, Pass};
 use super::lora::Pairs;
 use super::mlp::{AdaptedMlp, Mlp, MlpScratch};
 use super::norm::Norm;
+use super::piece::{Piece, Tokens};
 use super::scale::LayerScale;
 use crate::layers::parts::BlockWeights;
 
@@ -20,23 +21,6 @@ pub(super) struct Block {
     mlp_norm: Norm,
     mlp: Mlp,
     mlp_scale: Option<LayerScale>,
-}
-
-/// The rows of a sample.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tokens {
-    pub(super) all: usize,
-    /// The first ones, whose hidden state after the block is wanted.
-    pub(super) wanted: usize,
-}
-
-/// Some samples of a batch.
-#[derive(Clone, Copy)]
-pub(super) struct Piece<'a> {
-    /// Their rows.
-    pub(super) x: &'a [f32],
-    /// The number of their first row in the batch.
-    pub(super) first: usize,
 }
 
 /// What the forward pass of a piece keeps for the backward pass, for `T` rows before the block

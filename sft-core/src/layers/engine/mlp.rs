@@ -2,10 +2,10 @@
 
 use candle_core::Result;
 
-use super::block::Piece;
 use super::buffer::{Buffer, sized, slice};
 use super::linear::{Adapted, Linear, LinearScratch, Pass};
 use super::lora::Pairs;
+use super::piece::Piece;
 use crate::kernels::{gelu, gelu_and_slope, multiply};
 use crate::layers::parts::MlpWeights;
 

@@ -17,6 +17,7 @@ mod lora;
 mod mlp;
 mod norm;
 mod op;
+mod piece;
 mod pieces;
 mod scale;
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
 
-use super::block::{AdaptedBlock, Block, Saved, Tokens};
+use super::block::{AdaptedBlock, Block, Saved};
 use super::linear::Pass;
 use super::lora::Pairs;
+use super::piece::Tokens;
 use super::pieces::{Activations, backward, forward};
 use crate::adapter::Lora;
 use crate::layers::parts::BlockWeights;

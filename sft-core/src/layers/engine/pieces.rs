@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::block::{AdaptedBlock, Piece, Saved, Scratch};
+use super::block::{AdaptedBlock, Saved, Scratch};
+use super::piece::Piece;
 use crate::kernels::add;
 
 /// Rows that pass through a block at once: few enough that what lies between two products stays

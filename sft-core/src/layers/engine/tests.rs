@@ -3,11 +3,11 @@
 use candle_core::{Device, Tensor, Var};
 
 use super::attention::{Attention, AttentionScratch};
-use super::block::{Piece, Tokens};
 use super::linear::Pass;
 use super::lora::Pairs;
 use super::mlp::{Mlp, MlpScratch};
 use super::norm::Norm;
+use super::piece::{Piece, Tokens};
 use crate::adapter::{Lora, normal};
 use crate::kernels::add;
 use crate::layers::parts::{

@@ -1,6 +1,7 @@
 //! The vision transformer of Dosovitskiy et al. with Hugging Face's parameter names.
 
 mod config;
+mod infer;
 mod names;
 mod pretrained;
 mod save;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::VitConfig;
 use super::config::block_path;
-use super::pretrained::infer_config;
+use super::infer::infer_config;
 use crate::model::checkpoint::Weight;
 
 /// Renames parameters to those of Hugging Face's checkpoints and splits timm's fused qkv;

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::infer::{blocks, has_layer_scale, has_qkv_bias, infer_config};
 use super::weights::checked;
 use super::{VitConfig, VitWeights, names};
 use crate::adapter::Head;
@@ -174,57 +175,6 @@ fn read_config(
     }
 }
 
-/// The sizes that the tensors' shapes tell, with these heads or width / 64.
-pub(super) fn infer_config(
-    tensors: &HashMap<String, Weight>,
-    heads: Option<usize>,
-) -> Result<VitConfig, String> {
-    let dims = |name: &str, rank: usize| match tensors.get(name) {
-        Some(tensor) if tensor.dims().len() == rank => Ok(tensor.dims().to_vec()),
-        Some(tensor) => Err(format!(
-            "tensor {name} has shape {:?}, expected {rank} dimensions",
-            tensor.dims()
-        )),
-        None => Err(format!(
-            "missing tensor {name}: neither a Hugging Face nor a timm ViT"
-        )),
-    };
-    let patch = dims("vit.embeddings.patch_embeddings.projection.weight", 4)?;
-    let tokens = dims("vit.embeddings.position_embeddings", 3)?[1];
-    let side = (tokens.saturating_sub(1) as f64).sqrt().round() as usize;
-    let mlp = dims("vit.encoder.layer.0.intermediate.dense.weight", 2)?[0];
-    Ok(VitConfig {
-        hidden_size: patch[0],
-        num_hidden_layers: blocks(tensors),
-        num_attention_heads: heads.map_or_else(|| default_heads(patch[0]), Ok)?,
-        intermediate_size: mlp,
-        image_size: side * patch[2],
-        patch_size: patch[2],
-        num_channels: patch[1],
-        qkv_bias: has_qkv_bias(tensors),
-        layer_scale: has_layer_scale(tensors),
-        ..VitConfig::default()
-    })
-}
-
-fn layer_prefix(index: usize) -> String {
-    format!("{}.", super::block_path(index))
-}
-
-/// Blocks that have tensors.
-fn blocks(tensors: &HashMap<String, Weight>) -> usize {
-    let has_block = |i: &usize| tensors.keys().any(|k| k.starts_with(&layer_prefix(*i)));
-    (0..tensors.len()).take_while(has_block).count()
-}
-
-fn has_qkv_bias(tensors: &HashMap<String, Weight>) -> bool {
-    tensors.contains_key("vit.encoder.layer.0.attention.attention.query.bias")
-}
-
-fn has_layer_scale(tensors: &HashMap<String, Weight>) -> bool {
-    tensors.contains_key("vit.encoder.layer.0.layer_scale1.lambda1")
-}
-
 /// A configuration must not leave out what the file has.
 fn check_sizes(config: &VitConfig, tensors: &HashMap<String, Weight>) -> Result<(), String> {
     let (named, found) = (config.num_hidden_layers, blocks(tensors));
@@ -254,16 +204,6 @@ fn check_leftovers(config: &VitConfig, tensors: &HashMap<String, Weight>) -> Res
         Some(name) => Err(format!("tensor {name} has no place in this architecture")),
         None => Ok(()),
     }
-}
-
-/// One head for every 64 features, at least one; wider models are known to do otherwise.
-fn default_heads(width: usize) -> Result<usize, String> {
-    if width > 1024 || width > 64 && !width.is_multiple_of(64) {
-        return Err(format!(
-            "the number of heads at width {width} is not known: give it"
-        ));
-    }
-    Ok((width / 64).max(1))
 }
 
 /// The classes that the configuration names must be those of the head.
