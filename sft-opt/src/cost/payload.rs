@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, check, check_size};
-use crate::system::{FlHead, Kinds, Placement, System, Training, Transformer};
+use crate::error::{Result, check, check_len, check_size};
+use crate::system::{FlHead, Placement, System, Training, Transformer, runs};
 
 /// Bits moved for one device in one round, finite and at least 0.
 ///
@@ -98,39 +98,37 @@ impl System {
         first: bool,
     ) -> Result<Vec<Payload>> {
         let (model, training) = (self.model(), self.training());
-        let kinds = Kinds::new(placements, model, self.devices().len())?;
+        check_len("placements", placements.len(), self.devices().len())?;
         check(
             beta > 0.0 && beta <= 1.0,
             "beta",
             beta,
             "above 0 and at most 1",
         )?;
-        // Of every kind: the broadcast, a mini-batch either way, and the adapters.
-        let bits = kinds.map(|kind| {
-            let adapter_bits = adapter_bits(model, training, kind);
+        let mut payloads = Vec::with_capacity(placements.len());
+        for (placement, run) in runs(placements) {
+            placement.validate_of(run.start, model)?;
+            let adapter_bits = adapter_bits(model, training, placement);
             let broadcast_bits = if first {
-                model_bits(model, training, kind)
+                model_bits(model, training, placement)
             } else {
                 adapter_bits
             };
-            let batch_bits = match kind {
+            let batch_bits = match placement {
                 Placement::Split { .. } => beta * activation_bits(model, training),
                 Placement::FlFull | Placement::FlLora => 0.0,
             };
-            (broadcast_bits, batch_bits, adapter_bits)
-        });
-        let of_device = |(&kind, samples): (&usize, usize)| {
-            let (broadcast_bits, batch_bits, adapter_bits) = bits[kind];
-            let round_bits = training.batches_per_round(samples) * batch_bits;
-            Payload {
-                broadcast_bits,
-                uplink_bits: round_bits,
-                downlink_bits: round_bits,
-                adapter_bits,
-            }
-        };
-        let samples = self.devices().iter().map(|device| device.samples);
-        Ok(kinds.of_device.iter().zip(samples).map(of_device).collect())
+            payloads.extend(self.devices()[run].iter().map(|device| {
+                let round_bits = training.batches_per_round(device.samples) * batch_bits;
+                Payload {
+                    broadcast_bits,
+                    uplink_bits: round_bits,
+                    downlink_bits: round_bits,
+                    adapter_bits,
+                }
+            }));
+        }
+        Ok(payloads)
     }
 
     /// Predicted payloads of a round in which devices train one after the other, see

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::flops::BatchFlops;
 use super::payload::Payload;
 use crate::error::{Error, Result, check_len};
-use crate::system::{Kinds, Link, Placement, ServerModel, System};
+use crate::system::{Link, Placement, ServerModel, System, runs};
 
 /// A round to be timed: what is computed where, over which links, and the bits that are moved.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +54,7 @@ impl Phases {
 pub(crate) struct RoundClock<'a> {
     system: &'a System,
     round: &'a Round<'a>,
-    kinds: Kinds,
-    /// Operations of a mini-batch, for every kind of placement.
+    /// Operations of a mini-batch of every device.
     flops: Vec<BatchFlops>,
     /// Work of the server for all devices together, FLOP.
     queue_flop: f64,
@@ -69,38 +68,32 @@ impl<'a> RoundClock<'a> {
     pub(crate) fn new(system: &'a System, round: &'a Round<'a>) -> Result<Self> {
         let devices = system.devices().len();
         let (model, training) = (system.model(), system.training());
-        let kinds = Kinds::new(round.placements, model, devices)?;
+        check_len("placements", round.placements.len(), devices)?;
         check_air(round, devices)?;
-        let flops = kinds.map(|kind| training.flops.mini_batch(model, kind, training.batch));
-        let mut kind_batches = vec![0.0; flops.len()];
-        for (n, &kind) in kinds.of_device.iter().enumerate() {
-            kind_batches[kind] += batches(system, n);
+        let (mut flops, mut queue_flop) = (Vec::with_capacity(devices), 0.0);
+        for (placement, run) in runs(round.placements) {
+            placement.validate_of(run.start, model)?;
+            let one = (training.flops).mini_batch(model, placement, training.batch);
+            flops.extend(run.clone().map(|_| one));
+            let batches: f64 = run.map(|n| batches(system, n)).sum();
+            queue_flop += batches * one.server.total();
         }
-        let work = kind_batches.iter().zip(&flops);
         let worst = (round.links.iter())
             .map(|link| link.downlink_bps_hz)
             .fold(f64::INFINITY, f64::min);
         Ok(Self {
-            queue_flop: work
-                .map(|(batches, flops)| batches * flops.server.total())
-                .sum(),
+            queue_flop,
             server_model: system.server().model,
             broadcast_bps: system.total_hz() * worst,
             system,
             round,
-            kinds,
             flops,
         })
     }
 
-    /// Operations of a mini-batch of device `n`.
-    fn flops(&self, n: usize) -> &BatchFlops {
-        &self.flops[self.kinds.of_device[n]]
-    }
-
     /// Work of the server for device `n` in the round, FLOP.
     pub(crate) fn server_flop(&self, n: usize) -> f64 {
-        batches(self.system, n) * self.flops(n).server.total()
+        batches(self.system, n) * self.flops[n].server.total()
     }
 
     /// Time device `n` waits for the server in the round.
@@ -110,7 +103,7 @@ impl<'a> RoundClock<'a> {
             ServerModel::Sequential => self.queue_flop,
             ServerModel::Even => {
                 let shared = batches(self.system, n) * self.system.devices().len() as f64;
-                shared * self.flops(n).server.total()
+                shared * self.flops[n].server.total()
             }
             ServerModel::OptimalShare => {
                 return Err(Error::Unsupported {
@@ -128,8 +121,8 @@ impl<'a> RoundClock<'a> {
         let device_s = batches(self.system, n) / self.system.devices()[n].flop_per_s();
         Phases {
             broadcast_s: self.round.payloads[n].broadcast_bits / self.broadcast_bps,
-            device_forward_s: device_s * self.flops(n).device.forward,
-            device_backward_s: device_s * self.flops(n).device.backward,
+            device_forward_s: device_s * self.flops[n].device.forward,
+            device_backward_s: device_s * self.flops[n].device.backward,
             ..Phases::default()
         }
     }

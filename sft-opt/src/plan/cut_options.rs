@@ -15,13 +15,18 @@ impl System {
     /// A model of one block, which cannot be cut; links that are not one per device, finite and
     /// positive.
     pub fn joint_problem(&self, links: &[Link], first: bool) -> Result<JointProblem> {
-        let option = |cut| self.cut_option(cut, links, first);
+        let mut placements = self.everywhere(Placement::Split { cut: 1 });
+        let c_beta = self.raw_demand(&placements, links, first)?;
+        let option = |cut| {
+            placements.fill(Placement::Split { cut });
+            self.cut_option(cut, &placements, links, first)
+        };
         let devices = self.devices();
         let problem = JointProblem {
             cuts: (1..self.model().blocks)
                 .map(option)
                 .collect::<Result<_>>()?,
-            c_beta: self.raw_demand(links, first)?,
+            c_beta,
             memory_max_bytes: devices.iter().map(|d| d.memory_bytes as f64).collect(),
             total_hz: self.total_hz(),
             cap_hz: self.caps_hz(),
@@ -32,12 +37,16 @@ impl System {
         Ok(problem)
     }
 
-    fn cut_option(&self, cut: usize, links: &[Link], first: bool) -> Result<CutOption> {
-        let placement = Placement::Split { cut };
-        let placements = self.everywhere(placement);
-        let payloads = self.payloads(&placements, 1.0, first)?;
+    fn cut_option(
+        &self,
+        cut: usize,
+        placements: &[Placement],
+        links: &[Link],
+        first: bool,
+    ) -> Result<CutOption> {
+        let payloads = self.payloads(placements, 1.0, first)?;
         let round = Round {
-            placements: &placements,
+            placements,
             links,
             payloads: &payloads,
         };
@@ -56,7 +65,7 @@ impl System {
         let all = 0..links.len();
         Ok(CutOption {
             cut,
-            memory_bytes: self.memory(placement)?.total_bytes(),
+            memory_bytes: self.memory(Placement::Split { cut })?.total_bytes(),
             a_s: all.clone().map(start).collect::<Result<_>>()?,
             c_fixed: links.iter().zip(&payloads).map(adapters).collect(),
             server_flop: all
@@ -67,9 +76,13 @@ impl System {
     }
 
     /// `e_n`: raw activations and gradients over spectral efficiency, the same at every cut.
-    fn raw_demand(&self, links: &[Link], first: bool) -> Result<Vec<f64>> {
-        let placements = self.everywhere(Placement::Split { cut: 1 });
-        let payloads = self.payloads(&placements, 1.0, first)?;
+    fn raw_demand(
+        &self,
+        placements: &[Placement],
+        links: &[Link],
+        first: bool,
+    ) -> Result<Vec<f64>> {
+        let payloads = self.payloads(placements, 1.0, first)?;
         let raw = |(link, payload): (&Link, &Payload)| {
             payload.uplink_bits / link.uplink_bps_hz + payload.downlink_bits / link.downlink_bps_hz
         };

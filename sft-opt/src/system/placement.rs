@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::transformer::Transformer;
-use crate::error::{Result, check, check_len};
+use crate::error::{Result, check};
 
 /// Who computes what in training with many devices and one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,6 +21,11 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// Checks the placement of device `n`.
+    pub(crate) fn validate_of(self, n: usize, model: &Transformer) -> Result<()> {
+        self.validate(model).map_err(|error| error.at(n))
+    }
+
     pub(crate) fn validate(self, model: &Transformer) -> Result<()> {
         let Self::Split { cut } = self else {
             return Ok(());
@@ -34,40 +39,15 @@ impl Placement {
     }
 }
 
-/// The different placements of a round, and which of them every device has: what depends on the
-/// placement alone is computed once for each.
-pub(crate) struct Kinds {
-    pub(crate) placements: Vec<Placement>,
-    /// One entry per device, a position in `placements`.
-    pub(crate) of_device: Vec<usize>,
-}
-
-impl Kinds {
-    /// Checks that there is one legal placement for each of `devices`.
-    pub(crate) fn new(
-        placements: &[Placement],
-        model: &Transformer,
-        devices: usize,
-    ) -> Result<Self> {
-        check_len("placements", placements.len(), devices)?;
-        let mut kinds: Vec<Placement> = Vec::new();
-        let mut of_device = Vec::with_capacity(devices);
-        for (n, placement) in placements.iter().enumerate() {
-            let known = kinds.iter().rposition(|kind| kind == placement);
-            if known.is_none() {
-                placement.validate(model).map_err(|error| error.at(n))?;
-                kinds.push(*placement);
-            }
-            of_device.push(known.unwrap_or(kinds.len() - 1));
-        }
-        Ok(Self {
-            placements: kinds,
-            of_device,
-        })
-    }
-
-    /// What `of` says of every kind.
-    pub(crate) fn map<T>(&self, of: impl FnMut(Placement) -> T) -> Vec<T> {
-        self.placements.iter().copied().map(of).collect()
-    }
+/// Neighbouring devices with the same placement: what depends on the
+/// placement alone is computed once for each run.
+pub(crate) fn runs(
+    placements: &[Placement],
+) -> impl Iterator<Item = (Placement, std::ops::Range<usize>)> {
+    let mut start = 0;
+    placements.chunk_by(|a, b| a == b).map(move |run| {
+        let devices = start..start + run.len();
+        start = devices.end;
+        (run[0], devices)
+    })
 }
