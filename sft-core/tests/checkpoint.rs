@@ -26,7 +26,7 @@ fn without_wall(run: &Run) -> Run {
     };
     Run {
         adapters: run.adapters.clone(),
-        codecs: BTreeMap::new(),
+        codecs: run.codecs.clone(),
         rounds: run.rounds.iter().map(still).collect(),
     }
 }
@@ -66,6 +66,54 @@ fn four_rounds_are_two_and_two_more_from_a_file() {
         assert_eq!(read, first, "{scheme:?}: a file keeps every bit");
         let rest = finetune(&straight.job(), read, &mut |_| Ok(())).unwrap();
         assert_eq!(without_wall(&rest), without_wall(&whole), "{scheme:?}");
+    }
+}
+
+/// Error feedback is the one thing beside adapters that outlives a round.
+#[test]
+fn what_codecs_remember_goes_on_from_a_file() {
+    let folder = Folder::new("checkpoint-codecs");
+    let rounds = |count| Settings {
+        error_feedback: true,
+        // Batches of one shape, or each begins anew.
+        batch: 1,
+        ..rounds(Scheme::Sft, count)
+    };
+    let straight = Bench::new(rounds(4), 3);
+    let whole = straight.run().unwrap();
+    let half = Bench::new(rounds(2), 3);
+    let path = folder.0.join("checkpoint.safetensors");
+    let first = half.run().unwrap();
+    assert!(!first.codecs.is_empty());
+    save_checkpoint(&path, &configuration(0.1), &half.partition, &first).unwrap();
+    let read = load_checkpoint(&path, &configuration(0.1), &straight.partition).unwrap();
+    assert_eq!(read, first, "a file keeps every bit");
+    let rest = finetune(&straight.job(), read.clone(), &mut |_| Ok(())).unwrap();
+    assert_eq!(without_wall(&rest), without_wall(&whole));
+    let mut forgetful = read;
+    forgetful.codecs.clear();
+    let rest = finetune(&straight.job(), forgetful, &mut |_| Ok(())).unwrap();
+    assert!(rest.adapters != whole.adapters, "the memory is used");
+}
+
+#[test]
+fn no_byte_of_a_checkpoint_may_change() {
+    let folder = Folder::new("checkpoint-bytes");
+    let bench = Bench::new(settings(Scheme::Sft), 2);
+    let run = bench.run().unwrap();
+    let path = folder.0.join("checkpoint.safetensors");
+    save_checkpoint(&path, &configuration(0.1), &bench.partition, &run).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let load = || load_checkpoint(&path, &configuration(0.1), &bench.partition);
+    assert!(load().is_ok());
+    for at in (0..bytes.len()).step_by(101) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x10;
+        std::fs::write(&path, changed).unwrap();
+        // A space within the JSON of the header may become another.
+        if let Ok(read) = load() {
+            assert!(read == run, "byte {at}");
+        }
     }
 }
 

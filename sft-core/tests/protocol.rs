@@ -18,14 +18,14 @@ use sft_core::split::message::{
     Activation, Failure, FailureKind, Gradient, HEADER_BYTES, Hello, Message, NamedTensors,
 };
 use sft_core::split::{
-    Connection, DeviceCodecs, DeviceSide, InMemory, LocalData, Plan, Serve, ServerCodecs, Session,
-    Traffic, Transport, Work,
+    Connection, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve, ServerCodecs,
+    ServerSide, Traffic, Transport, Work,
 };
 use sft_core::{Error, Result};
 
-fn plan() -> Plan {
+fn plan() -> RoundPlan {
     let settings = settings(Scheme::Sft);
-    Plan {
+    RoundPlan {
         round: 1,
         rounds: None,
         work: Work::Split { cut: 2 },
@@ -205,9 +205,9 @@ proptest! {
     }
 }
 
-fn session(bench: &Bench, plan: Plan, codecs: ServerCodecs) -> Session<'_> {
+fn server_side(bench: &Bench, plan: RoundPlan, codecs: ServerCodecs) -> ServerSide<'_> {
     let start = bench.job().start().unwrap().adapters;
-    Session::new(1, plan, 0.03, &bench.vit, &start, codecs).unwrap()
+    ServerSide::new(1, plan, 0.03, &bench.vit, &start, codecs).unwrap()
 }
 
 fn device(bench: &Bench, codecs: Option<DeviceCodecs>) -> DeviceSide<'_> {
@@ -227,14 +227,14 @@ fn device(bench: &Bench, codecs: Option<DeviceCodecs>) -> DeviceSide<'_> {
 /// A round in memory.
 fn in_memory(
     bench: &Bench,
-    plan: &Plan,
+    plan: &RoundPlan,
     codecs: Option<(DeviceCodecs, ServerCodecs)>,
 ) -> (Adapters, Traffic) {
     let (below, above) = match codecs {
         Some((below, above)) => (Some(below), above),
         None => (None, ServerCodecs::new(plan)),
     };
-    let mut connection = Connection::new(InMemory::new(session(bench, plan.clone(), above)));
+    let mut connection = Connection::new(InMemory::new(server_side(bench, plan.clone(), above)));
     device(bench, below).round(&mut connection).unwrap();
     let traffic = connection.traffic();
     let (update, _) = connection.into_transport().into_server().finish().unwrap();
@@ -277,7 +277,7 @@ fn a_socket_gives_the_bits_that_memory_gives() {
     let got = std::thread::scope(|scope| {
         let server = scope.spawn(|| {
             let mut socket = Socket(listener.accept().unwrap().0);
-            let mut session = session(&bench, plan.clone(), ServerCodecs::new(&plan));
+            let mut session = server_side(&bench, plan.clone(), ServerCodecs::new(&plan));
             while let Ok(bytes) = socket.read() {
                 for reply in session.handle(Message::decode(&bytes).unwrap()).unwrap() {
                     socket.send(reply.encode().unwrap()).unwrap();
@@ -360,7 +360,7 @@ impl Decompressor for Numbered {
 #[test]
 fn a_lost_memory_costs_a_message_and_changes_no_result() {
     let bench = Bench::new(settings(Scheme::Sft), 3);
-    let raw = Plan {
+    let raw = RoundPlan {
         activation: Codec::raw(),
         gradient: Codec::raw(),
         ..plan()
@@ -396,7 +396,7 @@ fn a_lost_memory_costs_a_message_and_changes_no_result() {
 /// What a session says to each of some messages after hello.
 fn refusal(change: impl FnOnce(&mut Message)) -> String {
     let bench = Bench::new(settings(Scheme::Sft), 3);
-    let mut session = session(&bench, plan(), ServerCodecs::new(&plan()));
+    let mut session = server_side(&bench, plan(), ServerCodecs::new(&plan()));
     let hello = Hello {
         device: 1,
         samples: 10,
@@ -496,7 +496,7 @@ fn a_device_takes_no_plan_that_does_not_fit_its_model() {
         let error = device(&bench, None).round(&mut connection).unwrap_err();
         error.to_string()
     };
-    let of = |change: fn(&mut Plan)| {
+    let of = |change: fn(&mut RoundPlan)| {
         let mut plan = plan();
         change(&mut plan);
         refused(vec![Message::Plan(plan)])

@@ -22,7 +22,7 @@ pub(crate) const DEAD: u32 = u32::MAX;
 
 /// What a frame says about the magnitudes that indices stand for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Scheme {
+pub(crate) enum ValueCoding {
     Levels {
         levels: Levels,
         spacing: Spacing,
@@ -84,7 +84,7 @@ pub(crate) enum Points {
     F32 { lo: u32, hi: u32 },
 }
 
-impl Scheme {
+impl ValueCoding {
     /// The scheme for kept elements of a `span`; of a dead zone without its
     /// offsets, which the indices decide.
     pub(crate) fn choose(quantize: Quantize, span: Span, rms: f64) -> Self {
@@ -223,9 +223,9 @@ impl Kind {
         })
     }
 
-    pub(crate) fn read_values(self, body: &mut ByteReader<'_>) -> Result<Scheme> {
+    pub(crate) fn read_values(self, body: &mut ByteReader<'_>) -> Result<ValueCoding> {
         Ok(match self {
-            Self::Levels(levels, spacing) => Scheme::Levels {
+            Self::Levels(levels, spacing) => ValueCoding::Levels {
                 levels,
                 spacing,
                 span: Span::read(body)?,
@@ -237,16 +237,16 @@ impl Kind {
                 }
                 let mut offsets = [0; DIRECT as usize];
                 offsets.copy_from_slice(body.take(DIRECT as usize)?);
-                Scheme::DeadZone(DeadZone { step, offsets })
+                ValueCoding::DeadZone(DeadZone { step, offsets })
             }
             Self::F16 => {
                 let (lo, hi) = (body.u16()?, body.u16()?);
                 if lo > hi || hi > F16_MAX {
                     return Err(Error::corrupt(format!("halves from {lo} to {hi}")));
                 }
-                Scheme::F16 { lo, hi }
+                ValueCoding::F16 { lo, hi }
             }
-            Self::F32 => Scheme::F32(Span::read(body)?),
+            Self::F32 => ValueCoding::F32(Span::read(body)?),
         })
     }
 }

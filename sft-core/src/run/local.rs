@@ -8,7 +8,7 @@ use super::whole::{Unsplit, WholeServer, train_whole};
 use crate::adapter::Adapters;
 use crate::optim::OptimizerConfig;
 use crate::split::{
-    Connection, DeviceCodecs, DeviceSide, InMemory, LocalData, Plan, ServerCodecs, Session,
+    Connection, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, ServerCodecs, ServerSide,
     Traffic, Update, Work,
 };
 use crate::{Result, seed};
@@ -76,7 +76,7 @@ impl<'a> Participant<'a> {
             state.restore(&mut below, &mut above)?;
         }
         let (number, lr) = (self.device as u32, job.settings.lr_server);
-        let session = Session::new(number, plan, lr, job.model, start, above)?;
+        let session = ServerSide::new(number, plan, lr, job.model, start, above)?;
         let mut connection = Connection::new(InMemory::new(session));
         let mut device = DeviceSide {
             number,
@@ -134,10 +134,10 @@ impl<'a> Participant<'a> {
     }
 
     /// What the device is told.
-    fn plan(self, work: Work) -> Plan {
+    fn plan(self, work: Work) -> RoundPlan {
         let settings = &self.job.settings;
         let (lora, (activation, gradient)) = (settings.lora, settings.codecs());
-        Plan {
+        RoundPlan {
             round: self.round,
             rounds: (settings.schedule.depends_on_rounds()).then_some(settings.rounds),
             work,

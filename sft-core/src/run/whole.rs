@@ -6,8 +6,8 @@ use crate::model::Model;
 use crate::optim::OptimizerConfig;
 use crate::split::message::{Hello, Message, NamedTensors};
 use crate::split::{
-    Connection, Loaded, LocalData, Plan, Serve, Step, Transport, WholeModel, check_hello, finite,
-    receive_adapters, say_hello, unexpected,
+    Connection, Loaded, LocalData, RoundPlan, Serve, Step, Transport, WholeModel, check_hello,
+    finite, receive_adapters, say_hello, unexpected,
 };
 use crate::{Error, Result};
 
@@ -65,7 +65,7 @@ pub(super) fn train_whole<T: Transport, W: Unsplit>(
 /// The server's side: it hands out and takes back.
 pub(super) struct WholeServer<'a> {
     device: u32,
-    plan: Plan,
+    plan: RoundPlan,
     spec: &'a ModelSpec,
     start: NamedTensors,
     lengths: Vec<usize>,
@@ -76,7 +76,7 @@ pub(super) struct WholeServer<'a> {
 impl<'a> WholeServer<'a> {
     pub(super) fn new(
         device: u32,
-        plan: Plan,
+        plan: RoundPlan,
         spec: &'a ModelSpec,
         layout: Vec<NamedShape>,
         start: &Adapters,

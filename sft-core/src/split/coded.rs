@@ -3,13 +3,13 @@
 use candle_core::{Device, Tensor};
 use sft_compress::{Compressor, Context, Decompressor, Direction, ErrorKind, TensorView};
 
-use super::Plan;
+use super::RoundPlan;
 use crate::data::SampleId;
 use crate::{Error, Result, seed};
 
 /// What both sides know of a mini-batch at the cut.
 pub(super) struct Crossing<'a> {
-    pub(super) plan: &'a Plan,
+    pub(super) plan: &'a RoundPlan,
     /// The device, for errors.
     pub(super) device: u32,
     pub(super) step: u32,
@@ -80,7 +80,12 @@ impl Crossing<'_> {
 }
 
 /// Fails where a value is not finite any more.
-pub(crate) fn finite(plan: &Plan, device: u32, values: &[f32], tensor: &'static str) -> Result<()> {
+pub(crate) fn finite(
+    plan: &RoundPlan,
+    device: u32,
+    values: &[f32],
+    tensor: &'static str,
+) -> Result<()> {
     if values.iter().all(|v| v.is_finite()) {
         return Ok(());
     }

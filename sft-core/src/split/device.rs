@@ -7,7 +7,7 @@ use super::coded::{Crossing, finite};
 use super::local_data::{Loaded, LocalData};
 use super::message::{Activation, Failure, FailureKind, Hello, Message, NamedTensors};
 use super::transport::{Connection, Transport, unexpected};
-use super::{DeviceHalf, Plan, Work};
+use super::{DeviceHalf, RoundPlan, Work};
 use crate::adapter::{device_layout, device_lengths, device_vectors};
 use crate::data::{Batch, Inputs, Labels};
 use crate::model::{Hidden, Model};
@@ -35,10 +35,10 @@ pub struct DeviceCodecs {
 
 impl DeviceCodecs {
     /// Those that a plan names, which remember nothing.
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &RoundPlan) -> Self {
         Self {
             up: plan.compressor(plan.activation),
-            down: Plan::decompressor(plan.gradient),
+            down: RoundPlan::decompressor(plan.gradient),
         }
     }
 }
@@ -82,7 +82,7 @@ impl DeviceSide<'_> {
 
     fn step<T: Transport>(
         &self,
-        plan: &Plan,
+        plan: &RoundPlan,
         Loaded { number, batch }: &Loaded,
         half: &mut DeviceHalf<'_>,
         codecs: &mut DeviceCodecs,
@@ -120,7 +120,7 @@ pub(crate) fn say_hello<T: Transport>(
     model: &dyn Model,
     local: &LocalData<'_>,
     connection: &mut Connection<T>,
-) -> Result<Plan> {
+) -> Result<RoundPlan> {
     connection.send(&Message::Hello(Hello {
         device,
         samples: local.samples.len() as u64,

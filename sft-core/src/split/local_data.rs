@@ -6,7 +6,7 @@ use std::sync::mpsc::sync_channel;
 use candle_core::Device;
 use rand::seq::SliceRandom;
 
-use super::Plan;
+use super::RoundPlan;
 use crate::data::{Batch, Data};
 use crate::{Error, Result, seed};
 
@@ -42,7 +42,7 @@ impl LocalData<'_> {
     /// meanwhile.
     pub(crate) fn each_batch(
         &self,
-        plan: &Plan,
+        plan: &RoundPlan,
         device: &Device,
         mut train: impl FnMut(Loaded) -> Result<()>,
     ) -> Result<()> {
@@ -71,7 +71,7 @@ impl LocalData<'_> {
     }
 
     /// What the mini-batches of the round hold, newly shuffled in every local epoch.
-    fn batches(&self, plan: &Plan) -> impl Iterator<Item = BatchOrder> {
+    fn batches(&self, plan: &RoundPlan) -> impl Iterator<Item = BatchOrder> {
         let epochs = (0..plan.local_epochs as u64).flat_map(move |epoch| {
             let mut order = self.samples.to_vec();
             order.shuffle(&mut seed::rng(plan.seed, &[seed::ORDER, epoch]));
@@ -87,7 +87,7 @@ impl LocalData<'_> {
             })
     }
 
-    fn load(&self, plan: &Plan, order: &BatchOrder, device: &Device) -> Result<Loaded> {
+    fn load(&self, plan: &RoundPlan, order: &BatchOrder, device: &Device) -> Result<Loaded> {
         let seed = seed::derive(plan.seed, &[seed::AUGMENT, order.epoch]);
         let mut batch = self.data.training_batch(&order.indices, seed)?;
         batch.inputs = batch.inputs.to_device(device)?;

@@ -1,6 +1,6 @@
 //! The two halves of a training step, and the protocol between device and server.
 //!
-//! [`DeviceHalf`] and [`ServerHalf`] compute; [`DeviceSide`] and [`Session`] add what a round needs
+//! [`DeviceHalf`] and [`ServerHalf`] compute; [`DeviceSide`] and [`ServerSide`] add what a round needs
 //! around them. The two sides share nothing but [messages](message), which a [`Transport`] carries.
 
 /// Tensors of the cut on their way into a codec and out of it.
@@ -32,8 +32,8 @@ pub use device::{DeviceCodecs, DeviceSide};
 pub use device_half::DeviceHalf;
 pub use local_data::LocalData;
 pub use memory::{InMemory, Serve};
-pub use plan::{Plan, Step, Work};
-pub use server::{ServerCodecs, Session, Update};
+pub use plan::{RoundPlan, Step, Work};
+pub use server::{ServerCodecs, ServerSide, Update};
 pub use server_half::{ServerHalf, ServerStep};
 pub use transport::{Connection, Traffic, Transport};
 pub use unsplit::WholeModel;

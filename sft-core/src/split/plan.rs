@@ -34,7 +34,7 @@ pub enum Work {
 /// What a device is to do in a round; all that it learns of a run beside adapters and gradients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Plan {
+pub struct RoundPlan {
     /// The round, from 1.
     pub round: usize,
     /// Rounds of the run, where the schedule depends on them.
@@ -69,7 +69,7 @@ pub struct Plan {
     pub seed: u64,
 }
 
-impl Plan {
+impl RoundPlan {
     /// The adapters, their targets resolved in a model.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::coded::{Crossing, finite};
 use super::memory::Serve;
 use super::message::{Activation, Failure, FailureKind, Gradient, Hello, Message, NamedTensors};
 use super::transport::unexpected;
-use super::{Plan, ServerHalf, Work};
+use super::{RoundPlan, ServerHalf, Work};
 use crate::adapter::{
     Adapters, ModelSpec, NamedShape, device_layout, device_lengths, device_vectors,
 };
@@ -25,9 +25,9 @@ pub struct ServerCodecs {
 
 impl ServerCodecs {
     /// Those that a plan names, which remember nothing.
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &RoundPlan) -> Self {
         Self {
-            up: Plan::decompressor(plan.activation),
+            up: RoundPlan::decompressor(plan.activation),
             down: plan.compressor(plan.gradient),
         }
     }
@@ -49,9 +49,9 @@ pub struct Update {
 ///
 /// It knows the plan, its half of the model and the global adapters; of the device only what that
 /// says.
-pub struct Session<'a> {
+pub struct ServerSide<'a> {
     device: u32,
-    plan: Plan,
+    plan: RoundPlan,
     lr: f64,
     model: &'a dyn Model,
     half: ServerHalf<'a>,
@@ -61,7 +61,7 @@ pub struct Session<'a> {
     stage: Stage,
 }
 
-impl Serve for Session<'_> {
+impl Serve for ServerSide<'_> {
     fn handle(&mut self, message: Message) -> Result<Vec<Message>> {
         match (message, self.stage.hello) {
             (Message::Hello(hello), None) => self.welcome(hello),
@@ -105,7 +105,7 @@ struct Stage {
     samples: usize,
 }
 
-impl<'a> Session<'a> {
+impl<'a> ServerSide<'a> {
     /// A session by a plan that splits the model, from the global adapters; `lr` is the server's
     /// peak learning rate.
     ///
@@ -113,7 +113,7 @@ impl<'a> Session<'a> {
     /// A plan or adapters that do not fit the model.
     pub fn new(
         device: u32,
-        plan: Plan,
+        plan: RoundPlan,
         lr: f64,
         model: &'a dyn Model,
         start: &Adapters,
@@ -262,7 +262,7 @@ impl<'a> Session<'a> {
 
 /// What both sides know of a mini-batch.
 fn crossing<'a>(
-    plan: &'a Plan,
+    plan: &'a RoundPlan,
     hello: Hello,
     step: u32,
     samples: &'a [SampleId],

@@ -10,7 +10,7 @@ use super::geometry::Geometry;
 use super::model::{Counts, Model};
 use super::rans::{self, EncodeTables};
 use super::side;
-use crate::value::points::{DEAD, DeadZone, Scheme};
+use crate::value::points::{DEAD, DeadZone, ValueCoding};
 use crate::value::token::{self, DIRECT};
 
 /// What is known of a chunk, and its bytes, kept from one message to the next.
@@ -61,7 +61,7 @@ impl Chunk {
     pub(super) fn fill_kept(
         &mut self,
         geometry: &Geometry,
-        scheme: &Scheme,
+        scheme: &ValueCoding,
         kept: &Candidates,
         noise: Option<Noise>,
         elements: Range<usize>,
@@ -96,7 +96,7 @@ impl Chunk {
     fn quantize_rows(
         &mut self,
         geometry: &Geometry,
-        (scheme, span): (&Scheme, Span),
+        (scheme, span): (&ValueCoding, Span),
         positions: &[u32],
         values: &[f32],
         noise: Option<Noise>,

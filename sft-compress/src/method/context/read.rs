@@ -10,7 +10,7 @@ use super::geometry::Geometry;
 use super::model::Model;
 use super::rans::{self, ContextMemory, DecodeTables, MAX_LANES};
 use super::side;
-use crate::value::points::{Kind, Points, Scheme};
+use crate::value::points::{Kind, Points, ValueCoding};
 use crate::value::token::DIRECT;
 
 /// The number of kept elements and of chunks, without reading the model.
@@ -55,7 +55,7 @@ pub(crate) struct Frame<'a> {
 }
 
 struct Coded<'a> {
-    scheme: Scheme,
+    scheme: ValueCoding,
     geometry: Geometry,
     /// The bytes of all chunks.
     bytes: &'a [u8],

@@ -11,7 +11,7 @@ use super::chunk::Chunk;
 use super::geometry::Geometry;
 use super::model::Model;
 use super::rans::EncodeTables;
-use crate::value::points::{DeadZone, Scheme};
+use crate::value::points::{DeadZone, ValueCoding};
 use crate::value::token::DIRECT;
 
 /// What [`write`] works in, kept from one message to the next.
@@ -34,15 +34,15 @@ pub(crate) fn write(
 ) {
     let Some(span) = found.span else {
         // Any scheme of the same quantizer tells its kind.
-        Scheme::choose(quantize, Span::ALL, 1.0).write_kind(out);
+        ValueCoding::choose(quantize, Span::ALL, 1.0).write_kind(out);
         put_varint(out, 0);
         return;
     };
-    let mut scheme = Scheme::choose(quantize, span, found.rms);
+    let mut scheme = ValueCoding::choose(quantize, span, found.rms);
     scheme.write_kind(out);
     let geometry = Geometry::choose(shape);
     memory.fill(&geometry, &scheme, data, found, noise);
-    if let Scheme::DeadZone(dead_zone) = &mut scheme {
+    if let ValueCoding::DeadZone(dead_zone) = &mut scheme {
         dead_zone.offsets = offsets(*dead_zone, &geometry, data, &memory.chunks);
     }
     let kept = memory.fit(&geometry);
@@ -61,7 +61,7 @@ impl EncodeMemory {
     fn fill(
         &mut self,
         geometry: &Geometry,
-        scheme: &Scheme,
+        scheme: &ValueCoding,
         data: &[f32],
         found: &Selection,
         noise: Option<Noise>,
@@ -70,7 +70,7 @@ impl EncodeMemory {
         parallel::for_each(&mut self.chunks, |index, chunk| {
             let elements = geometry.chunk(index);
             match scheme {
-                Scheme::DeadZone(dead_zone) if found.all => {
+                ValueCoding::DeadZone(dead_zone) if found.all => {
                     chunk.fill(geometry, *dead_zone, &data[elements]);
                 }
                 _ => chunk.fill_kept(geometry, scheme, &found.kept, noise, elements),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use tensors::NamedTensors;
 
 use self::bytes::{Reader, put_bytes, put_u32, put_varint};
-use super::Plan;
+use super::RoundPlan;
 use crate::data::SampleId;
 use crate::{Error, Result};
 
@@ -36,7 +36,7 @@ pub enum Message {
     /// A device wants to take part.
     Hello(Hello),
     /// What it is to do in a round.
-    Plan(Plan),
+    Plan(RoundPlan),
     /// What it starts the round with.
     Adapters(NamedTensors),
     /// A mini-batch going up.
