@@ -6,10 +6,7 @@ import socket
 import digits
 import torch
 
-import sft
 import sft.torch as st
-
-CODECS = sft.Codec.activation(keep=0.5, levels=8), sft.Codec.gradient(keep=0.1, levels=8)
 
 
 def send(link: socket.socket, message: bytes) -> None:
@@ -23,7 +20,7 @@ def receive(link: socket.socket) -> bytes:
 def device(address: tuple[str, int], steps: int) -> None:
     """Train the first half, on the device's own images."""
     device_model, _ = st.split(digits.base_model(), after="vit.layers.1")
-    cut, opt = st.Cut(*CODECS), torch.optim.AdamW(device_model.parameters(), lr=1e-3)
+    cut, opt = st.Cut(), torch.optim.AdamW(device_model.parameters(), lr=1e-3)
     (images, labels), _ = digits.load()
     with socket.create_connection(address) as link:
         send(link, device_model.hello(images[:1]))
@@ -39,7 +36,7 @@ def device(address: tuple[str, int], steps: int) -> None:
 def server(link: socket.socket) -> tuple[list[float], st.Traffic]:
     """Train the second half until the device hangs up; return the losses and what crossed."""
     _, server_model = st.split(digits.base_model(), after="vit.layers.1")
-    cut, opt = st.Cut(*CODECS), torch.optim.AdamW(server_model.parameters(), lr=1e-3)
+    cut, opt = st.Cut(), torch.optim.AdamW(server_model.parameters(), lr=1e-3)
     losses: list[float] = []
     server_model.agree(receive(link), torch.empty(1, 3, 8, 8))  # how the model is called
     while frame := receive(link):

@@ -29,17 +29,17 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(message, name=error.name) from error
 
 from sft.torch._attach import attach, cuts
-from sft.torch._crossing import Crossing, Plan
+from sft.torch._crossing import CallPlan, Crossing
 from sft.torch._cut import Cut
 from sft.torch._split import DeviceHalf, ServerHalf, split
 from sft.torch._traffic import Direction, Traffic
 
 __all__ = [
+    "CallPlan",
     "Crossing",
     "Cut",
     "DeviceHalf",
     "Direction",
-    "Plan",
     "ServerHalf",
     "Traffic",
     "attach",

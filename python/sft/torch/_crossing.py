@@ -24,7 +24,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CallPlan:
     """How the server takes up the forward where the device left it; holds no tensor.
 
     Attributes
@@ -45,7 +45,7 @@ class Plan:
     >>> import pickle
     >>> import torch
     >>> import sft.torch as st
-    >>> crossing = st.Crossing(torch.ones(2, 4), (), st.Plan(inputs=((), {}), outputs={}, cut=None))
+    >>> crossing = st.Crossing(torch.ones(2, 4), (), st.CallPlan(inputs=((), {}), outputs={}, cut=None))
     >>> pickle.loads(pickle.dumps(crossing.plan)) == crossing.plan
     True
     """
@@ -71,7 +71,7 @@ class Crossing:
         The hidden state, the only part that is compressed.
     sent : tuple of torch.Tensor
         Masks, positions and whatever else is used behind the cut, unchanged.
-    plan : Plan
+    plan : CallPlan
         How `server_model` takes up the forward; holds no tensor.
 
     Examples
@@ -95,7 +95,7 @@ class Crossing:
 
     hidden: Tensor
     sent: tuple[Tensor, ...]
-    plan: Plan
+    plan: CallPlan
 
     @property
     def shape(self) -> torch.Size:
@@ -143,7 +143,7 @@ class Crossing:
         --------
         >>> import torch
         >>> import sft.torch as st
-        >>> plan = st.Plan(inputs=((), {}), outputs={}, cut=None)
+        >>> plan = st.CallPlan(inputs=((), {}), outputs={}, cut=None)
         >>> crossing = st.Crossing(torch.ones(2, 4), (torch.zeros(2),), plan)
         >>> decoded = crossing.with_hidden(torch.zeros(2, 4))
         >>> decoded.sent is crossing.sent, decoded.hidden.sum()
@@ -157,18 +157,18 @@ def slots(tree: Any) -> list[Slot]:
     return [leaf for leaf in leaves(tree) if isinstance(leaf, Slot)]
 
 
-def slots_of(plan: Plan) -> list[Slot]:
+def slots_of(plan: CallPlan) -> list[Slot]:
     """All tensors in order: arguments, outputs, and what the module at the cut returned."""
     return [*slots(plan.inputs), *slots(list(plan.outputs.values())), *slots(plan.cut)]
 
 
-def plan_of(h: Tensor) -> Plan | None:
+def plan_of(h: Tensor) -> CallPlan | None:
     """Return the plan that came with a hidden state."""
     plan = getattr(h, "_sft_plan", None)
-    return plan if isinstance(plan, Plan) else None
+    return plan if isinstance(plan, CallPlan) else None
 
 
-def with_plan(h: Tensor, plan: Plan | None) -> Tensor:
+def with_plan(h: Tensor, plan: CallPlan | None) -> Tensor:
     """Let a plan come with a hidden state."""
     if plan is not None:
         h._sft_plan = plan  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 import sft
 from sft.torch import _arrays, _message
-from sft.torch._crossing import Crossing, Plan, plan_of, with_plan
+from sft.torch._crossing import CallPlan, Crossing, plan_of, with_plan
 from sft.torch._eager import eager
 from sft.torch._packing import Reader
 from sft.torch._replay import Replay, called_from
@@ -276,7 +276,7 @@ class Cut(nn.Module):
     @staticmethod
     def _entered(
         server_model: ServerHalf | None, head: _message.Head | None, tensors: Reader, most: int
-    ) -> tuple[Plan | None, tuple[Tensor, ...]]:
+    ) -> tuple[CallPlan | None, tuple[Tensor, ...]]:
         if server_model is not None:
             return server_model._enter(head, tensors, most)
         if head is None:

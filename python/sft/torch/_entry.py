@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
-from sft.torch._crossing import HIDDEN, Plan, Slot, slots, slots_of
+from sft.torch._crossing import HIDDEN, CallPlan, Slot, slots, slots_of
 from sft.torch._eager import uncompiled
 from sft.torch._message import Head, error_of
 from sft.torch._packing import Reader, unpacked
@@ -31,9 +31,9 @@ class Entry:
     def __init__(self, code: nn.Module, model: str) -> None:
         self.calls: dict[bytes, Any] = {}
         self._code, self._model = code, model
-        self._plans: dict[object, Plan] = {}
+        self._plans: dict[object, CallPlan] = {}
 
-    def take(self, head: Head, reader: Reader, most: int) -> tuple[Plan, tuple[Tensor, ...]]:
+    def take(self, head: Head, reader: Reader, most: int) -> tuple[CallPlan, tuple[Tensor, ...]]:
         """Return the plan of a message, and the tensors sent beside the hidden state.
 
         Raises
@@ -64,7 +64,7 @@ class Entry:
             raise error_of("corrupt", f"the message contradicts its plan: {error}") from error
         return plan, tuple(sent)
 
-    def _plan(self, head: Head, inputs: Any, sent: list[Tensor]) -> Plan:
+    def _plan(self, head: Head, inputs: Any, sent: list[Tensor]) -> CallPlan:
         key = head, tuple(module.training for module in self._code.modules())
         plan = self._plans.pop(key, None)
         if plan is None:
@@ -79,7 +79,7 @@ class Entry:
             del self._plans[next(iter(self._plans))]
         return plan
 
-    def _followed(self, head: Head, inputs: Any, sent: list[Tensor]) -> Plan:
+    def _followed(self, head: Head, inputs: Any, sent: list[Tensor]) -> CallPlan:
         """Run the code before the cut on shapes."""
         run = Run(iter(head.reads))
         current = DevicePass(run, None, {}, in_a_row=True)
@@ -117,7 +117,7 @@ class Entry:
         return _numbered(inputs, current, current.hidden, head, self._model)
 
 
-def _numbered(inputs: Any, current: DevicePass, hidden: Tensor, head: Head, model: str) -> Plan:
+def _numbered(inputs: Any, current: DevicePass, hidden: Tensor, head: Head, model: str) -> CallPlan:
     """Describe what the code returned, with the tensors that were sent in their places."""
     places = {number: (place, dtype) for place, (number, dtype) in enumerate(head.beside)}
     numbers = iter(range(1 << 30))
@@ -135,7 +135,7 @@ def _numbered(inputs: Any, current: DevicePass, hidden: Tensor, head: Head, mode
             raise ValueError(f"tensor {number} is of {dtype}, must be of {x.dtype}")
         return Slot(dtype, tuple(x.shape), place)
 
-    plan = Plan(
+    plan = CallPlan(
         inputs=map_leaves(slot, inputs),
         outputs={
             name: [map_leaves(slot, x) for x in calls] for name, calls in current.outputs.items()

@@ -7,7 +7,7 @@ from weakref import ReferenceType, ref
 
 from torch import Tensor
 
-from sft.torch._crossing import Plan
+from sft.torch._crossing import CallPlan
 
 _PLANS = 32
 
@@ -20,15 +20,15 @@ class Kept:
     """
 
     def __init__(self) -> None:
-        self._calls: deque[tuple[ReferenceType[Tensor], tuple[int, ...], Plan]] = deque(
+        self._calls: deque[tuple[ReferenceType[Tensor], tuple[int, ...], CallPlan]] = deque(
             maxlen=_PLANS
         )
 
-    def add(self, hidden: Tensor, plan: Plan) -> None:
+    def add(self, hidden: Tensor, plan: CallPlan) -> None:
         """Keep the plan of a hidden state."""
         self._calls.append((ref(hidden), tuple(hidden.shape), plan))
 
-    def find(self, h: Tensor) -> Plan | None:
+    def find(self, h: Tensor) -> CallPlan | None:
         """Return the plan of a tensor; none if there is none, or more than one.
 
         Raises
@@ -53,7 +53,7 @@ class Kept:
         return Kept, ()
 
 
-def _same(a: Plan, b: Plan) -> bool:
+def _same(a: CallPlan, b: CallPlan) -> bool:
     try:
         return bool(a == b)
     except Exception:  # arguments may be objects that do not compare

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import sft
-from sft.torch._crossing import HIDDEN, Crossing, Plan, plan_of, slots, slots_of
+from sft.torch._crossing import HIDDEN, CallPlan, Crossing, plan_of, slots, slots_of
 from sft.torch._forms import Form, form_of
 from sft.torch._packing import DTYPES, Reader, packed, varint, zigzag
 
@@ -113,7 +113,7 @@ def limit(message: bytes) -> int:
     return (1 << 24) + 1024 * len(message)
 
 
-def check_hidden(plan: Plan, frame: bytes) -> None:
+def check_hidden(plan: CallPlan, frame: bytes) -> None:
     """Refuse a frame of another shape than the hidden state has by the plan.
 
     Raises
@@ -163,7 +163,7 @@ def error_of(kind: str, text: str) -> sft.CodecError:
     return error
 
 
-def _plan(h: Tensor | Crossing) -> Plan | None:
+def _plan(h: Tensor | Crossing) -> CallPlan | None:
     return h.plan if isinstance(h, Crossing) else plan_of(h)
 
 
@@ -182,7 +182,7 @@ def _checked(data: bytes, what: str) -> Reader:
     return Reader(data[5:-4])
 
 
-def _head(plan: Plan, sent: tuple[Tensor, ...]) -> bytes:
+def _head(plan: CallPlan, sent: tuple[Tensor, ...]) -> bytes:
     form = form_of(plan.inputs, plan.model)
     sizes = [size for slot in slots(plan.inputs) for size in slot.shape]
     numbers = [

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sft.torch._arrays import frame_bytes
-from sft.torch._crossing import HIDDEN, Crossing, Plan, Slot, plan_of, with_plan
+from sft.torch._crossing import HIDDEN, CallPlan, Crossing, Slot, plan_of, with_plan
 from sft.torch._eager import eager
 from sft.torch._entry import Entry
 from sft.torch._forms import fingerprint, form_of
@@ -263,7 +263,7 @@ class DeviceHalf(_Half):
 
             return map_leaves(slot, tree)
 
-        plan = Plan(
+        plan = CallPlan(
             inputs=described(inputs, ("input",)),
             outputs={
                 name: [described(x, ("output", name, i)) for i, x in enumerate(calls)]
@@ -387,7 +387,7 @@ class ServerHalf(_Half):
 
     def _enter(
         self, head: Head | None, tensors: Reader, most: int
-    ) -> tuple[Plan | None, tuple[Tensor, ...]]:
+    ) -> tuple[CallPlan | None, tuple[Tensor, ...]]:
         """Return the plan of a message and what was sent beside the hidden state; see `Cut.decode`.
 
         Raises

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from sft.torch._crossing import HIDDEN, Plan, Slot
+from sft.torch._crossing import HIDDEN, CallPlan, Slot
 from sft.torch._trees import leaves, map_leaves
 from sft.torch._values import (
     NOWHERE,
@@ -74,7 +74,7 @@ class ServerPass:
     run: Run
     hidden: Tensor
     sent: tuple[Tensor, ...]
-    plan: Plan | None
+    plan: CallPlan | None
     calls: dict[str, int] = field(default_factory=dict)
 
     def value(self, slot: Any) -> Any:

@@ -37,7 +37,7 @@ use crate::error::detached;
 /// --------
 /// >>> import sft
 /// >>> solution = sft.allocate_bandwidth([10.0, 0.0], [2e6, 24e6], 4e6, cap_hz=[1e6, 2e6])
-/// >>> solution.regime, solution.tau_s, value.used_hz, value.shadow_price_s_per_hz
+/// >>> solution.regime, solution.tau_s, solution.used_hz, solution.shadow_price_s_per_hz
 /// ('cap_or_floor', 12.0, 3000000.0, 0.0)
 #[pyclass(frozen, get_all, module = "sft")]
 pub(crate) struct Solution {
