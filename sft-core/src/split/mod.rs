@@ -1,7 +1,7 @@
 //! The two halves of a training step, and the protocol between device and server.
 //!
-//! [`DeviceHalf`] and [`ServerHalf`] compute; [`DeviceSide`] and [`ServerSide`] add what a round needs
-//! around them. The two sides share nothing but [messages](message), which a [`Transport`] carries.
+//! `DeviceHalf` and `ServerHalf` compute; `DeviceSide` and `ServerSide` add what a round needs around
+//! them. The two sides share nothing but messages, which a `Transport` carries.
 
 /// Tensors of the cut on their way into a codec and out of it.
 mod coded;
