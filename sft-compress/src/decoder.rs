@@ -70,32 +70,33 @@ enum Accept<'a> {
 impl Accept<'_> {
     /// Checks what a frame of `bytes` bytes claims.
     fn check(self, shape: &[usize], elements: usize, bytes: usize) -> Result<()> {
-        let at_most = |limit: usize, why: &str| {
-            if elements <= limit {
-                return Ok(());
-            }
-            Err(Error::new(
-                ErrorKind::TooLarge,
-                format!("a tensor of {elements} elements, above the limit of {limit}{why}"),
-            ))
-        };
         match self {
             Self::Exactly(expected) if shape == expected => Ok(()),
             Self::Exactly(expected) => Err(Error::new(
                 ErrorKind::OtherShape,
                 format!("a tensor of shape {shape:?}, where {expected:?} is expected"),
             )),
-            Self::AtMost(limit) => at_most(limit, ""),
+            Self::AtMost(limit) if elements <= limit => Ok(()),
+            Self::AtMost(limit) => Err(above(elements, limit, "")),
             Self::Default => {
                 let allowed = bytes.saturating_mul(ELEMENTS_PER_BYTE);
+                let limit = allowed.saturating_add(FREE_ELEMENTS);
+                if elements <= limit {
+                    return Ok(());
+                }
                 let why = format!(
                     " for a frame of {bytes} bytes: few bytes can stand for any number of zeros, \
                      so more is only decoded by an expected shape or a limit of the receiver's own"
                 );
-                at_most(allowed.saturating_add(FREE_ELEMENTS), &why)
+                Err(above(elements, limit, &why))
             }
         }
     }
+}
+
+fn above(elements: usize, limit: usize, why: &str) -> Error {
+    let message = format!("a tensor of {elements} elements, above the limit of {limit}{why}");
+    Error::new(ErrorKind::TooLarge, message)
 }
 
 /// Decodes one message after the other in the same memory.
