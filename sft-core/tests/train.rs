@@ -5,6 +5,7 @@
 
 mod common;
 
+use candle_core::{Device, Tensor};
 use common::{Bench, config, settings};
 use sft_core::Error;
 use sft_core::adapter::{Adapters, Head, Lora};
@@ -146,6 +147,18 @@ fn divergence_names_round_device_and_tensor() {
             other => panic!("{scheme:?}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_sample_that_is_not_finite_is_no_divergence() {
+    let mut bench = Bench::new(settings(Scheme::Sft), 2);
+    let samples = bench.train.labels.len();
+    let mut values = bench.train.inputs.flatten_all().unwrap().to_vec1().unwrap();
+    values[7 * values.len() / samples] = f32::NAN;
+    let shape = bench.train.inputs.shape().clone();
+    bench.train.inputs = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+    let error = bench.run().unwrap_err().to_string();
+    assert_eq!(error, "data must be finite, got another value in sample 7");
 }
 
 #[test]
