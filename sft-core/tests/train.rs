@@ -153,8 +153,10 @@ fn divergence_names_round_device_and_tensor() {
 fn a_sample_that_is_not_finite_is_no_divergence() {
     let mut bench = Bench::new(settings(Scheme::Sft), 2);
     let samples = bench.train.labels.len();
-    let mut values = bench.train.inputs.flatten_all().unwrap().to_vec1().unwrap();
-    values[7 * values.len() / samples] = f32::NAN;
+    let values = bench.train.inputs.flatten_all().unwrap();
+    let mut values = values.to_vec1::<f32>().unwrap();
+    let first = 7 * values.len() / samples;
+    values[first] = f32::NAN;
     let shape = bench.train.inputs.shape().clone();
     bench.train.inputs = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
     let error = bench.run().unwrap_err().to_string();
