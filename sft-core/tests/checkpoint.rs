@@ -76,6 +76,8 @@ fn what_codecs_remember_goes_on_from_a_file() {
         error_feedback: true,
         // Batches of one shape, or each begins anew.
         batch: 1,
+        lr: 1e-3,
+        lr_server: 1e-3,
         ..rounds(Scheme::Sft, count)
     };
     let straight = Bench::new(rounds(4), 3);
