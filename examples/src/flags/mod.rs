@@ -53,9 +53,12 @@ impl Flags {
                     server and fine-tuned by Algorithm 1, with the codec on both directions of the \
                     cut; the other schemes of the paper run beside it. In brackets: the paper's \
                     symbol.";
-        let command = Command::new("vit_finetune").about(about);
-        let command = command.long_about(format!("{about}\n\n{more}"));
-        let matches = with_run(Auto::augment_args(command), OUT).get_matches();
+        let own = Auto::augment_args(Command::new("vit_finetune"));
+        // The documentation of a struct of flags would be the program's.
+        let command = with_run(own, OUT).about(about);
+        let matches = command
+            .long_about(format!("{about}\n\n{more}"))
+            .get_matches();
         Ok(Self {
             config: run(&matches, OUT)?,
             auto: Auto::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()),
