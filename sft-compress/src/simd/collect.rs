@@ -1,9 +1,8 @@
 use std::ops::Range;
 
 use super::Level;
+use super::level::with_vector;
 use super::scalar::{BLOCK, ROOM, collect_scalar, keep_scalar};
-#[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512, level::Kind};
 
 /// Positions, ascending, and the elements there.
 #[derive(Debug, Default)]
@@ -39,15 +38,14 @@ pub(crate) fn collect(
             return;
         };
         let out = (positions, values);
-        let count = match level.kind() {
-            // SAFETY: the processor has the instructions of the level.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => unsafe { avx512::collect(block, start, bits.clone(), out) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => unsafe { avx2::collect(block, start, bits.clone(), out) },
-            _ => collect_scalar(block, start, bits.clone(), 0, out),
-        };
+        let bits = bits.clone();
+        let count = with_vector!(
+            level,
+            super::kernels::collect(
+                block: &[f32], start: u32, bits: Range<u32>, out: super::scalar::Out<'_>
+            ) -> usize,
+            else collect_scalar(block, start, bits, 0, out)
+        );
         // SAFETY: the first `count` of both are written.
         unsafe {
             found.positions.set_len(len + count);
@@ -60,15 +58,13 @@ pub(crate) fn collect(
 /// just these bits behind position `last_equal`.
 pub(crate) fn keep_at_least(level: Level, from: &mut Candidates, least: u32, last_equal: u32) {
     let (positions, values) = (&mut from.positions[..], &mut from.values[..]);
-    let len = match level.kind() {
-        // SAFETY: the processor has the instructions of the level.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => unsafe { avx512::keep_at_least(positions, values, least, last_equal) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => unsafe { avx2::keep_at_least(positions, values, least, last_equal) },
-        _ => keep_scalar(positions, values, least, last_equal, (0, 0)),
-    };
+    let len = with_vector!(
+        level,
+        super::kernels::keep_at_least(
+            positions: &mut [u32], values: &mut [f32], least: u32, last_equal: u32
+        ) -> usize,
+        else keep_scalar(positions, values, least, last_equal, (0, 0))
+    );
     from.positions.truncate(len);
     from.values.truncate(len);
 }

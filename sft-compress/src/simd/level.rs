@@ -1,5 +1,8 @@
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::Avx2, avx512::Avx512};
+
 /// The vector instructions that a kernel may use.
 ///
 /// Only made where the processor has them, which is what makes calling the
@@ -11,9 +14,9 @@ pub(crate) struct Level(Kind);
 pub(super) enum Kind {
     Scalar,
     #[cfg(target_arch = "x86_64")]
-    Avx2,
+    Avx2(Avx2),
     #[cfg(target_arch = "x86_64")]
-    Avx512,
+    Avx512(Avx512),
 }
 
 impl Level {
@@ -59,8 +62,10 @@ fn detected() -> [Option<Kind>; 3] {
         && is_x86_feature_detected!("avx512vl");
     [
         Some(Kind::Scalar),
-        avx2.then_some(Kind::Avx2),
-        avx512.then_some(Kind::Avx512),
+        // SAFETY: it has the instructions.
+        avx2.then(|| Kind::Avx2(unsafe { Avx2::new() })),
+        // SAFETY: as above.
+        avx512.then(|| Kind::Avx512(unsafe { Avx512::new() })),
     ]
 }
 
@@ -68,3 +73,30 @@ fn detected() -> [Option<Kind>; 3] {
 fn detected() -> [Option<Kind>; 1] {
     [Some(Kind::Scalar)]
 }
+
+/// Calls a kernel with the vector of a level, compiled for its instructions, or
+/// does `$scalar` where it has none.
+macro_rules! with_vector {
+    ($level:expr, $($kernel:ident)::+($($arg:ident: $type:ty),*) -> $out:ty, else $scalar:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+        fn avx2(vector: crate::simd::avx2::Avx2, $($arg: $type),*) -> $out {
+            $($kernel)::+(vector, $($arg),*)
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,bmi1,bmi2,lzcnt,popcnt")]
+        fn avx512(vector: crate::simd::avx512::Avx512, $($arg: $type),*) -> $out {
+            $($kernel)::+(vector, $($arg),*)
+        }
+        match $level.kind() {
+            // SAFETY: the processor has the instructions of the level.
+            #[cfg(target_arch = "x86_64")]
+            crate::simd::level::Kind::Avx512(vector) => unsafe { avx512(vector, $($arg),*) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            crate::simd::level::Kind::Avx2(vector) => unsafe { avx2(vector, $($arg),*) },
+            _ => $scalar,
+        }
+    }};
+}
+pub(super) use with_vector;

@@ -27,10 +27,10 @@ macro_rules! for_each_level {
             match level.kind() {
                 // SAFETY: the processor has the instructions of the level.
                 #[cfg(target_arch = "x86_64")]
-                Kind::Avx512 => unsafe { avx512($($arg),*) },
+                Kind::Avx512(_) => unsafe { avx512($($arg),*) },
                 // SAFETY: as above.
                 #[cfg(target_arch = "x86_64")]
-                Kind::Avx2 => unsafe { avx2($($arg),*) },
+                Kind::Avx2(_) => unsafe { avx2($($arg),*) },
                 _ => body($($arg),*),
             }
         }

@@ -4,14 +4,17 @@
 
 #![allow(unsafe_code)]
 
-/// Kernels by hand for AVX2.
+/// Vectors of AVX2.
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-/// Kernels by hand for AVX-512.
+/// Vectors of AVX-512.
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 /// Choosing and packing elements by their magnitude.
 mod collect;
+/// Kernels by hand, for any vector.
+#[cfg(target_arch = "x86_64")]
+mod kernels;
 /// What the processor can do.
 mod level;
 /// Plain loops, compiled for each level.
@@ -20,6 +23,9 @@ mod loops;
 mod scalar;
 /// The symbols of the entropy coder.
 mod symbols;
+/// What an instruction set does with sixteen numbers.
+#[cfg(target_arch = "x86_64")]
+mod vector;
 
 pub(crate) use collect::{Candidates, collect, keep_at_least};
 pub(crate) use level::Level;

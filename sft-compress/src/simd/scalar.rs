@@ -55,10 +55,6 @@ pub(crate) const LANES: usize = 32;
 pub(crate) const DIRECT_TOKENS: usize = 16;
 /// More than the encoder's codes.
 pub(crate) const CODES: usize = 1 << 14;
-/// 1 − 2⁻²². A quotient in single precision, of a state by its frequency, is
-/// wrong by a part of at most 3·2⁻²⁴ and below 2²⁰. Times this it is never too
-/// large, and too small by less than 1/2.
-pub(super) const BELOW_ONE: f32 = 1.0 - 1.0 / (1 << 22) as f32;
 
 /// What decoding needs of the model: rows of `width` channels, a multiple of
 /// [`LANES`].

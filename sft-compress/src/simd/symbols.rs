@@ -1,7 +1,6 @@
 use super::Level;
+use super::level::with_vector;
 use super::scalar::{CODES, Contexts, DIRECT_TOKENS, LANES, decode_scalar};
-#[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512, level::Kind};
 
 /// Decodes the symbols of a chunk from element `done` on, a multiple of
 /// [`LANES`], while at least 64 bytes of `words` are left. Returns how many
@@ -20,15 +19,14 @@ pub(crate) fn decode_symbols(
         return (done, 0);
     }
     let plane = (plane, done);
-    match level.kind() {
-        // SAFETY: the processor has the instructions of the level.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => unsafe { avx512::decode_symbols(plane, contexts, slots, states, words) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => unsafe { avx2::decode_symbols(plane, contexts, slots, states, words) },
-        _ => decode_scalar(plane, contexts, slots, states, words),
-    }
+    with_vector!(
+        level,
+        super::kernels::decode_symbols(
+            plane: (&mut [i8], usize), contexts: Contexts<'_>, slots: &[u32],
+            states: &mut [u32; LANES], words: &[u8]
+        ) -> (usize, usize),
+        else decode_scalar(plane, contexts, slots, states, words)
+    )
 }
 
 /// Encodes symbols, the last first, into `words` before `at`, of which each
@@ -68,15 +66,14 @@ fn encode_block(
     words: &mut [u16],
     at: usize,
 ) -> Option<usize> {
-    match level.kind() {
-        // SAFETY: the processor has the instructions of the level.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => Some(unsafe { avx512::encode_block(slots, states, words, at) }),
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => Some(unsafe { avx2::encode_block(slots, states, words, at) }),
-        _ => None,
-    }
+    let at = with_vector!(
+        level,
+        super::kernels::encode_block(
+            slots: &[u32], states: &mut [u32; LANES], words: &mut [u16], at: usize
+        ) -> usize,
+        else return None
+    );
+    Some(at)
 }
 
 /// Puts the magnitude of each token with the sign of its symbol, and zero where
@@ -88,15 +85,13 @@ pub(crate) fn expand(
     magnitudes: &[f32; DIRECT_TOKENS],
     out: &mut [f32],
 ) -> bool {
-    let (done, mut large) = match level.kind() {
-        // SAFETY: the processor has the instructions of the level.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => unsafe { avx512::expand(symbols, magnitudes, out) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => unsafe { avx2::expand(symbols, magnitudes, out) },
-        _ => (0, false),
-    };
+    let (done, mut large) = with_vector!(
+        level,
+        super::kernels::expand(
+            symbols: &[i8], magnitudes: &[f32; DIRECT_TOKENS], out: &mut [f32]
+        ) -> (usize, bool),
+        else (0, false)
+    );
     let mut values = [0.0; 2 * DIRECT_TOKENS + 1];
     for (token, &magnitude) in (1..).zip(magnitudes) {
         values[DIRECT_TOKENS + token] = magnitude;
