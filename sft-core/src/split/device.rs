@@ -1,6 +1,5 @@
 //! The device's side of Algorithm 1.
 
-use candle_core::Tensor;
 use sft_compress::{Compressor, Decompressor, Direction};
 
 use super::coded::{Crossing, finite};
@@ -99,8 +98,8 @@ impl DeviceSide<'_> {
             samples: &batch.samples,
             shape: hidden.state.dims3()?.into(),
         };
-        check_inputs(batch, &hidden)?;
-        let mut reply = exchange(&crossing, &hidden, batch, codecs, connection)?;
+        let reply = exchange(&crossing, &hidden, batch, codecs, connection);
+        let mut reply = reply.map_err(|error| blame_samples(error, batch))?;
         let gradient = loop {
             let down = codecs.down.as_mut();
             let device = self.model.device();
@@ -142,25 +141,21 @@ pub(crate) fn receive_adapters<T: Transport>(
     }
 }
 
-/// An activation that is not finite of inputs that are not either is no divergence.
-fn check_inputs(batch: &Batch, hidden: &Hidden) -> Result<()> {
-    let is_finite = |tensor: &Tensor| -> Result<bool> {
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+/// The error that `error` is where an activation is not finite because a sample is not.
+fn blame_samples(error: Error, batch: &Batch) -> Error {
+    let (Error::Diverged { .. }, Inputs::Pixels(pixels)) = (&error, &batch.inputs) else {
+        return error;
+    };
+    let is_finite = |row: usize| -> Result<bool> {
+        let values = pixels.get(row)?.flatten_all()?.to_vec1::<f32>()?;
         Ok(values.iter().all(|value| value.is_finite()))
     };
-    let Inputs::Pixels(pixels) = &batch.inputs else {
-        return Ok(());
-    };
-    if is_finite(&hidden.state)? || is_finite(pixels)? {
-        return Ok(());
-    }
-    for (i, sample) in batch.samples.iter().enumerate() {
-        if !is_finite(&pixels.get(i)?)? {
-            let reason = format!("must be finite, got another value in sample {sample}");
-            return Err(Error::argument("data", reason));
-        }
-    }
-    Ok(())
+    let bad = (0..batch.samples.len()).find(|&row| matches!(is_finite(row), Ok(false)));
+    bad.map_or(error, |row| {
+        let sample = batch.samples[row];
+        let reason = format!("must be finite, got another value in sample {sample}");
+        Error::argument("data", reason)
+    })
 }
 
 /// Sends an activation, and anew if the server lost what it builds on; the frame that comes back.
