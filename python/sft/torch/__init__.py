@@ -31,7 +31,8 @@ except ModuleNotFoundError as error:
 from sft.torch._attach import attach, cuts
 from sft.torch._crossing import CallPlan, Crossing
 from sft.torch._cut import Cut
-from sft.torch._split import DeviceHalf, ServerHalf, split
+from sft.torch._halves import DeviceHalf, ServerHalf
+from sft.torch._split import split
 from sft.torch._traffic import Direction, Traffic
 
 __all__ = [

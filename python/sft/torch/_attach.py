@@ -10,7 +10,8 @@ import torch.fx
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sft.torch._cut import Cut, refuse_tracing
+from sft.torch._autograd import refuse_tracing
+from sft.torch._cut import Cut
 from sft.torch._eager import forget_compiled
 from sft.torch._points import find
 from sft.torch._trees import leaves, map_leaves

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
-from operator import index
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 import sft
 from sft.torch import _arrays, _message
+from sft.torch._autograd import Counted, StraightThrough, refuse_tracing
+from sft.torch._coding import DOWN, UP, Coding, Way
 from sft.torch._crossing import CallPlan, Crossing, plan_of, with_plan
 from sft.torch._eager import eager
 from sft.torch._packing import Reader
 from sft.torch._replay import Replay, called_from
+from sft.torch._settings import codec_of, number
 from sft.torch._traffic import Direction, Traffic
 from sft.torch._values import Ghost
 
 if TYPE_CHECKING:
-    from sft.torch._split import ServerHalf
+    from sft.torch._halves import ServerHalf
 
 _H = TypeVar("_H", Tensor, Crossing)
-_UP, _DOWN = 0, 1
-_NOT_UNDER = "a Cut cannot be under {}: take it out for this"
 
 
 class Cut(nn.Module):
@@ -104,28 +101,27 @@ class Cut(nn.Module):
         rank: int | None = None,
     ) -> None:
         super().__init__()
-        self.activation = _codec(activation, sft.Codec.default_activation(), "activation")
-        self.gradient = _codec(gradient, sft.Codec.default_gradient(), "gradient")
+        self.activation = codec_of(activation, sft.Codec.default_activation(), "activation")
+        self.gradient = codec_of(gradient, sft.Codec.default_gradient(), "gradient")
         self.compress_eval = compress_eval
         self.error_feedback = error_feedback
         self.seed = seed
         self.rank = rank
         self.traffic = Traffic()
         self._replay = Replay()
-        self._drawn = [0, 0]
-        self._feedback: list[sft.ErrorFeedback | None] = [None, None]
+        self._coding = Coding()
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a setting is checked as when the cut is made."""
         if name in ("activation", "gradient"):
             if value is None:
                 raise TypeError(f"{name} must be a sft.Codec, got None")
-            value = _codec(value, value, name)
+            value = codec_of(value, value, name)
         elif name in ("compress_eval", "error_feedback"):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, got {value!r}")
         elif name == "seed" or (name == "rank" and value is not None):
-            value = _number(value, name)
+            value = number(value, name)
         super().__setattr__(name, value)
 
     def forward(self, h: _H) -> _H:
@@ -175,17 +171,17 @@ class Cut(nn.Module):
         if not isinstance(h, Crossing):
             return with_plan(self._hidden(h), plan_of(h))
         self.traffic.up.raw_bytes += sum(x.nbytes for x in h.sent)
-        sent = tuple(_Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
+        sent = tuple(Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
         return Crossing(self._hidden(h.hidden), sent, h.plan)
 
     def _crossed_again(self, h: _H, frame: bytes) -> _H:
         if not isinstance(h, Crossing):
             return with_plan(self._hidden(h, frame), plan_of(h))
-        sent = tuple(_Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
+        sent = tuple(Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
         return Crossing(self._hidden(h.hidden, frame), sent, h.plan)
 
     def _hidden(self, h: Tensor, frame: bytes | None = None) -> Tensor:
-        z: Tensor = _StraightThrough.apply(h, self, frame)
+        z: Tensor = StraightThrough.apply(h, self, frame)
         return z
 
     def encode(self, h: Tensor | Crossing) -> bytes:
@@ -217,7 +213,7 @@ class Cut(nn.Module):
         torch.Size([4, 8])
         """
         hidden = _arrays.check(h.hidden if isinstance(h, Crossing) else h, "h")
-        message = _message.pack(h, self._encode(hidden, _UP))
+        message = _message.pack(h, self._encode(hidden, UP))
         raw = hidden.nbytes + sum(x.nbytes for x in _message.beside(h))
         self.traffic.up.add(len(message), raw)
         return message
@@ -316,7 +312,7 @@ class Cut(nn.Module):
         torch.Size([4, 8])
         """
         grad = _arrays.check(grad, "grad")
-        frame = self._encode(grad, _DOWN)
+        frame = self._encode(grad, DOWN)
         self.traffic.down.add(len(frame), grad.nbytes)
         return frame
 
@@ -391,13 +387,7 @@ class Cut(nn.Module):
         >>> again.traffic == cut.traffic
         True
         """
-        residuals = [f and f.residual for f in self._feedback]
-        return {
-            "seed": self.seed,
-            "drawn": list(self._drawn),
-            "traffic": self.traffic.state(),
-            "feedback": [None if r is None else _arrays.from_numpy(r) for r in residuals],
-        }
+        return {"seed": self.seed, "traffic": self.traffic.state(), **self._coding.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned; the rank stays this one's.
@@ -411,12 +401,8 @@ class Cut(nn.Module):
         3
         """
         self.seed = state["seed"]
-        self._drawn = list(state["drawn"])
         self.traffic = Traffic.restore(state["traffic"])
-        self._feedback = [
-            None if x is None else sft.ErrorFeedback(codec, x.cpu().numpy())
-            for codec, x in zip((self.activation, self.gradient), state["feedback"], strict=True)
-        ]
+        self._coding.restore(state, (self.activation, self.gradient))
 
     def extra_repr(self) -> str:
         """Name the settings."""
@@ -426,11 +412,11 @@ class Cut(nn.Module):
             text += f", {name}=True" if getattr(self, name) else ""
         return text
 
-    def _send(self, x: Tensor, way: int, count: Direction) -> Tensor:
+    def _send(self, x: Tensor, way: Way, count: Direction) -> Tensor:
         """Encode and decode in one process."""
         frame = self._encode(x, way)
         count.add(len(frame), x.nbytes)
-        if way == _UP:
+        if way == UP:
             self._replay.keep(x, frame)
         return self._received(frame, x)
 
@@ -438,140 +424,17 @@ class Cut(nn.Module):
     def _received(frame: bytes, x: Tensor) -> Tensor:
         return _arrays.decode(frame, shape=tuple(x.shape)).to(x.dtype).to(x.device)
 
-    def _encode(self, x: Tensor, way: int) -> bytes:
-        codec = (self.activation, self.gradient)[way]
+    def _encode(self, x: Tensor, way: Way) -> bytes:
+        codec: sft.Codec | sft.ErrorFeedback
+        codec = setting = (self.activation, self.gradient)[way]
         if not self.training and not self.compress_eval:
             codec = sft.Codec.raw()
-        seed = _stream(self.seed, _rank(self.rank), way, self._drawn[way])
-        self._drawn[way] += 1
+        elif self.error_feedback and self.training:
+            codec = self._coding.with_feedback(setting, way)
+        seed = self._coding.seed(self.seed, self.rank, way)
         try:
-            if self.error_feedback and self.training:
-                return self._encode_with_feedback(codec, x, seed, way)
             return _arrays.encode(codec, x, seed)
         except sft.CodecError as error:
             if error.kind != "non_finite":
                 raise
             return _arrays.encode(sft.Codec.raw(), x, seed)
-
-    def _encode_with_feedback(self, codec: sft.Codec, x: Tensor, seed: int, way: int) -> bytes:
-        feedback = self._feedback[way]
-        if feedback is None or feedback.codec != codec:
-            feedback = sft.ErrorFeedback(codec, feedback and feedback.residual)
-            self._feedback[way] = feedback
-        return _arrays.encode(feedback, x, seed)
-
-
-class _StraightThrough(torch.autograd.Function):
-    @staticmethod
-    def forward(h: Tensor, cut: Cut, frame: bytes | None) -> Tensor:
-        if frame is not None:
-            return cut._received(frame, h)
-        return cut._send(h, _UP, cut.traffic.up)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Cut, bytes | None], output: Tensor) -> None:
-        ctx.cut = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        cut: Cut = ctx.cut
-        received: Tensor = _Once.apply(grad, cut)
-        return received, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        raise RuntimeError(_NOT_UNDER.format("torch.vmap, which would make one message of many"))
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise RuntimeError(_NOT_UNDER.format("forward-mode differentiation (jvp)"))
-
-
-class _Once(torch.autograd.Function):
-    """The way of a gradient down; it is not differentiated again."""
-
-    @staticmethod
-    def forward(grad: Tensor, cut: Cut) -> Tensor:
-        return cut._send(grad, _DOWN, cut.traffic.down)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Cut], output: Tensor) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        raise RuntimeError(_NOT_UNDER.format("a second differentiation (create_graph)"))
-
-    vmap = _StraightThrough.vmap
-    jvp = _StraightThrough.jvp
-
-
-class _Counted(torch.autograd.Function):
-    """The identity, whose gradient is counted: it comes down as it is."""
-
-    @staticmethod
-    def forward(x: Tensor, cut: Cut) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Cut], output: Tensor) -> None:
-        ctx.cut = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        count = ctx.cut.traffic.down
-        count.bytes += grad.nbytes
-        count.raw_bytes += grad.nbytes
-        return grad, None
-
-    vmap = _StraightThrough.vmap
-    jvp = _StraightThrough.jvp
-
-
-def refuse_tracing(h: object) -> None:
-    """Refuse what records a forward and would lose the cut, or bake what it decoded."""
-    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        raise RuntimeError(_NOT_UNDER.format("torch.jit.trace, which would keep one message"))
-    if isinstance(h, torch.fx.Proxy):
-        raise RuntimeError(_NOT_UNDER.format("torch.fx, which would record the model without it"))
-    if torch.compiler.is_exporting():
-        raise RuntimeError(_NOT_UNDER.format("torch.export, which has no bytes"))
-
-
-def _stream(seed: int, rank: int, way: int, message: int) -> int:
-    """Return the seed of one message."""
-    numbers = struct.pack("<4Q", seed, rank, way, message)
-    return int.from_bytes(hashlib.blake2b(numbers, digest_size=8).digest(), "little")
-
-
-def _rank(rank: int | None) -> int:
-    if rank is not None:
-        return rank
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if distributed else 0
-
-
-def _number(value: object, name: str) -> int:
-    """Return a whole number of any library."""
-    try:
-        number = index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool | Tensor) or type(value).__name__ == "bool":
-        raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")
-    if not 0 <= number < 2**64:
-        raise ValueError(f"{name} must be in 0..2**64, got {number}")
-    return number
-
-
-def _codec(codec: sft.Codec | str | None, default: sft.Codec, name: str) -> sft.Codec:
-    if codec is None:
-        return default
-    if isinstance(codec, str):
-        return sft.Codec(codec)
-    if not isinstance(codec, sft.Codec):
-        raise TypeError(
-            f"{name} must be a sft.Codec or text such as 'dead-zone:1.25', "
-            f"got {type(codec).__name__}"
-        )
-    return codec
