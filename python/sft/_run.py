@@ -23,6 +23,8 @@ class Round:
         From 1.
     devices : tuple of int
         The devices that took part, from 0.
+    late : tuple of int
+        Of the devices that were to take part, those that did not come to the end by `deadline_s`.
     accuracy : float
         Test accuracy of the aggregated model without compression, a fraction.
     loss : float
@@ -60,6 +62,7 @@ class Round:
 
     round: int
     devices: tuple[int, ...] = ()
+    late: tuple[int, ...] = ()
     accuracy: float
     loss: float
     bytes_up: int
@@ -236,7 +239,8 @@ class Run:
 
 
 def round_of(record: Mapping[str, Any]) -> Round:
-    return Round(**{**record, "devices": tuple(record.get("devices", ()))})
+    lists = {name: tuple(record.get(name, ())) for name in ("devices", "late")}
+    return Round(**{**record, **lists})
 
 
 class Interrupted(KeyboardInterrupt):

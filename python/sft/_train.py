@@ -51,6 +51,7 @@ def finetune(
     lr_decay: float = 0.998,
     warmup_rounds: float = 0.0,
     participation: float = 1.0,
+    deadline_s: float | None = None,
     target_accuracy: float | None = None,
     partition: str = "iid",
     bandwidth_hz: float = 30e6,
@@ -123,6 +124,9 @@ def finetune(
         How rates fall, by `lr_decay` a round or along a cosine, after `warmup_rounds`.
     participation : float, default 1
         Fraction of the devices in a round.
+    deadline_s : float, optional
+        Seconds by the clock that a device has for its round; who is late is left out of the
+        round. What comes of a run then depends on the machine. By default the server waits.
     target_accuracy : float, optional
         Stop after the first round that reaches it.
     partition : str, default 'iid'

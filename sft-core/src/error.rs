@@ -36,6 +36,14 @@ pub enum Error {
         /// Which tensor: the activation, its gradient, the loss or the adapter.
         tensor: &'static str,
     },
+    /// A device did not finish its round in time.
+    #[error("device {device} was not done with its round after {deadline_s} s")]
+    Late {
+        /// The device, counted from 0.
+        device: usize,
+        /// What it had, seconds.
+        deadline_s: f64,
+    },
     /// A trainable tensor took no part in the loss.
     #[error("no gradient reached trainable tensor {0}")]
     NoGradient(usize),

@@ -1,4 +1,4 @@
-//! The golden vectors of `tests/golden`: each line of `cases.tsv` and `context.tsv` is an input,
+//! Tensors, and the golden vectors of `tests/golden`: each line of `cases.tsv` and `context.tsv` is an input,
 //! the settings, the frame (`NAME.sft`) and the decoded elements (`NAME.f32`).
 
 #![allow(dead_code, reason = "each test uses a part")]
@@ -202,4 +202,18 @@ pub(crate) fn seal(body: &[u8]) -> Vec<u8> {
 /// The body in an envelope.
 pub(crate) fn body(frame: &[u8]) -> &[u8] {
     &frame[9..frame.len() - 4]
+}
+
+/// Numbers of which few are large, always the same.
+pub(crate) fn uneven(seed: u32, len: usize) -> Vec<f32> {
+    let mut state = seed;
+    let mut uniform = || {
+        state = state.wrapping_mul(0x9e37_79b1).wrapping_add(0x7f4a_7c15);
+        f32::from((state >> 16) as u16) / 65_536.0 - 0.5
+    };
+    (0..len).map(|_| (uniform() + uniform()).powi(3)).collect()
+}
+
+pub(crate) fn view<'a>(data: &'a [f32], shape: &'a [usize]) -> TensorView<'a> {
+    TensorView::new(data, shape).unwrap()
 }

@@ -8,7 +8,7 @@
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::{LinearSpec, ModelSpec, Place, Targets};
+use super::{LinearSpec, ModelSpec, Place, TargetModules, Targets};
 use crate::seed::{self, derive, mix};
 use crate::{Error, Result};
 
@@ -27,6 +27,21 @@ pub struct Lora {
 }
 
 impl Lora {
+    /// The adapters that a run or a plan describes, their targets resolved in a model.
+    ///
+    /// # Errors
+    /// As [`Lora::new`] and [`Lora::with_dropout`], or a target that the model does not have.
+    pub(crate) fn of(
+        spec: &ModelSpec,
+        rank: usize,
+        alpha: f64,
+        targets: &TargetModules,
+        dropout: f64,
+    ) -> Result<Self> {
+        let lora = Self::new(rank, alpha)?.with_targets(targets.resolve(spec)?);
+        lora.with_dropout(dropout)
+    }
+
     /// Adapters of `rank` r, 1 to 65,536, on every linear layer of the blocks, scaled by `alpha` / r, `alpha`
     /// positive and finite, without dropout.
     ///

@@ -7,6 +7,7 @@ use super::{RoundRecord, Run, Scheme, Settings, Wireless, full};
 use crate::adapter::{Adapters, Head, NamedShape, check_adapters, check_head, whole_layout};
 use crate::data::Data;
 use crate::model::{Model, Pretrained};
+use crate::split::batches;
 use crate::{Error, Result, seed};
 
 /// Everything that a fine-tuning run needs.
@@ -67,12 +68,9 @@ impl Job<'_> {
 
     /// Mini-batches of one round on a device.
     fn batches(&self, device: usize) -> usize {
-        let Settings {
-            local_epochs,
-            batch,
-            ..
-        } = self.settings;
-        local_epochs * self.partition[device].len().div_ceil(batch.max(1))
+        let settings = &self.settings;
+        let samples = self.partition[device].len();
+        batches(samples, settings.batch, settings.local_epochs)
     }
 
     /// The names and shapes of all that FL trains.

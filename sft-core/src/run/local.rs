@@ -8,14 +8,17 @@ use super::whole::{Unsplit, WholeServer, train_whole};
 use crate::adapter::Adapters;
 use crate::optim::OptimizerConfig;
 use crate::split::{
-    Connection, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, ServerCodecs, ServerSide,
-    Traffic, Update, Work,
+    Connection, Deadline, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve,
+    ServerCodecs, ServerSide, Traffic, Update, Work,
 };
-use crate::{Result, seed};
+use crate::{Error, Result, seed};
 
 /// What a device's part of a round leaves behind.
 pub(super) struct Part {
-    pub(super) update: Update,
+    pub(super) device: usize,
+    /// Nothing of a device that was late.
+    pub(super) update: Option<Update>,
+    /// What crossed, in vain where it was late.
     pub(super) traffic: Traffic,
     /// What its codecs remember, where they do.
     pub(super) codecs: Option<CodecState>,
@@ -77,19 +80,24 @@ impl<'a> Participant<'a> {
         }
         let (number, lr) = (self.device as u32, job.settings.lr_server);
         let session = ServerSide::new(number, plan, lr, job.model, start, above)?;
-        let mut connection = Connection::new(InMemory::new(session));
+        let mut connection = self.connection(session);
         let mut device = DeviceSide {
             number,
             model: job.model,
             local: self.local(),
             codecs: Some(below),
         };
-        device.round(&mut connection)?;
+        match device.round(&mut connection) {
+            Err(Error::Late { .. }) => return Ok(self.late(connection.traffic())),
+            done => done?,
+        }
         let traffic = connection.traffic();
-        let (update, above) = connection.into_transport().into_server().finish()?;
+        let server = connection.into_transport().into_server();
+        let (update, above) = server.into_side().finish()?;
         let state = |below: &DeviceCodecs| CodecState::of(below, &above);
         Ok(Part {
-            update,
+            device: self.device,
+            update: Some(update),
             traffic,
             codecs: device.codecs.as_ref().map(state).transpose()?.flatten(),
         })
@@ -105,12 +113,17 @@ impl<'a> Participant<'a> {
         let (job, number) = (self.job, self.device as u32);
         let (plan, layout) = (self.plan(work), job.whole_layout(start)?);
         let server = WholeServer::new(number, plan, job.model.spec(), layout.clone(), start)?;
-        let mut connection = Connection::new(InMemory::new(server));
+        let mut connection = self.connection(server);
         let local = self.local();
         let device = (number, job.model);
-        let (loss, samples) = train_whole(device, &local, &layout, start, model, &mut connection)?;
+        let trained = train_whole(device, &local, &layout, start, model, &mut connection);
+        let (loss, samples) = match trained {
+            Err(Error::Late { .. }) => return Ok(self.late(connection.traffic())),
+            trained => trained?,
+        };
         let traffic = connection.traffic();
-        let adapters = connection.into_transport().into_server().finish(start)?;
+        let server = connection.into_transport().into_server();
+        let adapters = server.into_side().finish(start)?;
         let update = Update {
             device: self.device,
             adapters,
@@ -118,10 +131,30 @@ impl<'a> Participant<'a> {
             samples,
         };
         Ok(Part {
-            update,
+            device: self.device,
+            update: Some(update),
             traffic,
             codecs: None,
         })
+    }
+
+    /// A connection to a server's side, which waits as long as the settings say.
+    fn connection<S: Serve>(self, side: S) -> Connection<InMemory<Deadline<S>>> {
+        let seconds = self.job.settings.deadline_s;
+        Connection::new(InMemory::new(Deadline::new(
+            side,
+            self.device as u32,
+            seconds,
+        )))
+    }
+
+    fn late(self, traffic: Traffic) -> Part {
+        Part {
+            device: self.device,
+            update: None,
+            traffic,
+            codecs: None,
+        }
     }
 
     fn local(self) -> LocalData<'a> {

@@ -14,6 +14,9 @@ pub struct RoundRecord {
     pub round: usize,
     /// The devices that took part, from 0.
     pub devices: Vec<usize>,
+    /// Of the devices that were to take part, those that the server gave up on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late: Vec<usize>,
     /// Test accuracy of the aggregated model without compression, a fraction.
     pub accuracy: f64,
     /// Mean training loss over the samples of all devices.

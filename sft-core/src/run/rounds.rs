@@ -45,16 +45,18 @@ pub fn finetune(
 fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
     let (start, round) = (Instant::now(), run.rounds.len() + 1);
     let parts = train_round(job, round, run)?;
-    for Part { update, .. } in &parts {
-        let Update {
-            device,
-            samples,
-            loss,
-            ..
-        } = update;
-        tracing::debug!(round, device, samples, loss, "device finished");
+    for Part { device, update, .. } in &parts {
+        if let Some(Update { samples, loss, .. }) = update {
+            tracing::debug!(round, device, samples, loss, "device finished");
+        } else {
+            tracing::warn!(round, device, "device was late");
+        }
     }
-    let adapters = aggregate(job, &parts);
+    let updates: Vec<_> = parts
+        .iter()
+        .filter_map(|part| part.update.as_ref())
+        .collect();
+    let adapters = aggregate(job, round, &updates)?;
     let accuracy = test_accuracy(job, &adapters)?;
     let record = record(job, run, accuracy, &parts, start)?;
     tracing::info!(
@@ -64,9 +66,9 @@ fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
         loss = record.loss,
         "round finished"
     );
-    for Part { update, codecs, .. } in parts {
+    for Part { device, codecs, .. } in parts {
         if let Some(state) = codecs {
-            run.codecs.insert(update.device, state);
+            run.codecs.insert(device, state);
         }
     }
     run.adapters = adapters;
@@ -101,7 +103,8 @@ fn train_round(job: &Job<'_>, round: usize, run: &Run) -> Result<Vec<Part>> {
         Scheme::Sl => with_threads(job.settings.threads, || {
             let mut parts: Vec<Part> = Vec::with_capacity(devices.len());
             for &device in &devices {
-                let start = parts.last().map_or(start, |part| &part.update.adapters);
+                let last = parts.iter().rev().find_map(|part| part.update.as_ref());
+                let start = last.map_or(start, |update| &update.adapters);
                 parts.push(participant(device).split(start, codecs(device))?);
             }
             Ok(parts)
@@ -110,15 +113,19 @@ fn train_round(job: &Job<'_>, round: usize, run: &Run) -> Result<Vec<Part>> {
 }
 
 /// The adapters after a round: the average, or in SL what the last device left.
-fn aggregate(job: &Job<'_>, parts: &[Part]) -> Adapters {
-    let samples = |part: &Part| job.partition[part.update.device].len();
-    match (job.settings.scheme, parts.last()) {
-        (Scheme::Sl, Some(last)) => last.update.adapters.clone(),
-        _ => fed_avg(
-            parts
+fn aggregate(job: &Job<'_>, round: usize, updates: &[&Update]) -> Result<Adapters> {
+    let samples = |update: &Update| job.partition[update.device].len();
+    match (job.settings.scheme, updates) {
+        (_, []) => Err(Error::argument(
+            "deadline_s",
+            format!("must leave some device enough time, in round {round} all were late"),
+        )),
+        (Scheme::Sl, [.., last]) => Ok(last.adapters.clone()),
+        _ => Ok(fed_avg(
+            updates
                 .iter()
-                .map(|part| (&part.update.adapters, samples(part))),
-        ),
+                .map(|&update| (&update.adapters, samples(update))),
+        )),
     }
 }
 
@@ -153,21 +160,27 @@ fn record(
     start: Instant,
 ) -> Result<RoundRecord> {
     let round = before.rounds.len() + 1;
-    let known = |device| (before.rounds.iter()).any(|round| round.devices.contains(&device));
+    let has = |round: &RoundRecord, device| {
+        round.devices.contains(&device) || round.late.contains(&device)
+    };
+    let known = |device| before.rounds.iter().any(|round| has(round, device));
     let total: Traffic = parts.iter().map(|part| part.traffic).sum();
     let shares = parts.iter().map(|part| DeviceRound {
-        device: part.update.device,
-        cut: job.cut(part.update.device),
-        first: !known(part.update.device),
+        device: part.device,
+        cut: job.cut(part.device),
+        first: !known(part.device),
         traffic: part.traffic,
     });
     let shares: Vec<_> = shares.collect();
-    let samples: usize = parts.iter().map(|part| part.update.samples).sum();
+    let updates = || parts.iter().filter_map(|part| part.update.as_ref());
+    let samples: usize = updates().map(|update| update.samples).sum();
+    let late = parts.iter().filter(|part| part.update.is_none());
     Ok(RoundRecord {
         round,
-        devices: parts.iter().map(|part| part.update.device).collect(),
+        devices: updates().map(|update| update.device).collect(),
+        late: late.map(|part| part.device).collect(),
         accuracy,
-        loss: parts.iter().map(|part| part.update.loss).sum::<f64>() / samples as f64,
+        loss: updates().map(|update| update.loss).sum::<f64>() / samples as f64,
         bytes_up: total.up,
         bytes_down: total.down,
         adapter_bytes_up: total.adapter_up,

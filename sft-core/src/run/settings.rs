@@ -95,6 +95,9 @@ pub struct Settings {
     pub schedule: Schedule,
     /// The fraction of the devices that take part in a round, in (0, 1]; at least one does.
     pub participation: f64,
+    /// Seconds by the clock that a device has for its round; who is late is left out of it. What
+    /// comes of a run then depends on the machine.
+    pub deadline_s: Option<f64>,
     /// Stop after the first round whose test accuracy reaches this fraction.
     pub target_accuracy: Option<f64>,
     /// The seed of everything random.
@@ -126,6 +129,7 @@ impl Settings {
             lr_server: 3e-3,
             schedule: Schedule::new(Decay::Exponential(0.998)),
             participation: 1.0,
+            deadline_s: None,
             target_accuracy: None,
             seed: 1,
             threads: 1,
@@ -147,6 +151,9 @@ impl Settings {
         let rates = [("lr", self.lr), ("lr_server", self.lr_server)];
         for (name, rate) in rates {
             Error::require(rate.is_finite() && rate > 0.0, name, rate, "positive")?;
+        }
+        if let Some(s) = self.deadline_s {
+            Error::require(s.is_finite() && s > 0.0, "deadline_s", s, "positive")?;
         }
         self.schedule.validate(self.rounds)?;
         self.optimizer_config().validate()?;

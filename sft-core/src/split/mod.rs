@@ -5,6 +5,8 @@
 
 /// Tensors of the cut on their way into a codec and out of it.
 mod coded;
+/// A server that does not wait for ever.
+mod deadline;
 /// The device's side of a round.
 mod device;
 /// The device's half of a step.
@@ -28,6 +30,7 @@ mod transport;
 /// A training step of the whole model.
 mod unsplit;
 
+pub use deadline::Deadline;
 pub use device::{DeviceCodecs, DeviceSide};
 pub use device_half::DeviceHalf;
 pub use local_data::LocalData;
@@ -41,5 +44,6 @@ pub use unsplit::WholeModel;
 pub(crate) use coded::finite;
 pub(crate) use device::{receive_adapters, say_hello};
 pub(crate) use local_data::Loaded;
+pub(crate) use plan::batches;
 pub(crate) use server::check_hello;
 pub(crate) use transport::unexpected;

@@ -75,8 +75,13 @@ impl RoundPlan {
     /// # Errors
     /// A value outside its range, or a target that the model does not have.
     pub fn lora(&self, spec: &ModelSpec) -> Result<Lora> {
-        let lora = Lora::new(self.rank, self.alpha)?.with_targets(self.targets.resolve(spec)?);
-        lora.with_dropout(self.lora_dropout)
+        Lora::of(
+            spec,
+            self.rank,
+            self.alpha,
+            &self.targets,
+            self.lora_dropout,
+        )
     }
 
     /// Checks what a model and a codec do not check by themselves.
@@ -118,12 +123,12 @@ impl RoundPlan {
 
     /// Mini-batches of the round on a device of so many samples.
     pub fn batches(&self, samples: usize) -> usize {
-        self.local_epochs * samples.div_ceil(self.batch)
+        batches(samples, self.batch, self.local_epochs)
     }
 
     /// Passes over the samples before a mini-batch, from the start of the run.
     pub(crate) fn epoch(&self, step: u32, samples: usize) -> u32 {
-        let in_round = step as usize / samples.div_ceil(self.batch).max(1);
+        let in_round = step as usize / batches(samples, self.batch, 1).max(1);
         ((self.round - 1) * self.local_epochs + in_round) as u32
     }
 
@@ -151,4 +156,9 @@ impl RoundPlan {
     pub(crate) fn decompressor(codec: Codec) -> Box<dyn Decompressor> {
         Box::new(codec)
     }
+}
+
+/// Mini-batches of so many passes over so many samples; the last of a pass may be smaller.
+pub(crate) fn batches(samples: usize, batch: usize, passes: usize) -> usize {
+    passes * samples.div_ceil(batch.max(1))
 }

@@ -19,6 +19,7 @@ use sft_core::model::{Backend, Pretrained, Vit, VitConfig, VitWeights};
 use sft_core::optim::Optimizer;
 use sft_core::optim::{Decay, Schedule};
 use sft_core::run::{Channel, Job, Run, Scheme, Settings, Wireless, finetune};
+use sft_core::split::{RoundPlan, Work};
 
 pub fn config() -> VitConfig {
     VitConfig {
@@ -176,9 +177,33 @@ pub fn settings(scheme: Scheme) -> Settings {
         schedule: Schedule::new(Decay::Exponential(0.9)),
         clip_norm: None,
         participation: 1.0,
+        deadline_s: None,
         target_accuracy: None,
         seed: 3,
         threads: 2,
+    }
+}
+
+/// What a device is told, cut behind the second block.
+pub fn plan() -> RoundPlan {
+    let settings = settings(Scheme::Sft);
+    RoundPlan {
+        round: 1,
+        rounds: None,
+        work: Work::Split { cut: 2 },
+        rank: 3,
+        alpha: 6.0,
+        targets: "all-linear".parse().unwrap(),
+        lora_dropout: 0.0,
+        optimizer: settings.optimizer.into(),
+        lr: 0.02,
+        schedule: settings.schedule,
+        batch: 4,
+        local_epochs: 2,
+        activation: Codec::paper(0.4, 8).unwrap(),
+        gradient: Codec::paper(0.2, 4).unwrap(),
+        error_feedback: false,
+        seed: 11,
     }
 }
 

@@ -85,6 +85,11 @@ pub struct RunConfig {
     /// Fraction of the devices that take part in a round, drawn anew for each, in (0, 1].
     #[cfg_attr(feature = "clap", arg(long))]
     pub participation: f64,
+    /// Seconds by the clock that a device has for its round; who is late is left out of the round.
+    /// By default the server waits. What comes of a run then depends on the machine.
+    #[cfg_attr(feature = "clap", arg(long))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_s: Option<f64>,
     /// Rounds at most [T].
     #[cfg_attr(feature = "clap", arg(long))]
     pub rounds: usize,
@@ -223,6 +228,7 @@ impl Default for RunConfig {
             augment: false,
             devices: 8,
             participation: 1.0,
+            deadline_s: None,
             rounds: 8,
             target_accuracy: None,
             local_epochs: 1,

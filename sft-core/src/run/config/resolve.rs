@@ -28,6 +28,7 @@ impl RunConfig {
             lr_server: self.lr_server.unwrap_or(self.lr),
             schedule: self.schedule(),
             participation: self.participation,
+            deadline_s: self.deadline_s,
             target_accuracy: self.target_accuracy,
             seed: self.seed,
             threads: self.threads.unwrap_or_else(cores),
@@ -64,8 +65,7 @@ impl RunConfig {
 
     fn lora(&self, spec: &ModelSpec) -> Result<Lora> {
         let alpha = self.alpha.unwrap_or(self.rank as f64);
-        let lora = Lora::new(self.rank, alpha)?.with_targets(self.targets.resolve(spec)?);
-        lora.with_dropout(self.lora_dropout)
+        Lora::of(spec, self.rank, alpha, &self.targets, self.lora_dropout)
     }
 
     fn optimizer(&self) -> Optimizer {
