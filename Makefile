@@ -27,7 +27,7 @@ export NO_COLOR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 
-.PHONY: help test check lock lowest canary bench cut-bench codec-peers train-peers docs wheel clean $(STEPS)
+.PHONY: help test check asan cross deny lock lowest canary bench cut-bench codec-peers train-peers docs wheel clean $(STEPS)
 .NOTPARALLEL:
 
 help: ## show this list
@@ -92,6 +92,26 @@ fuzz:
 		$(TARGET)/fuzz/$(shell rustc --print host-tuple)/release/NAME -max_total_time=$(FUZZ_S) \
 		-max_len=4096 -verbosity=0 -print_final_stats=1 -artifact_prefix=$(TARGET)/fuzz/NAME- \
 		$(TARGET)/fuzz/corpus/NAME sft-compress/tests/golden
+
+# Not part of `make test`: the flag is not a stable one, though stable toolchains have what it needs,
+# for Linux and macOS. A named target keeps it from build scripts; documentation tests do not link.
+asan: ## run the codec's tests under AddressSanitizer
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_PROFILE_DEV_OPT_LEVEL=1 \
+		cargo test --locked -p sft-compress --all-features --lib --tests \
+		--target $(shell rustc --print host-tuple) --target-dir $(TARGET)/asan
+
+# Not part of `make test`: needs the standard libraries of other machines.
+OTHERS ?= aarch64-unknown-linux-gnu i686-unknown-linux-gnu
+cross: ## check that the codec compiles for the machines OTHERS
+	@for target in $(OTHERS); do \
+		test -d "$$(rustc --print target-libdir --target $$target)" \
+			|| { echo "error: rustup target add $$target"; exit 1; }; \
+		cargo check --locked -p sft-compress --all-features --tests --target $$target || exit 1; done
+
+# Not part of `make test`: needs cargo-deny, and for its advisories the network.
+deny: ## check licences, sources and known vulnerabilities of the dependencies
+	@cargo deny --version >/dev/null 2>&1 || { echo "error: cargo install --locked cargo-deny"; exit 1; }
+	cargo deny --locked check
 
 examples:
 	cargo run $(RELEASE) $(FEATURES) --example vit_finetune -- --rounds 1 --devices 2 --out $(TARGET)/examples/vit_finetune

@@ -5,8 +5,13 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Most dimensions a tensor may have.
 pub(crate) const MAX_DIMS: usize = 8;
-/// Most elements a tensor may have; positions are 32-bit numbers.
-const MAX_ELEMENTS: usize = i32::MAX as usize;
+/// Most elements a tensor may have: positions are 32-bit numbers, and vectors of up to 8 bytes an
+/// element can be asked for on every machine.
+pub(crate) const MAX_ELEMENTS: usize = if usize::BITS > 32 {
+    i32::MAX as usize
+} else {
+    isize::MAX as usize / 8
+};
 
 /// The elements of a tensor, by their type.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,7 +66,8 @@ impl<'a> TensorView<'a> {
     ///
     /// # Errors
     /// `InvalidArgument` if the number of dimensions is not in 1..=8 or the
-    /// product of `shape` is not `data.len()`; `TooLarge` above 2³¹ − 1 elements.
+    /// product of `shape` is not `data.len()`; `TooLarge` above 2³¹ − 1 elements
+    /// (2²⁸ − 1 on 32-bit machines).
     pub fn new(data: &'a [f32], shape: &'a [usize]) -> Result<Self> {
         Self::of(Elements::F32(data), shape)
     }

@@ -179,6 +179,54 @@ fn what_does_not_fit_is_named() {
         ("\"r\": 2", "\"r\": 0", "rank must be at least 1, got 0"),
         (
             "\"r\": 2",
+            "\"r\": \"2\"",
+            "r must be a whole number, got \"2\"",
+        ),
+        (
+            "\"r\": 2",
+            "\"r\": 2.0",
+            "r must be a whole number, got 2.0",
+        ),
+        ("\"r\": 2", "\"q\": null", "missing r"),
+        (
+            "\"lora_alpha\": 6.0",
+            "\"lora_alpha\": \"6\"",
+            "lora_alpha must be a number, got \"6\"",
+        ),
+        ("\"lora_alpha\": 6.0,", "", "missing lora_alpha"),
+        (
+            "\"lora_dropout\": 0.0",
+            "\"lora_dropout\": \"0.1\"",
+            "lora_dropout must be a number, got \"0.1\"",
+        ),
+        (
+            "\"use_dora\": false",
+            "\"use_what_comes_next\": true",
+            "use_what_comes_next must not be used, got true",
+        ),
+        (
+            "\"fc2\"",
+            "\"fc3\"",
+            "leave out vit.layers.0.mlp.fc2, which has tensors",
+        ),
+        (
+            "\"exclude_modules\": null",
+            "\"exclude_modules\": [\"query\"]",
+            "leave out vit.layers.0.attention.q_proj, which has tensors",
+        ),
+        (
+            "\"use_dora\": false",
+            "\"layers_to_transform\": [0]",
+            "layers_to_transform must have every block, 0 to 1, got [0]",
+        ),
+        (
+            "\"use_dora\": false",
+            "\"init_lora_weights\": \"pissa_niter_4\"",
+            "init_lora_weights must be true, false or one of gaussian, eva, orthogonal, mica, got \
+             \"pissa_niter_4\"",
+        ),
+        (
+            "\"r\": 2",
             "\"r\": 3",
             "has shape [2, 24], expected [3, 24]",
         ),

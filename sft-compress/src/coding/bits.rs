@@ -121,8 +121,8 @@ impl<'a> BitReader<'a> {
 
     /// Checks that `count` numbers of `bits` bits are left.
     pub(crate) fn expect(&self, count: usize, bits: u32) -> Result<()> {
-        let left = 8 * self.bytes.len() + self.pending_bits as usize;
-        if count.saturating_mul(bits as usize) > left {
+        let left = 8 * self.bytes.len() as u64 + u64::from(self.pending_bits);
+        if (count as u64).saturating_mul(bits.into()) > left {
             return Err(end_of_bits());
         }
         Ok(())

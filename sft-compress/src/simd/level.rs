@@ -95,7 +95,11 @@ macro_rules! with_vector {
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             crate::simd::level::Kind::Avx2(vector) => unsafe { avx2(vector, $($arg),*) },
-            _ => $scalar,
+            _ => {
+                // They are not used where no level has vectors.
+                let _ = ($(&$arg,)*);
+                $scalar
+            }
         }
     }};
 }

@@ -53,27 +53,26 @@ pub(crate) fn encode_symbols(
         for (slot, four) in block.as_chunks_mut::<4>().0.iter_mut().zip(fours).rev() {
             *slot = four.map(|code| slots[usize::from(code) % CODES]);
         }
-        at = encode_block(level, &block[..codes.len()], states, words, at)?;
+        at = encode_block(level, &block[..codes.len()], states, words, at);
     }
     Some(at)
 }
 
-/// [`encode_symbols`] of the slots of a few symbols.
+/// [`encode_symbols`] of the slots of a few symbols, by a level with vectors.
 fn encode_block(
     level: Level,
     slots: &[u32],
     states: &mut [u32; LANES],
     words: &mut [u16],
     at: usize,
-) -> Option<usize> {
-    let at = with_vector!(
+) -> usize {
+    with_vector!(
         level,
         super::kernels::encode_block(
             slots: &[u32], states: &mut [u32; LANES], words: &mut [u16], at: usize
         ) -> usize,
-        else return None
-    );
-    Some(at)
+        else unreachable!("encode_symbols leaves scalar code to its caller")
+    )
 }
 
 /// Puts the magnitude of each token with the sign of its symbol, and zero where

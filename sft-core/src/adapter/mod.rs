@@ -12,6 +12,8 @@ mod lora;
 mod named;
 /// Adapters as PEFT's folder.
 mod peft;
+/// PEFT's configuration.
+mod peft_config;
 /// What a model tells of itself.
 mod spec;
 /// The layers that get an adapter.

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
+use super::peft_config::{config, read_config};
 use super::{
     Adapters, Head, LinearSpec, Lora, ModelSpec, Path as ModulePath, Place, Targets,
     adapted_layers, block_layers, check_adapters, embedding_layers, head_layer,
@@ -38,7 +38,7 @@ pub enum ModuleNames {
 
 impl ModuleNames {
     /// The path by this naming.
-    fn of(self, path: &ModulePath) -> &str {
+    pub(super) fn of(self, path: &ModulePath) -> &str {
         match self {
             Self::Transformers5 => &path.module,
             Self::Transformers4 => &path.checkpoint,
@@ -46,7 +46,7 @@ impl ModuleNames {
     }
 
     /// What PEFT finds a layer of a block by.
-    fn target(self, layer: &LinearSpec) -> &str {
+    pub(super) fn target(self, layer: &LinearSpec) -> &str {
         match self {
             Self::Transformers5 => layer.module(),
             Self::Transformers4 => &layer.path.checkpoint,
@@ -83,46 +83,6 @@ pub fn save_peft(
     write_whole(&folder.join(CONFIG), format!("{config:#}\n").as_bytes())
 }
 
-fn config(spec: &ModelSpec, lora: Lora, names: ModuleNames) -> Value {
-    let chosen = |place: Place| lora.targets().contains(place);
-    let block = spec.block.iter().enumerate();
-    let (targets, others): (Vec<_>, Vec<_>) = block.partition(|(i, _)| chosen(Place::Block(*i)));
-    let mut modules: Vec<&str> = targets
-        .iter()
-        .map(|(_, layer)| names.target(layer))
-        .collect();
-    // PEFT compares ends of paths: `output.dense` is also the end of `attention.output.dense`.
-    let is_meant = |layer: &LinearSpec| {
-        let path = names.of(&layer.path);
-        modules
-            .iter()
-            .any(|name| path == *name || path.ends_with(&format!(".{name}")))
-    };
-    let excluded = others.iter().filter(|(_, layer)| is_meant(layer));
-    let excluded: Vec<_> = excluded.map(|(_, layer)| names.of(&layer.path)).collect();
-    let embedding = spec.embedding.iter().enumerate();
-    let embedding = embedding.filter(|(i, _)| chosen(Place::Embedding(*i)));
-    modules.extend(embedding.map(|(_, layer)| layer.module()));
-    let head = names.of(&spec.head);
-    modules.extend(chosen(Place::Head).then_some(head));
-    json!({
-        "peft_type": "LORA",
-        "base_model_name_or_path": null,
-        "bias": "none",
-        "exclude_modules": (!excluded.is_empty()).then_some(excluded),
-        "fan_in_fan_out": false,
-        "inference_mode": true,
-        "lora_alpha": lora.alpha(),
-        "lora_dropout": lora.dropout(),
-        "modules_to_save": (!chosen(Place::Head)).then_some([head]),
-        "r": lora.rank(),
-        "target_modules": modules,
-        "task_type": null,
-        "use_dora": false,
-        "use_rslora": false,
-    })
-}
-
 fn named_tensors(
     spec: &ModelSpec,
     lora: Lora,
@@ -157,47 +117,26 @@ fn named_tensors(
 /// what the adapters were trained under, or over where the head has one, for folders without it.
 ///
 /// # Errors
-/// A file that cannot be read, another kind of adapter than plain LoRA of one rank, or tensors
-/// that do not fit the model; the message names the file and the setting or tensor.
+/// A file that cannot be read, another kind of adapter than plain LoRA of one rank and scale over
+/// unchanged frozen weights, a setting that is not known and not off, or tensors that do not fit
+/// the model; the message names the file and the setting or tensor.
 pub fn load_peft(folder: &Path, spec: &ModelSpec, head: Option<&Head>) -> Result<(Lora, Adapters)> {
-    let path = folder.join(CONFIG);
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::file(&path, e))?;
-    let lora = read_config(&text).map_err(|reason| Error::file(&path, reason))?;
+    let named = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&named).map_err(|e| Error::file(&named, e))?;
+    let config = read_config(&text, spec).map_err(|reason| Error::file(&named, reason))?;
     let path = folder.join(TENSORS);
     let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
-    read_tensors(&bytes, spec, lora, head).map_err(|reason| Error::file(&path, reason))
-}
-
-fn read_config(text: &str) -> Result<Lora, String> {
-    let json: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    let is_plain = |value: &Value| match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Object(map) => map.is_empty(),
-        Value::String(text) => text == "none",
-        _ => false,
-    };
-    if json["peft_type"] != "LORA" {
-        return Err(format!("peft_type must be LORA, got {}", json["peft_type"]));
+    let found = read_tensors(&bytes, spec, config.lora, head);
+    let (lora, adapters) = found.map_err(|reason| Error::file(&path, reason))?;
+    let layers = adapted_layers(spec, lora, &adapters);
+    let stray = layers.iter().find(|layer| !config.is_target(&layer.path));
+    if let Some(layer) = stray {
+        let name = &layer.path.module;
+        let reason =
+            format!("target_modules or exclude_modules leave out {name}, which has tensors");
+        return Err(Error::file(&named, reason));
     }
-    let unsupported = [
-        "alpha_pattern",
-        "bias",
-        "fan_in_fan_out",
-        "lora_bias",
-        "rank_pattern",
-        "use_dora",
-        "use_rslora",
-    ];
-    for name in unsupported {
-        if !is_plain(&json[name]) {
-            return Err(format!("{name} must not be used, got {}", json[name]));
-        }
-    }
-    let rank = json["r"].as_u64().unwrap_or(0) as usize;
-    let alpha = json["lora_alpha"].as_f64().unwrap_or(f64::NAN);
-    let dropout = json["lora_dropout"].as_f64().unwrap_or(0.0);
-    let lora = Lora::new(rank, alpha).and_then(|lora| lora.with_dropout(dropout));
-    lora.map_err(|e| e.to_string())
+    Ok((lora, adapters))
 }
 
 fn read_tensors(

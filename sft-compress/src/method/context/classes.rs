@@ -17,7 +17,7 @@ const BINS: usize = 64;
 /// Divides rows into at most `classes` by how many of their `width` elements
 /// are kept, so that coding positions by class takes the fewest bits.
 pub(crate) fn of_rows(counts: &[u32], width: usize, classes: usize, out: &mut Vec<u8>) {
-    let bin = |count: u32| count as usize * BINS / (width + 1);
+    let bin = |count: u32| (u64::from(count) * BINS as u64 / (width as u64 + 1)) as usize;
     let mut totals = [(0.0, 0.0); BINS + 1];
     for &count in counts {
         let total = &mut totals[bin(count) + 1];

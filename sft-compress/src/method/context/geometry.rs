@@ -106,6 +106,7 @@ impl Geometry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::MAX_ELEMENTS;
 
     #[test]
     fn rows_have_enough_channels_and_not_too_many() {
@@ -124,6 +125,28 @@ mod tests {
                 "{shape:?}"
             );
             assert_eq!(geometry.chunk_len % width, 0);
+        }
+    }
+
+    /// Sums and products stay in range on 32-bit machines, too, whatever a frame says.
+    #[test]
+    fn the_longest_chunks_do_not_overflow() {
+        for (width, rows) in [
+            (1, 1 << 31),
+            (1 << 20, 1 << 31),
+            (MAX_ELEMENTS, 1),
+            (1, 1 << 20),
+        ] {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, width as u64);
+            put_varint(&mut bytes, rows);
+            bytes.push(0);
+            let shape = [1, MAX_ELEMENTS];
+            let mut body = ByteReader::new(&bytes);
+            let geometry = Geometry::read(&mut body, &shape, MAX_ELEMENTS).unwrap();
+            let last = geometry.chunk(geometry.chunks() - 1);
+            assert_eq!(last.end, MAX_ELEMENTS);
+            assert!(geometry.segment_end(MAX_ELEMENTS - 1) >= MAX_ELEMENTS);
         }
     }
 
