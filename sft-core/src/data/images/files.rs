@@ -24,7 +24,7 @@ const JPEG: [u8; 2] = [0xff, 0xd8];
 pub struct ImageFiles {
     files: Vec<(PathBuf, u32)>,
     classes: usize,
-    found: Found,
+    pub(super) found: Found,
     augmented: Augmented,
     input: ImageInput,
     augment: Option<Augment>,
