@@ -81,6 +81,7 @@ fn run(flags: &Flags) -> Result<(), Error> {
         side: 8,
         mean: vec![0.5],
         std: vec![0.5],
+        fit: None,
     };
     let (train, test) = digits::load(None, &input)?;
     let (train, test) = (

@@ -52,6 +52,11 @@ fn stop_on_interrupt() -> Result<()> {
 fn run(flags: Flags) -> Result<()> {
     let Flags { mut config, auto } = flags;
     let inputs = input::open(&config)?;
+    for (kind, data) in [("training", &inputs.train), ("test", &inputs.test)] {
+        if let Some(found) = data.found() {
+            eprintln!("{kind} data: {found}");
+        }
+    }
     if auto.auto {
         choose(&mut config, &auto, &inputs)?;
     }

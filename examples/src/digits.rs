@@ -99,6 +99,7 @@ mod tests {
             side: SIDE,
             mean: vec![0.5],
             std: vec![0.5],
+            fit: None,
         }
     }
 

@@ -417,3 +417,51 @@ fn the_help_tells_the_defaults() {
         assert!(help.contains(part), "{part} is missing in {help}");
     }
 }
+
+#[test]
+fn a_folder_of_images_is_told_and_its_merged_model_says_how_they_were_cut() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sft-core/tests/fixtures");
+    let folder = Folder::new("pictures");
+    for name in ["train/a/1", "train/a/2", "train/b/1", "val/a/1", "val/b/1"] {
+        let to = folder.0.join(format!("data/{name}.png"));
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(fixtures.join("pictures/wide.png"), to).unwrap();
+    }
+    std::fs::write(folder.0.join("data/train/a/._1.png"), "no image").unwrap();
+    std::fs::create_dir(folder.0.join("data/train/.ipynb_checkpoints")).unwrap();
+    let model = fixtures.join("hugging_face/model.safetensors");
+    let data = format!("folder:{}", folder.join("data"));
+    let flags = [
+        "--scheme",
+        "sft",
+        "--cut",
+        "1",
+        "--devices",
+        "1",
+        "--rounds",
+        "1",
+        "--merged",
+    ];
+    let files = ["--model", model.to_str().unwrap(), "--data", &data];
+    let out = folder.join("out");
+    let output = run(&out, &[&flags[..], &files[..]].concat());
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{told}");
+    let (train, test) = (folder.join("data/train"), folder.join("data/val"));
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(
+        lines[..2],
+        [
+            format!(
+                "training data: 3 images of 2 classes in {train}, 2 entries skipped: \
+                 .ipynb_checkpoints, a/._1.png"
+            ),
+            format!("test data: 2 images of 2 classes in {test}, 0 entries skipped"),
+        ]
+    );
+    let processor = Path::new(&out).join("merged-sft/preprocessor_config.json");
+    let text = std::fs::read_to_string(processor).unwrap();
+    let processor: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(processor["size"]["shortest_edge"], 14);
+    assert_eq!(processor["crop_size"]["height"], 12);
+}

@@ -83,7 +83,8 @@ def finetune(
     ----------
     model : path
         A ViT as safetensors, with Hugging Face's or timm's names; ``config.json`` and
-        ``preprocessor_config.json`` beside it are read.
+        ``preprocessor_config.json`` beside it are read: uint8 images and files are resized, cut
+        and normalised as they say.
     data : (images, labels) or str
         Training images, uint8 [n, h, h, c] (or [n, h, h] of one channel), resized and
         normalised for the model, or float32 [n, side, side, c] exactly as the model takes
@@ -274,6 +275,9 @@ def _labelled(name: str, data: Arrays) -> tuple[Any, Any]:
         images = images[..., np.newaxis]
     if images.ndim != 4 or images.shape[1] != images.shape[2]:
         msg = f"{name} must have images [n, h, h, c], got shape {list(images.shape)}"
+        raise ValueError(msg)
+    if 0 in images.shape:
+        msg = f"{name} must have images [n, h, h, c] of no size 0, got shape {list(images.shape)}"
         raise ValueError(msg)
     if images.dtype not in (np.uint8, np.float32):
         msg = f"{name} must have images of uint8 or float32, got {images.dtype}"

@@ -228,6 +228,17 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
         ({"data": (np.zeros((2, 8, 4)), [0, 1])}, ValueError, r"images \[n, h, h, c\]"),
         ({"data": (np.zeros((2, 8, 8)), [0, 1])}, TypeError, "uint8 or float32"),
         ({"data": (np.zeros((2, 8, 8), np.uint8), [0, -1])}, ValueError, "one label"),
+        *(
+            ({name: (np.zeros(shape, np.uint8), [0] * shape[0])}, ValueError, f"{name} .* size 0")
+            for name in ("data", "test")
+            for shape in ((4, 0, 0, 3), (4, 8, 8, 0), (0, 8, 8, 1))
+        ),
+        (
+            {"data": (np.zeros((2, 8, 8, 3), np.uint8), [0, 1])},
+            ValueError,
+            "images of uint8 must have the 1 channels of the model, got 3",
+        ),
+        ({"full": 0}, ValueError, "full must be at least 1, got 0"),
         ({"test": None}, ValueError, "test must be arrays"),
         ({"data": "folder:nowhere"}, ValueError, "test must not be given"),
         ({"data": "mnist:here", "test": None}, ValueError, "data must be cifar100:DIR"),

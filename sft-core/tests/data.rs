@@ -15,6 +15,7 @@ fn input(side: usize, channels: usize) -> ImageInput {
         side,
         mean: vec![0.5; channels],
         std: vec![0.25; channels],
+        fit: None,
     }
 }
 
@@ -537,6 +538,7 @@ fn augmentation_is_a_crop_of_the_padded_image_and_a_mirror() {
         side,
         mean: vec![0.0],
         std: vec![1.0 / 255.0],
+        fit: None,
     };
     let images = Images::new(pixels.clone(), vec![0, 0], 1, side, 255, plain).unwrap();
     let images = images.with_augmentation(Some(Augment::default()));

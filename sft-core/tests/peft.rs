@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use common::Folder;
 use sft_core::adapter::{Adapters, Head, Lora, ModuleNames, load_peft, save_peft};
-use sft_core::data::Inputs;
+use sft_core::data::{Fit, ImageInput, Inputs};
 use sft_core::model::{Backend, Model, Pretrained, Vit, save_merged};
 use sft_core::run::logits;
 
@@ -321,7 +321,12 @@ fn the_merged_model_is_the_adapted_one() {
         let folder = Folder::new("merged");
         save_merged(&folder.0, &base, Some(lora), &adapters).unwrap();
         let merged = Pretrained::open(&folder.0.join("model.safetensors"), None).unwrap();
-        assert_eq!((&merged.config, &merged.input), (&base.config, &base.input));
+        let whole = Fit::whole(base.input.side);
+        let input = ImageInput {
+            fit: base.input.fit.or(Some(whole)),
+            ..base.input.clone()
+        };
+        assert_eq!((&merged.config, &merged.input), (&base.config, &input));
         let plain = Vit::new(&merged.config, &merged.weights, Backend::default()).unwrap();
         let head = merged.head.expect("the tuned head");
         let new = Lora::new(2, 6.0).unwrap();

@@ -76,6 +76,7 @@ fn images(shape: &Shape, count: usize) -> Outcome<Images> {
         side: shape.config.image_size,
         mean: vec![0.5; channels],
         std: vec![0.5; channels],
+        fit: None,
     };
     let pixels = (0..count * channels * side * side).map(|i| (i % 251) as u8);
     let labels = (0..count).map(|i| (i % shape.classes) as u32);

@@ -9,8 +9,8 @@ mod partition;
 
 pub use batch::{Batch, Inputs, Labels, SampleId};
 pub use images::{
-    Augment, CIFAR100_CLASSES, DataLayout, Examples, ImageFiles, ImageInput, Images, cifar100,
-    image_folder, tiny_imagenet,
+    Augment, CIFAR100_CLASSES, DataLayout, Examples, Filter, Fit, Found, ImageFiles, ImageInput,
+    Images, Resize, cifar100, image_folder, tiny_imagenet,
 };
 pub use partition::Partition;
 
@@ -31,6 +31,16 @@ pub trait Data: Sync {
 
     /// The class of a sample.
     fn label(&self, index: usize) -> u32;
+
+    /// How images are made what a model takes; nothing where they come so.
+    fn input(&self) -> Option<&ImageInput> {
+        None
+    }
+
+    /// What was found in a folder of images; nothing where samples come from elsewhere.
+    fn found(&self) -> Option<&Found> {
+        None
+    }
 
     /// These samples as they are.
     ///

@@ -35,6 +35,8 @@ impl Inputs {
     /// Takes a model and data that the caller has, and brings the model to where the
     /// configuration says.
     ///
+    /// How the data makes images a model's input becomes that of the weights: what is saved tells it.
+    ///
     /// The fields [`RunConfig::model`] and [`RunConfig::data`] are not looked at, but tell one
     /// run from another: the caller sets them to what names its own.
     ///
@@ -42,9 +44,12 @@ impl Inputs {
     /// A backend that this build or this machine does not have, or that has no checkpointing.
     pub fn new(
         config: &RunConfig,
-        pretrained: Pretrained,
+        mut pretrained: Pretrained,
         (train, test): Examples,
     ) -> Result<Self> {
+        if let Some(input) = test.input() {
+            pretrained.input.clone_from(input);
+        }
         Ok(Self {
             model: on_backend(config, &pretrained)?,
             pretrained,

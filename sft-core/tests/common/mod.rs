@@ -84,6 +84,7 @@ pub fn base(config: &VitConfig) -> Pretrained {
             side: config.image_size,
             mean: vec![0.5; config.num_channels],
             std: vec![0.5; config.num_channels],
+            fit: None,
         },
     }
 }

@@ -39,7 +39,8 @@ impl Pair {
 
 /// One data set of arrays, taken out of Python's hands.
 enum Arrays {
-    Bytes(Vec<u8>, Vec<u32>, usize),
+    /// Pixels and labels of `[n, c, h, h]`, channels and side.
+    Bytes(Vec<u8>, Vec<u32>, [usize; 2]),
     Floats(Vec<f32>, Vec<u32>, Vec<usize>),
 }
 
@@ -47,7 +48,8 @@ impl Arrays {
     /// Copies what `name` gives: training outlives any lock on it.
     fn extract(name: &str, images: &Bound<'_, PyAny>, labels: Vec<u32>) -> PyResult<Self> {
         if let Ok(bytes) = images.cast::<PyArrayDyn<u8>>() {
-            return Ok(Self::Bytes(bytes.to_vec()?, labels, bytes.shape()[3]));
+            let shape = [bytes.shape()[1], bytes.shape()[3]];
+            return Ok(Self::Bytes(bytes.to_vec()?, labels, shape));
         }
         let floats = images.cast::<PyArrayDyn<f32>>().map_err(|_| {
             PyValueError::new_err(format!("{name} must be images of uint8 or float32"))
@@ -74,7 +76,14 @@ impl Arrays {
         augment: Option<Augment>,
     ) -> Result<Box<dyn Data + Send>> {
         match self {
-            Self::Bytes(pixels, labels, side) => {
+            Self::Bytes(pixels, labels, [channels, side]) => {
+                let wanted = input.mean.len();
+                if channels != wanted {
+                    let reason = format!(
+                        "of uint8 must have the {wanted} channels of the model, got {channels}"
+                    );
+                    return Err(Error::argument("images", reason));
+                }
                 let images = Images::new(pixels, labels, classes, side, full, input.clone())?;
                 Ok(Box::new(images.with_augmentation(augment)))
             }

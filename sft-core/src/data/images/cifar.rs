@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::memory::{ImageInput, Images};
+use super::input::ImageInput;
+use super::memory::Images;
 use super::pickle::PIXELS;
 use crate::{Error, Result};
 
@@ -62,7 +63,8 @@ fn find(dir: &Path, stem: &str) -> Result<PathBuf> {
             .file_name()
             .and_then(|n| n.to_str())
             .unwrap_or_default();
-        if name.starts_with(stem) && path.extension().is_some_and(|e| e == "bin") {
+        let binary = path.extension().is_some_and(|ending| ending == "bin");
+        if name.starts_with(stem) && binary && path.is_file() {
             found.push(path);
         }
     }

@@ -4,51 +4,55 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use image::imageops::{FilterType, crop_imm, flip_horizontal_in_place, resize};
-use image::{DynamicImage, ImageReader, RgbImage};
+use fast_image_resize::images::TypedImageRef;
+use fast_image_resize::pixels::U8x3;
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
 
 use super::augment::{Augment, crop};
-use super::memory::{ImageInput, Taps, normalise};
+use super::entries::Found;
+use super::input::{Fit, ImageInput, cannot};
+use super::memory::Resampler;
 use crate::data::{Batch, Data};
 use crate::{Error, Result};
 
-/// A crop is this much smaller than the resized image, as 224 of 256.
-const RESIZED: f64 = 256.0 / 224.0;
 /// The first bytes of a JPEG file.
 const JPEG: [u8; 2] = [0xff, 0xd8];
 
-/// Labelled JPEG and PNG files; every one is read and decoded when a batch asks for it.
+/// Labelled image files; every one is read and decoded when a batch asks for it, turned as its EXIF
+/// orientation says, and without what it has of transparency.
 #[derive(Clone, Debug)]
 pub struct ImageFiles {
     files: Vec<(PathBuf, u32)>,
     classes: usize,
-    fit: Fit,
+    pub(super) found: Found,
+    augmented: Augmented,
     input: ImageInput,
     augment: Option<Augment>,
 }
 
-/// How an image becomes a square.
+/// What a random crop is taken of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fit {
-    /// It is one, of this side.
-    Square(usize),
-    /// The shorter side is resized to 256/224 of what the model takes, then the middle is cut out,
-    /// or any part when training with augmentation.
-    Crop,
+pub(super) enum Augmented {
+    /// Of the padded image as it is stored, a square of this side.
+    Source(usize),
+    /// Of the resized image; of what is padded where that is no larger than a crop.
+    Window,
 }
 
 impl ImageFiles {
     pub(super) fn new(
         files: Vec<(PathBuf, u32)>,
         classes: usize,
-        fit: Fit,
-        input: &ImageInput,
+        found: Found,
+        augmented: Augmented,
+        input: ImageInput,
     ) -> Self {
         Self {
             files,
             classes,
-            fit,
-            input: input.clone(),
+            found,
+            augmented,
+            input,
             augment: None,
         }
     }
@@ -64,9 +68,13 @@ impl ImageFiles {
         let mut values = Vec::with_capacity(indices.len() * channels * side * side);
         for &index in indices {
             let image = decode(&self.files[index].0)?;
-            match self.fit {
-                Fit::Square(from) => self.square(index, &image, from, seed, &mut values)?,
-                Fit::Crop => self.cropped(index, &image, seed, &mut values),
+            match self.augmented {
+                Augmented::Source(from) => self.square(index, &image, from, seed, &mut values)?,
+                Augmented::Window => {
+                    let square = self.window(index, &image, seed);
+                    let square = square.map_err(|e| Error::file(&self.files[index].0, e))?;
+                    Resampler::same(&self.input).put(slices(&square), u8::MAX, &mut values)?;
+                }
             }
         }
         let shape = (indices.len(), channels, side, side);
@@ -92,44 +100,40 @@ impl ImageFiles {
             let change = augment.draw(seed, index, [2 * padding; 2]);
             planes = planes.map(|plane| crop(&plane, side, padding, change));
         }
-        let taps = Taps::new(side, self.input.side);
-        normalise(
-            planes.iter().map(Vec::as_slice),
-            &taps,
-            &self.input,
-            u8::MAX,
-            values,
-        );
-        Ok(())
+        Resampler::new(side, &self.input).put(slices(&planes), u8::MAX, values)
     }
 
-    fn cropped(&self, index: usize, image: &RgbImage, seed: Option<u64>, values: &mut Vec<f32>) {
-        let side = self.input.side as u32;
+    /// The planes of the square that a model takes, of a resized image.
+    fn window(&self, index: usize, image: &RgbImage, seed: Option<u64>) -> Result<[Vec<u8>; 3]> {
+        let side = self.input.side;
+        let fit = self.input.fit.unwrap_or(Fit::whole(side));
         let (width, height) = image.dimensions();
-        let shorter = (f64::from(side) * RESIZED).round();
-        let ratio = shorter / f64::from(width.min(height));
-        let scaled = |length: u32| ((f64::from(length) * ratio).round() as u32).max(side);
-        let (width, height) = (scaled(width), scaled(height));
-        let resized = resize(image, width, height, FilterType::Triangle);
-        let slack = [width - side, height - side];
-        let (mut left, mut top, mut mirrored) = (slack[0] / 2, slack[1] / 2, false);
-        if let (Some(augment), Some(seed)) = (self.augment, seed) {
-            let change = augment.draw(seed, index, slack.map(|slack| slack as usize));
-            (left, top, mirrored) = (change.left as u32, change.top as u32, change.mirrored);
-        }
-        let mut square = crop_imm(&resized, left, top, side, side).to_image();
-        if mirrored {
-            flip_horizontal_in_place(&mut square);
-        }
-        let taps = Taps::new(self.input.side, self.input.side);
-        let planes = planes(&square);
-        normalise(
-            planes.iter().map(Vec::as_slice),
-            &taps,
-            &self.input,
-            u8::MAX,
-            values,
-        );
+        let sides = format!("{width}x{height}");
+        Error::require(width > 0 && height > 0, "size", sides, "at least 1x1")?;
+        let pixels = TypedImageRef::<U8x3>::from_buffer(width, height, image.as_raw());
+        let pixels = pixels.map_err(cannot)?;
+        let slack = fit.slack([width, height], side);
+        let drawn = self.augment.zip(seed);
+        let padding = drawn.map_or(0, |(augment, _)| augment.pixels(side));
+        let padded = slack == [0, 0];
+        let change = drawn.map(|(augment, seed)| {
+            let room = slack.map(|slack| if padded { 2 * padding } else { slack as usize });
+            augment.draw(seed, index, room)
+        });
+        let corner = match change {
+            Some(change) if !padded => [change.left as u64, change.top as u64],
+            _ => slack.map(|slack| slack / 2),
+        };
+        let square = fit.window(&pixels, corner, side)?;
+        let planes = [0, 1, 2].map(|channel| {
+            let plane = square.iter().map(|pixel| pixel.0[channel]);
+            plane.collect::<Vec<_>>()
+        });
+        Ok(match change {
+            Some(change) if padded => planes.map(|plane| crop(&plane, side, padding, change)),
+            Some(change) if change.mirrored => planes.map(|plane| mirrored(&plane, side)),
+            _ => planes,
+        })
     }
 }
 
@@ -144,6 +148,14 @@ impl Data for ImageFiles {
 
     fn label(&self, index: usize) -> u32 {
         self.files[index].1
+    }
+
+    fn input(&self) -> Option<&ImageInput> {
+        Some(&self.input)
+    }
+
+    fn found(&self) -> Option<&Found> {
+        Some(&self.found)
     }
 
     fn batch(&self, indices: &[usize]) -> Result<Batch> {
@@ -164,15 +176,35 @@ fn planes(image: &RgbImage) -> [Vec<u8>; 3] {
     [0, 1, 2].map(|channel| image.pixels().map(|pixel| pixel[channel]).collect())
 }
 
+fn slices(planes: &[Vec<u8>; 3]) -> impl Iterator<Item = &[u8]> {
+    planes.iter().map(Vec::as_slice)
+}
+
+/// A square plane, left and right exchanged.
+fn mirrored(plane: &[u8], side: usize) -> Vec<u8> {
+    let rows = plane.chunks_exact(side);
+    rows.flat_map(|row| row.iter().rev().copied()).collect()
+}
+
 fn decode(path: &Path) -> Result<RgbImage> {
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
     if bytes.starts_with(&JPEG) && !has_end(&bytes) {
         return Err(Error::file(path, "the image is truncated"));
     }
-    let reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format();
-    let image = reader.map_err(|e| Error::file(path, e))?.decode();
+    let image = upright(&bytes);
     let image = image.map_err(|e| Error::file(path, format!("not a whole image: {e}")))?;
-    Ok(DynamicImage::into_rgb8(image))
+    Ok(image.into_rgb8())
+}
+
+/// The image as its camera was held.
+fn upright(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let mut decoder = reader.into_decoder()?;
+    Limits::default().reserve(decoder.total_bytes())?;
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(image)
 }
 
 /// Whether a JPEG file's last scan has an end. The decoder fills what is missing with grey.

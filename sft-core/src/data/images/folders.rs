@@ -1,26 +1,30 @@
 //! Data sets laid out as folders of image files.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::files::{Fit, ImageFiles};
-use super::memory::ImageInput;
+use super::entries::{Found, folders, images};
+use super::files::{Augmented, ImageFiles};
+use super::input::{Filter, Fit, ImageInput, Resize};
 use crate::{Error, Result};
 
 /// Side of Tiny-ImageNet's images, pixels.
 const TINY_SIDE: usize = 64;
-/// Endings of the files that are read, in lower case.
-const ENDINGS: [&str; 3] = ["jpg", "jpeg", "png"];
+/// A crop is this much smaller than the resized image, as 224 of 256.
+const RESIZED: f64 = 256.0 / 224.0;
 
 /// Training and test images of one folder per class: `dir/train/CLASS/*` and `dir/test/CLASS/*`,
 /// or `val` where there is no `test`.
 ///
-/// Classes are numbered in the order of their names in `train`. Files with other endings than
-/// `jpg`, `jpeg` and `png` are passed over.
+/// Classes are numbered in the order of their names in `train`. Images are BMP, GIF, JPEG, PNG, PNM,
+/// TIFF and WebP files, by their ending or, where it tells nothing, by their first bytes. Hidden
+/// entries, such of the system (`__MACOSX`), files that hold no picture and folders within a class
+/// are skipped; [`Found`] has them. Where the model does not say how an image becomes a square,
+/// its shorter side is resized to 256/224 of what the model takes and the middle is cut out.
 ///
 /// # Errors
-/// A missing folder, a class without an image, a test class that has no training images, or a
-/// model that does not take three channels.
+/// A missing folder, a class without an image, a test class that has no training images, a picture
+/// of another format, or a model that does not take three channels.
 pub fn image_folder(dir: &Path, input: &ImageInput) -> Result<(ImageFiles, ImageFiles)> {
     three_channels(dir, input)?;
     let train = dir.join("train");
@@ -28,23 +32,59 @@ pub fn image_folder(dir: &Path, input: &ImageInput) -> Result<(ImageFiles, Image
         test if test.is_dir() => test,
         _ => dir.join("val"),
     };
-    let classes: Vec<String> = folders(&train)?;
-    if classes.is_empty() {
-        return Err(Error::file(&train, "no folder of a class"));
-    }
+    let mut skipped = Vec::new();
+    let classes = folders(&train, &mut skipped)?;
     let numbers = numbered(&classes);
-    let read = |root: &Path, classes: &[String]| -> Result<ImageFiles> {
-        let mut files = Vec::new();
-        for class in classes {
-            let folder = root.join(class);
-            let Some(&number) = numbers.get(class.as_str()) else {
-                return Err(Error::file(&folder, "the class has no training images"));
-            };
-            files.extend(images(&folder)?.into_iter().map(|path| (path, number)));
-        }
-        Ok(ImageFiles::new(files, numbers.len(), Fit::Crop, input))
+    let train = read_classes(&train, &classes, &numbers, skipped, input)?;
+    let mut skipped = Vec::new();
+    let tested = folders(&test, &mut skipped)?;
+    let test = read_classes(&test, &tested, &numbers, skipped, input)?;
+    tracing::info!(train = %train.found, test = %test.found, "found images");
+    Ok((train, test))
+}
+
+/// The images of these classes in a folder.
+fn read_classes(
+    folder: &Path,
+    classes: &[String],
+    numbers: &HashMap<&str, u32>,
+    mut skipped: Vec<PathBuf>,
+    input: &ImageInput,
+) -> Result<ImageFiles> {
+    if classes.is_empty() {
+        return Err(Error::file(folder, "no folder of a class"));
+    }
+    let mut files = Vec::new();
+    for class in classes {
+        let path = folder.join(class);
+        let Some(&number) = numbers.get(class.as_str()) else {
+            return Err(Error::file(&path, "the class has no training images"));
+        };
+        let found = images(&path, &mut skipped)?;
+        files.extend(found.into_iter().map(|path| (path, number)));
+    }
+    let found = Found {
+        folder: folder.into(),
+        images: files.len(),
+        classes: classes.len(),
+        skipped,
     };
-    Ok((read(&train, &classes)?, read(&test, &folders(&test)?)?))
+    let shorter = (input.side as f64 * RESIZED).round() as usize;
+    let fit = Fit {
+        resize: Resize::Shorter(shorter),
+        filter: Filter::Bilinear,
+    };
+    let input = ImageInput {
+        fit: input.fit.or(Some(fit)),
+        ..input.clone()
+    };
+    Ok(ImageFiles::new(
+        files,
+        numbers.len(),
+        found,
+        Augmented::Window,
+        input,
+    ))
 }
 
 /// Training and validation images of Tiny-ImageNet in its official layout: `wnids.txt`,
@@ -65,18 +105,35 @@ pub fn tiny_imagenet(dir: &Path, input: &ImageInput) -> Result<(ImageFiles, Imag
         return Err(Error::file(&list, "no class"));
     }
     let numbers = numbered(&classes);
-    let mut train = Vec::new();
+    let (mut train, mut skipped) = (Vec::new(), Vec::new());
     for class in &classes {
-        let paths = images(&dir.join("train").join(class).join("images"))?;
-        train.extend(
-            paths
-                .into_iter()
-                .map(|path| (path, numbers[class.as_str()])),
-        );
+        let folder = dir.join("train").join(class).join("images");
+        let number = numbers[class.as_str()];
+        let found = images(&folder, &mut skipped)?;
+        train.extend(found.into_iter().map(|path| (path, number)));
     }
     let val = annotated(&dir.join("val"), &numbers)?;
-    let files = |files| ImageFiles::new(files, classes.len(), Fit::Square(TINY_SIDE), input);
-    Ok((files(train), files(val)))
+    let set = |name: &str, files: Vec<(PathBuf, u32)>, skipped| {
+        let of: HashSet<u32> = files.iter().map(|&(_, class)| class).collect();
+        let found = Found {
+            folder: dir.join(name),
+            images: files.len(),
+            classes: of.len(),
+            skipped,
+        };
+        let input = ImageInput {
+            fit: input.fit.or(Some(Fit::whole(input.side))),
+            ..input.clone()
+        };
+        ImageFiles::new(
+            files,
+            classes.len(),
+            found,
+            Augmented::Source(TINY_SIDE),
+            input,
+        )
+    };
+    Ok((set("train", train, skipped), set("val", val, Vec::new())))
 }
 
 /// The validation images with their classes.
@@ -105,6 +162,7 @@ fn annotated(dir: &Path, numbers: &HashMap<&str, u32>) -> Result<Vec<(PathBuf, u
 }
 
 fn three_channels(dir: &Path, input: &ImageInput) -> Result<()> {
+    input.check()?;
     match input.mean.len() {
         3 => Ok(()),
         channels => {
@@ -120,40 +178,4 @@ fn numbered(classes: &[String]) -> HashMap<&str, u32> {
 
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|e| Error::file(path, e))
-}
-
-/// The names of the folders in a folder, in order.
-fn folders(dir: &Path) -> Result<Vec<String>> {
-    let paths = entries(dir)?.into_iter().filter(|path| path.is_dir());
-    let name = |path: PathBuf| match path.file_name().and_then(|name| name.to_str()) {
-        Some(name) => Ok(name.to_string()),
-        None => Err(Error::file(&path, "the folder's name is not UTF-8")),
-    };
-    paths.map(name).collect()
-}
-
-/// The image files of a class, in the order of their names.
-fn images(dir: &Path) -> Result<Vec<PathBuf>> {
-    let is_image = |path: &PathBuf| {
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        ending.is_some_and(|ending| ENDINGS.contains(&ending.to_ascii_lowercase().as_str()))
-    };
-    let images: Vec<_> = entries(dir)?.into_iter().filter(is_image).collect();
-    if images.is_empty() {
-        return Err(Error::file(
-            dir,
-            "no image of the class: expected jpg, jpeg or png files",
-        ));
-    }
-    Ok(images)
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let list = std::fs::read_dir(dir).map_err(|e| Error::file(dir, e))?;
-    let paths = list.map(|entry| Ok(entry?.path()));
-    let mut paths = paths
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(|e| Error::file(dir, e))?;
-    paths.sort_unstable();
-    Ok(paths)
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::augment::Augment;
 use super::cifar::cifar100;
 use super::folders::{image_folder, tiny_imagenet};
-use super::memory::ImageInput;
+use super::input::ImageInput;
 use crate::Result;
 use crate::data::Data;
 
@@ -76,6 +76,7 @@ mod tests {
             side: 8,
             mean: vec![0.5; 3],
             std: vec![0.5; 3],
+            fit: None,
         };
         let dir = Path::new("there-is-no-such-folder");
         for name in ["cifar100", "tiny-imagenet", "folder"] {

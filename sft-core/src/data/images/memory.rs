@@ -3,19 +3,9 @@
 use candle_core::{Device, Tensor};
 
 use super::augment::{Augment, crop};
+use super::input::{Fit, ImageInput};
 use crate::data::{Batch, Data};
 use crate::{Error, Result};
-
-/// The images that a model wants.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ImageInput {
-    /// Side of the square image, pixels.
-    pub side: usize,
-    /// What is subtracted from a channel's values in [0, 1].
-    pub mean: Vec<f32>,
-    /// What the difference is divided by.
-    pub std: Vec<f32>,
-}
 
 /// Square images of equal size with their classes.
 #[derive(Clone, Debug)]
@@ -32,10 +22,11 @@ pub struct Images {
 }
 
 impl Images {
-    /// Images `[N, C, side, side]` of values 0 to `full`, to be given to a model as `input`.
+    /// Images `[N, C, side, side]` of values 0 to `full`, to be given to a model as `input`: whole
+    /// and bilinear where its fit does not say how.
     ///
     /// # Errors
-    /// Sizes that do not fit together, a value above `full`, or a label not below `classes`.
+    /// Sizes of 0 or that do not fit together, a value above `full`, or a label not below `classes`.
     pub fn new(
         pixels: Vec<u8>,
         labels: Vec<u32>,
@@ -44,21 +35,25 @@ impl Images {
         full: u8,
         input: ImageInput,
     ) -> Result<Self> {
-        let size = input.mean.len() * side * side;
-        if pixels.len() != labels.len() * size {
-            let (got, want) = (pixels.len(), labels.len() * size);
-            return Err(Error::argument(
-                "pixels",
-                format!("must be {want} bytes, got {got}"),
-            ));
-        }
+        input.check()?;
+        Error::require(side > 0, "side", side, "at least 1 pixel")?;
+        Error::require(full > 0, "full", full, "at least 1")?;
+        let fit = input.fit.unwrap_or(Fit::whole(input.side));
+        let input = ImageInput {
+            fit: Some(fit),
+            ..input
+        };
+        let size = side.saturating_mul(side).saturating_mul(input.mean.len());
+        let want = labels.len().saturating_mul(size);
+        let accepted = format!("{want} bytes");
+        Error::require(pixels.len() == want, "pixels", pixels.len(), &accepted)?;
         if let Some(i) = labels.iter().position(|&label| label as usize >= classes) {
             let label = labels[i];
             let reason = format!("must be in 0..{classes}, got {label} for image {i}");
             return Err(Error::argument("label", reason));
         }
         if let Some(i) = pixels.iter().position(|&p| p > full) {
-            let (value, image) = (pixels[i], i / size.max(1));
+            let (value, image) = (pixels[i], i / size);
             let reason = format!("must be in 0..={full}, got {value} in image {image}");
             return Err(Error::argument("pixel", reason));
         }
@@ -86,19 +81,19 @@ impl Images {
 
     fn load(&self, indices: &[usize], seed: Option<u64>) -> Result<Tensor> {
         let (from, to, channels) = (self.side, self.input.side, self.input.mean.len());
-        let taps = Taps::new(from, to);
+        let resampler = Resampler::new(from, &self.input);
         let mut values = Vec::with_capacity(indices.len() * channels * to * to);
         for &index in indices {
             let planes = self.pixels(index).chunks_exact(from * from);
             let (Some(augment), Some(seed)) = (self.augment, seed) else {
-                normalise(planes, &taps, &self.input, self.full, &mut values);
+                resampler.put(planes, self.full, &mut values)?;
                 continue;
             };
             let padding = augment.pixels(from);
             let change = augment.draw(seed, index, [2 * padding; 2]);
             let planes: Vec<_> = planes.map(|p| crop(p, from, padding, change)).collect();
             let planes = planes.iter().map(Vec::as_slice);
-            normalise(planes, &taps, &self.input, self.full, &mut values);
+            resampler.put(planes, self.full, &mut values)?;
         }
         let shape = (indices.len(), channels, to, to);
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
@@ -122,6 +117,10 @@ impl Data for Images {
         self.labels[index]
     }
 
+    fn input(&self) -> Option<&ImageInput> {
+        Some(&self.input)
+    }
+
     fn batch(&self, indices: &[usize]) -> Result<Batch> {
         Ok(Batch::images(self, indices, self.load(indices, None)?))
     }
@@ -135,18 +134,57 @@ impl Data for Images {
     }
 }
 
-/// Appends the planes of one image, resized, and normalised from values 0 to `full`.
-pub(super) fn normalise<'a>(
-    planes: impl Iterator<Item = &'a [u8]>,
-    taps: &Taps,
-    input: &ImageInput,
-    full: u8,
-    values: &mut Vec<f32>,
-) {
-    for (channel, plane) in planes.enumerate() {
-        let scale = 1.0 / (f32::from(full) * input.std[channel]);
-        let shift = input.mean[channel] / input.std[channel];
-        taps.resize(plane, |value| values.push(value * scale - shift));
+/// Makes square planes of one size a model's input.
+pub(super) struct Resampler<'i> {
+    from: usize,
+    /// For what gets no smaller: bilinear without the rounding to bytes.
+    taps: Option<Taps>,
+    fit: Fit,
+    input: &'i ImageInput,
+}
+
+impl<'i> Resampler<'i> {
+    pub(super) fn new(from: usize, input: &'i ImageInput) -> Self {
+        let (to, fit) = (input.side, input.fit.unwrap_or(Fit::whole(input.side)));
+        let taps = (fit == Fit::whole(to) && from <= to).then(|| Taps::new(from, to));
+        Self {
+            from,
+            taps,
+            fit,
+            input,
+        }
+    }
+
+    /// For planes that are as large as the model takes them: they are only normalised.
+    pub(super) fn same(input: &'i ImageInput) -> Self {
+        let (from, fit) = (input.side, Fit::whole(input.side));
+        Self {
+            from,
+            taps: Some(Taps::new(from, from)),
+            fit,
+            input,
+        }
+    }
+
+    /// Appends the planes of one image, resized, and normalised from values 0 to `full`.
+    pub(super) fn put<'a>(
+        &self,
+        planes: impl Iterator<Item = &'a [u8]>,
+        full: u8,
+        values: &mut Vec<f32>,
+    ) -> Result<()> {
+        for (channel, plane) in planes.enumerate() {
+            let scale = 1.0 / (f32::from(full) * self.input.std[channel]);
+            let shift = self.input.mean[channel] / self.input.std[channel];
+            let mut put = |value| values.push(value * scale - shift);
+            if let Some(taps) = &self.taps {
+                taps.resize(plane, put);
+            } else {
+                let middle = self.fit.middle(plane, self.from, self.input.side, full)?;
+                middle.into_iter().for_each(&mut put);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -159,14 +197,14 @@ struct Tap {
 
 /// Bilinear sampling of square planes with pixel centres aligned, as PyTorch's
 /// `align_corners=False`.
-pub(super) struct Taps {
+struct Taps {
     from: usize,
     taps: Vec<Tap>,
 }
 
 impl Taps {
     /// From planes of side `from` to planes of side `to`.
-    pub(super) fn new(from: usize, to: usize) -> Self {
+    fn new(from: usize, to: usize) -> Self {
         let ratio = from as f32 / to as f32;
         let tap = |i: usize| {
             let position = ((i as f32 + 0.5) * ratio - 0.5).max(0.0);

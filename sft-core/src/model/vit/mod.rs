@@ -3,6 +3,7 @@
 mod config;
 mod infer;
 mod names;
+mod preprocessor;
 mod pretrained;
 mod save;
 mod stem;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::infer::{blocks, has_layer_scale, has_qkv_bias, infer_config};
+use super::preprocessor::image_input;
 use super::weights::checked;
 use super::{VitConfig, VitWeights, names};
 use crate::adapter::Head;
@@ -24,7 +25,7 @@ pub struct Pretrained {
     pub weights: VitWeights,
     /// The head, where the file has one.
     pub head: Option<Head>,
-    /// The images that the model wants.
+    /// The images that the model wants, and how they are made such.
     pub input: ImageInput,
 }
 
@@ -33,8 +34,8 @@ impl Pretrained {
     ///
     /// Without `config.json` the sizes come from the tensors' shapes with `heads` (default:
     /// width / 64, to a width of 1024) and a layer-norm epsilon of 1e-12, or timm's 1e-6 where the
-    /// names are timm's; without the preprocessor's file mean and standard deviation are those of a
-    /// timm configuration, or 0.5. Tensors that are no floats, a pooler and the token of masked
+    /// names are timm's; without the preprocessor's file images are resized, cut and normalised as
+    /// a timm configuration says, else normalised with 0.5 and resized as the data set has it. Tensors that are no floats, a pooler and the token of masked
     /// patches are not read.
     ///
     /// # Errors
@@ -93,7 +94,10 @@ impl Pretrained {
         let head = take_head(&tensors, config.hidden_size)?;
         check_classes(json.as_ref(), head.as_ref())?;
         check_leftovers(&config, &tensors)?;
-        let input = image_input(&config, json.as_ref(), preprocessor)?;
+        let preprocessor = preprocessor.map(|text| parse("preprocessor_config.json", text));
+        let preprocessor = preprocessor.transpose()?;
+        let (side, channels) = (config.image_size, config.num_channels);
+        let input = image_input(side, channels, json.as_ref(), preprocessor.as_ref())?;
         Ok(Self {
             config,
             weights,
@@ -105,43 +109,6 @@ impl Pretrained {
 
 fn parse(name: &str, text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|e| format!("{name}: {e}"))
-}
-
-/// The preprocessor's normalisation, else that of a timm configuration, else 0.5.
-fn image_input(
-    config: &VitConfig,
-    json: Option<&Value>,
-    preprocessor: Option<&str>,
-) -> Result<ImageInput, String> {
-    let channels = config.num_channels;
-    let timm = json.and_then(|json| json.get("pretrained_cfg"));
-    let (mean, std) = match (preprocessor, timm) {
-        (Some(text), _) => {
-            let json = parse("preprocessor_config.json", text)?;
-            (numbers(&json["image_mean"])?, numbers(&json["image_std"])?)
-        }
-        (None, Some(json)) => (numbers(&json["mean"])?, numbers(&json["std"])?),
-        (None, None) => (vec![0.5; channels], vec![0.5; channels]),
-    };
-    if mean.len() != channels || std.len() != channels {
-        let (mean, std) = (mean.len(), std.len());
-        return Err(format!(
-            "image_mean and image_std need {channels} values, got {mean} and {std}"
-        ));
-    }
-    if let Some(bad) = std.iter().find(|&&s| !(s.is_finite() && s > 0.0)) {
-        return Err(format!("image_std must be positive, got {bad}"));
-    }
-    Ok(ImageInput {
-        side: config.image_size,
-        mean,
-        std,
-    })
-}
-
-fn numbers(json: &Value) -> Result<Vec<f32>, String> {
-    let list = Vec::deserialize(json);
-    list.map_err(|e| format!("mean and std must be lists of numbers, got {json}: {e}"))
 }
 
 fn read_config(

@@ -6,14 +6,15 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::Pretrained;
 use super::config::{SCALED, block_path};
+use super::{Pretrained, preprocessor};
 use crate::adapter::{AdaptedLayer, Adapters, Lora, adapted_layers, check_adapters, check_head};
 use crate::atomic_write::write_whole;
 use crate::{Error, Result};
 
 /// Writes `W + s B A` for every adapted weight, and everything else, as Hugging Face's
-/// `ViTForImageClassification`, which scaled branches are folded into: `model.safetensors`, `config.json`, `preprocessor_config.json`.
+/// `ViTForImageClassification`, which scaled branches are folded into: `model.safetensors`,
+/// `config.json`, and `preprocessor_config.json` with what [`Pretrained::input`] says of images.
 ///
 /// With `lora` the adapters are LoRA's; without it they are the weights themselves, as
 /// [`Scheme::FlFull`](crate::run::Scheme::FlFull) leaves them. Each file appears whole or not at all.
@@ -33,7 +34,7 @@ pub fn save_merged(
     write_whole(&path, &bytes.map_err(|e| Error::file(&path, e))?)?;
     let files = [
         ("config.json", config(base, adapters.head.classes())),
-        ("preprocessor_config.json", preprocessor(base)),
+        ("preprocessor_config.json", preprocessor::write(&base.input)),
     ];
     for (name, json) in files {
         write_whole(&folder.join(name), format!("{json:#}\n").as_bytes())?;
@@ -121,19 +122,4 @@ fn config(base: &Pretrained, classes: usize) -> Value {
     config["id2label"] = id2label.into();
     config["label2id"] = label2id.into();
     config
-}
-
-fn preprocessor(base: &Pretrained) -> Value {
-    let input = &base.input;
-    json!({
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": true,
-        "size": { "height": input.side, "width": input.side },
-        "resample": 2,
-        "do_rescale": true,
-        "rescale_factor": 1.0 / 255.0,
-        "do_normalize": true,
-        "image_mean": input.mean,
-        "image_std": input.std,
-    })
 }
