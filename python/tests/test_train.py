@@ -161,7 +161,9 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
         ({"activation": sft.Codec.raw()}, "its activation is .dead-zone:1.25., this run's is .raw"),
         ({"seed": 2}, "its seed is 1, this run's is 2"),
         ({"augment": True}, "its augment is false, this run's is true"),
-        ({"data": few(63)["data"]}, "its data is .arrays up to 16 with the checksums"),
+        ({"data": few(63)["data"]}, "it is of another training data: "),
+        ({"test": few(63)["test"]}, "it is of another test data: "),
+        ({"full": 17}, "it is of another test data: "),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(

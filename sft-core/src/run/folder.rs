@@ -22,12 +22,15 @@ impl Folder {
     ///
     /// A folder with the files of a run of the same configuration gets them anew; those of another
     /// are not touched.
-    pub(super) fn make(config: &RunConfig) -> Result<Option<Self>> {
+    pub(super) fn make<'a>(
+        config: &RunConfig,
+        deciding_rounds: &dyn Fn() -> Result<&'a Map<String, Value>>,
+    ) -> Result<Option<Self>> {
         let Some(path) = config.folder() else {
             return Ok(None);
         };
         if config.resume.as_deref() != Some(path) {
-            refuse_other_run(path, config)?;
+            refuse_other_run(path, config, deciding_rounds)?;
         }
         let new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
         let made = (path.ancestors().take_while(new))
@@ -55,7 +58,11 @@ pub(super) fn checkpoint(folder: &Path, scheme: Scheme) -> PathBuf {
     folder.join(format!("checkpoint-{}.safetensors", scheme.name()))
 }
 
-fn refuse_other_run(folder: &Path, config: &RunConfig) -> Result<()> {
+fn refuse_other_run<'a>(
+    folder: &Path,
+    config: &RunConfig,
+    deciding_rounds: &dyn Fn() -> Result<&'a Map<String, Value>>,
+) -> Result<()> {
     let run = folder.join(RUN);
     if run.exists() {
         refuse(&run, difference(&saved_settings(&run)?, &config.deciding()))?;
@@ -63,7 +70,7 @@ fn refuse_other_run(folder: &Path, config: &RunConfig) -> Result<()> {
     for path in Scheme::ALL.map(|scheme| checkpoint(folder, scheme)) {
         if path.exists() {
             let theirs = saved_configuration(&path)?;
-            refuse(&path, difference(&theirs, &config.deciding_rounds()))?;
+            refuse(&path, difference(&theirs, deciding_rounds()?))?;
         }
     }
     Ok(())

@@ -6,6 +6,8 @@ mod aggregate;
 mod checkpoint;
 /// What a run is asked to do, as files, flags and Python say it.
 mod config;
+/// What the inputs hold, whatever their files are called.
+mod content;
 /// Accuracy of adapters on a data set.
 mod evaluate;
 /// The folder that gets a run's files.

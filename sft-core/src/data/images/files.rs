@@ -10,7 +10,7 @@ use image::{DynamicImage, ImageReader, RgbImage};
 use super::augment::{Augment, crop};
 use super::memory::{ImageInput, Taps, normalise};
 use crate::data::{Batch, Data};
-use crate::{Error, Result};
+use crate::{Digest, Error, Result};
 
 /// A crop is this much smaller than the resized image, as 224 of 256.
 const RESIZED: f64 = 256.0 / 224.0;
@@ -156,6 +156,17 @@ impl Data for ImageFiles {
             indices,
             self.load(indices, Some(seed))?,
         ))
+    }
+
+    /// The files' bytes are read for it, and not decoded.
+    fn digest(&self, digest: &mut Digest) -> Result<()> {
+        digest.number(self.classes as u64);
+        digest.bytes(format!("{:?} {:?}", self.fit, self.input).as_bytes());
+        for (path, label) in &self.files {
+            digest.number(u64::from(*label));
+            digest.bytes(&std::fs::read(path).map_err(|e| Error::file(path, e))?);
+        }
+        Ok(())
     }
 }
 

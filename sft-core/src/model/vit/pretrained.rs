@@ -12,7 +12,7 @@ use super::{VitConfig, VitWeights, names};
 use crate::adapter::Head;
 use crate::data::ImageInput;
 use crate::model::checkpoint::{Checkpoint, Weight};
-use crate::{Error, Result};
+use crate::{Digest, Error, Result};
 
 /// A pre-trained vision transformer as its files describe it.
 #[derive(Clone, Debug)]
@@ -68,6 +68,23 @@ impl Pretrained {
             preprocessor,
             heads,
         )
+    }
+
+    /// Adds sizes, weights and input to a digest, which is the same for the same model in another
+    /// file.
+    ///
+    /// # Errors
+    /// A file that weights cannot be read from any more.
+    pub fn digest(&self, digest: &mut Digest) -> Result<()> {
+        digest.bytes(format!("{:?} {:?}", self.config, self.input).as_bytes());
+        for (name, _) in self.config.parameters() {
+            digest.bytes(name.as_bytes());
+            digest.tensor(&self.weights.get(&name)?)?;
+        }
+        for vector in self.head.iter().flat_map(|head| [&head.weight, &head.bias]) {
+            digest.floats(vector);
+        }
+        Ok(())
     }
 
     fn new(
