@@ -7,19 +7,10 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use common::{Folder, program};
+use common::{Folder, digits, program};
 use serde_json::Value;
 
 const SCHEMES: [&str; 5] = ["sft", "sft-raw", "sl", "fl-lora", "fl-full"];
-
-/// The first 200 digits, so that a round takes no time.
-fn digits(folder: &Folder) -> String {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/digits.bin");
-    let bytes = std::fs::read(data).unwrap();
-    let path = folder.join("digits.bin");
-    std::fs::write(&path, &bytes[..200 * 65]).unwrap();
-    format!("digits:{path}")
-}
 
 fn command(data: &str, flags: &[&str]) -> Command {
     let mut command = Command::new(program("vit_finetune"));
@@ -163,10 +154,10 @@ fn copied(from: &str, folder: &str) -> String {
     to.display().to_string()
 }
 
-/// Inverts the lowest bit of a byte, counted from the end where it is negative.
-fn change(file: &str, at: isize) {
+/// Inverts the lowest bit of a byte: the first, or one counted from the end.
+fn change(file: &str, from_end: usize) {
     let mut bytes = std::fs::read(file).unwrap();
-    let at = at.rem_euclid(bytes.len() as isize) as usize;
+    let at = (bytes.len() - from_end) % bytes.len();
     bytes[at] ^= 1;
     std::fs::write(file, bytes).unwrap();
 }
@@ -227,9 +218,9 @@ fn contents_decide_what_goes_on_and_paths_do_not() {
     let adapter = format!("{adapters}/adapter_model.safetensors");
     for (file, at, what) in [
         (&moved, 0, "training data"),
-        (&moved, -1, "test data"),
-        (&moved_model, -4, "model"),
-        (&adapter, -4, "adapters"),
+        (&moved, 1, "test data"),
+        (&moved_model, 4, "model"),
+        (&adapter, 4, "adapters"),
     ] {
         change(file, at);
         let output = resumed(&folder.join("refused"));
@@ -299,6 +290,26 @@ fn a_killed_run_goes_on_from_its_newest_checkpoint() {
         child.wait().unwrap();
         goes_on(&folder, &data, &out);
     }
+}
+
+#[test]
+fn a_folder_takes_one_run_at_a_time() {
+    let folder = Folder::new("resume-locked");
+    let (data, out) = (digits(&folder), folder.join("out"));
+    let mut child = started(&data, &out);
+    for flags in [["--out", &out], ["--resume", &out]] {
+        let output = command(&data, &["--scheme", "sft", flags[0], flags[1]]).output();
+        let output = output.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(
+            error.contains("another run is writing to this folder"),
+            "{error}"
+        );
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    goes_on(&folder, &data, &out);
 }
 
 #[test]

@@ -414,3 +414,27 @@ def test_repr_names_the_settings() -> None:
     assert "activation=raw" in text
     assert "seed=4" in text
     assert "compress_eval=True" in text
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_traffic_tells_of_messages_that_kept_nothing(dtype: torch.dtype) -> None:
+    """A tensor of even magnitudes through a threshold above them all; zero itself is no loss."""
+    nothing = sft.Codec(sparsify="threshold", threshold=2.0, quantize="none")
+    even = torch.ones(8, 16, dtype=dtype)
+    whole = st.Cut(nothing, nothing)
+    h = even.clone().requires_grad_()
+    assert not whole(h).any()
+    whole(h).backward(even)
+    h = torch.zeros_like(even).requires_grad_()
+    whole(h).backward(torch.zeros_like(even))
+    assert (whole.traffic.up.zeroed, whole.traffic.down.zeroed) == (2, 1)
+    assert "2 ZERO though the tensor was not" in str(whole.traffic)
+    device, server = st.Cut(nothing, nothing), st.Cut(nothing, nothing)
+    server.decode(device.encode(even))
+    device.decode_gradient(server.encode_gradient(even))
+    assert (device.traffic.up.zeroed, server.traffic.down.zeroed) == (1, 1)
+    assert (server.traffic.up.zeroed, device.traffic.down.zeroed) == (0, 0)
+    kept = st.Cut()
+    kept(3 * torch.randn(8, 16, dtype=dtype))
+    assert kept.traffic.up.zeroed == 0
+    assert "ZERO" not in str(kept.traffic)

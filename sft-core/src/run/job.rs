@@ -59,10 +59,17 @@ impl Job<'_> {
 
     /// Mini-batches of the rounds after `done` on all devices that take part.
     pub fn batches_after(&self, done: usize) -> usize {
-        (done + 1..=self.settings.rounds)
-            .flat_map(|round| self.participants(round))
-            .map(|device| self.batches(device))
-            .sum()
+        let of = |devices: &mut dyn Iterator<Item = usize>| {
+            devices.fold(0, |sum: usize, device| {
+                sum.saturating_add(self.batches(device))
+            })
+        };
+        let rounds = done + 1..=self.settings.rounds;
+        if self.settings.participation >= 1.0 {
+            let each = of(&mut (0..self.partition.len()));
+            return each.saturating_mul(rounds.count());
+        }
+        of(&mut rounds.flat_map(|round| self.participants(round)))
     }
 
     /// Mini-batches of one round on a device.
@@ -72,7 +79,7 @@ impl Job<'_> {
             batch,
             ..
         } = self.settings;
-        local_epochs * self.partition[device].len().div_ceil(batch.max(1))
+        local_epochs.saturating_mul(self.partition[device].len().div_ceil(batch.max(1)))
     }
 
     /// The names and shapes of all that FL trains.
@@ -158,6 +165,10 @@ impl Job<'_> {
         }
         if self.settings.scheme == Scheme::FlFull {
             self.own_weights()?;
+        } else {
+            let (rank, width) = (self.settings.lora.rank(), self.model.spec().width);
+            let accepted = format!("at most {width}, the model's width");
+            Error::require(rank <= width, "rank", rank, &accepted)?;
         }
         if self.test.is_empty() {
             return Err(Error::argument("test", "must hold at least one sample"));

@@ -10,6 +10,8 @@ mod config;
 mod content;
 /// Accuracy of adapters on a data set.
 mod evaluate;
+/// What a run was and did, as `run.json`.
+mod file;
 /// The folder that gets a run's files.
 mod folder;
 /// The whole model with every weight trained.
@@ -37,6 +39,7 @@ pub use aggregate::fed_avg;
 pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use config::{BackendKind, FadingKind, OptimizerKind, RunConfig, ScheduleKind};
 pub use evaluate::{accuracy, logits};
+pub use file::RunFile;
 pub use inputs::{Inputs, open_data, open_model};
 pub use job::Job;
 pub use local::CodecState;

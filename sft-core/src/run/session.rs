@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::content::contents;
@@ -39,7 +39,7 @@ impl Progress for () {
 }
 
 /// What a scheme did: its part of `run.json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SchemeRun {
     /// The scheme.
     #[serde(rename = "name")]
@@ -105,14 +105,14 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// A field outside its range, a file that is not what it should be, a folder that holds
-    /// another run, and what [`finetune`] fails with.
+    /// another run or that one is writing to, and what [`finetune`] fails with.
     pub fn run(&self, progress: &dyn Progress, stop: &AtomicBool) -> Result<Vec<SchemeRun>> {
         let schemes = self.config.scheme.iter();
         let setups = schemes.map(|&scheme| self.setup(scheme));
         let setups = setups.collect::<Result<Vec<_>>>()?;
         let starts = setups.iter().map(|setup| self.start(setup));
         let starts = starts.collect::<Result<Vec<_>>>()?;
-        let folder = Folder::make(self.config, &|| self.deciding_rounds()).map_err(of("out"))?;
+        let _folder = Folder::make(self.config, &|| self.deciding_rounds()).map_err(of("out"))?;
         if self.config.checkpoint_every.is_some() {
             // What is trained on is what is there now.
             self.deciding_rounds()?;
@@ -120,9 +120,7 @@ impl<'a> Session<'a> {
         let each = setups.iter().zip(starts);
         let started = each.take_while(|_| !stop.load(Ordering::Relaxed));
         let runs = started.map(|(setup, start)| self.scheme(setup, start, progress, stop));
-        let runs = runs.collect();
-        folder.iter().for_each(Folder::remove_if_empty);
-        runs
+        runs.collect()
     }
 
     /// What one scheme is asked to do, checked.

@@ -70,6 +70,22 @@ impl Pretrained {
         )
     }
 
+    /// A model that no file holds and that has learned nothing: matrices from N(0, 0.02^2), biases 0,
+    /// no head; its images are normalised by mean and standard deviation 0.5.
+    ///
+    /// # Errors
+    /// Sizes that do not fit together.
+    pub fn untrained(config: VitConfig, seed: u64) -> Result<Self> {
+        let refused = |reason| Error::argument("config", reason);
+        config.validate().map_err(refused)?;
+        Ok(Self {
+            weights: VitWeights::untrained(&config, seed)?,
+            head: None,
+            input: image_input(&config, None, None).map_err(refused)?,
+            config,
+        })
+    }
+
     /// Adds sizes, weights and input to a digest, which is the same for the same model in another
     /// file.
     ///
