@@ -293,7 +293,9 @@ def _labelled(name: str, data: Arrays) -> tuple[Any, Any]:
         raise TypeError(msg)
     whole = labels.shape == images.shape[:1] and labels.dtype.kind in "iu"
     if not whole or np.any((labels < 0) | (labels >= 2**32)):
-        msg = f"{name} must have one label in 0..2**32 for each of {len(images)} images, as integers"
+        msg = (
+            f"{name} must have one label in 0..2**32 for each of {len(images)} images, as integers"
+        )
         raise ValueError(msg)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.tolist()
 

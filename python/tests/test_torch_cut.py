@@ -71,7 +71,8 @@ def test_traffic_counts_the_frames() -> None:
     down = cut.gradient.encode(np.ones((32, 64), np.float32), stream(3, 0, 1, 0))
     traffic = cut.traffic
     assert traffic.up == st.Direction(1, len(up), 4 * h.numel())
-    assert traffic.down == st.Direction(1, len(down), 4 * h.numel())
+    # Nothing of a gradient of ones is as large as the default step asks for.
+    assert traffic.down == st.Direction(1, len(down), 4 * h.numel(), zeroed=1)
     assert traffic.bytes == len(up) + len(down)
     assert traffic.up.ratio == 4 * h.numel() / len(up)
     assert traffic.ratio == 8 * h.numel() / traffic.bytes

@@ -220,6 +220,7 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
         ({"rank": 65536}, ValueError, "rank must be at most 64, the model's width, got 65536"),
         ({"threads": 10**6}, ValueError, "threads must be at most 1024, got"),
         ({"seed": 2**64}, ValueError, "seed"),
+        ({"data": (np.zeros((9, 0, 0), np.uint8), np.arange(9))}, ValueError, "side must be at"),
         ({"data": far(10**9)}, ValueError, "labels must be below 32768 for 64 training samples"),
         ({"data": far(2**40)}, ValueError, "data must have one label"),
         ({"test": far(10**6)}, ValueError, "labels must be below 32768 for 64 training samples"),
@@ -319,12 +320,10 @@ def test_finetune_leaves_the_environment_as_it_was() -> None:
 
 def test_a_panic_is_an_internal_error() -> None:
     """Raised on a thread of its own, as the trainer's would be."""
-    try:
+    assert issubclass(sft.InternalError, RuntimeError)
+    with pytest.raises(sft.InternalError) as caught:
         _sft._panic()
-    except Exception as error:
-        assert type(error) is sft.InternalError
-        assert isinstance(error, RuntimeError)
-        assert str(error) == "a panic on purpose: this is a bug in sft, please report it"
+    assert str(caught.value) == "a panic on purpose: this is a bug in sft, please report it"
     assert sft.InternalError.__module__ == "sft"
 
 
@@ -334,13 +333,13 @@ def test_moved_weights_go_on_and_changed_ones_do_not(tmp_path: Path) -> None:
     sft.finetune(model=MODEL, out=tmp_path / "parts", checkpoint_every=1, **few())
     more = few() | {"rounds": 3}
     whole = sft.finetune(model=MODEL, **more)
-    resume = {"resume": tmp_path / "parts", "out": tmp_path / "rest"}
+    resume: dict[str, Any] = {"resume": tmp_path / "parts", "out": tmp_path / "rest"}
     run = sft.finetune(model=model, **more, **resume)
     assert without_clock(run) == without_clock(whole)
     weights = bytearray(model.read_bytes())
     weights[-4] ^= 1
     model.write_bytes(weights)
-    with pytest.raises(OSError, match="resume .*: it is of another model: its contents have"):
+    with pytest.raises(OSError, match=r"resume .*: it is of another model: its contents have"):
         sft.finetune(model=model, **more, **resume)
 
 

@@ -94,7 +94,9 @@ def decode(
 
 def is_zeroed(frame: bytes, x: Tensor) -> bool:
     """Tell whether the frame of a tensor that is not zero keeps nothing of it."""
-    return len(frame) < _EMPTY_BYTES and sft.inspect(frame).kept == 0 and bool(x.any())
+    if x.is_meta or len(frame) >= _EMPTY_BYTES or sft.inspect(frame).kept > 0:
+        return False
+    return bool(x.any())
 
 
 def from_numpy(y: npt.NDArray[Any]) -> Tensor:

@@ -44,6 +44,9 @@ impl Images {
         full: u8,
         input: ImageInput,
     ) -> Result<Self> {
+        if side == 0 {
+            return Err(Error::argument("side", "must be at least 1, got 0"));
+        }
         let size = input.mean.len() * side * side;
         if pixels.len() != labels.len() * size {
             let (got, want) = (pixels.len(), labels.len() * size);
