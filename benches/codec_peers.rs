@@ -7,6 +7,7 @@
 //! `make codec-peers` does it with the Python peers too. Rust peers run here; with `SFT_PEERS_PYTHON` set to a Python that has numpy and torch,
 //! `codec_peers.py` is run on the same files. Prints one Markdown table a tensor. Without files,
 //! a small synthetic tensor is taken.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
 
 use std::path::Path;
 use std::process::Command;

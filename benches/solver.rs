@@ -1,5 +1,6 @@
 //! The exact solvers: bandwidths of random devices with and without caps, two pools, the joint
 //! problem of the paper's setting, a cut for every device; answers checked.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
 
 use std::hint::black_box;
 use std::time::Duration;

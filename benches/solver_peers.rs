@@ -3,6 +3,7 @@
 //! Rust peers run here; with `SFT_PEERS_PYTHON` set to a Python that has scipy, cvxpy and
 //! clarabel, `solver_peers.py` is run on the same instances. Results go to standard output as
 //! CSV, `devices,solver,seconds,excess`: median time of a solve and `τ/τ* − 1`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
 
 use std::hint::black_box;
 use std::io::Write;

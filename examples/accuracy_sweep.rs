@@ -11,6 +11,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
@@ -18,6 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sft_core::run::{Inputs, RunConfig, Scheme, Session};
 use sft_core::write_whole;
 use sft_core::{Error, Result};
+use sft_examples::console::{ended, say};
 use sft_examples::flags::{self, LevelsFlag, message};
 use sft_examples::surface::Surface;
 use sft_examples::{input, surface_plot};
@@ -44,7 +46,7 @@ const OUT: &str = "runs/accuracy_sweep";
 /// The activation's codec is swept, the gradient's stays as its flag says. All other flags are
 /// those of vit_finetune.
 #[derive(Parser)]
-#[command(name = "accuracy_sweep")]
+#[command(name = "accuracy_sweep", version)]
 struct Sweep {
     /// Kept fractions of the activation, comma-separated, at least four [ρ].
     #[arg(long, value_delimiter = ',', default_value = "0.1,0.2,0.4,0.7,1")]
@@ -82,17 +84,14 @@ impl ScaleFlag {
     }
 }
 
-fn main() {
+fn main() -> ExitCode {
     let matches = command().get_matches();
     let sweep = Sweep::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = flags::run(&matches, OUT).and_then(|config| {
         refuse_swept(&config)?;
         run(&sweep, &config)
     });
-    if let Err(error) = done {
-        eprintln!("error: {}", message(&error));
-        std::process::exit(1);
-    }
+    ended(done.map_err(|error| message(&error)))
 }
 
 fn command() -> Command {
@@ -154,11 +153,11 @@ fn run(sweep: &Sweep, config: &RunConfig) -> Result<()> {
     bar.finish_and_clear();
     let surface = surface(sweep, config, &raw, &measured)?;
     write_files(sweep, out, &raw, &measured, &surface)?;
-    print_summary(&surface);
-    println!(
+    print_summary(&surface)?;
+    say(format_args!(
         "surface.json, the runs and the pictures are in {}",
         out.display()
-    );
+    ))?;
     Ok(())
 }
 
@@ -286,27 +285,28 @@ fn csv(sweep: &Sweep, raw: &[f64], measured: &[Measured]) -> String {
     text + "\n"
 }
 
-fn print_summary(surface: &Surface) {
+fn print_summary(surface: &Surface) -> Result<()> {
     let fit = &surface.fit;
-    println!(
+    say(format_args!(
         "accuracy without compression: {:.1} %",
         100.0 * surface.raw_accuracy
-    );
-    println!(
+    ))?;
+    say(format_args!(
         "cubic: root mean square error {:.2} points, largest {:.2}",
         100.0 * fit.rmse,
         100.0 * fit.max_error
-    );
+    ))?;
     for warning in &fit.warnings {
         let more = match warning.axis {
             Axis::Keep => "a larger kept fraction",
             Axis::Bits => "a bit more",
         };
-        println!(
+        say(format_args!(
             "warning: {more} lowers the fitted accuracy by {:.2} points at keep {:.3}, {:.1} bits",
             -100.0 * warning.change,
             warning.keep,
             warning.bits
-        );
+        ))?;
     }
+    Ok(())
 }

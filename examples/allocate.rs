@@ -4,9 +4,12 @@
 //! same two keys.
 
 use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::Parser;
 use serde::Serialize;
+use sft_examples::console::{ended, say};
 use sft_examples::instances::{Bandwidth, Instances, Joint};
 use sft_opt::optimize;
 use sft_opt::plan::configure;
@@ -44,25 +47,22 @@ struct JointAnswer {
 const INFEASIBLE: &str = "infeasible";
 const OPTIMAL: &str = "optimal";
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(message) => {
-            eprintln!("error: {message}");
-            ExitCode::FAILURE
-        }
-    }
+/// Solves instances of P1 and P2; the answers go to standard output.
+#[derive(Parser)]
+#[command(version)]
+struct Flags {
+    /// A JSON file of instances, see `sft_examples::instances`.
+    file: PathBuf,
 }
 
-fn run() -> Result<String, String> {
-    let mut arguments = std::env::args().skip(1);
-    let (Some(path), None) = (arguments.next(), arguments.next()) else {
-        return Err("expected one argument: a JSON file of instances".into());
-    };
-    let text = std::fs::read(&path).map_err(|error| format!("{path}: {error}"))?;
+fn main() -> ExitCode {
+    let Flags { file } = Flags::parse();
+    ended(solve(&file).and_then(|answers| say(answers).map_err(|error| error.to_string())))
+}
+
+fn solve(path: &Path) -> Result<String, String> {
+    let path = path.display();
+    let text = std::fs::read(path.to_string()).map_err(|error| format!("{path}: {error}"))?;
     let input: Instances =
         serde_json::from_slice(&text).map_err(|error| format!("{path}: {error}"))?;
     if input.p2.is_none() && input.p1.is_none() {

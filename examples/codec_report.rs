@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
@@ -12,9 +13,11 @@ use half::f16;
 use npyz::{NpyFile, Order};
 use serde::Serialize;
 use sft_compress::{Code, Codec, Decoder, Elements, Encoder, Tensor, TensorView, inspect, measure};
+use sft_examples::console::{ended, say};
 
 /// Encodes a tensor with every codec and tells size, error and speed.
 #[derive(Parser)]
+#[command(version, args_override_self = true)]
 struct Flags {
     /// A NumPy file of f32 or f16, C order, 1 to 8 dimensions; the last is that of the channels.
     file: PathBuf,
@@ -70,11 +73,8 @@ struct Stages {
     coded_bytes: usize,
 }
 
-fn main() {
-    if let Err(error) = run(&Flags::parse()) {
-        eprintln!("error: {error}");
-        std::process::exit(1);
-    }
+fn main() -> ExitCode {
+    ended(run(&Flags::parse()))
 }
 
 fn run(flags: &Flags) -> Result<(), Box<dyn Error>> {
@@ -91,9 +91,9 @@ fn run(flags: &Flags) -> Result<(), Box<dyn Error>> {
         }
     }
     if flags.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        say(format_args!("{}", serde_json::to_string_pretty(&rows)?))?;
     } else {
-        print(&array, &rows);
+        print(&array, &rows)?;
     }
     Ok(())
 }
@@ -204,8 +204,8 @@ fn stages(
     })
 }
 
-fn print(array: &Npy, rows: &[Row]) {
-    println!("{:?}, {} bytes", array.shape, array.bytes());
+fn print(array: &Npy, rows: &[Row]) -> sft_core::Result<()> {
+    say(format_args!("{:?}, {} bytes", array.shape, array.bytes()))?;
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header([
@@ -237,17 +237,18 @@ fn print(array: &Npy, rows: &[Row]) {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    say(format_args!("{table}"))?;
     if let Some(stages) = rows.iter().find_map(|row| row.stages.as_ref()) {
         let Stages {
             top_k_bytes,
             quantized_bytes,
             coded_bytes,
         } = stages;
-        println!(
+        say(format_args!(
             "paper, bytes after Top-K {top_k_bytes}, quantization {quantized_bytes}, coding {coded_bytes}"
-        );
+        ))?;
     }
+    Ok(())
 }
 
 /// A NumPy array of floats in row-major order.

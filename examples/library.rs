@@ -9,6 +9,7 @@ use sft_core::adapter::{Head, Lora, ModuleNames, save_peft};
 use sft_core::data::Partition;
 use sft_core::model::{Backend, Model, Vit, save_merged};
 use sft_core::run::{Channel, Job, Scheme, Settings, Wireless, accuracy, finetune};
+use sft_examples::console::say;
 use sft_examples::{digits, input};
 
 fn main() -> sft_core::Result<()> {
@@ -41,11 +42,11 @@ fn main() -> sft_core::Result<()> {
         stop: &stop, // set it from any thread: finished rounds are kept
     };
     let outcome = finetune(&job, job.start()?, &mut |run| {
-        println!("{:?}", run.rounds.last()); // save_checkpoint has its place here
-        Ok(())
+        say(format_args!("{:?}", run.rounds.last())) // save_checkpoint has its place here
     })?;
     let accuracy = accuracy(&vit, settings.lora, &outcome.adapters, &test, 2)?;
-    println!("{accuracy:.3} after {} mini-batches", batches.into_inner());
+    let batches = batches.into_inner();
+    say(format_args!("{accuracy:.3} after {batches} mini-batches"))?;
     let out = std::env::temp_dir().join("sft-library");
     save_peft(
         &out,

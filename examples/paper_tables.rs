@@ -8,8 +8,11 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
+use clap::Parser;
 use plotters::prelude::*;
+use sft_examples::console::{ended, say};
 use sft_opt::bandwidth::{allocate_even, allocate_random};
 use sft_opt::cost::{Memory, Payload, activation_bits, device_memory};
 use sft_opt::system::{Fading, FlHead, Link, random_clocks_hz};
@@ -28,43 +31,48 @@ const CUT: Placement = Placement::Split { cut: 5 };
 /// The share of bits that the paper's compression leaves.
 const BETA: f64 = 0.0678;
 
-fn main() -> std::process::ExitCode {
-    let dir = std::env::args()
-        .nth(1)
-        .map_or_else(|| "runs/paper_tables".into(), PathBuf::from);
-    match run(&dir) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}: {error}", dir.display());
-            std::process::ExitCode::FAILURE
-        }
-    }
+/// The paper's tables and figures as the cost model predicts them, beside the printed numbers.
+#[derive(Parser)]
+#[command(version)]
+struct Flags {
+    /// Folder that gets the curves as SVG.
+    #[arg(default_value = "runs/paper_tables")]
+    dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let Flags { dir } = Flags::parse();
+    ended(run(&dir).map_err(|error| format!("{}: {error}", dir.display())))
 }
 
 fn run(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir)?;
     table_three()?;
     figure_six(dir)?;
-    figure_eight();
+    figure_eight()?;
     figure_nine(dir)?;
     figure_ten()?;
-    println!("\nCurves: {}", dir.display());
+    say(format_args!("\nCurves: {}", dir.display()))?;
     Ok(())
 }
 
 /// A row of a table: predicted beside printed.
-fn row(what: &str, predicted: f64, printed: Option<f64>) {
+fn row(what: &str, predicted: f64, printed: Option<f64>) -> sft_core::Result<()> {
     match printed {
         Some(printed) => {
             let error = 100.0 * (predicted / printed - 1.0);
-            println!("| {what} | {predicted:.2} | {printed:.2} | {error:+.1} % |");
+            say(format_args!(
+                "| {what} | {predicted:.2} | {printed:.2} | {error:+.1} % |"
+            ))
         }
-        None => println!("| {what} | {predicted:.2} | | |"),
+        None => say(format_args!("| {what} | {predicted:.2} | | |")),
     }
 }
 
-fn header(title: &str, unit: &str) {
-    println!("\n{title}\n\n| {unit} | predicted | paper | difference |\n|---|---:|---:|---:|");
+fn header(title: &str, unit: &str) -> sft_core::Result<()> {
+    say(format_args!(
+        "\n{title}\n\n| {unit} | predicted | paper | difference |\n|---|---:|---:|---:|"
+    ))
 }
 
 fn memory(placement: Placement) -> Result<Memory> {
@@ -78,7 +86,7 @@ fn memory(placement: Placement) -> Result<Memory> {
 }
 
 fn table_three() -> Result<()> {
-    header("Table III: memory of a device", "MiB");
+    header("Table III: memory of a device", "MiB")?;
     let schemes = [
         (
             "FL",
@@ -102,21 +110,21 @@ fn table_three() -> Result<()> {
             ("total", memory.total_bytes()),
         ];
         for ((part, bytes), printed) in predicted.into_iter().zip(printed) {
-            row(&format!("{name}, {part}"), bytes / MIB, Some(printed));
+            row(&format!("{name}, {part}"), bytes / MIB, Some(printed))?;
         }
     }
     let saved =
         100.0 * (1.0 - memory(CUT)?.total_bytes() / memory(Placement::FlLora)?.total_bytes());
-    row("saved against FL-LoRA, %", saved, Some(58.2));
+    row("saved against FL-LoRA, %", saved, Some(58.2))?;
     Ok(())
 }
 
 fn figure_six(dir: &Path) -> Result<()> {
-    header("Fig. 6: memory of a device by cut layer", "MiB");
+    header("Fig. 6: memory of a device by cut layer", "MiB")?;
     let mut points = Vec::new();
     for cut in 1..12 {
         let mib = memory(Placement::Split { cut })?.total_bytes() / MIB;
-        row(&format!("cut {cut}"), mib, None);
+        row(&format!("cut {cut}"), mib, None)?;
         points.push((f64::from(cut as u32), mib));
     }
     let curves = [("SFT", points)];
@@ -129,20 +137,23 @@ fn figure_six(dir: &Path) -> Result<()> {
 }
 
 /// Volumes of 20 rounds in GiB.
-fn figure_eight() {
+fn figure_eight() -> Result<()> {
     let (model, training) = (Transformer::vit_base(100), Training::default());
     let batches = training.batches_per_round(6250);
     let one = 20.0 * batches * 2.0 * activation_bits(&model, &training) / 8.0 / GIB;
-    header("Fig. 8: activations and gradients of 20 rounds", "GiB");
+    header("Fig. 8: activations and gradients of 20 rounds", "GiB")?;
     row(
         "one device, uncompressed (the paper's SL)",
         one,
         Some(144.76),
-    );
-    row("8 devices, uncompressed", 8.0 * one, None);
-    row("8 devices, SFT", 8.0 * one * BETA, None);
-    row("uncompressed over SFT", 1.0 / BETA, Some(14.75));
-    println!("\nSL at 6.7 and no compression at 14.75 times SFT cannot both hold at equal rounds.");
+    )?;
+    row("8 devices, uncompressed", 8.0 * one, None)?;
+    row("8 devices, SFT", 8.0 * one * BETA, None)?;
+    row("uncompressed over SFT", 1.0 / BETA, Some(14.75))?;
+    say(format_args!(
+        "\nSL at 6.7 and no compression at 14.75 times SFT cannot both hold at equal rounds."
+    ))?;
+    Ok(())
 }
 
 /// Systems whose clocks are drawn anew.
@@ -184,7 +195,7 @@ fn figure_nine(dir: &Path) -> Result<()> {
     header(
         "Fig. 9: delay saved by the optimal allocation at 5 MHz",
         "%",
-    );
+    )?;
     for (name, fades) in [("without fading", false), ("Rayleigh fading", true)] {
         let mut curves = ["optimal", "even", "random"].map(|name| (name, Vec::new()));
         for mhz in [2, 3, 5, 10, 20, 30] {
@@ -206,8 +217,8 @@ fn figure_nine(dir: &Path) -> Result<()> {
                 curve.1.push((f64::from(mhz), mean / 60.0));
             }
             if mhz == 5 {
-                row(&format!("against even, {name}"), saved[1], Some(53.1));
-                row(&format!("against random, {name}"), saved[2], Some(53.1));
+                row(&format!("against even, {name}"), saved[1], Some(53.1))?;
+                row(&format!("against random, {name}"), saved[2], Some(53.1))?;
             }
         }
         // Random allocations are far off: the picture shows what is worth comparing.
@@ -223,7 +234,9 @@ fn figure_nine(dir: &Path) -> Result<()> {
             &curves[..2],
         )?;
     }
-    println!("\nThe paper's 53.1 % is \"up to\", against even or random allocation.");
+    say(format_args!(
+        "\nThe paper's 53.1 % is \"up to\", against even or random allocation."
+    ))?;
     Ok(())
 }
 
@@ -308,21 +321,25 @@ fn figure_ten() -> Result<()> {
         header(
             &format!("Fig. 10, family {name}, {rounds:.1} rounds"),
             "minutes",
-        );
-        row("SFT", rounds * round.sft, Some(178.8));
-        row("SFT without compression", rounds * round.raw, Some(906.9));
-        println!("\nThe other schemes have rounds of their own in the paper; to match it:\n");
-        println!("| scheme | minutes a round | paper | rounds |\n|---|---:|---:|---:|");
+        )?;
+        row("SFT", rounds * round.sft, Some(178.8))?;
+        row("SFT without compression", rounds * round.raw, Some(906.9))?;
+        say(format_args!(
+            "\nThe other schemes have rounds of their own in the paper; to match it:\n"
+        ))?;
+        say(format_args!(
+            "| scheme | minutes a round | paper | rounds |\n|---|---:|---:|---:|"
+        ))?;
         let others = [
             ("SL", round.sl, 1071.1),
             ("FL, all parameters", round.fl, 419.6),
             ("FL-LoRA", round.fl_lora, 419.6),
         ];
         for (scheme, minutes, printed) in others {
-            println!(
+            say(format_args!(
                 "| {scheme} | {minutes:.2} | {printed} | {:.1} |",
                 printed / minutes
-            );
+            ))?;
         }
     }
     Ok(())

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor, Var};
 use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
@@ -18,11 +19,13 @@ use sft_core::data::{Data, ImageInput, Images};
 use sft_core::model::{Backend, Vit, VitConfig, VitWeights};
 use sft_core::task::{correct, cross_entropy};
 use sft_core::write_whole;
+use sft_examples::console::{ended, say};
 use sft_examples::digits;
 use sft_examples::flags::message;
 
 /// Pre-trains a small vision transformer, kept in half precision, on digits rotated by 90, 180 and 270 degrees.
 #[derive(Parser)]
+#[command(version, args_override_self = true)]
 struct Flags {
     /// Passes over the rotated training images.
     #[arg(long, default_value_t = 30)]
@@ -44,11 +47,18 @@ struct Flags {
     out: PathBuf,
 }
 
+/// The largest count that is believed.
+const MAX_COUNT: usize = 1_000_000;
+
 impl Flags {
     fn validate(&self) -> Result<(), Error> {
         for (argument, count) in [("epochs", self.epochs), ("batch", self.batch)] {
             if count == 0 {
                 return Err(Error::argument(argument, "must be at least 1, got 0"));
+            }
+            if count > MAX_COUNT {
+                let reason = format!("must be at most {MAX_COUNT}, got {count}");
+                return Err(Error::argument(argument, reason));
             }
         }
         let lr = self.lr;
@@ -64,14 +74,11 @@ impl Flags {
     }
 }
 
-fn main() {
+fn main() -> ExitCode {
     let flags = Flags::parse();
     // Products of this size lose more to being handed around than they gain from a second thread.
     gemm::set_threading_threshold(usize::MAX);
-    if let Err(error) = run(&flags) {
-        eprintln!("error: {}", message(&error));
-        std::process::exit(1);
-    }
+    ended(run(&flags).map_err(|error| message(&error)))
 }
 
 fn run(flags: &Flags) -> Result<(), Error> {
@@ -92,10 +99,10 @@ fn run(flags: &Flags) -> Result<(), Error> {
     let vars = initial(&config, flags.seed)?;
     let model = model(&config, &vars)?;
     fit(&model, &vars, &train, flags)?;
-    println!(
+    say(format_args!(
         "accuracy on the rotated test images: {:.2} %",
         100.0 * accuracy(&model, &test)?
-    );
+    ))?;
     save(&flags.out, &config, &vars)
 }
 
@@ -226,9 +233,9 @@ fn save(out: &Path, config: &VitConfig, vars: &[(String, Var)]) -> Result<(), Er
     json["model_type"] = "vit".into();
     let path = out.join("config.json");
     write_whole(&path, format!("{json:#}\n").as_bytes())?;
-    println!(
+    say(format_args!(
         "wrote {} and config.json beside it",
         out.join("model.safetensors").display()
-    );
+    ))?;
     Ok(())
 }

@@ -1,34 +1,35 @@
 //! Split LoRA fine-tuning of a vision transformer over many devices, scheme beside scheme.
 
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sft_core::run::{Inputs, Progress, RoundRecord, RunConfig, Scheme, SchemeRun, Session};
+use sft_core::run::{
+    Inputs, Progress, RoundRecord, RunConfig, RunFile, Scheme, SchemeRun, Session,
+};
 use sft_core::{Error, Result};
 use sft_examples::auto;
+use sft_examples::console::{ended, say, tell};
 use sft_examples::flags::{Auto, Flags, message};
 use sft_examples::input;
 use sft_examples::memory::peak_resident_bytes;
-use sft_examples::report::{Report, table, title, write};
+use sft_examples::report::{table, title, write};
 
 /// Set by Ctrl-C: the rounds that are finished are kept.
 static STOP: AtomicBool = AtomicBool::new(false);
 /// The exit code of a program that Ctrl-C ended.
-const INTERRUPTED: i32 = 130;
+const INTERRUPTED: u8 = 130;
 
-fn main() {
+fn main() -> ExitCode {
     log_to_standard_error();
     let done = Flags::parse().and_then(|flags| {
         stop_on_interrupt()?;
         run(flags)
     });
-    if let Err(error) = done {
-        eprintln!("error: {}", message(&error));
-        std::process::exit(1);
+    if done.is_ok() && STOP.load(Ordering::Relaxed) {
+        return ExitCode::from(INTERRUPTED);
     }
-    if STOP.load(Ordering::Relaxed) {
-        std::process::exit(INTERRUPTED);
-    }
+    ended(done.map_err(|error| message(&error)))
 }
 
 /// Events of the library at the levels that the environment variable `RUST_LOG` names.
@@ -36,6 +37,8 @@ fn log_to_standard_error() {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
+        // Where that cannot be written, there is no place to say so.
+        .log_internal_errors(false)
         .init();
 }
 
@@ -43,7 +46,7 @@ fn log_to_standard_error() {
 fn stop_on_interrupt() -> Result<()> {
     let handler = || {
         if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED);
+            std::process::exit(INTERRUPTED.into());
         }
     };
     ctrlc::set_handler(handler).map_err(|e| Error::file("the handler of Ctrl-C", e))
@@ -54,7 +57,7 @@ fn run(flags: Flags) -> Result<()> {
     let inputs = input::open(&config)?;
     for (kind, data) in [("training", &inputs.train), ("test", &inputs.test)] {
         if let Some(found) = data.found() {
-            eprintln!("{kind} data: {found}");
+            tell(format_args!("{kind} data: {found}"));
         }
     }
     if auto.auto {
@@ -77,7 +80,7 @@ fn choose(config: &mut RunConfig, auto: &Auto, inputs: &Inputs) -> Result<()> {
         wireless: &setup.wireless,
     };
     let choice = auto::choose(auto, config, task)?;
-    println!("{choice}\n");
+    say(format_args!("{choice}\n"))?;
     (config.cut, config.activation) = (choice.best.value.cut, choice.activation);
     Ok(())
 }
@@ -86,24 +89,31 @@ fn choose(config: &mut RunConfig, auto: &Auto, inputs: &Inputs) -> Result<()> {
 fn report(config: &RunConfig, mut schemes: Vec<SchemeRun>) -> Result<()> {
     schemes.retain(|run| !run.rounds.is_empty());
     let out = config.folder().unwrap_or(".".as_ref());
-    let run = Report {
+    let run = RunFile {
         settings: config.deciding(),
         peak_resident_bytes: peak_resident_bytes(),
         schemes,
     };
     if !run.schemes.is_empty() {
         write(out, &run)?;
-        println!("{}", table(&run, config.target_accuracy));
-        println!("run.json, adapters and pictures are in {}", out.display());
+        say(format_args!("{}", table(&run, config.target_accuracy)))?;
+        say(format_args!(
+            "run.json, adapters and pictures are in {}",
+            out.display()
+        ))?;
     }
     if STOP.load(Ordering::Relaxed) {
         let kept = |run: &SchemeRun| format!("{} of {}", run.rounds.len(), run.scheme.name());
         let kept: Vec<_> = run.schemes.iter().map(kept).collect();
         match kept.join(", ").as_str() {
-            "" => eprintln!("interrupted before the end of a round: nothing to keep"),
+            "" => tell(format_args!(
+                "interrupted before the end of a round: nothing to keep"
+            )),
             kept => {
                 let out = out.display();
-                eprintln!("interrupted; finished rounds kept: {kept}; go on with --resume {out}");
+                tell(format_args!(
+                    "interrupted; finished rounds kept: {kept}; go on with --resume {out}"
+                ));
             }
         }
     }

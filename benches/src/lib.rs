@@ -1,4 +1,5 @@
 //! What the benchmarks beside this folder share, and the one of training beside PyTorch.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
 
 /// Floating-point operations of a split step, product by product.
 pub mod flops;

@@ -2,6 +2,8 @@
 
 /// Cut and compression by the cost model.
 pub mod auto;
+/// What the programs print, and how they end.
+pub mod console;
 /// The data set of the embedded default.
 pub mod digits;
 /// The flags of `vit_finetune`.

@@ -3,25 +3,11 @@
 use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
-use serde_json::{Map, Value};
-use sft_core::run::{RoundRecord, Scheme, SchemeRun};
+use sft_core::run::{RoundRecord, RunFile, Scheme, SchemeRun};
 use sft_core::write_whole;
 use sft_core::{Error, Result};
 
 use crate::plot;
-
-/// The contents of `run.json`.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// The configuration that decides the result.
-    pub settings: Map<String, Value>,
-    /// The most memory that was resident at once, bytes: all simulated devices, the server and
-    /// evaluation; where the system tells.
-    pub peak_resident_bytes: Option<u64>,
-    /// The schemes in the order they ran.
-    pub schemes: Vec<SchemeRun>,
-}
 
 /// The sum of a field over the rounds.
 fn total(run: &SchemeRun, field: impl Fn(&RoundRecord) -> f64) -> f64 {
@@ -48,7 +34,7 @@ fn curve(run: &SchemeRun, field: impl Fn(&RoundRecord) -> f64) -> plot::Curve {
 
 /// The schemes side by side, and the memory of the run; with a target, rounds and delay are those
 /// to reach it.
-pub fn table(run: &Report, target: Option<f64>) -> String {
+pub fn table(run: &RunFile, target: Option<f64>) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     let mut header = vec![
@@ -102,10 +88,8 @@ pub fn table(run: &Report, target: Option<f64>) -> String {
 ///
 /// # Errors
 /// A folder that cannot be written.
-pub fn write(out: &Path, run: &Report) -> Result<()> {
-    let path = out.join("run.json");
-    let json = serde_json::to_string_pretty(run).map_err(|e| Error::file(&path, e))?;
-    write_whole(&path, json.as_bytes())?;
+pub fn write(out: &Path, run: &RunFile) -> Result<()> {
+    run.write(&out.join(RunFile::NAME))?;
     let traffic = |round: &RoundRecord| {
         let cut = round.bytes_up + round.bytes_down;
         (cut + round.adapter_bytes_up + round.adapter_bytes_down) as f64 / 1e6

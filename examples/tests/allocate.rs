@@ -194,11 +194,7 @@ fn mistakes_name_the_instance() {
             .contains("no/such.json: ")
     );
     let output = Command::new(program("allocate")).output().unwrap();
-    assert!(
-        String::from_utf8(output.stderr)
-            .unwrap()
-            .contains("expected one argument")
-    );
+    assert!(String::from_utf8(output.stderr).unwrap().contains("<FILE>"));
 }
 
 /// `None` for what both call infeasible.

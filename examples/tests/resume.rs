@@ -7,19 +7,10 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use common::{Folder, program};
+use common::{Folder, digits, program};
 use serde_json::Value;
 
 const SCHEMES: [&str; 5] = ["sft", "sft-raw", "sl", "fl-lora", "fl-full"];
-
-/// The first 200 digits, so that a round takes no time.
-fn digits(folder: &Folder) -> String {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/digits.bin");
-    let bytes = std::fs::read(data).unwrap();
-    let path = folder.join("digits.bin");
-    std::fs::write(&path, &bytes[..200 * 65]).unwrap();
-    format!("digits:{path}")
-}
 
 fn command(data: &str, flags: &[&str]) -> Command {
     let mut command = Command::new(program("vit_finetune"));
@@ -152,6 +143,98 @@ fn another_configuration_is_refused_by_name() {
     }
 }
 
+/// A file of the repository's examples in a folder of its own.
+fn copied(from: &str, folder: &str) -> String {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("data")
+        .join(from);
+    let to = Path::new(folder).join(from.file_name().unwrap());
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::copy(from, &to).unwrap();
+    to.display().to_string()
+}
+
+/// Inverts the lowest bit of a byte: the first, or one counted from the end.
+fn change(file: &str, from_end: usize) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let at = (bytes.len() - from_end) % bytes.len();
+    bytes[at] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn contents_decide_what_goes_on_and_paths_do_not() {
+    let folder = Folder::new("resume-content");
+    let model = |place: &str| {
+        copied("digits_vit/config.json", &folder.join(place));
+        copied("digits_vit/model.safetensors", &folder.join(place))
+    };
+    let flags = ["--scheme", "sft", "--checkpoint-every", "1", "--rounds"];
+    let (data, weights) = (digits(&folder), model("model"));
+    let with = |data: &str, model: &str, rounds: &str, more: &[&str]| {
+        let given = [flags.as_slice(), &[rounds, "--model", model], more].concat();
+        command(data, &given).output().unwrap()
+    };
+    let (start, adapters) = (folder.join("start"), folder.join("start/adapters-sft"));
+    let from = ["--adapters", &adapters];
+    assert!(
+        with(&data, &weights, "1", &["--out", &start])
+            .status
+            .success()
+    );
+    let (straight, parts) = (folder.join("straight"), folder.join("parts"));
+    for (rounds, out) in [("2", &straight), ("1", &parts)] {
+        let output = with(
+            &data,
+            &weights,
+            rounds,
+            &[&from, ["--out", out].as_slice()].concat(),
+        );
+        assert!(output.status.success());
+    }
+
+    // All of it moved.
+    let moved = folder.join("moved.bin");
+    std::fs::rename(data.strip_prefix("digits:").unwrap(), &moved).unwrap();
+    let (moved_data, moved_model) = (format!("digits:{moved}"), model("moved"));
+    std::fs::remove_dir_all(folder.join("model")).unwrap();
+    std::fs::rename(&start, folder.join("elsewhere")).unwrap();
+    let adapters = folder.join("elsewhere/adapters-sft");
+    let resumed = |rest: &str| {
+        let more = ["--adapters", &adapters, "--resume", &parts, "--out", rest];
+        with(&moved_data, &moved_model, "2", &more)
+    };
+    let rest = folder.join("rest");
+    let output = resumed(&rest);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(report(&straight)["schemes"], report(&rest)["schemes"]);
+    assert_eq!(tuned(&straight, "sft"), tuned(&rest, "sft"));
+
+    // Changed at the same place: the first training label, the last test pixel, a weight, an adapter.
+    let adapter = format!("{adapters}/adapter_model.safetensors");
+    for (file, at, what) in [
+        (&moved, 0, "training data"),
+        (&moved, 1, "test data"),
+        (&moved_model, 4, "model"),
+        (&adapter, 4, "adapters"),
+    ] {
+        change(file, at);
+        let output = resumed(&folder.join("refused"));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{what}: {error}");
+        assert!(
+            error.contains(&format!("it is of another {what}: ")),
+            "{error}"
+        );
+        change(file, at);
+    }
+    assert!(!Path::new(&folder.join("refused")).exists());
+}
+
 /// Starts a long run and waits until it has finished a round.
 fn started(data: &str, out: &str) -> Child {
     let flags = [
@@ -207,6 +290,26 @@ fn a_killed_run_goes_on_from_its_newest_checkpoint() {
         child.wait().unwrap();
         goes_on(&folder, &data, &out);
     }
+}
+
+#[test]
+fn a_folder_takes_one_run_at_a_time() {
+    let folder = Folder::new("resume-locked");
+    let (data, out) = (digits(&folder), folder.join("out"));
+    let mut child = started(&data, &out);
+    for flags in [["--out", &out], ["--resume", &out]] {
+        let output = command(&data, &["--scheme", "sft", flags[0], flags[1]]).output();
+        let output = output.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(
+            error.contains("another run is writing to this folder"),
+            "{error}"
+        );
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    goes_on(&folder, &data, &out);
 }
 
 #[test]

@@ -148,6 +148,47 @@ fn the_target_ends_a_scheme_and_the_table_says_when() {
 }
 
 #[test]
+fn absurd_sizes_are_refused_in_one_line() {
+    for (flags, message) in [
+        (
+            ["--rank", "1000000000"],
+            "--rank must be at most 65536, got 1000000000",
+        ),
+        (
+            ["--rank", "65"],
+            "--rank must be at most 64, the model's width, got 65",
+        ),
+        (
+            ["--threads", "1000000"],
+            "--threads must be at most 1024, got 1000000",
+        ),
+        (
+            ["--rounds", "1000000000"],
+            "--rounds must be at most 1000000, got 1000000000",
+        ),
+        (
+            ["--batch", "1000000000"],
+            "--batch must be at most 1000000, got 1000000000",
+        ),
+        (
+            ["--local-epochs", "18446744073709551615"],
+            "--local-epochs must be at most 1000000, got",
+        ),
+        (
+            ["--devices", "18446744073709551615"],
+            "--devices must be at most the 1438 training",
+        ),
+        (
+            ["--partition", "shards:18446744073709551615"],
+            "--partition needs 1 to 1438 shards in all",
+        ),
+        (["--heads", "18446744073709551615"], "head"),
+    ] {
+        refused(&flags, message);
+    }
+}
+
+#[test]
 fn flags_out_of_range_are_refused_in_one_line() {
     for (flags, message) in [
         (
@@ -464,4 +505,23 @@ fn a_folder_of_images_is_told_and_its_merged_model_says_how_they_were_cut() {
     let processor: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(processor["size"]["shortest_edge"], 14);
     assert_eq!(processor["crop_size"]["height"], 12);
+}
+
+/// What the process was started from does not count.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_reported_memory_is_its_own() {
+    let size = 1 << 30;
+    let block = vec![1u8; size];
+    std::hint::black_box(&block);
+    let folder = Folder::new("memory");
+    let out = folder.join("out");
+    assert!(
+        run(&out, &["--rounds", "1", "--scheme", "sft"])
+            .status
+            .success()
+    );
+    let peak = json(&out)["peak_resident_bytes"].as_u64().unwrap();
+    assert!(peak < size as u64 / 2, "{peak}");
+    drop(block);
 }

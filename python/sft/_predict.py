@@ -256,7 +256,8 @@ def predict(
         Compressed bits over raw bits, above 0 and at most 1, for 'sft'; without it and
         without a plan that of the paper's setting, ``Setting(keep=0.2, bits=3)``.
     rounds : int, default 20
-        Number of rounds. In the first the model is broadcast, later adapters only.
+        Number of rounds, times the devices at most 10 million. In the first the model is
+        broadcast, later adapters only.
     bandwidth : 'optimal', 'even' or array_like of float [devices], default 'optimal'
         The exact solution in every round, the same for all, or these in Hz.
     fading_seed : int, optional

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sft import _sft
 from sft._tables import Table, html, text
 
 
@@ -172,7 +173,9 @@ class Run:
         Raises
         ------
         OSError
-            If the file cannot be written.
+            If the file cannot be written; what it held before stays then.
+        ValueError
+            If a number is negative where bytes are counted, or not finite.
 
         Examples
         --------
@@ -190,7 +193,7 @@ class Run:
             "rounds": [asdict(r) for r in self.rounds],
         }
         content = {"settings": self.settings, "schemes": [scheme]}
-        Path(path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        _sft._write_run(path, json.dumps(content, allow_nan=False))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "tuple[Run, ...]":

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, SupportsIndex, final
 
@@ -11,6 +12,7 @@ __all__ = [
     "CodecError",
     "ErrorFeedback",
     "Info",
+    "InternalError",
     "Measure",
     "RateTable",
     "Solution",
@@ -24,10 +26,13 @@ __all__ = [
     "_optimize",
     "_optimize_device_compression",
     "_optimize_device_cuts",
+    "_panic",
     "_predict",
     "_run_defaults",
+    "_start_candle",
     "_system",
     "_two_timescale",
+    "_write_run",
     "allocate_bandwidth",
     "allocate_two_pools",
     "decode",
@@ -269,6 +274,8 @@ class TwoPoolSolution:
     @property
     def iterations(self) -> int: ...
 
+class InternalError(RuntimeError): ...
+
 class SolverError(RuntimeError):
     constraint: Literal["accuracy", "memory", "bandwidth"]
 
@@ -326,3 +333,6 @@ def _finetune(
     watch: Callable[[int, int, list[str]], object],
 ) -> tuple[str, list[str], float, BaseException | None]: ...
 def _run_defaults() -> str: ...
+def _write_run(path: str | os.PathLike[str], run: str) -> None: ...
+def _start_candle() -> None: ...
+def _panic() -> None: ...

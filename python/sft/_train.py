@@ -1,5 +1,6 @@
 """The reference trainer: split fine-tuning of a vision transformer on simulated devices."""
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -202,8 +203,7 @@ def finetune(
         config[name] = "raw" if config[name] is None else config[name]
     config["data"], arrays = _data(data, test, full)
     _check_files(model, data, scheme, adapters, resume)
-    # candle's own threads would wait by spinning; the trainer has threads of its own.
-    os.environ.setdefault("CANDLE_NUM_THREADS", "1")
+    _without_spinning()
     try:
         settings, records, memory, failure = _sft._finetune(config, arrays, full, watch)
     finally:
@@ -222,6 +222,23 @@ def finetune(
     if failure is not None:
         raise failure
     return run
+
+
+@functools.cache
+def _without_spinning() -> None:
+    """Have candle start no threads of its own, which would wait by spinning.
+
+    It reads the variable once, when its pool is made, and nothing else in the process shares that
+    pool: the variable is there no longer than that.
+    """
+    name = "CANDLE_NUM_THREADS"
+    if name in os.environ:
+        return
+    os.environ[name] = "1"
+    try:
+        _sft._start_candle()
+    finally:
+        del os.environ[name]
 
 
 def _check_files(
@@ -282,8 +299,11 @@ def _labelled(name: str, data: Arrays) -> tuple[Any, Any]:
     if images.dtype not in (np.uint8, np.float32):
         msg = f"{name} must have images of uint8 or float32, got {images.dtype}"
         raise TypeError(msg)
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or np.any(labels < 0):
-        msg = f"{name} must have one label from 0 for each of {len(images)} images, as integers"
+    whole = labels.shape == images.shape[:1] and labels.dtype.kind in "iu"
+    if not whole or np.any((labels < 0) | (labels >= 2**32)):
+        msg = (
+            f"{name} must have one label in 0..2**32 for each of {len(images)} images, as integers"
+        )
         raise ValueError(msg)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.tolist()
 

@@ -95,7 +95,8 @@ def two_timescale(
         Which bandwidths the choice of cut layer and compression assumes: the optimal ones
         (P, as `optimize`), or the even split (P1).
     rounds : int, default 20
-        Number of rounds. In the first the model is broadcast, later adapters only.
+        Number of rounds, times the devices at most 10 million. In the first the model is
+        broadcast, later adapters only.
     fading_seed : int, optional
         Rayleigh draws of every round's links; without it the mean links.
 

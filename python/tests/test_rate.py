@@ -88,3 +88,13 @@ def test_bad_arguments_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         sft.RateTable.measure(samples, sft.Codec.paper, keep, [4])
+
+
+def test_levels_beyond_any_integer_are_refused_by_name() -> None:
+    for call in (
+        lambda: sft.RateTable.measure(SAMPLES, sft.Codec.gradient, [0.1], [2**64]),
+        lambda: TABLE.rate(0.1, 2**64),
+        lambda: TABLE.relative_mse(0.1, -1),
+    ):
+        with pytest.raises(ValueError, match=r"levels must be in 2\.\.=256, got"):
+            call()

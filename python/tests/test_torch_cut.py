@@ -71,7 +71,8 @@ def test_traffic_counts_the_frames() -> None:
     down = cut.gradient.encode(np.ones((32, 64), np.float32), stream(3, 0, 1, 0))
     traffic = cut.traffic
     assert traffic.up == st.Direction(1, len(up), 4 * h.numel())
-    assert traffic.down == st.Direction(1, len(down), 4 * h.numel())
+    # Nothing of a gradient of ones is as large as the default step asks for.
+    assert traffic.down == st.Direction(1, len(down), 4 * h.numel(), zeroed=1)
     assert traffic.bytes == len(up) + len(down)
     assert traffic.up.ratio == 4 * h.numel() / len(up)
     assert traffic.ratio == 8 * h.numel() / traffic.bytes
@@ -330,3 +331,27 @@ def test_attach_takes_the_first_of_a_tuple() -> None:
     assert out.shape == (2, 3, 8)
     assert cell.shape == (1, 2, 8)
     assert cut.traffic.up.raw_bytes == 4 * 2 * 3 * 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_traffic_tells_of_messages_that_kept_nothing(dtype: torch.dtype) -> None:
+    """A tensor of even magnitudes through a threshold above them all; zero itself is no loss."""
+    nothing = sft.Codec(sparsify="threshold", threshold=2.0, quantize="none")
+    even = torch.ones(8, 16, dtype=dtype)
+    whole = st.Cut(nothing, nothing)
+    h = even.clone().requires_grad_()
+    assert not whole(h).any()
+    whole(h).backward(even)
+    h = torch.zeros_like(even).requires_grad_()
+    whole(h).backward(torch.zeros_like(even))
+    assert (whole.traffic.up.zeroed, whole.traffic.down.zeroed) == (2, 1)
+    assert "2 ZERO though the tensor was not" in str(whole.traffic)
+    device, server = st.Cut(nothing, nothing), st.Cut(nothing, nothing)
+    server.decode(device.encode(even))
+    device.decode_gradient(server.encode_gradient(even))
+    assert (device.traffic.up.zeroed, server.traffic.down.zeroed) == (1, 1)
+    assert (server.traffic.up.zeroed, device.traffic.down.zeroed) == (0, 0)
+    kept = st.Cut()
+    kept(3 * torch.randn(8, 16, dtype=dtype))
+    assert kept.traffic.up.zeroed == 0
+    assert "ZERO" not in str(kept.traffic)

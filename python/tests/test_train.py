@@ -4,6 +4,8 @@ import _thread
 import dataclasses
 import inspect
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import sft
+from sft import _sft
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
 RESULTS = DATA.parent / "results"
@@ -34,6 +37,14 @@ def few(count: int = 64) -> dict[str, Any]:
         images, labels = all_digits[name]
         all_digits[name] = images[:count], labels[:count]
     return all_digits | {"devices": 2, "rounds": 2, "progress": False}
+
+
+def far(label: int) -> Any:
+    """Images of which one has a label that is no class."""
+    images, labels = few()["data"]
+    labels = labels.astype(np.int64)
+    labels[7] = label
+    return images, labels
 
 
 def test_rounds_equal_those_of_the_committed_run() -> None:
@@ -161,7 +172,9 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
         ({"activation": sft.Codec.raw()}, "its activation is .dead-zone:1.25., this run's is .raw"),
         ({"seed": 2}, "its seed is 1, this run's is 2"),
         ({"augment": True}, "its augment is false, this run's is true"),
-        ({"data": few(63)["data"]}, "its data is .arrays up to 16 with the checksums"),
+        ({"data": few(63)["data"]}, "it is of another training data: "),
+        ({"test": few(63)["test"]}, "it is of another test data: "),
+        ({"full": 17}, "it is of another test data: "),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(
@@ -201,6 +214,16 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
         ({"cut": 9}, ValueError, "cut must be in 1"),
         ({"scheme": "fl"}, ValueError, "scheme expected sft"),
         ({"rounds": 0}, ValueError, "rounds must be at least 1"),
+        ({"rounds": 10**9}, ValueError, "rounds must be at most 1000000, got"),
+        ({"batch": 10**9}, ValueError, "batch must be at most 1000000, got"),
+        ({"rank": 10**9}, ValueError, "rank must be at most 65536, got"),
+        ({"rank": 65536}, ValueError, "rank must be at most 64, the model's width, got 65536"),
+        ({"threads": 10**6}, ValueError, "threads must be at most 1024, got"),
+        ({"seed": 2**64}, ValueError, "seed"),
+        ({"data": (np.zeros((9, 0, 0), np.uint8), np.arange(9))}, ValueError, "side must be at"),
+        ({"data": far(10**9)}, ValueError, "labels must be below 32768 for 64 training samples"),
+        ({"data": far(2**40)}, ValueError, "data must have one label"),
+        ({"test": far(10**6)}, ValueError, "labels must be below 32768 for 64 training samples"),
         (
             {"targets": ["q_proj", "pos"]},
             ValueError,
@@ -298,3 +321,46 @@ def test_the_tuned_model_and_names_are_arguments(tmp_path: Path) -> None:
     assert (tmp_path / "merged" / "model.safetensors").exists()
     weights = (tmp_path / "adapters" / "adapter_model.safetensors").read_bytes()
     assert b"vit.encoder.layer.0.attention.attention.query" in weights
+
+
+def test_finetune_leaves_the_environment_as_it_was() -> None:
+    before = dict(os.environ)
+    sft.finetune(model=MODEL, **few())
+    assert dict(os.environ) == before
+
+
+def test_a_panic_is_an_internal_error() -> None:
+    """Raised on a thread of its own, as the trainer's would be."""
+    assert issubclass(sft.InternalError, RuntimeError)
+    with pytest.raises(sft.InternalError) as caught:
+        _sft._panic()
+    assert str(caught.value) == "a panic on purpose: this is a bug in sft, please report it"
+    assert sft.InternalError.__module__ == "sft"
+
+
+def test_moved_weights_go_on_and_changed_ones_do_not(tmp_path: Path) -> None:
+    model = tmp_path / "moved" / MODEL.name
+    shutil.copytree(MODEL.parent, model.parent)
+    sft.finetune(model=MODEL, out=tmp_path / "parts", checkpoint_every=1, **few())
+    more = few() | {"rounds": 3}
+    whole = sft.finetune(model=MODEL, **more)
+    resume: dict[str, Any] = {"resume": tmp_path / "parts", "out": tmp_path / "rest"}
+    run = sft.finetune(model=model, **more, **resume)
+    assert without_clock(run) == without_clock(whole)
+    weights = bytearray(model.read_bytes())
+    weights[-4] ^= 1
+    model.write_bytes(weights)
+    with pytest.raises(OSError, match=r"resume .*: it is of another model: its contents have"):
+        sft.finetune(model=model, **more, **resume)
+
+
+def test_a_run_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    run = sft.finetune(model=MODEL, **few())
+    run.save(path)
+    before = path.read_bytes()
+    broken = dataclasses.replace(run, device_memory_bytes=float("nan"))
+    with pytest.raises(ValueError, match="JSON compliant"):
+        broken.save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["run.json"]

@@ -18,6 +18,8 @@ pub mod task;
 
 /// Files that appear whole or not at all.
 mod atomic_write;
+/// What some data holds, as one number.
+mod digest;
 /// The crate's error.
 mod error;
 /// Matrix product and elementwise kernels; the one folder with `unsafe`.
@@ -30,4 +32,5 @@ mod parallel;
 mod seed;
 
 pub use atomic_write::write_whole;
+pub use digest::Digest;
 pub use error::{Error, Result};

@@ -1,6 +1,7 @@
 //! Independent tasks on a few threads, with results in order.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use rayon::ThreadPoolBuilder;
 
@@ -14,6 +15,15 @@ pub(crate) fn with_threads<T: Send>(
     let pool = ThreadPoolBuilder::new().num_threads(threads).build();
     let failed = |e| Error::argument("threads", format!("{threads} cannot be started: {e}"));
     pool.map_err(failed)?.install(task)
+}
+
+/// Starts a thread; the system may have no more of them.
+pub(crate) fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    let handle = std::thread::Builder::new().spawn_scoped(scope, work);
+    handle.map_err(|e| Error::argument("threads", format!("cannot be started: {e}")))
 }
 
 /// Runs `task(0..count)` on up to `threads` threads, of which each task gets an equal share for
@@ -36,8 +46,9 @@ pub(crate) fn parallel<T: Send>(
         })
     };
     let joined = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        let join = |worker: std::thread::ScopedJoinHandle<'_, _>| match worker.join() {
+        let workers = (0..workers).map(|_| spawn(scope, work));
+        let workers = workers.collect::<Result<Vec<_>>>()?;
+        let join = |worker: ScopedJoinHandle<'_, _>| match worker.join() {
             Ok(results) => results,
             Err(panic) => std::panic::resume_unwind(panic),
         };

@@ -224,6 +224,10 @@ fn refused_settings_name_the_setting() {
             },
         ),
     ];
+    assert_refused(good, cases);
+}
+
+fn assert_refused<'a>(good: Settings, cases: impl IntoIterator<Item = (&'a str, Settings)>) {
     let bench = Bench::new(good, 2);
     for (message, settings) in cases {
         let job = sft_core::run::Job {
@@ -233,6 +237,49 @@ fn refused_settings_name_the_setting() {
         let error = common::run(&job).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
+}
+
+#[test]
+fn absurd_sizes_are_refused_before_anything_is_made_of_them() {
+    let good = settings(Scheme::Sft);
+    let cases = [
+        (
+            "rounds must be at most 1000000, got 1000000000",
+            Settings {
+                rounds: 1_000_000_000,
+                ..good
+            },
+        ),
+        (
+            "batch must be at most 1000000, got 1000000000",
+            Settings {
+                batch: 1_000_000_000,
+                ..good
+            },
+        ),
+        (
+            "local_epochs must be at most 1000000, got 18446744073709551615",
+            Settings {
+                local_epochs: usize::MAX,
+                ..good
+            },
+        ),
+        (
+            "threads must be at most 1024, got 1000000",
+            Settings {
+                threads: 1_000_000,
+                ..good
+            },
+        ),
+        (
+            "rank must be at most 12, the model's width, got 65536",
+            Settings {
+                lora: sft_core::adapter::Lora::new(65_536, 1.0).unwrap(),
+                ..good
+            },
+        ),
+    ];
+    assert_refused(good, cases);
 }
 
 #[test]
@@ -304,4 +351,68 @@ fn new_adapters_leave_the_model_as_it_was() {
             .unwrap()
     };
     assert_eq!(logits(&start), logits(&none));
+}
+
+/// The progress of a run of absurd length is known at once, and no number wraps.
+#[test]
+fn batches_are_counted_without_going_through_rounds() {
+    let most = Settings {
+        rounds: 1_000_000,
+        local_epochs: 1_000_000,
+        ..settings(Scheme::Sft)
+    };
+    let bench = Bench::new(most, 2);
+    let one = Bench::new(Settings { rounds: 1, ..most }, 2);
+    assert_eq!(
+        bench.job().batches_after(0),
+        1_000_000 * one.job().batches_after(0)
+    );
+    assert_eq!(bench.job().batches_after(1_000_000), 0);
+    let some = |participation| Settings {
+        rounds: 3,
+        participation,
+        ..settings(Scheme::Sft)
+    };
+    let [all, half] = [1.0, 0.5].map(|part| Bench::new(some(part), 2));
+    let of = |device| {
+        (1..=3)
+            .filter(|&r| half.job().participants(r).contains(&device))
+            .count()
+    };
+    let each = |bench: &Bench, device: usize| bench.partition[device].len().div_ceil(most.batch);
+    let epochs = settings(Scheme::Sft).local_epochs;
+    let expected: usize = (0..2).map(|n| of(n) * each(&half, n) * epochs).sum();
+    assert_eq!(half.job().batches_after(0), expected);
+    let expected: usize = (0..2).map(|n| 3 * each(&all, n) * epochs).sum();
+    assert_eq!(all.job().batches_after(0), expected);
+}
+
+/// A label that is no class sizes nothing.
+#[test]
+fn labels_far_above_the_samples_are_refused() {
+    struct Labels(u32);
+    impl sft_core::data::Data for Labels {
+        fn len(&self) -> usize {
+            10
+        }
+
+        fn classes(&self) -> usize {
+            self.0 as usize + 1
+        }
+
+        fn label(&self, _: usize) -> u32 {
+            self.0
+        }
+
+        fn batch(&self, _: &[usize]) -> sft_core::Result<sft_core::data::Batch> {
+            unreachable!("nothing is trained")
+        }
+    }
+    for partition in ["iid", "dirichlet:0.5", "shards:2"] {
+        let partition: sft_core::data::Partition = partition.parse().unwrap();
+        let error = partition.split(&Labels(1_000_000_000), 2, 1).unwrap_err();
+        let expected = "labels must be below 32768 for 10 training samples, got 1000000000";
+        assert_eq!(error.to_string(), expected);
+        assert!(partition.split(&Labels(21_840), 2, 1).is_ok());
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! `data/bandwidth.json` is written by `data/bandwidth.py`. A larger set outside the crate is
 //! read on demand.
-
+#![allow(clippy::print_stdout, reason = "what was measured")]
 #![allow(clippy::float_cmp, reason = "counts and limits are exact")]
 
 mod common;

@@ -98,6 +98,13 @@ fn bad_forecasts_are_named() {
         error.to_string()
     };
     assert!(message(|f| f.rounds = 0).contains("rounds is empty"));
+    for error in [
+        message(|f| f.rounds = 1_000_000_000),
+        message(|f| f.rounds = u64::MAX),
+    ] {
+        let expected = "expected at most 10,000,000 over the number of devices";
+        assert!(error.ends_with(expected), "{error}");
+    }
     assert!(message(|f| f.beta = 2.0).contains("beta is 2"));
     assert!(message(|f| f.placement = Placement::Split { cut: 12 }).contains("cut is 12"));
     let short = message(|f| f.allocation = Allocation::Given(vec![1.0]));

@@ -1,4 +1,5 @@
 //! Algorithm 3 against the exact optimum.
+#![allow(clippy::print_stdout, reason = "what was measured")]
 
 mod common;
 

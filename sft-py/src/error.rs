@@ -1,5 +1,7 @@
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::panic::PanicException;
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 use sft_compress::ErrorKind;
 use sft_opt::Constraint;
 
@@ -50,6 +52,39 @@ pyo3::create_exception!(
     ...     print(error.constraint)\n\
     memory"
 );
+
+const INTERNAL_ERROR: &str = "\
+A bug in sft: please report it, with what led to it.
+
+Examples
+--------
+>>> import sft
+>>> issubclass(sft.InternalError, RuntimeError)
+True
+";
+
+/// `sft.InternalError`: what PyO3 raises for a panic, wherever it comes from, made a RuntimeError.
+///
+/// PyO3's own exception is none that `except Exception` catches, and there is no choosing another.
+pub(crate) fn internal_error(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    let error = py.get_type::<PanicException>();
+    error.setattr("__bases__", (py.get_type::<PyRuntimeError>(),))?;
+    error.setattr("__name__", "InternalError")?;
+    error.setattr("__qualname__", "InternalError")?;
+    error.setattr("__module__", "sft")?;
+    error.setattr("__doc__", INTERNAL_ERROR)?;
+    let text = c"lambda self: f'{self.args[0]}: this is a bug in sft, please report it'";
+    error.setattr("__str__", py.eval(text, None, None)?)?;
+    Ok(error)
+}
+
+/// Panics on a thread of its own, for the tests.
+#[pyfunction]
+pub(crate) fn _panic(py: Python<'_>) {
+    let work = || panic!("a panic on purpose");
+    let joined = py.detach(|| std::thread::spawn(work).join());
+    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
 
 /// The exception for a problem without a feasible point.
 pub(crate) fn infeasible(py: Python<'_>, constraint: Constraint) -> PyErr {

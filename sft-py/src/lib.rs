@@ -35,10 +35,12 @@ mod train;
 /// Compiled part of sft; import `sft` instead.
 #[pyo3::pymodule]
 mod _sft {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use crate::codec::Codec;
     #[pymodule_export]
-    use crate::error::{CodecError, SolverError};
+    use crate::error::{_panic, CodecError, SolverError};
     #[pymodule_export]
     use crate::feedback::ErrorFeedback;
     #[pymodule_export]
@@ -52,9 +54,14 @@ mod _sft {
     #[pymodule_export]
     use crate::rate::{Choice, RateTable};
     #[pymodule_export]
-    use crate::train::{_finetune, _run_defaults};
+    use crate::train::{_finetune, _run_defaults, _start_candle, _write_run};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("InternalError", crate::error::internal_error(module.py())?)
+    }
 }

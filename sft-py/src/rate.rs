@@ -108,8 +108,10 @@ impl RateTable {
         samples: Vec<Bound<'_, PyAny>>,
         codec: &Bound<'_, PyAny>,
         keep: Vec<f64>,
-        levels: Vec<u32>,
+        levels: Vec<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let levels = levels.iter().map(crate::array::levels);
+        let levels = levels.collect::<PyResult<Vec<_>>>()?;
         let arrays = samples
             .iter()
             .map(|sample| Array::extract(sample, "samples"));
@@ -208,7 +210,11 @@ impl RateTable {
     /// >>> text = '{"keep":[0.1,0.2],"levels":[4],"rate":[[0.02,0.04]],"relative_mse":[[0.4,0.3]]}'
     /// >>> round(sft.RateTable.from_json(text).rate(0.15, 4), 9)
     /// 0.03
-    fn rate(&self, keep: f64, levels: u32) -> Option<f64> {
+    fn rate(
+        &self,
+        keep: f64,
+        #[pyo3(from_py_with = crate::array::levels)] levels: u32,
+    ) -> Option<f64> {
         self.0.rate(keep, levels)
     }
 
@@ -230,7 +236,11 @@ impl RateTable {
     /// >>> text = '{"keep":[0.1,0.2],"levels":[4],"rate":[[0.02,0.04]],"relative_mse":[[0.4,0.3]]}'
     /// >>> sft.RateTable.from_json(text).relative_mse(0.2, 4)
     /// 0.3
-    fn relative_mse(&self, keep: f64, levels: u32) -> Option<f64> {
+    fn relative_mse(
+        &self,
+        keep: f64,
+        #[pyo3(from_py_with = crate::array::levels)] levels: u32,
+    ) -> Option<f64> {
         self.0.relative_mse(keep, levels)
     }
 

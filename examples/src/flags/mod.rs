@@ -55,7 +55,9 @@ impl Flags {
                     symbol.";
         let own = Auto::augment_args(Command::new("vit_finetune"));
         // The documentation of a struct of flags would be the program's.
-        let command = with_run(own, OUT).about(about);
+        let command = with_run(own, OUT)
+            .about(about)
+            .version(env!("CARGO_PKG_VERSION"));
         let matches = command
             .long_about(format!("{about}\n\n{more}"))
             .get_matches();

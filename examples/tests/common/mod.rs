@@ -2,7 +2,7 @@
 #![allow(unreachable_pub)]
 #![allow(dead_code, reason = "every test file uses its own part")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The example that cargo built beside this test.
@@ -34,4 +34,13 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// The first 200 digits, so that a round takes no time.
+pub fn digits(folder: &Folder) -> String {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/digits.bin");
+    let bytes = std::fs::read(data).unwrap();
+    let path = folder.join("digits.bin");
+    std::fs::write(&path, &bytes[..200 * 65]).unwrap();
+    format!("digits:{path}")
 }

@@ -14,6 +14,8 @@ from torch import Tensor
 import sft
 
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16}
+# More than a frame has that keeps nothing.
+_EMPTY_BYTES = 128
 _ML_DTYPES = find_spec("ml_dtypes") is not None
 
 
@@ -88,6 +90,13 @@ def decode(
     if not _ML_DTYPES and sft.inspect(frame).dtype == "bf16":
         return torch.from_numpy(y).to(torch.bfloat16).to(device=device)
     return from_numpy(y).to(device=device)
+
+
+def is_zeroed(frame: bytes, x: Tensor) -> bool:
+    """Tell whether the frame of a tensor that is not zero keeps nothing of it."""
+    if x.is_meta or len(frame) >= _EMPTY_BYTES or sft.inspect(frame).kept > 0:
+        return False
+    return bool(x.any())
 
 
 def from_numpy(y: npt.NDArray[Any]) -> Tensor:

@@ -213,9 +213,10 @@ class Cut(nn.Module):
         torch.Size([4, 8])
         """
         hidden = _arrays.check(h.hidden if isinstance(h, Crossing) else h, "h")
-        message = _message.pack(h, self._encode(hidden, UP))
+        frame = self._encode(hidden, UP)
+        message = _message.pack(h, frame)
         raw = hidden.nbytes + sum(x.nbytes for x in _message.beside(h))
-        self.traffic.up.add(len(message), raw)
+        self.traffic.up.add(len(message), raw, zeroed=_arrays.is_zeroed(frame, hidden))
         return message
 
     def decode(
@@ -313,7 +314,7 @@ class Cut(nn.Module):
         """
         grad = _arrays.check(grad, "grad")
         frame = self._encode(grad, DOWN)
-        self.traffic.down.add(len(frame), grad.nbytes)
+        self.traffic.down.add(len(frame), grad.nbytes, zeroed=_arrays.is_zeroed(frame, grad))
         return frame
 
     def decode_gradient(self, reply: bytes, *, device: torch.device | str | None = None) -> Tensor:
@@ -415,7 +416,7 @@ class Cut(nn.Module):
     def _send(self, x: Tensor, way: Way, count: Direction) -> Tensor:
         """Encode and decode in one process."""
         frame = self._encode(x, way)
-        count.add(len(frame), x.nbytes)
+        count.add(len(frame), x.nbytes, zeroed=_arrays.is_zeroed(frame, x))
         if way == UP:
             self._replay.keep(x, frame)
         return self._received(frame, x)

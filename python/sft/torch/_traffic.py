@@ -18,6 +18,10 @@ class Direction:
         Bytes of the messages: frames, and masks and positions beside them.
     raw_bytes : int
         Bytes of the same tensors without compression.
+    zeroed : int
+        Messages of which the codec kept nothing although the tensor was not zero: training
+        learns nothing from them, and a smaller step or more kept values help. Who encodes
+        counts them.
 
     Examples
     --------
@@ -29,14 +33,15 @@ class Direction:
     messages: int = 0
     bytes: int = 0
     raw_bytes: int = 0
+    zeroed: int = 0
 
     @property
     def ratio(self) -> float:
         """How many times smaller than without compression; NaN before the first message."""
         return self.raw_bytes / self.bytes if self.bytes else math.nan
 
-    def add(self, sent: int, raw: int) -> None:
-        """Count a message.
+    def add(self, sent: int, raw: int, *, zeroed: bool = False) -> None:
+        """Count a message, and whether it keeps nothing of a tensor that is not zero.
 
         Examples
         --------
@@ -44,11 +49,12 @@ class Direction:
         >>> up = st.Direction()
         >>> up.add(sent=100, raw=2000)
         >>> up
-        Direction(messages=1, bytes=100, raw_bytes=2000)
+        Direction(messages=1, bytes=100, raw_bytes=2000, zeroed=0)
         """
         self.messages += 1
         self.bytes += sent
         self.raw_bytes += raw
+        self.zeroed += zeroed
 
 
 @dataclass
@@ -100,7 +106,7 @@ class Traffic:
         --------
         >>> import sft.torch as st
         >>> st.Traffic().state()["up"]
-        {'messages': 0, 'bytes': 0, 'raw_bytes': 0}
+        {'messages': 0, 'bytes': 0, 'raw_bytes': 0, 'zeroed': 0}
         """
         return asdict(self)
 
@@ -126,4 +132,5 @@ class Traffic:
 def _told(count: Direction) -> str:
     messages = "1 message" if count.messages == 1 else f"{count.messages:,} messages"
     ratio = f" ({count.ratio:.1f}x smaller)" if count.bytes else ""
-    return f"{count.bytes:,} bytes in {messages}{ratio}"
+    zeroed = f" ({count.zeroed:,} ZERO though the tensor was not)" if count.zeroed else ""
+    return f"{count.bytes:,} bytes in {messages}{ratio}{zeroed}"

@@ -22,6 +22,7 @@ mod targets;
 pub use adapters::Adapters;
 pub use head::Head;
 pub use lora::Lora;
+pub(crate) use peft::TENSORS;
 pub use peft::{ModuleNames, load_peft, save_peft};
 pub use spec::{LinearSpec, ModelSpec, NamedShape, Path};
 pub use targets::{Place, TargetModules, Targets};

@@ -15,7 +15,7 @@ use crate::atomic_write::write_whole;
 use crate::{Error, Result};
 
 const CONFIG: &str = "adapter_config.json";
-const TENSORS: &str = "adapter_model.safetensors";
+pub(crate) const TENSORS: &str = "adapter_model.safetensors";
 /// What PEFT puts before every name.
 const PREFIX: &str = "base_model.model.";
 /// How PEFT calls the frozen layer under an adapter.

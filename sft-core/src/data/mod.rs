@@ -14,7 +14,7 @@ pub use images::{
 };
 pub use partition::Partition;
 
-use crate::Result;
+use crate::{Digest, Result};
 
 /// Labelled samples that a model can embed.
 pub trait Data: Sync {
@@ -56,5 +56,24 @@ pub trait Data: Sync {
     fn training_batch(&self, indices: &[usize], seed: u64) -> Result<Batch> {
         let _ = seed;
         self.batch(indices)
+    }
+
+    /// Adds all that decides what comes out of this data set, every sample in its order and what
+    /// becomes of it, to a digest that tells other contents from the same ones under other names.
+    ///
+    /// As it stands here, it goes through all batches.
+    ///
+    /// # Errors
+    /// A sample that cannot be read.
+    fn digest(&self, digest: &mut Digest) -> Result<()> {
+        digest.number(self.classes() as u64);
+        for index in 0..self.len() {
+            digest.number(u64::from(self.label(index)));
+            match self.batch(&[index])?.inputs {
+                Inputs::Pixels(pixels) => digest.tensor(&pixels)?,
+                Inputs::Tokens { ids, .. } => digest.tensor(&ids)?,
+            }
+        }
+        Ok(())
     }
 }

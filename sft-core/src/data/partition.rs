@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::Data;
 use crate::{Error, Result, seed};
 
+/// The most classes that are believed of any number of samples: no data set in use has more.
+const MAX_CLASSES: usize = 1 << 15;
+
 /// A rule that gives every device its examples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -78,7 +81,8 @@ impl Partition {
     /// The indices of each device's examples.
     ///
     /// # Errors
-    /// No device, more devices or shards than examples, or a concentration that is not positive.
+    /// No device, more devices or shards than examples, a concentration that is not positive, or
+    /// classes beyond 32,768 that outnumber the examples: a label that is no class.
     pub fn split(self, data: &dyn Data, devices: usize, seed: u64) -> Result<Vec<Vec<usize>>> {
         if devices == 0 {
             return Err(Error::argument("devices", "must be at least 1, got 0"));
@@ -87,6 +91,15 @@ impl Partition {
             let samples = data.len();
             let reason = format!("must be at most the {samples} training samples, got {devices}");
             return Err(Error::argument("devices", reason));
+        }
+        let most = MAX_CLASSES.max(data.len());
+        if data.classes() > most {
+            let reason = format!(
+                "must be below {most} for {} training samples, got {}",
+                data.len(),
+                data.classes() - 1
+            );
+            return Err(Error::argument("labels", reason));
         }
         let mut rng = seed::rng(seed, &[seed::PARTITION]);
         match self {

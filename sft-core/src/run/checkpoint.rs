@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 use super::{CodecState, RoundRecord, Run};
 use crate::adapter::{Adapters, Head};
 use crate::atomic_write::write_whole;
-use crate::{Error, Result};
+use crate::{Error, Result, digest};
 
 /// The entries of the file's metadata: what the run is, and the checksum of that and all tensors.
 const KEY: &str = "sft_checkpoint";
 const CHECKSUM: &str = "sft_checksum";
 /// Raised whenever the contents change their meaning.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// The names of the vectors outside the blocks.
 const EMBEDDING: &str = "embedding";
@@ -101,7 +101,7 @@ pub fn load_checkpoint(
         return Err(Error::file(path, difference));
     }
     if read_partition(&tensors)? != partition {
-        let reason = "the checkpoint's partition differs from this run's: was the data changed?";
+        let reason = "the checkpoint's partition differs from this run's";
         return Err(Error::file(path, reason));
     }
     Ok(Run {
@@ -245,9 +245,20 @@ pub(super) fn difference(theirs: &Map<String, Value>, ours: &Map<String, Value>)
     let name = names.into_iter().find(|&n| theirs.get(n) != ours.get(n))?;
     let shown = |map: &Map<String, Value>| map.get(name).map_or("none".into(), Value::to_string);
     let (theirs, ours) = (shown(theirs), shown(ours));
+    if [&theirs, &ours].iter().all(|shown| is_digest(shown)) {
+        return Some(format!(
+            "it is of another {name}: its contents have the digest {theirs}, this run's {ours}"
+        ));
+    }
     Some(format!(
         "it is of another configuration: its {name} is {theirs}, this run's is {ours}"
     ))
+}
+
+/// Whether JSON is the text of a digest.
+fn is_digest(json: &str) -> bool {
+    json.strip_prefix('"')
+        .is_some_and(|text| text.starts_with(digest::PREFIX))
 }
 
 fn read_partition(tensors: &HashMap<String, Tensor>) -> Result<Vec<Vec<usize>>> {

@@ -1,50 +1,65 @@
 //! The folder that gets a run's files.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::checkpoint::{difference, saved_configuration};
-use super::{RunConfig, Scheme};
+use super::{RunConfig, RunFile, Scheme};
 use crate::{Error, Result};
 
-/// The file that tells what a run was and did.
-const RUN: &str = "run.json";
+/// The file that a run holds locked in its folder while it goes on.
+const LOCK: &str = ".run.lock";
 
-/// A folder that can be written and holds no other run.
+/// A folder that can be written, holds no other run, and is this run's as long as this lives.
+///
+/// Dropping it removes the lock, and what was made and is still empty.
 pub(super) struct Folder {
+    path: PathBuf,
     /// Itself and its parents, as far as they were made for this run.
     made: Vec<PathBuf>,
+    _lock: File,
 }
 
 impl Folder {
     /// Makes the folder that the configuration names, if it names one.
     ///
     /// A folder with the files of a run of the same configuration gets them anew; those of another
-    /// are not touched.
-    pub(super) fn make(config: &RunConfig) -> Result<Option<Self>> {
+    /// are not touched, nor is anything while another run is in it.
+    pub(super) fn make<'a>(
+        config: &RunConfig,
+        deciding_rounds: &dyn Fn() -> Result<&'a Map<String, Value>>,
+    ) -> Result<Option<Self>> {
         let Some(path) = config.folder() else {
             return Ok(None);
         };
-        if config.resume.as_deref() != Some(path) {
-            refuse_other_run(path, config)?;
-        }
         let new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
         let made = (path.ancestors().take_while(new))
             .map(Path::to_path_buf)
             .collect();
-        let probe = path.join(format!(".probe.{}", std::process::id()));
-        std::fs::create_dir_all(path)
-            .and_then(|()| std::fs::write(&probe, b""))
-            .and_then(|()| std::fs::remove_file(&probe))
-            .map_err(|e| Error::file(path, e))?;
-        Ok(Some(Self { made }))
+        let lock = std::fs::create_dir_all(path).and_then(|()| File::create(path.join(LOCK)));
+        let lock = lock.map_err(|e| Error::file(path, e))?;
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            return Err(Error::file(path, "another run is writing to this folder"));
+        }
+        let folder = Self {
+            path: path.into(),
+            made,
+            _lock: lock,
+        };
+        if config.resume.as_deref() != Some(path) {
+            refuse_other_run(path, config, deciding_rounds)?;
+        }
+        Ok(Some(folder))
     }
+}
 
-    /// Removes what was made and is still empty.
-    pub(super) fn remove_if_empty(&self) {
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A folder that holds something stays.
+        let _ = std::fs::remove_file(self.path.join(LOCK));
         for folder in &self.made {
-            // One that holds something stays.
             let _ = std::fs::remove_dir(folder);
         }
     }
@@ -55,15 +70,19 @@ pub(super) fn checkpoint(folder: &Path, scheme: Scheme) -> PathBuf {
     folder.join(format!("checkpoint-{}.safetensors", scheme.name()))
 }
 
-fn refuse_other_run(folder: &Path, config: &RunConfig) -> Result<()> {
-    let run = folder.join(RUN);
+fn refuse_other_run<'a>(
+    folder: &Path,
+    config: &RunConfig,
+    deciding_rounds: &dyn Fn() -> Result<&'a Map<String, Value>>,
+) -> Result<()> {
+    let run = folder.join(RunFile::NAME);
     if run.exists() {
         refuse(&run, difference(&saved_settings(&run)?, &config.deciding()))?;
     }
     for path in Scheme::ALL.map(|scheme| checkpoint(folder, scheme)) {
         if path.exists() {
             let theirs = saved_configuration(&path)?;
-            refuse(&path, difference(&theirs, &config.deciding_rounds()))?;
+            refuse(&path, difference(&theirs, deciding_rounds()?))?;
         }
     }
     Ok(())
@@ -78,12 +97,12 @@ fn refuse(path: &Path, difference: Option<String>) -> Result<()> {
 }
 
 fn saved_settings(path: &Path) -> Result<Map<String, Value>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
-    match serde_json::from_slice(&bytes).map(|mut run: Value| run["settings"].take()) {
-        Ok(Value::Object(settings)) => Ok(settings),
-        _ => Err(Error::file(
+    let foreign = |error| match error {
+        Error::File { path, reason } => Error::File {
             path,
-            "is not the file of a run; name another folder for this one",
-        )),
-    }
+            reason: format!("{reason}; name another folder for this run"),
+        },
+        other => other,
+    };
+    RunFile::read(path).map(|run| run.settings).map_err(foreign)
 }

@@ -60,10 +60,17 @@ impl Job<'_> {
 
     /// Mini-batches of the rounds after `done` on all devices that take part.
     pub fn batches_after(&self, done: usize) -> usize {
-        (done + 1..=self.settings.rounds)
-            .flat_map(|round| self.participants(round))
-            .map(|device| self.batches(device))
-            .sum()
+        let of = |devices: &mut dyn Iterator<Item = usize>| {
+            devices.fold(0, |sum: usize, device| {
+                sum.saturating_add(self.batches(device))
+            })
+        };
+        let rounds = done + 1..=self.settings.rounds;
+        if self.settings.participation >= 1.0 {
+            let each = of(&mut (0..self.partition.len()));
+            return each.saturating_mul(rounds.count());
+        }
+        of(&mut rounds.flat_map(|round| self.participants(round)))
     }
 
     /// Mini-batches of one round on a device.
@@ -156,6 +163,10 @@ impl Job<'_> {
         }
         if self.settings.scheme == Scheme::FlFull {
             self.own_weights()?;
+        } else {
+            let (rank, width) = (self.settings.lora.rank(), self.model.spec().width);
+            let accepted = format!("at most {width}, the model's width");
+            Error::require(rank <= width, "rank", rank, &accepted)?;
         }
         if self.test.is_empty() {
             return Err(Error::argument("test", "must hold at least one sample"));

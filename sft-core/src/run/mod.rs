@@ -6,8 +6,12 @@ mod aggregate;
 mod checkpoint;
 /// What a run is asked to do, as files, flags and Python say it.
 mod config;
+/// What the inputs hold, whatever their files are called.
+mod content;
 /// Accuracy of adapters on a data set.
 mod evaluate;
+/// What a run was and did, as `run.json`.
+mod file;
 /// The folder that gets a run's files.
 mod folder;
 /// The whole model with every weight trained.
@@ -35,6 +39,7 @@ pub use aggregate::fed_avg;
 pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use config::{BackendKind, FadingKind, OptimizerKind, RunConfig, ScheduleKind};
 pub use evaluate::{accuracy, logits};
+pub use file::RunFile;
 pub use inputs::{Inputs, open_data, open_model};
 pub use job::Job;
 pub use local::CodecState;

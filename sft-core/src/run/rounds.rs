@@ -165,6 +165,10 @@ fn record(
     };
     let known = |device| before.rounds.iter().any(|round| has(round, device));
     let total: Traffic = parts.iter().map(|part| part.traffic).sum();
+    if total.zero_up + total.zero_down > 0 {
+        let (up, down) = (total.zero_up, total.zero_down);
+        tracing::warn!(round, up, down, "the codec kept nothing of whole messages");
+    }
     let shares = parts.iter().map(|part| DeviceRound {
         device: part.device,
         cut: job.cut(part.device),

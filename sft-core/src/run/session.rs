@@ -1,10 +1,13 @@
 //! A run from its configuration to its files.
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use super::content::contents;
 use super::folder::{Folder, checkpoint};
 use super::inputs::{Inputs, of};
 use super::{
@@ -36,7 +39,7 @@ impl Progress for () {
 }
 
 /// What a scheme did: its part of `run.json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SchemeRun {
     /// The scheme.
     #[serde(rename = "name")]
@@ -63,6 +66,8 @@ pub struct Session<'a> {
     inputs: &'a Inputs,
     partition: Vec<Vec<usize>>,
     named_by_scheme: bool,
+    /// What decides each round, once it was asked for.
+    deciding: OnceLock<Map<String, Value>>,
 }
 
 impl<'a> Session<'a> {
@@ -78,6 +83,7 @@ impl<'a> Session<'a> {
             config,
             inputs,
             named_by_scheme: true,
+            deciding: OnceLock::new(),
         })
     }
 
@@ -99,20 +105,22 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// A field outside its range, a file that is not what it should be, a folder that holds
-    /// another run, and what [`finetune`] fails with.
+    /// another run or that one is writing to, and what [`finetune`] fails with.
     pub fn run(&self, progress: &dyn Progress, stop: &AtomicBool) -> Result<Vec<SchemeRun>> {
         let schemes = self.config.scheme.iter();
         let setups = schemes.map(|&scheme| self.setup(scheme));
         let setups = setups.collect::<Result<Vec<_>>>()?;
         let starts = setups.iter().map(|setup| self.start(setup));
         let starts = starts.collect::<Result<Vec<_>>>()?;
-        let folder = Folder::make(self.config).map_err(of("out"))?;
+        let _folder = Folder::make(self.config, &|| self.deciding_rounds()).map_err(of("out"))?;
+        if self.config.checkpoint_every.is_some() {
+            // What is trained on is what is there now.
+            self.deciding_rounds()?;
+        }
         let each = setups.iter().zip(starts);
         let started = each.take_while(|_| !stop.load(Ordering::Relaxed));
         let runs = started.map(|(setup, start)| self.scheme(setup, start, progress, stop));
-        let runs = runs.collect();
-        folder.iter().for_each(Folder::remove_if_empty);
-        runs
+        runs.collect()
     }
 
     /// What one scheme is asked to do, checked.
@@ -166,8 +174,7 @@ impl<'a> Session<'a> {
         if let Some(folder) = &self.config.resume {
             let path = checkpoint(folder, scheme);
             if path.exists() {
-                let configuration = self.config.deciding_rounds();
-                let run = load_checkpoint(&path, &configuration, &self.partition);
+                let run = load_checkpoint(&path, self.deciding_rounds()?, &self.partition);
                 return run.map_err(of("resume"));
             }
             if !(Scheme::ALL.iter()).any(|&any| checkpoint(folder, any).exists()) {
@@ -240,13 +247,24 @@ impl<'a> Session<'a> {
         })
     }
 
+    /// What decides each round of a scheme, beside the partition: the configuration and the
+    /// contents of model, data and adapters, which are read for it when it is asked for first.
+    fn deciding_rounds(&self) -> Result<&Map<String, Value>> {
+        if let Some(known) = self.deciding.get() {
+            return Ok(known);
+        }
+        let mut deciding = self.config.deciding_rounds();
+        deciding.extend(contents(self.config, self.inputs)?);
+        Ok(self.deciding.get_or_init(|| deciding))
+    }
+
     /// Writes a checkpoint, where there is a folder.
     fn save(&self, scheme: Scheme, run: &Run) -> Result<()> {
         let Some(folder) = self.config.folder() else {
             return Ok(());
         };
-        let (path, configuration) = (checkpoint(folder, scheme), self.config.deciding_rounds());
-        save_checkpoint(&path, &configuration, &self.partition, run).map_err(of("out"))
+        let (path, deciding) = (checkpoint(folder, scheme), self.deciding_rounds()?);
+        save_checkpoint(&path, deciding, &self.partition, run).map_err(of("out"))
     }
 
     /// Writes what was tuned, where there is a folder.

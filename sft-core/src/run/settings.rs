@@ -9,6 +9,11 @@ use crate::adapter::Lora;
 use crate::optim::{Decay, Optimizer, OptimizerConfig, Schedule};
 use crate::{Error, Result};
 
+/// The largest count of rounds, epochs or samples that is believed: far beyond any use.
+const MAX_COUNT: usize = 1_000_000;
+/// The most threads that are started.
+pub(super) const MAX_THREADS: usize = 1024;
+
 /// How devices and server share the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -77,11 +82,11 @@ pub struct Settings {
     /// Whether both senders add to a tensor what they dropped of the one before; used by
     /// [`Scheme::Sft`].
     pub error_feedback: bool,
-    /// Rounds at most (`T`).
+    /// Rounds at most (`T`), 1 to 1,000,000.
     pub rounds: usize,
-    /// Passes over the local data in a round (`K`).
+    /// Passes over the local data in a round (`K`), 1 to 1,000,000.
     pub local_epochs: usize,
-    /// Samples of a mini-batch (`B`).
+    /// Samples of a mini-batch (`B`), 1 to 1,000,000.
     pub batch: usize,
     /// The rule of (5) and (6).
     pub optimizer: Optimizer,
@@ -102,7 +107,8 @@ pub struct Settings {
     pub target_accuracy: Option<f64>,
     /// The seed of everything random.
     pub seed: u64,
-    /// Threads that devices and evaluation share, and the steps of few devices; changes no result.
+    /// Threads that devices and evaluation share, and the steps of few devices, 1 to 1024; changes no
+    /// result.
     pub threads: usize,
 }
 
@@ -139,13 +145,14 @@ impl Settings {
     /// Checks every number against its range, for a model of `depth` blocks.
     pub(crate) fn validate(&self, depth: usize) -> Result<()> {
         let counts = [
-            ("rounds", self.rounds),
-            ("local_epochs", self.local_epochs),
-            ("batch", self.batch),
-            ("threads", self.threads),
+            ("rounds", self.rounds, MAX_COUNT),
+            ("local_epochs", self.local_epochs, MAX_COUNT),
+            ("batch", self.batch, MAX_COUNT),
+            ("threads", self.threads, MAX_THREADS),
         ];
-        for (name, count) in counts {
+        for (name, count, most) in counts {
             Error::require(count >= 1, name, count, "at least 1")?;
+            Error::require(count <= most, name, count, &format!("at most {most}"))?;
         }
         self.validate_cut("cut", self.cut, depth)?;
         let rates = [("lr", self.lr), ("lr_server", self.lr_server)];

@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 
 use super::RoundPlan;
 use crate::data::{Batch, Data};
+use crate::parallel::spawn;
 use crate::{Error, Result, seed};
 
 /// A device's own samples, and whom to tell of progress.
@@ -49,7 +50,7 @@ impl LocalData<'_> {
         std::thread::scope(|scope| {
             // One batch waits in the channel while the loader makes the one after it.
             let (send, loaded) = sync_channel(1);
-            scope.spawn(move || {
+            spawn(scope, move || {
                 for order in self.batches(plan) {
                     let batch = self.load(plan, &order, device);
                     let failed = batch.is_err();
@@ -58,7 +59,7 @@ impl LocalData<'_> {
                         break;
                     }
                 }
-            });
+            })?;
             for batch in loaded {
                 if self.stop.load(Ordering::Relaxed) {
                     return Err(Error::Stopped);

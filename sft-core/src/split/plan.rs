@@ -160,5 +160,5 @@ impl RoundPlan {
 
 /// Mini-batches of so many passes over so many samples; the last of a pass may be smaller.
 pub(crate) fn batches(samples: usize, batch: usize, passes: usize) -> usize {
-    passes * samples.div_ceil(batch.max(1))
+    passes.saturating_mul(samples.div_ceil(batch.max(1)))
 }

@@ -1,5 +1,7 @@
 //! What carries messages between a device and the server, and what crossed.
 
+use sft_compress::inspect;
+
 use super::message::Message;
 use crate::{Error, Result};
 
@@ -18,7 +20,7 @@ pub trait Transport {
     fn receive(&mut self) -> Result<Vec<u8>>;
 }
 
-/// Bytes that crossed one device's link.
+/// What crossed one device's link: bytes, and how many messages held nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Frames of activations, and four bytes a label.
@@ -33,6 +35,10 @@ pub struct Traffic {
     pub protocol_up: u64,
     /// Everything else to the device.
     pub protocol_down: u64,
+    /// Activations that decode to zero: of one that was not zero, the codec kept nothing.
+    pub zero_up: u64,
+    /// Gradients that decode to zero.
+    pub zero_down: u64,
 }
 
 impl Traffic {
@@ -41,7 +47,8 @@ impl Traffic {
         let (frame, zero) = (message.payload_bytes(), Self::default());
         let protocol_up = bytes - frame;
         match message {
-            Message::Activation(_) => Self {
+            Message::Activation(sent) => Self {
+                zero_up: u64::from(is_zero(&sent.frame)),
                 up: frame,
                 protocol_up,
                 ..zero
@@ -63,7 +70,8 @@ impl Traffic {
         let (frame, zero) = (message.payload_bytes(), Self::default());
         let protocol_down = bytes - frame;
         match message {
-            Message::Gradient(_) => Self {
+            Message::Gradient(sent) => Self {
+                zero_down: u64::from(is_zero(&sent.frame)),
                 down: frame,
                 protocol_down,
                 ..zero
@@ -81,6 +89,13 @@ impl Traffic {
     }
 }
 
+/// More bytes than a frame has that keeps nothing.
+const EMPTY_BYTES: usize = 128;
+
+fn is_zero(frame: &[u8]) -> bool {
+    frame.len() < EMPTY_BYTES && inspect(frame).is_ok_and(|info| info.kept == 0)
+}
+
 impl std::ops::Add for Traffic {
     type Output = Self;
 
@@ -92,6 +107,8 @@ impl std::ops::Add for Traffic {
             adapter_down: self.adapter_down + other.adapter_down,
             protocol_up: self.protocol_up + other.protocol_up,
             protocol_down: self.protocol_down + other.protocol_down,
+            zero_up: self.zero_up + other.zero_up,
+            zero_down: self.zero_down + other.zero_down,
         }
     }
 }

@@ -10,6 +10,9 @@ use crate::bandwidth::{Problem, allocate_bandwidth, allocate_even, allocate_two_
 use crate::error::{Error, Result};
 use crate::system::{Fading, Placement, ServerModel, System};
 
+/// The most rounds times devices that are gone through: some gigabytes of a [`Prediction`].
+const MAX_DEVICE_ROUNDS: u64 = 10_000_000;
+
 /// Who gets how much of the band.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -35,7 +38,8 @@ pub struct Forecast {
     pub sequential: bool,
     /// What compression leaves of activations and gradients, above 0 up to 1.
     pub beta: f64,
-    /// Number of rounds, at least 1; the model is broadcast in the first.
+    /// Number of rounds, at least 1 and, times the devices, at most 10,000,000; the model is broadcast
+    /// in the first.
     pub rounds: u64,
     /// Rayleigh draws of every round's links; the mean links in every round without.
     #[serde(default)]
@@ -82,17 +86,30 @@ impl System {
     /// optimally; sequential training has the server to itself.
     ///
     /// # Errors
-    /// A cut, a `beta` or bandwidths outside their ranges, no rounds; magnitudes whose results a
+    /// A cut, a `beta` or bandwidths outside their ranges, no rounds or too many; magnitudes whose results a
     /// double cannot hold.
     pub fn predict(&self, forecast: &Forecast) -> Result<Prediction> {
-        if forecast.rounds == 0 {
-            return Err(Error::Empty { name: "rounds" });
-        }
+        self.check_rounds(forecast.rounds)?;
         let round = |round| self.predict_round(forecast, round);
         Ok(Prediction {
             memory: self.memory(forecast.placement)?,
             rounds: (1..=forecast.rounds).map(round).collect::<Result<_>>()?,
         })
+    }
+
+    /// Refuses as many rounds of as many devices as nobody waits for, or has the memory for.
+    pub(crate) fn check_rounds(&self, rounds: u64) -> Result<()> {
+        if rounds == 0 {
+            return Err(Error::Empty { name: "rounds" });
+        }
+        if rounds.saturating_mul(self.devices().len() as u64) > MAX_DEVICE_ROUNDS {
+            return Err(Error::Value {
+                name: "rounds",
+                value: rounds as f64,
+                accepted: "at most 10,000,000 over the number of devices",
+            });
+        }
+        Ok(())
     }
 
     fn predict_round(&self, forecast: &Forecast, number: u64) -> Result<PredictedRound> {

@@ -6,7 +6,7 @@ use super::compression::Compression;
 use super::joint::{Configuration, configure, optimize};
 use crate::bandwidth::{allocate_bandwidth, allocate_two_pools};
 use crate::cost::Round;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::solution::Solution;
 use crate::system::{Fading, Placement, ServerModel, System};
 
@@ -45,7 +45,7 @@ impl TwoTimescale {
 /// first at mean links. `O(N·(cuts + rounds))`.
 ///
 /// # Errors
-/// As [`System::joint_problem`], [`optimize`] and [`System::demands`].
+/// No rounds, or more than 10,000,000 over the number of devices; as [`System::joint_problem`], [`optimize`] and [`System::demands`].
 pub fn two_timescale(
     system: &System,
     compression: &Compression,
@@ -53,9 +53,7 @@ pub fn two_timescale(
     fading: Option<Fading>,
     rounds: u64,
 ) -> Result<Solution<Option<TwoTimescale>>> {
-    if rounds == 0 {
-        return Err(Error::Empty { name: "rounds" });
-    }
+    system.check_rounds(rounds)?;
     let problem = system.joint_problem(&system.links(), false)?;
     let chosen = match assumption {
         Assumption::Joint => optimize(&problem, compression)?,

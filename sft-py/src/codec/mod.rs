@@ -345,7 +345,8 @@ impl Codec {
     /// Encode a tensor as one self-describing frame.
     ///
     /// The same tensor, codec and seed give the same bytes everywhere. Other
-    /// threads run meanwhile and must not write to `x`.
+    /// threads run meanwhile and must not write to `x`; one tensor is encoded by
+    /// one thread, several at once by as many as there are callers.
     ///
     /// Parameters
     /// ----------

@@ -97,7 +97,7 @@ pub(crate) fn _two_timescale<'py>(
 ) -> PyResult<Bound<'py, PyDict>> {
     let task = Task::read(system, compression)?;
     let assumption = parse("assumption", assumption, ASSUMPTIONS)?;
-    let rounds = unsigned(rounds, "rounds", "1..2**64")?;
+    let rounds = unsigned(rounds, "rounds", "1..=10**7 over the number of devices")?;
     let fading = fading_seed.map(fading).transpose()?;
     let (run, cuts) = detached(py, || {
         let (system, compression) = (&task.system, &task.compression);

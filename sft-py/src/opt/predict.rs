@@ -68,7 +68,7 @@ pub(crate) fn _predict<'py>(
         },
         sequential: scheme == "sl",
         beta,
-        rounds: unsigned(rounds, "rounds", "1..2**64")?,
+        rounds: unsigned(rounds, "rounds", "1..=10**7 over the number of devices")?,
         fading: fading_seed.map(fading).transpose()?,
         allocation: allocation(bandwidth)?,
     };

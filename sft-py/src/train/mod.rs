@@ -8,4 +8,4 @@ mod data;
 mod run;
 
 pub(crate) use config::_run_defaults;
-pub(crate) use run::_finetune;
+pub(crate) use run::{_finetune, _start_candle, _write_run};

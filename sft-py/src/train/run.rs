@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -6,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sft_core::Result;
 use sft_core::run::{
-    Inputs, Progress, RoundRecord, RunConfig, Scheme, SchemeRun, Session, open_model,
+    Inputs, Progress, RoundRecord, RunConfig, RunFile, Scheme, SchemeRun, Session, open_model,
 };
 
 use super::config;
@@ -76,6 +77,19 @@ pub(crate) fn _finetune<'py>(
     let memory = runs.first().map_or(0.0, |run| run.device_memory_bytes);
     let rounds = runs.iter().flat_map(|run| &run.rounds).map(json);
     Ok((settings, rounds.collect::<PyResult<_>>()?, memory, failure))
+}
+
+/// Starts the threads that candle has of its own, as many as the environment says now.
+#[pyfunction]
+pub(crate) fn _start_candle() {
+    candle_core::utils::barrier_pool();
+}
+
+/// `Run.save`: the contents of `run.json` as JSON, checked and written whole.
+#[pyfunction]
+pub(crate) fn _write_run(py: Python<'_>, path: PathBuf, run: &str) -> PyResult<()> {
+    let run: RunFile = serde_json::from_str(run).map_err(|e| bad_argument(e.to_string()))?;
+    detached(py, || run.write(&path))
 }
 
 fn train(

@@ -13,7 +13,7 @@ use super::entries::Found;
 use super::input::{Fit, ImageInput, cannot};
 use super::memory::Resampler;
 use crate::data::{Batch, Data};
-use crate::{Error, Result};
+use crate::{Digest, Error, Result};
 
 /// The first bytes of a JPEG file.
 const JPEG: [u8; 2] = [0xff, 0xd8];
@@ -168,6 +168,17 @@ impl Data for ImageFiles {
             indices,
             self.load(indices, Some(seed))?,
         ))
+    }
+
+    /// The files' bytes are read for it, and not decoded.
+    fn digest(&self, digest: &mut Digest) -> Result<()> {
+        digest.number(self.classes as u64);
+        digest.bytes(format!("{:?}", self.input).as_bytes());
+        for (path, label) in &self.files {
+            digest.number(u64::from(*label));
+            digest.bytes(&std::fs::read(path).map_err(|e| Error::file(path, e))?);
+        }
+        Ok(())
     }
 }
 

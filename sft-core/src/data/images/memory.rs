@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use super::augment::{Augment, crop};
 use super::input::{Fit, ImageInput};
 use crate::data::{Batch, Data};
-use crate::{Error, Result};
+use crate::{Digest, Error, Result};
 
 /// Square images of equal size with their classes.
 #[derive(Clone, Debug)]
@@ -131,6 +131,18 @@ impl Data for Images {
             indices,
             self.load(indices, Some(seed))?,
         ))
+    }
+
+    fn digest(&self, digest: &mut Digest) -> Result<()> {
+        for number in [self.classes, self.side, usize::from(self.full)] {
+            digest.number(number as u64);
+        }
+        digest.bytes(format!("{:?}", self.input).as_bytes());
+        for &label in &self.labels {
+            digest.number(u64::from(label));
+        }
+        digest.bytes(&self.pixels);
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use super::{VitConfig, VitWeights, names};
 use crate::adapter::Head;
 use crate::data::ImageInput;
 use crate::model::checkpoint::{Checkpoint, Weight};
-use crate::{Error, Result};
+use crate::{Digest, Error, Result};
 
 /// A pre-trained vision transformer as its files describe it.
 #[derive(Clone, Debug)]
@@ -69,6 +69,40 @@ impl Pretrained {
             preprocessor,
             heads,
         )
+    }
+
+    /// A model that no file holds and that has learned nothing: matrices from N(0, 0.02^2), biases 0,
+    /// no head; its images are normalised by mean and standard deviation 0.5.
+    ///
+    /// # Errors
+    /// Sizes that do not fit together.
+    pub fn untrained(config: VitConfig, seed: u64) -> Result<Self> {
+        let refused = |reason| Error::argument("config", reason);
+        config.validate().map_err(refused)?;
+        Ok(Self {
+            weights: VitWeights::untrained(&config, seed)?,
+            head: None,
+            input: image_input(config.image_size, config.num_channels, None, None)
+                .map_err(refused)?,
+            config,
+        })
+    }
+
+    /// Adds sizes, weights and input to a digest, which is the same for the same model in another
+    /// file.
+    ///
+    /// # Errors
+    /// A file that weights cannot be read from any more.
+    pub fn digest(&self, digest: &mut Digest) -> Result<()> {
+        digest.bytes(format!("{:?} {:?}", self.config, self.input).as_bytes());
+        for (name, _) in self.config.parameters() {
+            digest.bytes(name.as_bytes());
+            digest.tensor(&self.weights.get(&name)?)?;
+        }
+        for vector in self.head.iter().flat_map(|head| [&head.weight, &head.bias]) {
+            digest.floats(vector);
+        }
+        Ok(())
     }
 
     fn new(

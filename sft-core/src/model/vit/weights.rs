@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Result as TensorResult, Tensor, bail};
+use candle_core::{Device, Result as TensorResult, Tensor, bail};
+use rand_distr::{Distribution, Normal};
 
 use super::VitConfig;
 use crate::layers::{LinearWeights, NormWeights};
 use crate::model::checkpoint::Weight;
+use crate::seed;
 
 /// Every parameter of a [`VitConfig`] but the head's, present and of the right shape: tensors in
 /// memory, or places in a file that each is read from when it is asked for.
@@ -22,6 +24,26 @@ impl VitWeights {
         let tensors = tensors.iter();
         let weights = tensors.map(|(name, tensor)| (name.clone(), tensor.clone().into()));
         Self::select(config, &weights.collect())
+    }
+
+    /// Weights before any training: matrices, class token and positions from N(0, 0.02^2), biases 0,
+    /// factors 1.
+    pub(super) fn untrained(config: &VitConfig, seed: u64) -> TensorResult<Self> {
+        let mut rng = seed::rng(seed, &[seed::WEIGHTS]);
+        let parameters = config.parameters().into_iter().map(|(name, shape)| {
+            let normal = Normal::new(0.0f32, 0.02).map_err(candle_core::Error::wrap)?;
+            let values: Vec<f32> = match shape.as_slice() {
+                [n] if name.rsplit('.').next() == Some("bias") => vec![0.0; *n],
+                [n] => vec![1.0; *n],
+                _ => normal
+                    .sample_iter(&mut rng)
+                    .take(shape.iter().product())
+                    .collect(),
+            };
+            let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+            Ok((name, tensor.into()))
+        });
+        parameters.collect::<TensorResult<_>>().map(Self)
     }
 
     /// The same of tensors that may be in a file.

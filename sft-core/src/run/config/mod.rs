@@ -285,11 +285,19 @@ impl RunConfig {
     /// The fields that decide each round of a scheme: a run goes on only from a checkpoint with the
     /// same.
     ///
-    /// The number of rounds is not part of it, unless the schedule depends on it.
+    /// The number of rounds is not part of it, unless the schedule depends on it, nor are the names
+    /// of model, data and adapters, of which the contents count.
     pub fn deciding_rounds(&self) -> Map<String, Value> {
         let mut fields = self.deciding();
         let cosine = self.schedule == ScheduleKind::Cosine;
-        let free = ["scheme", "target_accuracy", "rounds"];
+        let free = [
+            "scheme",
+            "target_accuracy",
+            "rounds",
+            "model",
+            "data",
+            "adapters",
+        ];
         fields.retain(|name, _| !free.contains(&name.as_str()) || (cosine && name == "rounds"));
         fields
     }

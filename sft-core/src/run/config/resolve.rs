@@ -2,6 +2,7 @@ use super::{FadingKind, OptimizerKind, RunConfig, ScheduleKind};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Augment;
 use crate::optim::{Decay, Optimizer, Schedule};
+use crate::run::settings::MAX_THREADS;
 use crate::run::{Channel, Scheme, Settings};
 use crate::{Error, Result};
 
@@ -12,6 +13,7 @@ impl RunConfig {
     /// A field outside its range, or a target that the model does not have.
     pub fn settings(&self, scheme: Scheme, spec: &ModelSpec) -> Result<Settings> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = || cores().min(MAX_THREADS);
         let settings = Settings {
             scheme,
             cut: self.cut,

@@ -1,0 +1,30 @@
+//! What the inputs of a run hold, whatever their files are called.
+
+use serde_json::{Map, Value};
+
+use super::{Inputs, RunConfig};
+use crate::adapter::TENSORS;
+use crate::{Digest, Error, Result};
+
+/// Digests of model, data and the adapters to start from, by their names in a checkpoint.
+pub(super) fn contents(config: &RunConfig, inputs: &Inputs) -> Result<Map<String, Value>> {
+    let mut all = Map::new();
+    let mut add = |name: &str, write: &dyn Fn(&mut Digest) -> Result<()>| -> Result<()> {
+        let mut digest = Digest::default();
+        write(&mut digest)?;
+        all.insert(name.into(), digest.to_string().into());
+        Ok(())
+    };
+    add("model", &|digest| inputs.pretrained.digest(digest))?;
+    add("training data", &|digest| inputs.train.digest(digest))?;
+    add("test data", &|digest| inputs.test.digest(digest))?;
+    if let Some(folder) = &config.adapters {
+        let path = folder.join(TENSORS);
+        let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
+        add("adapters", &|digest| {
+            digest.bytes(&bytes);
+            Ok(())
+        })?;
+    }
+    Ok(all)
+}
