@@ -42,16 +42,15 @@ SETTINGS = [
     ("activation:0.2:8", "gradient:0.2:8"),
     ("activation:0.2:8", "raw"),
     ("raw", "gradient:0.2:8"),
-    ("dead-zone:0.5", "dead-zone:0.5"),
-    ("dead-zone:1", "dead-zone:1"),
-    ("dead-zone:2", "dead-zone:2"),
     ("dead-zone:1", "raw"),
     ("activation:0.5:4", "gradient:0.05:4"),
     ("activation:0.2:8", "gradient:0.02:4"),
-    ("dead-zone:1", "dead-zone:4"),
-    ("dead-zone:2", "dead-zone:4"),
-    ("dead-zone:1.5", "dead-zone:4"),
-    ("dead-zone:1.25", "dead-zone:4"),
+    ("error:0.02", "unbiased:8"),
+    ("dead-zone:1", "error:0.35,of=all"),
+    ("dead-zone:1.25", "error:0.35,of=all"),
+    ("dead-zone:1.25", "error:0.25,of=all"),
+    ("dead-zone:1.5", "error:0.35,of=all"),
+    ("dead-zone:1.25", "unbiased:8"),
 ]
 COLUMNS = ["activation", "gradient", "seed", "accuracy", "bytes_up", "bytes_down", "delay_s"]
 CLASSES, TRAIN = 20, 75
@@ -72,7 +71,7 @@ def main() -> None:
         chosen = [RAW, *(codecs for codecs in flags.settings if codecs != RAW)]
         for seed, codecs in product(flags.seeds, chosen):
             if (*codecs, seed) not in done:
-                rows.append(finetune(codecs, seed, training, Path(folder) / "out"))
+                rows.append(finetune(codecs, seed, training, Path(folder) / f"{len(rows)}"))
                 done.add((*codecs, seed))
                 write(flags, rows)
     print(table(rows))
@@ -89,7 +88,7 @@ def arguments() -> argparse.Namespace:
         "--settings",
         type=settings,
         default=SETTINGS,
-        metavar="UP/DOWN,...",
+        metavar="UP/DOWN;...",
         help="codecs as in --activation and --gradient of vit_finetune",
     )
     at = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
@@ -103,7 +102,7 @@ def numbers(text: str) -> list[int]:
 
 
 def settings(text: str) -> list[tuple[str, str]]:
-    pairs = [part.split("/") for part in text.split(",")]
+    pairs = [part.split("/") for part in text.split(";")]
     return [(up, down) for up, down in pairs]
 
 

@@ -21,7 +21,9 @@ use half::{bf16, f16};
 use ndarray_npy::{read_npy, write_npy};
 use sft_benches::Outcome;
 use sft_benches::machine::{processor, versions};
-use sft_compress::{Code, Codec, Config, Decoder, Encoder, Quantize, Tensor, TensorView, measure};
+use sft_compress::{
+    Code, Codec, Config, Decoder, Encoder, Energy, Quantize, Tensor, TensorView, measure,
+};
 
 const KEEP: f64 = 0.2;
 const LEVELS: u16 = 8;
@@ -114,10 +116,10 @@ fn ours(tensor: TensorView<'_>) -> Outcome<Vec<Row>> {
         ("gradient", Codec::gradient(KEEP, levels)?),
         (
             "dead_zone@paper",
-            Codec::dead_zone_for_error(tensor, error.max(1e-6))?,
+            Codec::for_error(error.clamp(1e-6, 0.75))?.with_energy(Energy::All),
         ),
-        ("dead_zone@0.01", Codec::dead_zone_for_error(tensor, 0.01)?),
-        ("dead_zone@0.05", Codec::dead_zone_for_error(tensor, 0.05)?),
+        ("error:0.01", Codec::for_error(0.01)?),
+        ("error:0.05", Codec::for_error(0.05)?),
         ("f16+context", dense(Quantize::F16)?),
         ("exact+context", dense(Quantize::None)?),
         ("raw", Codec::raw()),

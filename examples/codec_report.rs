@@ -12,7 +12,9 @@ use comfy_table::{CellAlignment, Table, presets};
 use half::f16;
 use npyz::{NpyFile, Order};
 use serde::Serialize;
-use sft_compress::{Code, Codec, Decoder, Elements, Encoder, Tensor, TensorView, inspect, measure};
+use sft_compress::{
+    Code, Codec, Decoder, Elements, Encoder, Energy, Tensor, TensorView, inspect, measure,
+};
 use sft_examples::console::{ended, say};
 
 /// Encodes a tensor with every codec and tells size, error and speed.
@@ -42,6 +44,8 @@ struct Row {
     /// Elements that do not decode to zero.
     kept: usize,
     relative_mse: f64,
+    /// The same without the largest 0.05 % of the elements.
+    bulk_mse: f64,
     cosine: f64,
     encode_gbps: f64,
     decode_gbps: f64,
@@ -111,9 +115,13 @@ fn codecs(tensor: TensorView<'_>, flags: &Flags) -> sft_compress::Result<Vec<(St
         ("gradient", Codec::gradient(flags.keep, flags.levels)?),
         (
             "dead_zone@paper",
-            Codec::dead_zone_for_error(tensor, error.max(1e-6))?,
+            Codec::for_error(error.clamp(1e-6, 0.75))?.with_energy(Energy::All),
         ),
-        ("dead_zone@0.05", Codec::dead_zone_for_error(tensor, 0.05)?),
+        ("error:0.05", Codec::for_error(0.05)?),
+        ("default up", Codec::default_activation()),
+        ("default down", Codec::default_gradient()),
+        ("ViT up", Codec::vit_activation()),
+        ("ViT down", Codec::vit_gradient()),
     ];
     Ok(named.map(|(name, codec)| (name.to_owned(), codec)).into())
 }
@@ -156,6 +164,7 @@ fn row(
         ratio: size / frame.len() as f64,
         kept: inspect(&frame)?.kept,
         relative_mse: measure(codec, tensor, SEED)?.relative_mse,
+        bulk_mse: bulk_mse(&elements.to_f32(), decoded.data()),
         cosine: cosine(&elements.to_f32(), decoded.data()),
         encode_gbps: size / encode_s / 1e9,
         decode_gbps: size / decode_s / 1e9,
@@ -176,6 +185,21 @@ fn median_s(mut work: impl FnMut() -> sft_compress::Result<()>) -> sft_compress:
     }
     times.sort_by(f64::total_cmp);
     Ok(times[times.len() / 2])
+}
+
+/// The relative squared error without the largest 0.05 % of the elements.
+fn bulk_mse(x: &[f32], y: &[f32]) -> f64 {
+    let mut sorted: Vec<f32> = x.iter().map(|x| x.abs()).collect();
+    sorted.sort_by(f32::total_cmp);
+    let Some(&limit) = sorted.get((sorted.len() - sorted.len() / 2000).saturating_sub(1)) else {
+        return 0.0;
+    };
+    let (mut error, mut power) = (0.0, 0.0);
+    for (&x, &y) in x.iter().zip(y).filter(|(x, _)| x.abs() <= limit) {
+        error += (f64::from(x) - f64::from(y)).powi(2);
+        power += f64::from(x).powi(2);
+    }
+    if error > 0.0 { error / power } else { 0.0 }
 }
 
 fn cosine(x: &[f32], y: &[f32]) -> f64 {
@@ -216,6 +240,7 @@ fn print(array: &Npy, rows: &[Row]) -> sft_core::Result<()> {
         "bit/element",
         "kept",
         "rel. MSE",
+        "bulk MSE",
         "cosine",
         "encode GB/s",
         "decode GB/s",
@@ -229,6 +254,7 @@ fn print(array: &Npy, rows: &[Row]) -> sft_core::Result<()> {
             format!("{:.3}", row.bits_per_element),
             row.kept_text(),
             format!("{:.4}", row.relative_mse),
+            format!("{:.4}", row.bulk_mse),
             format!("{:.4}", row.cosine),
             format!("{:.2}", row.encode_gbps),
             format!("{:.2}", row.decode_gbps),

@@ -72,8 +72,8 @@ def finetune(
     device_model, server_model = st.split(model, after="vit.layers.1")
     cuts = [
         st.Cut(
-            activation=sft.Codec.dead_zone(step=1.25),
-            gradient=sft.Codec.dead_zone(step=4),
+            activation=sft.Codec.vit_activation(),
+            gradient=sft.Codec.vit_gradient(),
             seed=(seed * devices + n) << 32,
         )
         for n in range(devices)

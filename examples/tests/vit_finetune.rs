@@ -385,7 +385,7 @@ fn a_file_configures_a_run_and_flags_overrule_it() {
     assert_eq!(settings["devices"], 3);
     assert_eq!(settings["activation"], "dead-zone:2");
     assert_eq!(settings["augment"], true);
-    assert_eq!(settings["gradient"], "dead-zone:4", "a default");
+    assert_eq!(settings["gradient"], "error:0.25,of=all", "a default");
 
     // What a run says of itself is a configuration.
     let json_file = folder.join("run.json");

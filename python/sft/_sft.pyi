@@ -67,12 +67,14 @@ class Codec:
         sparsify: Literal["none", "top_k", "row_top_k", "threshold"] | None = None,
         keep: float | None = None,
         threshold: float | None = None,
-        quantize: Literal["dead_zone", "levels", "f16", "none"] | None = None,
+        quantize: Literal["dead_zone", "error", "unbiased", "levels", "f16", "none"] | None = None,
         levels: SupportsIndex | None = None,
         spacing: Literal["log", "linear"] | None = None,
         rounding: Literal["stochastic", "nearest"] | None = None,
         range: Literal["tensor", "row"] | None = None,
         step: float | None = None,
+        relative_mse: float | None = None,
+        of: Literal["bulk", "all"] | None = None,
         code: Literal["context", "golomb", "none"] | None = None,
         non_finite: Literal["refuse", "saturate"] | None = None,
     ) -> Codec: ...
@@ -80,6 +82,10 @@ class Codec:
     def default_activation() -> Codec: ...
     @staticmethod
     def default_gradient() -> Codec: ...
+    @staticmethod
+    def vit_activation() -> Codec: ...
+    @staticmethod
+    def vit_gradient() -> Codec: ...
     @staticmethod
     def paper(
         *,
@@ -109,7 +115,14 @@ class Codec:
         step: float, *, non_finite: Literal["refuse", "saturate"] = "refuse"
     ) -> Codec: ...
     @staticmethod
-    def dead_zone_for_error(sample: npt.NDArray[Any], relative_mse: float) -> Codec: ...
+    def unbiased(step: float, *, non_finite: Literal["refuse", "saturate"] = "refuse") -> Codec: ...
+    @staticmethod
+    def for_error(
+        relative_mse: float,
+        *,
+        of: Literal["bulk", "all"] = "bulk",
+        non_finite: Literal["refuse", "saturate"] = "refuse",
+    ) -> Codec: ...
     @staticmethod
     def dead_zone_for_bits(sample: npt.NDArray[Any], bits: float) -> Codec: ...
     @staticmethod

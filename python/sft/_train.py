@@ -19,8 +19,8 @@ from sft._run import Interrupted, Round, Run, round_of
 
 Arrays = tuple[npt.NDArray[Any], npt.ArrayLike]
 
-_ACTIVATION = _sft.Codec.default_activation()
-_GRADIENT = _sft.Codec.default_gradient()
+_ACTIVATION = _sft.Codec.vit_activation()
+_GRADIENT = _sft.Codec.vit_gradient()
 
 
 def finetune(
@@ -104,9 +104,8 @@ def finetune(
         A cut layer for each device in place of `cut`.
     activation, gradient : Codec, str or None
         What crosses the cut with 'sft', as a codec or as text such as 'dead-zone:1.25': by default
-        `Codec.default_activation` and `Codec.default_gradient`, dead zones of steps 1.25 and 4,
-        the fewest bytes within a point of no compression on both tasks measured; None sends it
-        uncompressed.
+        `Codec.vit_activation` and `Codec.vit_gradient`, dead zones with few bytes and an accuracy
+        within a point of no compression; None sends it uncompressed.
     rounds, local_epochs, batch : int, default 8, 1 and 16
         Rounds, passes over the local data in each, samples of a mini-batch.
     error_feedback : bool, default False

@@ -100,12 +100,12 @@ def test_codecs_differ_by_every_setting() -> None:
     assert sft.Codec.raw() != "Codec.raw()"
 
 
-def test_what_is_given_no_codec_uses_one_default() -> None:
-    assert sft.Codec() == sft.Codec.default_activation() == sft.Codec.dead_zone(1.25)
-    assert sft.Codec.default_gradient() == sft.Codec.dead_zone(4)
+def test_what_is_given_no_codec_uses_that_of_its_kind() -> None:
+    assert sft.Codec() == sft.Codec.default_activation() == sft.Codec.for_error(0.02)
+    assert sft.Codec.default_gradient() == sft.Codec.unbiased(8)
     defaults = inspect.signature(sft.finetune).parameters
-    assert defaults["activation"].default == sft.Codec.default_activation()
-    assert defaults["gradient"].default == sft.Codec.default_gradient()
+    assert defaults["activation"].default == sft.Codec.vit_activation()
+    assert defaults["gradient"].default == sft.Codec.vit_gradient()
 
 
 def test_config_tells_every_choice() -> None:
@@ -244,9 +244,10 @@ def test_measure_is_encode_and_decode() -> None:
 def test_searches_meet_what_is_wanted() -> None:
     x = tensor(64, 64)
     for wanted in (0.05, 0.3):
-        codec = sft.Codec.dead_zone_for_error(x, wanted)
-        assert sft.measure(codec, x).relative_mse == pytest.approx(wanted, rel=0.02)
-        assert sft.measure(codec, x).relative_mse <= wanted
+        for of in ("bulk", "all"):
+            codec = sft.Codec.for_error(wanted, of=of)
+            assert codec == sft.Codec(**codec.config) == sft.Codec(str(codec))
+            assert sft.measure(codec, x).relative_mse == pytest.approx(wanted, rel=0.1)
     assert sft.measure(sft.Codec.dead_zone_for_bits(x, 1.0), x).bits_per_element <= 1.0
     for make in (sft.Codec.activation, sft.Codec.gradient):
         codec = sft.Codec.top_k_for_error(make, x[:16], 0.1)
@@ -260,10 +261,15 @@ def test_searches_meet_what_is_wanted() -> None:
 
     with pytest.raises(ZeroDivisionError):
         sft.Codec.top_k_for_bits(fail, x, 2.0)
-    with pytest.raises(ValueError, match="relative_mse"):
-        sft.Codec.dead_zone_for_error(x, 1e-30)
-    with pytest.raises(ValueError, match="relative_mse must be positive, got 0"):
-        sft.Codec.dead_zone_for_error(x, 0.0)
+    for wrong in (0.0, 1e-30, 0.8, float("nan")):
+        with pytest.raises(ValueError, match=r"relative_mse must be in 0\.000001\.\.=0\.75, got"):
+            sft.Codec.for_error(wrong)
+    with pytest.raises(ValueError, match="of must be one of 'bulk', 'all', got 'some'"):
+        sft.Codec.for_error(0.1, of="some")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="step is missing"):
+        sft.Codec(quantize="unbiased")
+    with pytest.raises(ValueError, match="of needs quantize 'error'"):
+        sft.Codec(quantize="dead_zone", step=1.0, of="all")
     with pytest.raises(ValueError, match="bits must be positive, got -1"):
         sft.Codec.dead_zone_for_bits(x, -1.0)
     with pytest.raises(TypeError, match="sample must be a NumPy array"):

@@ -21,6 +21,8 @@ CONTEXT: dict[str, Callable[..., sft.Codec]] = {
     "activation": lambda keep, levels: sft.Codec.activation(keep=float(keep), levels=int(levels)),
     "gradient": lambda keep, levels: sft.Codec.gradient(keep=float(keep), levels=int(levels)),
     "dead_zone": lambda step: sft.Codec.dead_zone(float(step)),
+    "unbiased": lambda step: sft.Codec.unbiased(float(step)),
+    "error": lambda error: sft.Codec.for_error(float(error)),
     "paper+context": lambda keep, levels: sft.Codec(
         sparsify="top_k", quantize="levels", keep=float(keep), levels=int(levels), spacing="linear"
     ),

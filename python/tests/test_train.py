@@ -220,7 +220,11 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
         ({"rank": 65536}, ValueError, "rank must be at most 64, the model's width, got 65536"),
         ({"threads": 10**6}, ValueError, "threads must be at most 1024, got"),
         ({"seed": 2**64}, ValueError, "seed"),
-        ({"data": (np.zeros((9, 0, 0), np.uint8), np.arange(9))}, ValueError, "side must be at"),
+        (
+            {"data": (np.zeros((9, 0, 0), np.uint8), np.arange(9))},
+            ValueError,
+            r"data must have images \[n, h, h, c\] of no size 0",
+        ),
         ({"data": far(10**9)}, ValueError, "labels must be below 32768 for 64 training samples"),
         ({"data": far(2**40)}, ValueError, "data must have one label"),
         ({"test": far(10**6)}, ValueError, "labels must be below 32768 for 64 training samples"),

@@ -1,5 +1,5 @@
 use crate::config::Range;
-use crate::config::{Code, Config, NonFinite, Quantize, Sparsify};
+use crate::config::{Code, Config, Energy, NonFinite, Quantize, Sparsify};
 use crate::encode;
 use crate::error::Result;
 use crate::named::Named;
@@ -28,6 +28,8 @@ use crate::tensor::TensorView;
 /// |---|---|
 /// | `raw` | [`Codec::raw`] |
 /// | `dead-zone:STEP` | [`Codec::dead_zone`] |
+/// | `error:MSE` | [`Codec::for_error`] |
+/// | `unbiased:STEP` | [`Codec::unbiased`] |
 /// | `activation:KEEP:LEVELS` | [`Codec::activation`] |
 /// | `gradient:KEEP:LEVELS` | [`Codec::gradient`] |
 /// | `paper:KEEP:LEVELS` | [`Codec::paper`] |
@@ -43,6 +45,7 @@ use crate::tensor::TensorView;
 /// | `spacing=log` or `linear` | [`Spacing`](crate::Spacing) | what has no levels |
 /// | `rounding=stochastic` or `nearest` | [`Rounding`](crate::Rounding) | what has no levels |
 /// | `range=tensor` or `row` | [`Range`] | what has no levels |
+/// | `of=bulk` or `all` | [`Energy`] | all but `error` |
 /// | `code=context` or `golomb` | [`Code`] | `raw` |
 /// | `non-finite=refuse` or `saturate` | [`NonFinite`] | |
 ///
@@ -106,7 +109,8 @@ impl Codec {
     /// [dead zone](Quantize::DeadZone), coded by context. Not random, and not
     /// unbiased.
     ///
-    /// `step` in 0.001..=1000 is relative to the root mean square of the tensor.
+    /// `step` in 0.001..=1000 is relative to the root mean square of the tensor,
+    /// without its few [outliers](Quantize::DeadZone).
     ///
     /// # Errors
     /// `InvalidArgument` if `step` is not in its range.
@@ -114,20 +118,72 @@ impl Codec {
         Self::new(Named::DeadZone(step).config())
     }
 
-    /// What activations get where nothing else is asked for: the
-    /// [dead zone](Self::dead_zone) of step [`Config::ACTIVATION_STEP`].
+    /// The [dead zone](Self::dead_zone) of largest step whose error is
+    /// `relative_mse` of the energy of the tensor, for those who know what they
+    /// can bear and no steps. Outliers do not count, neither as error nor as
+    /// energy, unless [`with_energy`](Self::with_energy) says so.
+    ///
+    /// ```
+    /// # fn main() -> sft_compress::Result<()> {
+    /// use sft_compress::{Codec, TensorView, measure};
+    ///
+    /// let x: Vec<f32> = (0..4096).map(|i| ((i * 37 % 101) as f32 - 50.0).powi(3)).collect();
+    /// let found = measure(Codec::for_error(0.1)?, TensorView::new(&x, &[64, 64])?, 0)?;
+    /// assert!((0.09..0.11).contains(&found.relative_mse));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `relative_mse` is not in 10⁻⁶..=0.75.
+    pub fn for_error(relative_mse: f64) -> Result<Self> {
+        Self::new(Named::Error(relative_mse).config())
+    }
+
+    /// For gradients of any model: every element is rounded at random to a
+    /// multiple of the step, [without a bias](Quantize::Unbiased).
+    ///
+    /// `step` in 0.001..=1000 is relative to the root mean square of the tensor,
+    /// without its few outliers.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if `step` is not in its range.
+    pub fn unbiased(step: f64) -> Result<Self> {
+        Self::new(Named::Unbiased(step).config())
+    }
+
+    /// What activations get where nothing else is asked for: a dead zone
+    /// [for the error](Self::for_error) [`Config::ACTIVATION_ERROR`], which no model
+    /// measured minds. A model that is known may stand more: vision transformers
+    /// do with a third of the bits.
     pub fn default_activation() -> Self {
         Self {
             config: Config::default(),
         }
     }
 
-    /// What gradients get where nothing else is asked for: the
-    /// [dead zone](Self::dead_zone) of step [`Config::GRADIENT_STEP`].
+    /// What gradients get where nothing else is asked for: rounding
+    /// [without a bias](Self::unbiased) in steps of [`Config::GRADIENT_STEP`].
     pub fn default_gradient() -> Self {
         Self {
-            config: Named::DeadZone(Config::GRADIENT_STEP).config(),
+            config: Named::Unbiased(Config::GRADIENT_STEP).config(),
         }
+    }
+
+    /// What activations of a vision transformer get by default: the
+    /// [dead zone](Self::dead_zone) of step [`Config::VIT_ACTIVATION_STEP`].
+    pub fn vit_activation() -> Self {
+        Self {
+            config: Named::DeadZone(Config::VIT_ACTIVATION_STEP).config(),
+        }
+    }
+
+    /// What gradients of a vision transformer get by default: a dead zone
+    /// [for the error](Self::for_error) [`Config::VIT_GRADIENT_ERROR`] of all their
+    /// energy.
+    pub fn vit_gradient() -> Self {
+        let config = Named::Error(Config::VIT_GRADIENT_ERROR).config();
+        Self { config }.with_energy(Energy::All)
     }
 
     /// No compression: every element as it is, bit for bit, NaN included.
@@ -143,6 +199,16 @@ impl Codec {
     pub fn with_range(mut self, to: Range) -> Self {
         if let Quantize::Levels { range, .. } = &mut self.config.quantize {
             *range = to;
+        }
+        self
+    }
+
+    /// The same codec with another choice of what its error is relative to; no
+    /// effect on codecs that are not [for an error](Self::for_error).
+    #[must_use]
+    pub fn with_energy(mut self, to: Energy) -> Self {
+        if let Quantize::Error { of, .. } = &mut self.config.quantize {
+            *of = to;
         }
         self
     }

@@ -22,8 +22,8 @@ use crate::error::{Error, Result};
 pub struct Config {
     /// Which elements are kept; the others decode to zero. Default: all.
     pub sparsify: Sparsify,
-    /// What becomes of the kept elements. Default: a dead zone of step
-    /// [`ACTIVATION_STEP`](Self::ACTIVATION_STEP).
+    /// What becomes of the kept elements. Default: a dead zone with an error of
+    /// [`ACTIVATION_ERROR`](Self::ACTIVATION_ERROR).
     pub quantize: Quantize,
     /// How positions, signs and levels become bytes. Default: by context.
     pub code: Code,
@@ -36,8 +36,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             sparsify: Sparsify::None,
-            quantize: Quantize::DeadZone {
-                step: Self::ACTIVATION_STEP,
+            quantize: Quantize::Error {
+                relative_mse: Self::ACTIVATION_ERROR,
+                of: Energy::Bulk,
             },
             code: Code::Context,
             non_finite: NonFinite::Refuse,
@@ -46,10 +47,16 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The step of the [dead zone](Quantize::DeadZone) that activations get by default.
-    pub const ACTIVATION_STEP: f64 = 1.25;
-    /// The step of the [dead zone](Quantize::DeadZone) that gradients get by default.
-    pub const GRADIENT_STEP: f64 = 4.0;
+    /// The [error](Quantize::Error) that activations get by default.
+    pub const ACTIVATION_ERROR: f64 = 0.02;
+    /// The [step](Quantize::Unbiased) that gradients get by default.
+    pub const GRADIENT_STEP: f64 = 8.0;
+
+    /// The step of the [dead zone](Quantize::DeadZone) that activations of a vision
+    /// transformer get by default.
+    pub const VIT_ACTIVATION_STEP: f64 = 1.25;
+    /// The [error](Quantize::Error) that gradients of a vision transformer get by default.
+    pub const VIT_GRADIENT_ERROR: f64 = 0.25;
 
     /// The same choices with other elements kept.
     #[must_use]
@@ -111,13 +118,49 @@ pub enum Quantize {
         range: Range,
     },
     /// Uniform with a dead zone (ECSQ): magnitude |x| goes to the index nearest
-    /// to |x|/Δ − 1/8 with Δ = `step`·RMS of the tensor, and each index to the
-    /// mean of the magnitudes in it, by a sample if the tensor is large. Magnitudes below 5/8 Δ become zero; Top-K
-    /// before it is not needed.
+    /// to |x|/Δ − 1/8 with Δ = `step`·RMS of the *bulk*, and each index to the
+    /// mean of the magnitudes in it, by a sample if the tensor is large. Magnitudes
+    /// below 5/8 Δ become zero; Top-K before it is not needed.
+    ///
+    /// The bulk is what has at most 20 times the median magnitude of the
+    /// elements other than zero, and never less than 63 elements of 64: the few
+    /// massive activations of a language model do not widen the step. They
+    /// cross in large indices, nearly exactly.
+    ///
+    /// Δ is less where it would drop more than three quarters of the bulk's
+    /// energy, and never drops all: a tensor that is not zero does not become so.
     DeadZone {
-        /// Δ relative to the tensor's root mean square, 0.001..=1000.
+        /// Δ relative to the root mean square of the bulk, 0.001..=1000.
         step: f64,
     },
+    /// Rounded at random to a multiple of Δ = `step`·RMS of the bulk, so that the
+    /// expectation is the element itself: zero for most, without a dead zone
+    /// that would always drop the same. For gradients, of which sums count: what
+    /// is small in each may be large in the sum. Should chance drop all, Δ is
+    /// the largest magnitude.
+    Unbiased {
+        /// Δ relative to the root mean square of the bulk, 0.001..=1000.
+        step: f64,
+    },
+    /// A dead zone with the step that has a wanted error, found for each tensor by
+    /// a histogram of its magnitudes, of a sample if it is large: within a few
+    /// per cent, or a third where a few rows of many hold nearly all.
+    Error {
+        /// The energy of the error over that of the elements, 10⁻⁶..=0.75.
+        relative_mse: f64,
+        /// Of which elements.
+        of: Energy,
+    },
+}
+
+/// Which elements a wanted [error](Quantize::Error) is relative to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Energy {
+    /// The [bulk](Quantize::DeadZone), without outliers, which cross nearly
+    /// exactly: for activations, where few massive ones hide all others.
+    Bulk,
+    /// All: for gradients, of which little is needed but what is large.
+    All,
 }
 
 /// How quantization points are spaced over their range.
@@ -175,6 +218,9 @@ pub enum NonFinite {
     Saturate,
 }
 
+/// The fraction of a tensor's energy that a dead zone changes at most.
+pub(crate) const MOST_CHANGED: f64 = 0.75;
+
 impl Config {
     /// Checks every field and their combination.
     pub(crate) fn check(&self) -> Result<()> {
@@ -220,9 +266,16 @@ impl Quantize {
             Self::Levels { count, .. } if !(2..=256).contains(&count) => Err(Error::invalid(
                 format!("levels must be in 2..=256, got {count}"),
             )),
-            Self::DeadZone { step } if !(1e-3..=1e3).contains(&step) => Err(Error::invalid(
-                format!("step must be in 0.001..=1000, got {step}"),
-            )),
+            Self::DeadZone { step } | Self::Unbiased { step } if !(1e-3..=1e3).contains(&step) => {
+                Err(Error::invalid(format!(
+                    "step must be in 0.001..=1000, got {step}"
+                )))
+            }
+            Self::Error { relative_mse, .. } if !(1e-6..=MOST_CHANGED).contains(&relative_mse) => {
+                Err(Error::invalid(format!(
+                    "relative_mse must be in 0.000001..={MOST_CHANGED}, got {relative_mse}"
+                )))
+            }
             _ => Ok(()),
         }
     }

@@ -63,7 +63,8 @@ fn noise(quantize: Quantize, seed: u64) -> Option<Noise> {
         Quantize::Levels {
             rounding: Rounding::Stochastic,
             ..
-        } => Some(Noise::new(seed)),
+        }
+        | Quantize::Unbiased { .. } => Some(Noise::new(seed)),
         _ => None,
     }
 }

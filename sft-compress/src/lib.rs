@@ -56,7 +56,7 @@ mod parallel;
 mod simd;
 
 pub use codec::Codec;
-pub use config::{Code, Config, NonFinite, Quantize, Range, Rounding, Spacing, Sparsify};
+pub use config::{Code, Config, Energy, NonFinite, Quantize, Range, Rounding, Spacing, Sparsify};
 pub use decoder::{Decoder, Info, decode, decode_expected, decode_limited, inspect};
 pub use dtype::Dtype;
 pub use encoder::Encoder;

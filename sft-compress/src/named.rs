@@ -1,13 +1,15 @@
 //! The combinations of choices that have a name.
 
 use crate::config::Range;
-use crate::config::{Code, Config, Quantize, Rounding, Spacing, Sparsify};
+use crate::config::{Code, Config, Energy, Quantize, Rounding, Spacing, Sparsify};
 
 /// A named combination, with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Named {
     Raw,
     DeadZone(f64),
+    Error(f64),
+    Unbiased(f64),
     Activation(f64, u32),
     Gradient(f64, u32),
     Paper(f64, u32),
@@ -28,6 +30,11 @@ impl Named {
         match self {
             Self::Raw => all.with_quantize(Quantize::None).with_code(Code::None),
             Self::DeadZone(step) => all.with_quantize(Quantize::DeadZone { step }),
+            Self::Unbiased(step) => all.with_quantize(Quantize::Unbiased { step }),
+            Self::Error(relative_mse) => all.with_quantize(Quantize::Error {
+                relative_mse,
+                of: Energy::Bulk,
+            }),
             Self::Activation(keep, count) => top_k(keep, count, Spacing::Log, Range::Tensor),
             Self::Gradient(keep, count) => top_k(keep, count, Spacing::Linear, Range::Row),
             Self::Paper(keep, count) => {
@@ -46,6 +53,8 @@ impl Named {
             (_, Quantize::None) => Self::Exact,
             (_, Quantize::F16) => Self::F16,
             (_, Quantize::DeadZone { step }) => Self::DeadZone(step),
+            (_, Quantize::Unbiased { step }) => Self::Unbiased(step),
+            (_, Quantize::Error { relative_mse, .. }) => Self::Error(relative_mse),
             (Sparsify::TopK(keep), Quantize::Levels { count, spacing, .. }) => {
                 match (config.code, spacing) {
                     (Code::Golomb, _) => Self::Paper(keep, count),

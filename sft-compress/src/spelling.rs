@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::codec::Codec;
 use crate::config::Range;
-use crate::config::{Code, Config, NonFinite, Quantize, Rounding, Spacing, Sparsify};
+use crate::config::{Code, Config, Energy, NonFinite, Quantize, Rounding, Spacing, Sparsify};
 use crate::error::{Error, Result};
 use crate::named::Named;
 
@@ -18,6 +18,7 @@ const ROUNDINGS: Words<Rounding> = &[
     ("nearest", Rounding::Nearest),
 ];
 const RANGES: Words<Range> = &[("tensor", Range::Tensor), ("row", Range::Row)];
+const ENERGIES: Words<Energy> = &[("bulk", Energy::Bulk), ("all", Energy::All)];
 const CODES: Words<Code> = &[("context", Code::Context), ("golomb", Code::Golomb)];
 const NON_FINITES: Words<NonFinite> = &[
     ("refuse", NonFinite::Refuse),
@@ -57,6 +58,11 @@ impl fmt::Display for Codec {
             write_option(f, "rounding", ROUNDINGS, rounding, plain_rounding)?;
             write_option(f, "range", RANGES, range, plain_range)?;
         }
+        if let (Quantize::Error { of, .. }, Quantize::Error { of: plain, .. }) =
+            (config.quantize, plain.quantize)
+        {
+            write_option(f, "of", ENERGIES, of, plain)?;
+        }
         write_option(f, "code", CODES, config.code, plain.code)?;
         let (non_finite, plain) = (config.non_finite, plain.non_finite);
         write_option(f, "non-finite", NON_FINITES, non_finite, plain)
@@ -68,6 +74,8 @@ impl fmt::Display for Named {
         match self {
             Self::Raw => f.write_str("raw"),
             Self::DeadZone(step) => write!(f, "dead-zone:{step}"),
+            Self::Unbiased(step) => write!(f, "unbiased:{step}"),
+            Self::Error(relative_mse) => write!(f, "error:{relative_mse}"),
             Self::Activation(keep, levels) => write!(f, "activation:{keep}:{levels}"),
             Self::Gradient(keep, levels) => write!(f, "gradient:{keep}:{levels}"),
             Self::Paper(keep, levels) => write!(f, "paper:{keep}:{levels}"),
@@ -131,6 +139,8 @@ impl FromStr for Named {
             ["f16"] => Self::F16,
             ["exact"] => Self::Exact,
             ["dead-zone", step] => Self::DeadZone(number("STEP", step)?),
+            ["unbiased", step] => Self::Unbiased(number("STEP", step)?),
+            ["error", error] => Self::Error(number("MSE", error)?),
             ["levels", levels] => Self::Levels(number("LEVELS", levels)?),
             ["activation", keep, levels] => {
                 Self::Activation(number("KEEP", keep)?, number("LEVELS", levels)?)
@@ -143,7 +153,7 @@ impl FromStr for Named {
             }
             _ => {
                 return Err(Error::invalid(
-                    "expected raw, dead-zone:STEP, activation:KEEP:LEVELS, \
+                    "expected raw, dead-zone:STEP, error:MSE, unbiased:STEP, activation:KEEP:LEVELS, \
                      gradient:KEEP:LEVELS, paper:KEEP:LEVELS, levels:LEVELS, f16 or exact, \
                      and then ,OPTION=VALUE",
                 ));
@@ -172,6 +182,10 @@ fn read_option(config: &mut Config, named: Named, name: &str, value: &str) -> Re
         ("spacing" | "rounding" | "range", _) => {
             return Err(Error::invalid(format!("{name} needs levels, not {named}")));
         }
+        ("of", Quantize::Error { of, .. }) => *of = word(name, value, ENERGIES)?,
+        ("of", _) => {
+            return Err(Error::invalid(format!("of needs an error, not {named}")));
+        }
         ("code", _) if named == Named::Raw => {
             return Err(Error::invalid("code has no place after raw"));
         }
@@ -179,8 +193,8 @@ fn read_option(config: &mut Config, named: Named, name: &str, value: &str) -> Re
         ("non-finite", _) => config.non_finite = word(name, value, NON_FINITES)?,
         _ => {
             return Err(Error::invalid(format!(
-                "expected the options keep, row-keep, threshold, spacing, rounding, range, code \
-                 or non-finite, got {name:?}"
+                "expected the options keep, row-keep, threshold, spacing, rounding, range, of, \
+                 code or non-finite, got {name:?}"
             )));
         }
     }

@@ -32,6 +32,9 @@ fn checksums() -> Vec<[u32; 2]> {
         Codec::gradient(0.1, 2),
         Codec::dead_zone(1.5),
         Codec::dead_zone(0.05),
+        Codec::for_error(0.02),
+        Codec::unbiased(0.3),
+        Codec::unbiased(8.0),
     ];
     let checksum = |codec: Codec| {
         let (mut frame, mut tensor) = (Vec::new(), Tensor::default());
@@ -54,8 +57,11 @@ fn frames_do_not_depend_on_the_instructions() {
         [0x9e74_7c81, 0x521b_a6dd],
         [0x43bf_e6de, 0x63fa_8595],
         [0x4f20_e8ea, 0x5629_2de0],
-        [0xdeb0_29d4, 0x5e86_5d77],
-        [0x0bf2_3490, 0xf9bd_ad7d],
+        [0x2e19_8c03, 0x72c1_0dc7],
+        [0x7062_3145, 0x5cd8_d33d],
+        [0x70db_ddfd, 0x9aa6_2220],
+        [0xaae8_d737, 0xfd62_43ec],
+        [0xf8c5_edf8, 0x6c20_45b6],
     ];
     assert_eq!(checksums(), expected, "of this processor and `SFT_SIMD`");
 }

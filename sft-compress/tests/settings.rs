@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use sft_compress::{
-    Code, Codec, Config, Dtype, Elements, ErrorKind, NonFinite, Quantize, Range, Rounding, Spacing,
-    Sparsify, TensorView, decode, inspect,
+    Code, Codec, Config, Dtype, Elements, Energy, ErrorKind, NonFinite, Quantize, Range, Rounding,
+    Spacing, Sparsify, TensorView, decode, inspect,
 };
 
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
@@ -67,6 +67,11 @@ fn configs() -> Vec<Config> {
         Quantize::None,
         Quantize::F16,
         Quantize::DeadZone { step: 0.7 },
+        Quantize::Unbiased { step: 0.5 },
+        Quantize::Error {
+            relative_mse: 0.1,
+            of: Energy::Bulk,
+        },
     ];
     for spacing in [Spacing::Linear, Spacing::Log] {
         for rounding in [Rounding::Stochastic, Rounding::Nearest] {
@@ -155,7 +160,10 @@ fn check(given: &Given, config: Config, seed: u64) {
                 ..
             } => (hi - lo) / f64::from(count - 1) * 1.000_001,
             Quantize::Levels { .. } => (hi - lo) * 1.000_001,
+            // Of so few elements none is an outlier.
             Quantize::DeadZone { step } => step * rms * 1.01,
+            Quantize::Unbiased { step } => step * rms * 1.000_001,
+            Quantize::Error { .. } => hi,
         };
         let expected = if kept { x } else { 0.0 };
         assert!(
@@ -167,7 +175,11 @@ fn check(given: &Given, config: Config, seed: u64) {
             assert!((lo..=hi).contains(&y.abs()), "{context}: {x} became {y}");
         }
     }
-    if !matches!(config.quantize, Quantize::DeadZone { .. }) {
+    let zone = matches!(
+        config.quantize,
+        Quantize::DeadZone { .. } | Quantize::Unbiased { .. } | Quantize::Error { .. }
+    );
+    if !zone {
         assert_eq!(
             inspect(&frame).unwrap().kept,
             magnitudes().count(),

@@ -480,6 +480,7 @@ fn any_codec() -> impl Strategy<Value = Codec> {
         Just(Quantize::F16),
         levels,
         (0.001_f64..20.0).prop_map(|step| Quantize::DeadZone { step }),
+        (0.001_f64..20.0).prop_map(|step| Quantize::Unbiased { step }),
     ];
     let code = prop::sample::select(vec![Code::Golomb, Code::Context]);
     let config = (sparsify, quantize, code).prop_map(|(sparsify, quantize, code)| {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use sft_compress::{
-    Code, Codec, Config, ErrorKind, NonFinite, Quantize, Range, Rounding, Spacing, Sparsify,
+    Code, Codec, Config, Energy, ErrorKind, NonFinite, Quantize, Range, Rounding, Spacing, Sparsify,
 };
 
 #[test]
@@ -12,6 +12,12 @@ fn named_codecs_are_spelled_by_their_name_and_numbers() {
         ("raw", Codec::raw()),
         ("dead-zone:1.25", Codec::dead_zone(1.25).unwrap()),
         ("dead-zone:0.001", Codec::dead_zone(1e-3).unwrap()),
+        ("unbiased:8", Codec::unbiased(8.0).unwrap()),
+        ("error:0.02", Codec::for_error(0.02).unwrap()),
+        (
+            "error:0.3,of=all",
+            Codec::for_error(0.3).unwrap().with_energy(Energy::All),
+        ),
         ("activation:0.2:8", Codec::activation(0.2, 8).unwrap()),
         ("gradient:0.2:8", Codec::gradient(0.2, 8).unwrap()),
         ("paper:1:256", Codec::paper(1.0, 256).unwrap()),
@@ -56,7 +62,10 @@ fn options_may_come_in_any_order_and_say_what_is_so_anyway() {
 #[test]
 fn errors_name_the_text_and_what_is_accepted() {
     for (text, expected) in [
-        ("", "expected raw, dead-zone:STEP, activation:KEEP:LEVELS, "),
+        (
+            "",
+            "expected raw, dead-zone:STEP, error:MSE, unbiased:STEP, activation:KEEP:LEVELS, ",
+        ),
         ("zip", "or exact, and then ,OPTION=VALUE"),
         ("raw:1", "expected raw, dead-zone:STEP"),
         ("dead_zone:1", "expected raw, dead-zone:STEP"),
@@ -102,11 +111,13 @@ fn errors_name_the_text_and_what_is_accepted() {
 }
 
 #[test]
-fn the_defaults_are_dead_zones_of_steps_1_25_and_4() {
+fn the_defaults_are_safe_for_any_model() {
     assert_eq!(Codec::default(), Codec::default_activation());
     assert_eq!(Codec::default_activation().config(), &Config::default());
-    assert_eq!(Codec::default_activation().to_string(), "dead-zone:1.25");
-    assert_eq!(Codec::default_gradient().to_string(), "dead-zone:4");
+    assert_eq!(Codec::default_activation().to_string(), "error:0.02");
+    assert_eq!(Codec::default_gradient().to_string(), "unbiased:8");
+    assert_eq!(Codec::vit_activation().to_string(), "dead-zone:1.25");
+    assert_eq!(Codec::vit_gradient().to_string(), "error:0.25,of=all");
 }
 
 #[cfg(feature = "serde")]
@@ -142,6 +153,11 @@ fn any_codec() -> impl Strategy<Value = Codec> {
         Just(Quantize::F16),
         levels,
         (1e-3_f64..=1e3).prop_map(|step| Quantize::DeadZone { step }),
+        (1e-3_f64..=1e3).prop_map(|step| Quantize::Unbiased { step }),
+        (1e-6_f64..=0.75).prop_map(|relative_mse| Quantize::Error {
+            relative_mse,
+            of: Energy::All,
+        }),
     ];
     let code = prop::sample::select(vec![Code::None, Code::Golomb, Code::Context]);
     let non_finite = prop::sample::select(vec![NonFinite::Refuse, NonFinite::Saturate]);

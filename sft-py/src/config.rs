@@ -1,7 +1,7 @@
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sft_compress::{Code, Config, NonFinite, Quantize, Range, Rounding, Spacing, Sparsify};
+use sft_compress::{Code, Config, Energy, NonFinite, Quantize, Range, Rounding, Spacing, Sparsify};
 
 /// The settings of a codec as Python gives them: some belong to one choice only.
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -15,6 +15,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) rounding: Option<&'a str>,
     pub(crate) range: Option<&'a str>,
     pub(crate) step: Option<f64>,
+    pub(crate) relative_mse: Option<f64>,
+    pub(crate) of: Option<&'a str>,
     pub(crate) code: Option<&'a str>,
     pub(crate) non_finite: Option<&'a str>,
 }
@@ -32,6 +34,7 @@ pub(crate) const CODES: Names<Code> = &[
     ("golomb", Code::Golomb),
     ("context", Code::Context),
 ];
+pub(crate) const ENERGIES: Names<Energy> = &[("bulk", Energy::Bulk), ("all", Energy::All)];
 const SPACINGS: Names<Spacing> = &[("linear", Spacing::Linear), ("log", Spacing::Log)];
 const ROUNDINGS: Names<Rounding> = &[
     ("stochastic", Rounding::Stochastic),
@@ -91,15 +94,19 @@ impl Settings<'_> {
     }
 
     fn quantize(&self) -> PyResult<Quantize> {
-        let quantize = self.quantize.unwrap_or("dead_zone");
+        let quantize = self.quantize.unwrap_or("error");
         let levels = quantize == "levels";
         let owner = "quantize 'levels'";
         belongs("levels", self.levels, levels, owner)?;
         belongs("spacing", self.spacing, levels, owner)?;
         belongs("rounding", self.rounding, levels, owner)?;
         belongs("range", self.range, levels, owner)?;
-        let dead_zone = quantize == "dead_zone";
-        belongs("step", self.step, dead_zone, "quantize 'dead_zone'")?;
+        let stepped = matches!(quantize, "dead_zone" | "unbiased");
+        let owner = "quantize 'dead_zone' or 'unbiased'";
+        belongs("step", self.step, stepped, owner)?;
+        let error = quantize == "error";
+        belongs("relative_mse", self.relative_mse, error, "quantize 'error'")?;
+        belongs("of", self.of, error, "quantize 'error'")?;
         match quantize {
             "none" => Ok(Quantize::None),
             "f16" => Ok(Quantize::F16),
@@ -110,12 +117,19 @@ impl Settings<'_> {
                 range: parse("range", self.range.unwrap_or("tensor"), RANGES)?,
             }),
             "dead_zone" => Ok(Quantize::DeadZone {
-                step: self.step.unwrap_or(Config::ACTIVATION_STEP),
+                step: needed("step", self.step)?,
+            }),
+            "unbiased" => Ok(Quantize::Unbiased {
+                step: needed("step", self.step)?,
+            }),
+            "error" => Ok(Quantize::Error {
+                relative_mse: self.relative_mse.unwrap_or(Config::ACTIVATION_ERROR),
+                of: parse("of", self.of.unwrap_or("bulk"), ENERGIES)?,
             }),
             other => Err(unknown(
                 "quantize",
                 other,
-                &["none", "f16", "levels", "dead_zone"],
+                &["none", "f16", "levels", "dead_zone", "error", "unbiased"],
             )),
         }
     }
@@ -157,6 +171,15 @@ pub(crate) fn to_dict<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'
         Quantize::DeadZone { step } => {
             dict.set_item("quantize", "dead_zone")?;
             dict.set_item("step", step)?;
+        }
+        Quantize::Unbiased { step } => {
+            dict.set_item("quantize", "unbiased")?;
+            dict.set_item("step", step)?;
+        }
+        Quantize::Error { relative_mse, of } => {
+            dict.set_item("quantize", "error")?;
+            dict.set_item("relative_mse", relative_mse)?;
+            dict.set_item("of", name_of(&of, ENERGIES))?;
         }
     }
     dict.set_item("code", name_of(&config.code, CODES))?;

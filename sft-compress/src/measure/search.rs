@@ -7,18 +7,6 @@ use crate::tensor::TensorView;
 /// seed 0, dozens of times or, for Top-K, hundreds: some 10⁵ elements of a
 /// message are a sample.
 impl Codec {
-    /// The [dead zone](Self::dead_zone) of largest step whose relative mean
-    /// squared error on `sample` is at most `relative_mse`.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if `relative_mse` is not positive or no step reaches
-    /// it; as [`encode`](Self::encode).
-    pub fn dead_zone_for_error(sample: TensorView<'_>, relative_mse: f64) -> Result<Self> {
-        let wanted = Wanted::error(relative_mse)?;
-        let (within, _) = search_step(sample, |measure| wanted.fits(measure))?;
-        wanted.check(Self::dead_zone(within)?, sample)
-    }
-
     /// The [dead zone](Self::dead_zone) of least step whose frame of `sample`
     /// has at most `bits` bits an element.
     ///
@@ -27,7 +15,7 @@ impl Codec {
     /// [`encode`](Self::encode).
     pub fn dead_zone_for_bits(sample: TensorView<'_>, bits: f64) -> Result<Self> {
         let wanted = Wanted::bits(bits)?;
-        let (_, beyond) = search_step(sample, |measure| !wanted.fits(measure))?;
+        let beyond = search_step(sample, |measure| wanted.fits(measure))?;
         wanted.check(Self::dead_zone(beyond)?, sample)
     }
 
@@ -126,23 +114,18 @@ impl Wanted {
     }
 }
 
-/// The largest step for which `holds` and the least for which it does not, up
-/// to a part in a thousand; it holds below some step.
-fn search_step(sample: TensorView<'_>, holds: impl Fn(&Measure) -> bool) -> Result<(f64, f64)> {
-    let holds_at = |step| Ok(holds(&measure(Codec::dead_zone(step)?, sample, 0)?));
+/// The least step for which `holds`, up to a part in a thousand; it holds from some step on.
+fn search_step(sample: TensorView<'_>, holds: impl Fn(&Measure) -> bool) -> Result<f64> {
     let (mut within, mut beyond) = (1e-3, 1e3);
-    if holds_at(beyond)? {
-        within = beyond;
-    }
     while beyond / within > 1.001 {
         let step = f64::sqrt(within * beyond);
-        if holds_at(step)? {
-            within = step;
-        } else {
+        if holds(&measure(Codec::dead_zone(step)?, sample, 0)?) {
             beyond = step;
+        } else {
+            within = step;
         }
     }
-    Ok((within, beyond))
+    Ok(beyond)
 }
 
 /// The numbers of levels searched; between them the best is a few per cent better.

@@ -3,12 +3,13 @@
 /// Exact selection of the largest magnitudes.
 mod topk;
 
-use crate::config::{Config, NonFinite, Quantize, Sparsify};
+use crate::config::{Config, Energy, MOST_CHANGED, NonFinite, Quantize, Sparsify};
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel::{self, PART};
-use crate::simd::{self, Candidates, Level};
+use crate::simd::{self, Bulk, Candidates, Level};
 use crate::tensor::{Elements, row_len};
-use crate::value::points::{LEAST_STEP, dead_zone_step};
+use crate::value::points::LEAST_STEP;
+use crate::value::profile::{DEAD_BELOW, Profile};
 use crate::value::ranges::Span;
 
 /// What [`select`] works in and what it finds.
@@ -20,9 +21,12 @@ pub(crate) struct Selection {
     pub(crate) all: bool,
     /// The span of `kept`, or of all numbers; none if all elements are zero.
     pub(crate) span: Option<Span>,
-    /// The root mean square of the tensor, if the quantizer needs it.
-    pub(crate) rms: f64,
-    powers: Vec<f64>,
+    /// The step of the quantizer, if it has one.
+    pub(crate) step: f32,
+    /// The largest magnitude, if there is a step.
+    pub(crate) largest: f32,
+    profile: Profile,
+    parts: Vec<Bulk>,
     row: Candidates,
     topk: topk::Memory,
 }
@@ -73,22 +77,32 @@ impl Selection {
     /// Finds the elements to keep; false if not all elements are finite.
     fn fill(&mut self, data: &[f32], shape: &[usize], config: &Config) -> bool {
         let mut least = 0;
-        (self.rms, self.all, self.span) = (0.0, false, None);
+        (self.step, self.all, self.span) = (1.0, false, None);
         self.kept.clear();
-        if let Quantize::DeadZone { step } = config.quantize {
-            // No square of a finite number overflows a double.
-            let power = power(data, &mut self.powers);
-            if !power.is_finite() {
+        if let Quantize::DeadZone { .. } | Quantize::Unbiased { .. } | Quantize::Error { .. } =
+            config.quantize
+        {
+            self.profile.fill(data);
+            let limit = match config.quantize {
+                Quantize::Error {
+                    of: Energy::All, ..
+                } => f32::MAX,
+                _ => self.profile.bulk(),
+            };
+            let bulk = bulk(data, limit, &mut self.parts);
+            if bulk.largest >= f32::INFINITY.to_bits() {
                 return false;
             }
-            if power == 0.0 {
+            if bulk.largest == 0 {
                 return true;
             }
-            self.rms = (power / data.len() as f64).sqrt();
-            // A little below 5/8, so that rounding cannot drop too much.
-            let step = dead_zone_step(step, self.rms);
-            least = (0.62 * step).to_bits();
-            self.all = config.sparsify == Sparsify::None && step > LEAST_STEP;
+            self.step = self.step_of(config.quantize, limit, &bulk, data.len());
+            self.largest = f32::from_bits(bulk.largest);
+            if !matches!(config.quantize, Quantize::Unbiased { .. }) {
+                // A little below 5/8, so that rounding cannot drop too much.
+                least = (0.62 * self.step).to_bits();
+            }
+            self.all = config.sparsify == Sparsify::None && self.step > LEAST_STEP;
         }
         if self.all {
             self.span = Some(Span::ALL);
@@ -98,6 +112,39 @@ impl Selection {
         let (lo, hi) = simd::span(Level::best(), &self.kept.values);
         self.span = Span::from_bits(lo, hi);
         hi < f32::INFINITY.to_bits()
+    }
+
+    /// Δ, positive and finite; the largest element is outside of a dead zone.
+    fn step_of(&self, quantize: Quantize, limit: f32, bulk: &Bulk, elements: usize) -> f32 {
+        let largest = f32::from_bits(bulk.largest);
+        let for_error = |error| {
+            self.profile
+                .step(error * bulk.power / elements as f64, limit)
+        };
+        // No square of a finite number overflows a double.
+        let scaled = |step: f64| (step * (bulk.power / bulk.count as f64).sqrt()) as f32;
+        // What a sample does not show is small in number, and cannot cost much.
+        let unseen = largest / 16.0;
+        let step = match quantize {
+            Quantize::Error { relative_mse, .. } => for_error(relative_mse).unwrap_or(unseen),
+            Quantize::Unbiased { step } if bulk.power > 0.0 => scaled(step),
+            Quantize::DeadZone { step } if bulk.power > 0.0 => {
+                let scaled = scaled(step);
+                // Below this no zone can drop so much.
+                let safe = step * DEAD_BELOW < MOST_CHANGED.sqrt();
+                let most = (!safe).then(|| for_error(MOST_CHANGED));
+                most.flatten().map_or(scaled, |most| scaled.min(most))
+            }
+            _ => unseen,
+        };
+        // The inverse of a step is a normal number, and an index a whole one of single precision.
+        let most = match quantize {
+            Quantize::Unbiased { .. } => f32::MAX,
+            _ => 1.5 * largest,
+        };
+        let most = most.min(2.0_f32.powi(126));
+        step.clamp(largest / (1 << 24) as f32, most)
+            .max(f32::from_bits(1))
     }
 
     /// Fills `kept`, which is empty, with elements of magnitude bits from `least` on.
@@ -125,14 +172,19 @@ impl Selection {
     }
 }
 
-/// The sum of squares: that of each part, added in order.
-fn power(data: &[f32], parts: &mut Vec<f64>) -> f64 {
-    parts.resize(data.len().div_ceil(PART), 0.0);
-    parallel::for_each(parts, |number, power| {
+/// The bulk of a tensor: that of each part, added in order.
+fn bulk(data: &[f32], limit: f32, parts: &mut Vec<Bulk>) -> Bulk {
+    parts.resize(data.len().div_ceil(PART), Bulk::default());
+    parallel::for_each(parts, |number, bulk| {
         let part = &data[number * PART..data.len().min((number + 1) * PART)];
-        *power = simd::square_sums(Level::best(), part);
+        *bulk = simd::bulk(Level::best(), part, limit);
     });
-    parts.iter().sum()
+    let whole = |sum: Bulk, part: &Bulk| Bulk {
+        power: sum.power + part.power,
+        count: sum.count + part.count,
+        largest: sum.largest.max(part.largest),
+    };
+    parts.iter().fold(Bulk::default(), whole)
 }
 
 /// Equation (10) solved for K: the number of elements to keep of `elements`.

@@ -1,6 +1,7 @@
 #![allow(clippy::inline_always, reason = "compiled for each level")]
 
 use crate::dtype::{bf16_to_f32, f16_to_f32};
+use crate::value::Noise;
 
 use super::Level;
 #[cfg(target_arch = "x86_64")]
@@ -61,21 +62,49 @@ for_each_level! {
     }
 }
 
+/// What is known of the elements of a limited magnitude, and of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Bulk {
+    /// The sum of the squares of those within.
+    pub(crate) power: f64,
+    /// The number of those within.
+    pub(crate) count: usize,
+    /// The largest magnitude bits of all; above those of infinity if one is NaN.
+    pub(crate) largest: u32,
+}
+
 for_each_level! {
-    /// The sum of squares, in eight lanes, element i in lane i mod 8, and those
-    /// in order.
-    fn square_sums(data: &[f32]) -> f64 {
-        let mut sums = [0.0; 8];
-        let (blocks, rest) = data.as_chunks::<8>();
-        for block in blocks {
-            for (sum, &x) in sums.iter_mut().zip(block) {
-                *sum += f64::from(x) * f64::from(x);
+    /// The elements of at most this magnitude. Their squares are summed in eight lanes, element i in
+    /// lane i mod 8, and those in order.
+    fn bulk(data: &[f32], limit: f32) -> Bulk {
+        let (limit, mut sums) = (limit.to_bits(), [0.0; 8]);
+        let (groups, rest) = data.as_chunks::<8>();
+        let mut last = [0.0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let square = |x: f32| {
+            let bits = x.to_bits() & 0x7fff_ffff;
+            let within = f64::from(f32::from_bits(if bits <= limit { bits } else { 0 }));
+            within * within
+        };
+        for group in groups {
+            for (sum, &x) in sums.iter_mut().zip(group) {
+                *sum += square(x);
             }
         }
-        for (sum, &x) in sums.iter_mut().zip(rest) {
-            *sum += f64::from(x) * f64::from(x);
+        for (sum, &x) in sums.iter_mut().zip(&last) {
+            *sum += square(x);
         }
-        sums.iter().sum()
+        let (mut outside, mut largest) = (0, 0);
+        for x in data {
+            let bits = x.to_bits() & 0x7fff_ffff;
+            outside += u32::from(bits > limit);
+            largest = largest.max(bits);
+        }
+        Bulk {
+            power: sums.iter().sum(),
+            count: data.len() - outside as usize,
+            largest,
+        }
     }
 }
 
@@ -119,6 +148,24 @@ for_each_level! {
         for (symbol, x) in symbols.iter_mut().zip(data) {
             let rounded_down = (x.abs() * per_step - 0.125).clamp(0.0, 17.0) + WHOLE;
             let token = (rounded_down.to_bits() & 0x1f).cast_signed();
+            largest = largest.max(token);
+            let sign = x.to_bits().cast_signed() >> 31;
+            *symbol = ((token ^ sign) - sign) as i8;
+        }
+        largest > 16
+    }
+}
+
+for_each_level! {
+    /// The symbol of each element rounded at random to a multiple of 1/`per_step`, as
+    /// [`dead_zone`] gives them; the first has the position `first`.
+    fn unbiased(data: &[f32], per_step: f32, noise: Noise, first: u32, symbols: &mut [i8]) -> bool {
+        /// A number of this size has no places behind the point.
+        const WHOLE: f32 = (1 << 23) as f32;
+        let mut largest = 0;
+        for ((symbol, x), position) in symbols.iter_mut().zip(data).zip(first..) {
+            let steps = (x.abs() * per_step).min(17.0) + noise.coarse(position);
+            let token = ((steps.floor() + WHOLE).to_bits() & 0x1f).cast_signed();
             largest = largest.max(token);
             let sign = x.to_bits().cast_signed() >> 31;
             *symbol = ((token ^ sign) - sign) as i8;
@@ -226,14 +273,18 @@ mod tests {
         let data = data(1003);
         for len in [0, 1, 8, 9, 1003] {
             let data = &data[..len];
-            let plain: f64 = data.iter().map(|&x| f64::from(x).powi(2)).sum();
             let bits = || data.iter().map(|x| x.abs().to_bits());
             let ends = (bits().min().unwrap_or(u32::MAX), bits().max().unwrap_or(0));
-            let first = square_sums(Level::SCALAR, data);
-            assert!((first - plain).abs() <= 1e-12 * plain);
-            for level in Level::all() {
-                assert_eq!(square_sums(level, data).to_bits(), first.to_bits());
-                assert_eq!(span(level, data), ends);
+            for limit in [0.0, 1e-3, 1.0, f32::MAX] {
+                let within = || data.iter().filter(|x| x.abs() <= limit);
+                let plain: f64 = within().map(|&x| f64::from(x).powi(2)).sum();
+                let first = bulk(Level::SCALAR, data, limit);
+                assert!((first.power - plain).abs() <= 1e-12 * plain);
+                assert_eq!((first.count, first.largest), (within().count(), ends.1));
+                for level in Level::all() {
+                    assert_eq!(bulk(level, data, limit), first);
+                    assert_eq!(span(level, data), ends);
+                }
             }
         }
     }

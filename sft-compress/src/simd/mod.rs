@@ -30,8 +30,8 @@ mod vector;
 pub(crate) use collect::{Candidates, collect, keep_at_least};
 pub(crate) use level::Level;
 pub(crate) use loops::{
-    GROUP, Quantizer, RowCodes, count_kinds, count_nonzero, dead_zone, extend_bf16, extend_f16,
-    fill_codes, max_magnitude, quantize, span, square_sums, to_symbols,
+    Bulk, GROUP, Quantizer, RowCodes, bulk, count_kinds, count_nonzero, dead_zone, extend_bf16,
+    extend_f16, fill_codes, max_magnitude, quantize, span, to_symbols, unbiased,
 };
 pub(crate) use scalar::{CODES, Contexts, LANES};
 pub(crate) use symbols::{decode_symbols, encode_symbols, expand};

@@ -165,6 +165,13 @@ pub trait Compressor: Stateful {
         message: &mut Vec<u8>,
         decoded: Option<&mut Tensor>,
     ) -> Result<()>;
+
+    /// Whether messages drop something that later ones could make up for. What
+    /// rounds at random drops nothing on average, and its errors are too large to
+    /// be added up.
+    fn owes(&self) -> bool {
+        true
+    }
 }
 
 /// The receiving side of a [`Compressor`].

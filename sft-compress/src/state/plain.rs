@@ -1,5 +1,6 @@
 use super::{Compressor, Context, Decompressor, Stateful};
 use crate::codec::Codec;
+use crate::config::Quantize;
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
 use crate::error::{Error, Result};
@@ -15,6 +16,10 @@ impl Compressor for Codec {
         decoded: Option<&mut Tensor>,
     ) -> Result<()> {
         Encoder::new(*self).compress(tensor, context, message, decoded)
+    }
+
+    fn owes(&self) -> bool {
+        !matches!(self.config().quantize, Quantize::Unbiased { .. })
     }
 }
 
@@ -50,6 +55,10 @@ impl Compressor for Encoder {
         decoded.map_or(Ok(()), |decoded| {
             Decoder::new().decode_expected_into(message, context.shape, decoded)
         })
+    }
+
+    fn owes(&self) -> bool {
+        self.codec().owes()
     }
 }
 

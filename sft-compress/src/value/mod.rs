@@ -6,6 +6,8 @@ pub(crate) mod levels;
 mod noise;
 /// The quantizers of the context-coded method, and what a frame says of them.
 pub(crate) mod points;
+/// How large the elements of a tensor are.
+pub(crate) mod profile;
 /// The span of the kept magnitudes, and the range of each row in it.
 pub(crate) mod ranges;
 /// Indices to tokens and extra bits.

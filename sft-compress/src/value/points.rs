@@ -48,8 +48,9 @@ pub(crate) struct DeadZone {
 pub(crate) const LEAST_STEP: f32 = 1e-30;
 
 impl DeadZone {
-    /// The index of a magnitude; none if it falls in the dead zone.
-    pub(crate) fn index(&self, magnitude: f32) -> Option<u32> {
+    /// The index of a magnitude; none if it falls in the dead zone. With a `uniform` number it is
+    /// rounded at random, with the magnitude as the expectation.
+    pub(crate) fn index(&self, magnitude: f32, uniform: Option<f32>) -> Option<u32> {
         // Of a finer step the inverse would not be a normal number; scaling by
         // a power of two is exact.
         let scale = if self.step > LEAST_STEP {
@@ -58,7 +59,11 @@ impl DeadZone {
             2.0_f32.powi(100)
         };
         let per_step = 1.0 / (self.step * scale);
-        let token = nearest(magnitude * scale * per_step - 0.125);
+        let steps = magnitude * scale * per_step;
+        let token = match uniform {
+            Some(uniform) => (steps + uniform).floor(),
+            None => nearest(steps - 0.125),
+        };
         (token as u32).min(1 << 31).checked_sub(1)
     }
 }
@@ -85,9 +90,9 @@ pub(crate) enum Points {
 }
 
 impl ValueCoding {
-    /// The scheme for kept elements of a `span`; of a dead zone without its
+    /// The scheme for kept elements of a `span`; of a dead zone with this `step`, without its
     /// offsets, which the indices decide.
-    pub(crate) fn choose(quantize: Quantize, span: Span, rms: f64) -> Self {
+    pub(crate) fn choose(quantize: Quantize, span: Span, step: f32) -> Self {
         let half = |x: f32| f32_to_f16(x).min(F16_MAX);
         match quantize {
             Quantize::None => Self::F32(span),
@@ -105,10 +110,12 @@ impl ValueCoding {
                 spacing,
                 span,
             },
-            Quantize::DeadZone { step } => Self::DeadZone(DeadZone {
-                step: dead_zone_step(step, rms),
-                offsets: [128; DIRECT as usize],
-            }),
+            Quantize::DeadZone { .. } | Quantize::Unbiased { .. } | Quantize::Error { .. } => {
+                Self::DeadZone(DeadZone {
+                    step,
+                    offsets: [128; DIRECT as usize],
+                })
+            }
         }
     }
 
@@ -179,11 +186,6 @@ impl ValueCoding {
             }
         }
     }
-}
-
-/// Δ of [`Quantize::DeadZone`], kept positive and finite.
-pub(crate) fn dead_zone_step(step: f64, rms: f64) -> f32 {
-    ((step * rms) as f32).clamp(f32::from_bits(1), f32::MAX)
 }
 
 /// The kind of a quantizer as a frame's header gives it.
@@ -266,7 +268,11 @@ impl Points {
             Self::Linear(scale) => Spaced::Linear(scale),
             Self::Log(scale) => Spaced::Log(scale),
             Self::DeadZone(dead_zone) => {
-                return indices.extend(each.map(|x| dead_zone.index(x).unwrap_or(DEAD)));
+                let index = |(x, &position): (f32, &u32)| {
+                    let uniform = noise.map(|noise| noise.coarse(position));
+                    dead_zone.index(x, uniform).unwrap_or(DEAD)
+                };
+                return indices.extend(each.zip(positions).map(index));
             }
             Self::F16 { lo, .. } => {
                 let bits = |x| f32_to_f16(x).min(F16_MAX);

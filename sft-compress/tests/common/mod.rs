@@ -137,6 +137,8 @@ fn parse_codec(words: &[&str]) -> Codec {
             return Codec::gradient(number(keep), number(levels) as u32).unwrap();
         }
         ["dead_zone", step] => return Codec::dead_zone(number(step)).unwrap(),
+        ["unbiased", step] => return Codec::unbiased(number(step)).unwrap(),
+        ["error", error] => return Codec::for_error(number(error)).unwrap(),
         ["paper+context", keep, levels] => {
             config = *Codec::paper(number(keep), number(levels) as u32)
                 .unwrap()

@@ -1,5 +1,7 @@
 //! `sft.Codec`.
 
+/// The combinations of choices that have a name.
+mod named;
 /// Searches for the codec of a wanted size or error.
 mod search;
 
@@ -29,7 +31,7 @@ use crate::error::{detached, raised};
 /// ``Codec(text)`` and whatever takes a codec read it. The rest of the spelling
 /// is that of the choices below: 'raw', 'activation:KEEP:LEVELS',
 /// 'levels:LEVELS', 'f16' and 'exact', with the options 'keep', 'row-keep',
-/// 'threshold', 'spacing', 'rounding', 'range', 'code' and 'non-finite'.
+/// 'threshold', 'spacing', 'rounding', 'range', 'of', 'code' and 'non-finite'.
 ///
 /// The constructor also takes every choice by its name; `config` tells the
 /// choices of a codec, and ``Codec(**codec.config) == codec``. Codecs can be
@@ -47,9 +49,10 @@ use crate::error::{detached, raised};
 ///     Fraction to keep in (0, 1], with 'top_k' and 'row_top_k'.
 /// threshold : float
 ///     Least magnitude to keep, positive, with 'threshold'.
-/// quantize : {'dead_zone', 'levels', 'f16', 'none'}, default 'dead_zone'
-///     What becomes of the kept elements: a uniform quantizer with a dead zone,
-///     one of a few `levels`, half precision, or nothing.
+/// quantize : {'error', 'dead_zone', 'unbiased', 'levels', 'f16', 'none'}, default 'error'
+///     What becomes of the kept elements: a uniform quantizer with a dead zone
+///     whose step has a wanted error, or is given, rounding at random in steps, one
+///     of a few `levels`, half precision, or nothing.
 /// levels : int, default 8
 ///     Number of points, 2 to 256, with 'levels' as the next three.
 /// spacing : {'log', 'linear'}, default 'log'
@@ -58,9 +61,13 @@ use crate::error::{detached, raised};
 ///     Unbiased, or of less error.
 /// range : {'tensor', 'row'}, default 'tensor'
 ///     Which kept magnitudes share the points.
-/// step : float, default 1.25
-///     Step relative to the root mean square of the tensor, 0.001 to 1000, with
-///     'dead_zone'.
+/// step : float
+///     Step relative to the root mean square of the tensor without its outliers,
+///     0.001 to 1000, with 'dead_zone' and 'unbiased'.
+/// relative_mse : float, default 0.02
+///     With 'error' as the next, as `Codec.for_error` takes them.
+/// of : {'bulk', 'all'}, default 'bulk'
+///     What the error is relative to.
 /// code : {'context', 'golomb', 'none'}, default 'context'
 ///     How the result becomes bytes. 'golomb' needs linear levels, 'none' needs
 ///     both `sparsify` and `quantize` to be 'none'.
@@ -82,7 +89,7 @@ use crate::error::{detached, raised};
 /// >>> sft.decode(frame)[1]
 /// array([1., 0., 3.], dtype=float32)
 ///
-/// >>> sft.Codec("dead-zone:1.25") == sft.Codec()
+/// >>> sft.Codec("error:0.02") == sft.Codec()
 /// True
 /// >>> sft.Codec(**{**sft.Codec.activation().config, "rounding": "nearest"})
 /// Codec('activation:0.2:8,rounding=nearest')
@@ -101,7 +108,8 @@ impl Codec {
     #[new]
     #[pyo3(signature = (
         text=None, /, *, sparsify=None, keep=None, threshold=None, quantize=None, levels=None,
-        spacing=None, rounding=None, range=None, step=None, code=None, non_finite=None
+        spacing=None, rounding=None, range=None, step=None, relative_mse=None, of=None, code=None,
+        non_finite=None
     ))]
     #[expect(clippy::too_many_arguments, reason = "every choice by its name")]
     fn new(
@@ -115,6 +123,8 @@ impl Codec {
         rounding: Option<&str>,
         range: Option<&str>,
         step: Option<f64>,
+        relative_mse: Option<f64>,
+        of: Option<&str>,
         code: Option<&str>,
         non_finite: Option<&str>,
     ) -> PyResult<Self> {
@@ -128,6 +138,8 @@ impl Codec {
             rounding,
             range,
             step,
+            relative_mse,
+            of,
             code,
             non_finite,
         };
@@ -141,205 +153,6 @@ impl Codec {
             }
         };
         raised(codec).map(Self)
-    }
-
-    /// What activations get where no codec is given: a dead zone of step 1.25.
-    ///
-    /// Returns
-    /// -------
-    /// Codec
-    ///
-    /// Examples
-    /// --------
-    /// >>> import sft
-    /// >>> sft.Codec.default_activation()
-    /// Codec('dead-zone:1.25')
-    #[staticmethod]
-    fn default_activation() -> Self {
-        Self(sft_compress::Codec::default_activation())
-    }
-
-    /// What gradients get where no codec is given: a dead zone of step 4.
-    ///
-    /// Returns
-    /// -------
-    /// Codec
-    ///
-    /// Examples
-    /// --------
-    /// >>> import sft
-    /// >>> sft.Codec.default_gradient()
-    /// Codec('dead-zone:4')
-    #[staticmethod]
-    fn default_gradient() -> Self {
-        Self(sft_compress::Codec::default_gradient())
-    }
-
-    /// The paper's codec: Top-K, stochastic quantization, lossless coding.
-    ///
-    /// Parameters
-    /// ----------
-    /// keep : float, default 0.2
-    ///     Fraction of the elements to keep, in (0, 1]: those of largest
-    ///     magnitude. The others decode to zero.
-    /// levels : int, default 8
-    ///     Number of quantization points, 2 to 256.
-    /// range : {'tensor', 'row'}, default 'tensor'
-    ///     Which kept magnitudes share a quantization range: all of the tensor,
-    ///     as in the paper, or those of one row, a row being one index into all
-    ///     dimensions but the last. Rows cost a few more bits and are far more
-    ///     accurate where rows differ in scale, as they do in gradients.
-    /// non_finite : {'refuse', 'saturate'}, default 'refuse'
-    ///     Whether NaN and infinities are an error, or become zero and the
-    ///     largest finite number.
-    ///
-    /// Returns
-    /// -------
-    /// Codec
-    ///
-    /// Raises
-    /// ------
-    /// ValueError
-    ///     If an argument is not in its range.
-    ///
-    /// Examples
-    /// --------
-    /// >>> import sft
-    /// >>> sft.Codec.paper(keep=0.1, range="row")
-    /// Codec('paper:0.1:8,range=row')
-    #[staticmethod]
-    #[pyo3(signature = (*, keep=0.2, levels=8, range="tensor", non_finite="refuse"))]
-    fn paper(
-        keep: f64,
-        #[pyo3(from_py_with = levels)] levels: u32,
-        range: &str,
-        non_finite: &str,
-    ) -> PyResult<Self> {
-        with(sft_compress::Codec::paper(keep, levels), range, non_finite)
-    }
-
-    /// For activations: Top-K, stochastic log-spaced levels, coded by context.
-    ///
-    /// Unbiased given the kept set.
-    ///
-    /// Parameters
-    /// ----------
-    /// keep, levels, range, non_finite
-    ///     As `Codec.paper` takes them.
-    ///
-    /// Returns
-    /// -------
-    /// Codec
-    ///
-    /// Raises
-    /// ------
-    /// ValueError
-    ///     If an argument is not in its range.
-    ///
-    /// Examples
-    /// --------
-    /// >>> import sft
-    /// >>> sft.Codec.activation(keep=0.5, levels=4)
-    /// Codec('activation:0.5:4')
-    #[staticmethod]
-    #[pyo3(signature = (*, keep=0.2, levels=8, range="tensor", non_finite="refuse"))]
-    fn activation(
-        keep: f64,
-        #[pyo3(from_py_with = levels)] levels: u32,
-        range: &str,
-        non_finite: &str,
-    ) -> PyResult<Self> {
-        let codec = sft_compress::Codec::activation(keep, levels);
-        with(codec, range, non_finite)
-    }
-
-    /// For gradients: Top-K, stochastic levels in a range for each row.
-    ///
-    /// Unbiased given the kept set; coded by context.
-    ///
-    /// Parameters
-    /// ----------
-    /// keep, levels, non_finite
-    ///     As `Codec.paper` takes them.
-    /// range : {'row', 'tensor'}, default 'row'
-    ///     As `Codec.paper` takes it.
-    ///
-    /// Returns
-    /// -------
-    /// Codec
-    ///
-    /// Raises
-    /// ------
-    /// ValueError
-    ///     If an argument is not in its range.
-    ///
-    /// Examples
-    /// --------
-    /// >>> import sft
-    /// >>> sft.Codec.gradient(keep=0.05, levels=4).range
-    /// 'row'
-    #[staticmethod]
-    #[pyo3(signature = (*, keep=0.2, levels=8, range="row", non_finite="refuse"))]
-    fn gradient(
-        keep: f64,
-        #[pyo3(from_py_with = levels)] levels: u32,
-        range: &str,
-        non_finite: &str,
-    ) -> PyResult<Self> {
-        let codec = sft_compress::Codec::gradient(keep, levels);
-        with(codec, range, non_finite)
-    }
-
-    /// The fewest bits at a mean squared error: a quantizer with a dead zone.
-    ///
-    /// Not random, and not unbiased.
-    ///
-    /// Parameters
-    /// ----------
-    /// step : float
-    ///     Step of the quantizer relative to the root mean square of the tensor,
-    ///     0.001 to 1000. Magnitudes below 5/8 of it become zero.
-    /// non_finite : {'refuse', 'saturate'}, default 'refuse'
-    ///     As `Codec.paper` takes it.
-    ///
-    /// Returns
-    /// -------
-    /// Codec
-    ///
-    /// Raises
-    /// ------
-    /// ValueError
-    ///     If an argument is not in its range.
-    ///
-    /// Examples
-    /// --------
-    /// >>> import numpy as np
-    /// >>> import sft
-    /// >>> x = np.random.default_rng(0).standard_normal((64, 64), dtype=np.float32)
-    /// >>> frames = [sft.Codec.dead_zone(step).encode(x) for step in (0.5, 1.5)]
-    /// >>> len(frames[0]) > len(frames[1])
-    /// True
-    #[staticmethod]
-    #[pyo3(signature = (step, *, non_finite="refuse"))]
-    fn dead_zone(step: f64, non_finite: &str) -> PyResult<Self> {
-        with(sft_compress::Codec::dead_zone(step), "tensor", non_finite)
-    }
-
-    /// No compression: every element as it is, bit for bit, NaN included.
-    ///
-    /// Returns
-    /// -------
-    /// Codec
-    ///
-    /// Examples
-    /// --------
-    /// >>> import numpy as np
-    /// >>> import sft
-    /// >>> sft.decode(sft.Codec.raw().encode(np.float32([1.5, np.nan])))
-    /// array([1.5, nan], dtype=float32)
-    #[staticmethod]
-    fn raw() -> Self {
-        Self(sft_compress::Codec::raw())
     }
 
     /// Encode a tensor as one self-describing frame.
@@ -449,18 +262,6 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Codec {
             "a codec must be a sft.Codec or text such as 'dead-zone:1.25', got {kind}"
         )))
     }
-}
-
-/// A named codec with the settings that all of them have.
-fn with(
-    codec: sft_compress::Result<sft_compress::Codec>,
-    range: &str,
-    non_finite: &str,
-) -> PyResult<Codec> {
-    let range = parse("range", range, RANGES)?;
-    let non_finite = parse("non_finite", non_finite, NON_FINITES)?;
-    let codec = raised(codec)?;
-    Ok(Codec(codec.with_range(range).with_non_finite(non_finite)))
 }
 
 fn some_levels(value: &Bound<'_, PyAny>) -> PyResult<Option<u32>> {

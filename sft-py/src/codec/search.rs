@@ -10,48 +10,6 @@ use crate::error::detached;
 
 #[pymethods]
 impl Codec {
-    /// The dead zone of largest step within an error on a sample.
-    ///
-    /// Parameters
-    /// ----------
-    /// sample : numpy.ndarray of float32, float16 or bfloat16
-    ///     As `encode` takes it.
-    /// relative_mse : float
-    ///     Largest sum of squared errors relative to the sum of squares.
-    ///
-    /// Returns
-    /// -------
-    /// Codec
-    ///
-    /// Raises
-    /// ------
-    /// ValueError
-    ///     If `relative_mse` is not positive or no step reaches it.
-    /// TypeError, CodecError
-    ///     As `encode`.
-    ///
-    /// Examples
-    /// --------
-    /// >>> import numpy as np
-    /// >>> import sft
-    /// >>> x = np.random.default_rng(0).standard_normal((64, 64), dtype=np.float32)
-    /// >>> codec = sft.Codec.dead_zone_for_error(x, 0.1)
-    /// >>> 0.099 < sft.measure(codec, x).relative_mse <= 0.1
-    /// True
-    #[staticmethod]
-    fn dead_zone_for_error(
-        py: Python<'_>,
-        sample: &Bound<'_, PyAny>,
-        relative_mse: f64,
-    ) -> PyResult<Self> {
-        search(
-            py,
-            sample,
-            relative_mse,
-            sft_compress::Codec::dead_zone_for_error,
-        )
-    }
-
     /// The dead zone of least step within a size on a sample.
     ///
     /// Parameters

@@ -35,20 +35,35 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    /// Finds the symbols of all elements of a chunk of `data` in a dead zone.
-    pub(super) fn fill(&mut self, geometry: &Geometry, dead_zone: DeadZone, data: &[f32]) {
+    /// Finds the symbols of all `elements` of a chunk in a dead zone, or rounded at random.
+    pub(super) fn fill(
+        &mut self,
+        geometry: &Geometry,
+        dead_zone: DeadZone,
+        noise: Option<Noise>,
+        (data, start): (&[f32], usize),
+    ) {
         /// Elements that are looked through if one has a large token.
         const BLOCK: usize = 256;
         let (level, per_step) = (Level::best(), 1.0 / dead_zone.step);
         self.large.clear();
         self.plane.resize(data.len(), 0);
-        for (data, plane) in data.chunks(BLOCK).zip(self.plane.chunks_mut(BLOCK)) {
-            if !simd::dead_zone(level, data, per_step, plane) {
+        let blocks = data.chunks(BLOCK).zip(self.plane.chunks_mut(BLOCK));
+        for ((data, plane), start) in blocks.zip((start as u32..).step_by(BLOCK)) {
+            let any_large = match noise {
+                Some(noise) => simd::unbiased(level, data, per_step, noise, start, plane),
+                None => simd::dead_zone(level, data, per_step, plane),
+            };
+            if !any_large {
                 continue;
             }
-            for (x, symbol) in data.iter().zip(plane) {
+            for ((x, symbol), position) in data.iter().zip(plane).zip(start..) {
                 if symbol.unsigned_abs() > DIRECT as u8 {
-                    let index = dead_zone.index(x.abs()).unwrap_or(DIRECT).max(DIRECT);
+                    let uniform = noise.map(|noise| noise.coarse(position));
+                    let index = dead_zone
+                        .index(x.abs(), uniform)
+                        .unwrap_or(DIRECT)
+                        .max(DIRECT);
                     *symbol = symbol.signum() * token::of(index).cast_signed();
                     self.large.push(index);
                 }

@@ -38,14 +38,20 @@ pub(crate) fn write(
         put_varint(out, 0);
         return;
     };
-    let mut scheme = ValueCoding::choose(quantize, span, found.rms);
+    let mut scheme = ValueCoding::choose(quantize, span, found.step);
     scheme.write_kind(out);
     let geometry = Geometry::choose(shape);
     memory.fill(&geometry, &scheme, data, found, noise);
+    let mut kept = memory.fit(&geometry);
     if let ValueCoding::DeadZone(dead_zone) = &mut scheme {
-        dead_zone.offsets = offsets(*dead_zone, &geometry, data, &memory.chunks);
+        if noise.is_none() {
+            dead_zone.offsets = offsets(*dead_zone, &geometry, data, &memory.chunks);
+        } else if kept == 0 {
+            dead_zone.step = found.largest;
+            memory.fill(&geometry, &scheme, data, found, noise);
+            kept = memory.fit(&geometry);
+        }
     }
-    let kept = memory.fit(&geometry);
     put_varint(out, kept as u64);
     if kept == 0 {
         return;
@@ -71,7 +77,8 @@ impl EncodeMemory {
             let elements = geometry.chunk(index);
             match scheme {
                 ValueCoding::DeadZone(dead_zone) if found.all => {
-                    chunk.fill(geometry, *dead_zone, &data[elements]);
+                    let start = elements.start;
+                    chunk.fill(geometry, *dead_zone, noise, (&data[elements], start));
                 }
                 _ => chunk.fill_kept(geometry, scheme, &found.kept, noise, elements),
             }
@@ -142,7 +149,7 @@ fn offsets(
         let mut token = i32::from(symbol.unsigned_abs());
         if token > DIRECT.cast_signed() {
             token = dead_zone
-                .index(x.abs())
+                .index(x.abs(), None)
                 .map_or(0, |index| index.cast_signed() + 1);
         }
         let (sum, count) = &mut sums[token.min(DIRECT.cast_signed()) as usize];

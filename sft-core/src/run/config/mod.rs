@@ -88,7 +88,6 @@ pub struct RunConfig {
     /// Seconds by the clock that a device has for its round; who is late is left out of the round.
     /// By default the server waits. What comes of a run then depends on the machine.
     #[cfg_attr(feature = "clap", arg(long))]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_s: Option<f64>,
     /// Rounds at most [T].
     #[cfg_attr(feature = "clap", arg(long))]
@@ -128,11 +127,13 @@ pub struct RunConfig {
     /// have this run's rank, alpha and targets.
     #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
     pub adapters: Option<PathBuf>,
-    /// How activations go up: dead-zone:STEP, activation:KEEP:LEVELS, gradient:KEEP:LEVELS,
-    /// paper:KEEP:LEVELS or raw. STEP is the quantization step over the tensor's root mean square,
-    /// 0.001 to 1000, KEEP the kept fraction of the elements, in (0, 1] [ρ], LEVELS the number of
-    /// quantization points, 2 to 256 [E + 1]. activation spaces its levels logarithmically,
-    /// gradient evenly in a range for each row (token), paper evenly in one range.
+    /// How activations go up: dead-zone:STEP, error:MSE, unbiased:STEP, activation:KEEP:LEVELS,
+    /// gradient:KEEP:LEVELS, paper:KEEP:LEVELS or raw. STEP is the quantization step over the
+    /// tensor's root mean square without outliers, 0.001 to 1000, MSE the wanted error over the
+    /// energy, KEEP the kept fraction of the elements, in (0, 1] [ρ], LEVELS the number of
+    /// quantization points, 2 to 256 [E + 1]. unbiased rounds at random; activation spaces its
+    /// levels logarithmically, gradient evenly in a range for each row (token), paper evenly in one
+    /// range.
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
     pub activation: Codec,
     /// How gradients come down, by the codecs of --activation.
@@ -240,8 +241,8 @@ impl Default for RunConfig {
             targets: TargetModules::default(),
             lora_dropout: 0.0,
             adapters: None,
-            activation: Codec::default_activation(),
-            gradient: Codec::default_gradient(),
+            activation: Codec::vit_activation(),
+            gradient: Codec::vit_gradient(),
             error_feedback: false,
             optimizer: OptimizerKind::Adamw,
             lr: 3e-3,
