@@ -15,7 +15,7 @@ use sft_compress::TensorView;
 pub(crate) use self::search::Maker;
 
 use crate::array::{Array, levels, seed};
-use crate::config::{NON_FINITES, RANGES, Settings, name_of, parse, to_dict};
+use crate::config::{RANGES, Settings, name_of, to_dict};
 use crate::error::{detached, raised};
 
 /// How tensors are encoded: an immutable set of settings.
