@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test file uses its own part")]
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The example that cargo built beside this test.
@@ -43,4 +44,26 @@ pub fn digits(folder: &Folder) -> String {
     let path = folder.join("digits.bin");
     std::fs::write(&path, &bytes[..200 * 65]).unwrap();
     format!("digits:{path}")
+}
+
+/// Runs the program with this output folder.
+pub fn vit_finetune(out: &str, flags: &[&str]) -> Output {
+    Command::new(program("vit_finetune"))
+        .args(["--out", out])
+        .args(flags)
+        .output()
+        .unwrap()
+}
+
+/// One line on standard error, exit code 1, no output folder.
+pub fn refused(flags: &[&str], message: &str) {
+    let folder = Folder::new("refused");
+    let out = folder.join("out");
+    let output = vit_finetune(&out, flags);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{flags:?}: {error}");
+    assert!(error.contains(message), "{flags:?} said {error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(output.stdout.is_empty());
+    assert!(!Path::new(&out).exists(), "{flags:?} left a folder");
 }
