@@ -78,32 +78,27 @@ for_each_level! {
     /// lane i mod 8, and those in order.
     fn bulk(data: &[f32], limit: f32) -> Bulk {
         let (limit, mut sums) = (limit.to_bits(), [0.0; 8]);
-        let (groups, rest) = data.as_chunks::<8>();
-        let mut last = [0.0; 8];
+        let (mut outside, mut largest) = ([0_u32; 16], [0_u32; 16]);
+        let (groups, rest) = data.as_chunks::<16>();
+        let mut last = [0.0; 16];
         last[..rest.len()].copy_from_slice(rest);
-        let square = |x: f32| {
-            let bits = x.to_bits() & 0x7fff_ffff;
-            let within = f64::from(f32::from_bits(if bits <= limit { bits } else { 0 }));
-            within * within
-        };
-        for group in groups {
-            for (sum, &x) in sums.iter_mut().zip(group) {
-                *sum += square(x);
+        for group in groups.iter().chain([&last]) {
+            let bits: [u32; 16] = std::array::from_fn(|i| group[i].to_bits() & 0x7fff_ffff);
+            for i in 0..16 {
+                outside[i] += u32::from(bits[i] > limit);
+                largest[i] = largest[i].max(bits[i]);
             }
-        }
-        for (sum, &x) in sums.iter_mut().zip(&last) {
-            *sum += square(x);
-        }
-        let (mut outside, mut largest) = (0, 0);
-        for x in data {
-            let bits = x.to_bits() & 0x7fff_ffff;
-            outside += u32::from(bits > limit);
-            largest = largest.max(bits);
+            for half in bits.as_chunks::<8>().0 {
+                for (sum, &bits) in sums.iter_mut().zip(half) {
+                    let x = f64::from(f32::from_bits(if bits <= limit { bits } else { 0 }));
+                    *sum += x * x;
+                }
+            }
         }
         Bulk {
             power: sums.iter().sum(),
-            count: data.len() - outside as usize,
-            largest,
+            count: data.len() - outside.iter().sum::<u32>() as usize,
+            largest: largest.into_iter().max().unwrap_or(0),
         }
     }
 }
