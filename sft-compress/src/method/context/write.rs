@@ -42,15 +42,14 @@ pub(crate) fn write(
     scheme.write_kind(out);
     let geometry = Geometry::choose(shape);
     memory.fill(&geometry, &scheme, data, found, noise);
+    if let (ValueCoding::DeadZone(dead_zone), None) = (&mut scheme, noise) {
+        dead_zone.offsets = offsets(*dead_zone, &geometry, data, &memory.chunks);
+    }
     let mut kept = memory.fit(&geometry);
-    if let ValueCoding::DeadZone(dead_zone) = &mut scheme {
-        if noise.is_none() {
-            dead_zone.offsets = offsets(*dead_zone, &geometry, data, &memory.chunks);
-        } else if kept == 0 {
-            dead_zone.step = found.largest;
-            memory.fill(&geometry, &scheme, data, found, noise);
-            kept = memory.fit(&geometry);
-        }
+    if let (0, ValueCoding::DeadZone(dead_zone), Some(_)) = (kept, &mut scheme, noise) {
+        dead_zone.step = found.largest;
+        memory.fill(&geometry, &scheme, data, found, noise);
+        kept = memory.fit(&geometry);
     }
     put_varint(out, kept as u64);
     if kept == 0 {
