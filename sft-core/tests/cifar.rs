@@ -4,31 +4,13 @@ mod common;
 
 use std::path::Path;
 
-use candle_core::Tensor;
-use common::Folder;
-use sft_core::data::{Data, ImageInput, cifar100};
-
-fn input(side: usize, channels: usize) -> ImageInput {
-    ImageInput {
-        side,
-        mean: vec![0.5; channels],
-        std: vec![0.25; channels],
-        fit: None,
-    }
-}
-
-/// The model's input for some samples.
-fn tensor(data: &dyn Data, indices: &[usize]) -> Tensor {
-    data.batch(indices)
-        .unwrap()
-        .inputs
-        .pixels()
-        .unwrap()
-        .clone()
-}
+use common::{Folder, image_input, tensor};
+use sft_core::data::{Data, cifar100};
 
 fn refused(folder: &Folder) -> String {
-    cifar100(&folder.0, &input(32, 3)).unwrap_err().to_string()
+    cifar100(&folder.0, &image_input(32, 3))
+        .unwrap_err()
+        .to_string()
 }
 
 fn record(coarse: u8, fine: u8, pixel: u8) -> Vec<u8> {
@@ -42,7 +24,7 @@ fn cifar100_reads_the_official_layout() {
     image[2 + 1024] = 255; // the first green pixel
     folder.write("train.bin", &[record(0, 1, 9), image].concat());
     folder.write("test_one.bin", &record(19, 99, 255));
-    let (train, test) = cifar100(&folder.0, &input(32, 3)).unwrap();
+    let (train, test) = cifar100(&folder.0, &image_input(32, 3)).unwrap();
     assert_eq!((train.len(), test.len(), train.classes()), (2, 1, 100));
     assert_eq!((train.label(0), train.label(1), test.label(0)), (1, 42, 99));
     let pixels = tensor(&train, &[1]);
@@ -99,12 +81,14 @@ fn what_is_not_cifar100_is_refused() {
             "{error}"
         );
     }
-    let grey = cifar100(&folder.0, &input(32, 1)).unwrap_err().to_string();
+    let grey = cifar100(&folder.0, &image_input(32, 1))
+        .unwrap_err()
+        .to_string();
     assert!(
         grey.contains("cifar100 has 3 channels, the model 1"),
         "{grey}"
     );
-    let missing = cifar100(Path::new("no/such/folder"), &input(32, 3))
+    let missing = cifar100(Path::new("no/such/folder"), &image_input(32, 3))
         .unwrap_err()
         .to_string();
     assert!(missing.starts_with("no/such/folder"), "{missing}");
@@ -168,7 +152,7 @@ fn cifar100_reads_the_official_python_layout() {
         let folder = Folder::new("cifar-python");
         folder.write("train", &pickled(string, &pixels, &[42, 7]));
         folder.write("test", &pickled(string, &[200; 3072], &[99]));
-        let (train, test) = cifar100(&folder.0, &input(32, 3)).unwrap();
+        let (train, test) = cifar100(&folder.0, &image_input(32, 3)).unwrap();
         assert_eq!((train.len(), test.len(), train.classes()), (2, 1, 100));
         assert_eq!((train.label(0), train.label(1), test.label(0)), (42, 7, 99));
         assert_eq!(train.pixels(0), &pixels[..3072]);

@@ -1,31 +1,12 @@
-//! Data sets and partitions.
+//! Data sets of images.
 
 mod common;
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
-use common::Folder;
+use candle_core::Device;
+use common::{Folder, image_input, tensor};
 use sft_core::data::{Augment, Data, ImageInput, Images, image_folder, tiny_imagenet};
-
-fn input(side: usize, channels: usize) -> ImageInput {
-    ImageInput {
-        side,
-        mean: vec![0.5; channels],
-        std: vec![0.25; channels],
-        fit: None,
-    }
-}
-
-/// The model's input for some samples.
-fn tensor(data: &dyn Data, indices: &[usize]) -> Tensor {
-    data.batch(indices)
-        .unwrap()
-        .inputs
-        .pixels()
-        .unwrap()
-        .clone()
-}
 
 #[test]
 fn resizing_agrees_with_pytorch() {
@@ -40,7 +21,7 @@ fn resizing_agrees_with_pytorch() {
     };
     let pixels: Vec<u8> = values("image").iter().map(|&v| v as u8).collect();
     for side in [6, 14, 4, 1] {
-        let images = Images::new(pixels.clone(), vec![0], 1, 6, 255, input(side, 1)).unwrap();
+        let images = Images::new(pixels.clone(), vec![0], 1, 6, 255, image_input(side, 1)).unwrap();
         let got = tensor(&images, &[0]);
         assert_eq!(got.dims(), [1, 1, side, side]);
         let got = got.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -54,7 +35,7 @@ fn resizing_agrees_with_pytorch() {
 #[test]
 fn images_that_do_not_fit_are_refused() {
     let error = |pixels: Vec<u8>, labels: Vec<u32>| {
-        Images::new(pixels, labels, 3, 2, 16, input(2, 1))
+        Images::new(pixels, labels, 3, 2, 16, image_input(2, 1))
             .unwrap_err()
             .to_string()
     };
@@ -115,7 +96,7 @@ fn tiny() -> Folder {
 #[test]
 fn tiny_imagenet_reads_the_official_layout() {
     let folder = tiny();
-    let (train, val) = tiny_imagenet(&folder.0, &input(32, 3)).unwrap();
+    let (train, val) = tiny_imagenet(&folder.0, &image_input(32, 3)).unwrap();
     assert_eq!((train.len(), val.len(), train.classes()), (3, 1, 2));
     let labels = [train.label(0), train.label(1), train.label(2), val.label(0)];
     assert_eq!(labels, [0, 0, 1, 1]);
@@ -127,7 +108,7 @@ fn tiny_imagenet_reads_the_official_layout() {
         .chunks(3)
         .map(|rgb| rgb[0])
         .collect();
-    let want = Images::new(want, vec![0], 1, 64, 255, input(32, 1)).unwrap();
+    let want = Images::new(want, vec![0], 1, 64, 255, image_input(32, 1)).unwrap();
     let want = values(&tensor(&want, &[0]));
     for (got, want) in values(&inputs).iter().zip(&want) {
         assert!((got - want).abs() < 0.15, "{got} {want}");
@@ -139,7 +120,7 @@ fn what_is_not_tiny_imagenet_is_named() {
     let error = |change: Change<'_>| {
         let folder = tiny();
         change(&folder);
-        let sets = tiny_imagenet(&folder.0, &input(32, 3));
+        let sets = tiny_imagenet(&folder.0, &image_input(32, 3));
         let read = sets.and_then(|(train, val)| {
             train.batch(&[0, 1, 2])?;
             val.batch(&[0])
@@ -192,7 +173,7 @@ fn what_is_not_tiny_imagenet_is_named() {
         let error = error(change);
         assert!(error.contains(message), "{error} lacks {message}");
     }
-    let grey = tiny_imagenet(&tiny().0, &input(32, 1))
+    let grey = tiny_imagenet(&tiny().0, &image_input(32, 1))
         .unwrap_err()
         .to_string();
     assert!(grey.contains("3 channels, the model 1"), "{grey}");
@@ -216,7 +197,7 @@ fn pets() -> Folder {
 #[test]
 fn a_folder_of_images_per_class_is_cut_to_its_middle() {
     let folder = pets();
-    let (train, test) = image_folder(&folder.0, &input(14, 3)).unwrap();
+    let (train, test) = image_folder(&folder.0, &image_input(14, 3)).unwrap();
     assert_eq!((train.len(), test.len(), train.classes()), (3, 1, 2));
     assert_eq!([train.label(0), train.label(2), test.label(0)], [0, 1, 1]);
     // 40x30 becomes 21x16; columns 3 to 16 and rows 1 to 14 of it are the middle.
@@ -242,7 +223,7 @@ fn a_folder_of_images_per_class_is_cut_to_its_middle() {
     ] {
         let folder = pets();
         folder.write(change, b"x");
-        let error = image_folder(&folder.0, &input(14, 3))
+        let error = image_folder(&folder.0, &image_input(14, 3))
             .unwrap_err()
             .to_string();
         assert!(error.contains(message), "{error}");

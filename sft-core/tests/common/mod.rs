@@ -161,6 +161,26 @@ impl Data for InMemory {
     }
 }
 
+/// What a model wants of images of this size.
+pub fn image_input(side: usize, channels: usize) -> ImageInput {
+    ImageInput {
+        side,
+        mean: vec![0.5; channels],
+        std: vec![0.25; channels],
+        fit: None,
+    }
+}
+
+/// The model's input for some samples.
+pub fn tensor(data: &dyn Data, indices: &[usize]) -> Tensor {
+    data.batch(indices)
+        .unwrap()
+        .inputs
+        .pixels()
+        .unwrap()
+        .clone()
+}
+
 pub fn settings(scheme: Scheme) -> Settings {
     Settings {
         scheme,
