@@ -207,7 +207,7 @@ impl Task<'_> {
             ..self.config.clone()
         };
         if let Some((keep, bits)) = codec {
-            config.activation = sweep.codec.codec(keep, 1 << bits)?;
+            config.activation = sweep.codec.codec(keep, 1 << bits)?.into();
         }
         let one = |&seed: &u64| {
             config.seed = seed;

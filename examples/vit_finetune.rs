@@ -81,7 +81,7 @@ fn choose(config: &mut RunConfig, auto: &Auto, inputs: &Inputs) -> Result<()> {
     };
     let choice = auto::choose(auto, config, task)?;
     say(format_args!("{choice}\n"))?;
-    (config.cut, config.activation) = (choice.best.value.cut, choice.activation);
+    (config.cut, config.activation) = (choice.best.value.cut, choice.activation.into());
     Ok(())
 }
 

@@ -4,14 +4,17 @@
 //! own activations and gradients at that cut, then [`sft_opt::optimize`] is exact. The best cut wins.
 
 use std::fmt;
+use std::sync::Arc;
 
 use candle_core::Tensor;
-use sft_compress::{Codec, RateTable, TensorView};
+use sft_compress::{
+    Basis, Codec, Compressor, Context, RateTable, TensorView, Tokens, TransformEncoder,
+};
 use sft_core::adapter::{Adapters, Head};
 use sft_core::data::Data;
 use sft_core::model::Model;
 use sft_core::run::{RunConfig, Scheme, Wireless};
-use sft_core::split::{DeviceHalf, ServerHalf, Step};
+use sft_core::split::{CutCodec, DeviceHalf, ServerHalf, Step};
 use sft_core::{Error, Result};
 use sft_opt::plan::{Configuration, CutOption, JointProblem, Rate, RateGrid};
 use sft_opt::system::Link;
@@ -185,6 +188,7 @@ struct Tensors {
     activation: Vec<f32>,
     gradient: Vec<f32>,
     shape: Vec<usize>,
+    tokens: Tokens,
 }
 
 impl Tensors {
@@ -210,12 +214,22 @@ impl Tensors {
             activation: values(&hidden.state)?,
             gradient: values(&gradient)?,
             shape: hidden.state.dims().to_vec(),
+            tokens: task.model.spec().layout()?,
         })
     }
 
     /// The gradient's bits over its raw bits, by its own flag.
     fn gradient_rate(&self, config: &RunConfig) -> Result<f64> {
-        self.rate(&self.gradient, config.gradient)
+        let step = match config.gradient {
+            CutCodec::Plain(codec) => return self.rate(&self.gradient, codec),
+            CutCodec::Transform(step) => step,
+        };
+        let activation = TensorView::new(&self.activation, &self.shape)?;
+        let basis = Arc::new(Basis::of_gradients(activation, self.tokens, step)?);
+        let (mut message, gradient) = (Vec::new(), TensorView::new(&self.gradient, &self.shape)?);
+        let context = Context::new(&self.shape, 0);
+        TransformEncoder::new(basis).compress(gradient, &context, &mut message, None)?;
+        Ok(message.len() as f64 / size_of_val(&self.gradient[..]) as f64)
     }
 
     fn rate(&self, values: &[f32], codec: Codec) -> Result<f64> {

@@ -182,6 +182,7 @@ impl Decoder {
                 tensor.data.resize(elements, 0.0);
                 frame.decode(&mut tensor.data, memory)?;
             }
+            Method::Transform => return Err(needs_basis(&mut body)),
         }
         body.finish()
     }
@@ -220,6 +221,17 @@ impl Decoder {
     fn accept(&self) -> Accept<'static> {
         self.max_elements.map_or(Accept::Default, Accept::AtMost)
     }
+}
+
+/// A frame that no decoder without its basis can read.
+fn needs_basis(body: &mut ByteReader<'_>) -> Error {
+    body.u32().map_or_else(
+        |error| error,
+        |name| Error::new(
+            ErrorKind::LostReference,
+            format!("the frame needs the basis {name:08x}: decompress it with a TransformDecoder of that"),
+        ),
+    )
 }
 
 /// The body of a frame behind its header, if it is accepted.
@@ -269,6 +281,12 @@ pub fn inspect(frame: &[u8]) -> Result<Info> {
         Method::Context(range) => {
             let (kept, chunks) = context::inspect(&mut body, &shape, elements, range)?;
             (Code::Context, kept, chunks)
+        }
+        Method::Transform => {
+            body.u32()?;
+            // Coefficients are at most as many as elements.
+            let kept = body.varint_up_to(elements, "the number of kept coefficients")?;
+            (Code::Context, kept, 1)
         }
     };
     Ok(Info {

@@ -14,6 +14,7 @@ const CHECKSUM_BYTES: usize = 4;
 const METHOD_RAW: u8 = 0;
 const METHOD_PAPER: u8 = 1;
 const METHOD_CONTEXT: u8 = 2;
+const METHOD_TRANSFORM: u8 = 3;
 const FLAG_ROWS: u8 = 1;
 
 /// What stands at the start of a body.
@@ -30,6 +31,7 @@ pub(crate) enum Method {
     Raw,
     Paper(Levels),
     Context(Range),
+    Transform,
 }
 
 /// Up to eight dimensions.
@@ -59,6 +61,7 @@ impl Header {
             Method::Raw => (METHOD_RAW, Range::Tensor),
             Method::Paper(levels) => (METHOD_PAPER, levels.range),
             Method::Context(range) => (METHOD_CONTEXT, range),
+            Method::Transform => (METHOD_TRANSFORM, Range::Tensor),
         };
         let flags = match range {
             Range::Tensor => 0,
@@ -90,13 +93,14 @@ impl Header {
         let shape = read_shape(body)?;
         let range = match flags {
             0 => Range::Tensor,
-            FLAG_ROWS if method != METHOD_RAW => Range::Row,
+            FLAG_ROWS if matches!(method, METHOD_PAPER | METHOD_CONTEXT) => Range::Row,
             _ => return Err(reserved("flags", flags)),
         };
         let method = match method {
             METHOD_RAW => Method::Raw,
             METHOD_PAPER => Method::Paper(read_levels(body, range)?),
             METHOD_CONTEXT => Method::Context(range),
+            METHOD_TRANSFORM => Method::Transform,
             _ => return Err(reserved("method", method)),
         };
         Ok(Self {

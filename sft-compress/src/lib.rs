@@ -5,6 +5,8 @@
 
 /// Codecs with memory of earlier messages.
 mod state;
+/// A basis that both sides know.
+mod transform;
 
 /// What a codec makes of a tensor, and settings for a wanted size or error.
 mod measure;
@@ -62,8 +64,12 @@ pub use dtype::Dtype;
 pub use encoder::Encoder;
 pub use error::{Error, ErrorKind, Result};
 pub use measure::{Choice, Measure, RateTable, measure};
-pub use state::{Compressor, Context, Decompressor, Direction, ErrorFeedback, SampleId, Stateful};
+pub use state::{
+    Compressor, Context, Decompressor, Direction, ErrorFeedback, SampleId, Stateful,
+    TransformDecoder, TransformEncoder,
+};
 pub use tensor::{Elements, Tensor, TensorView};
+pub use transform::{Basis, Tokens};
 
 #[doc = include_str!("../FORMAT.md")]
 pub mod frame_format {}

@@ -16,6 +16,7 @@ pub(crate) const PARTICIPANTS: u64 = 9;
 pub(crate) const EMBEDDING_ADAPTER: u64 = 10;
 pub(crate) const HEAD_ADAPTER: u64 = 11;
 pub(crate) const WEIGHTS: u64 = 12;
+pub(crate) const CALIBRATION: u64 = 13;
 
 /// The seed of the stream with this key (the SplitMix64 finaliser over its words).
 pub(crate) fn derive(seed: u64, key: &[u64]) -> u64 {

@@ -10,6 +10,7 @@ use sft_core::Error;
 use sft_core::run::{
     Job, RoundRecord, Run, Scheme, Settings, finetune, load_checkpoint, save_checkpoint,
 };
+use sft_core::split::CutCodec;
 
 fn configuration(lr: f64) -> Map<String, Value> {
     let Value::Object(map) = json!({ "lr": lr, "rank": 3 }) else {
@@ -26,6 +27,7 @@ fn without_wall(run: &Run) -> Run {
     Run {
         adapters: run.adapters.clone(),
         codecs: run.codecs.clone(),
+        bases: run.bases.clone(),
         rounds: run.rounds.iter().map(still).collect(),
     }
 }
@@ -45,11 +47,16 @@ fn four_rounds_are_two_and_two_more_from_a_file() {
         "q_proj,k_proj,v_proj,o_proj,fc1,fc2",
         "q_proj,fc2,projection,classifier",
     ];
-    for (targets, scheme) in targets
+    let codecs = [common::plan().activation, CutCodec::Transform(1.0)];
+    for ((targets, codec), scheme) in targets
         .iter()
+        .zip(codecs)
         .flat_map(|t| Scheme::ALL.map(|scheme| (t, scheme)))
     {
         let rounds = |count| Settings {
+            activation: codec,
+            gradient: codec,
+            sample_memory_bytes: 1 << 20,
             lora: sft_core::adapter::Lora::new(3, 6.0)
                 .unwrap()
                 .with_targets(common::targets(targets)),

@@ -31,6 +31,7 @@ fn one_of_each() -> Vec<Message> {
             device: 4,
             samples: 1000,
             model: 77,
+            bases: 5,
         }),
         Message::Plan(plan()),
         Message::Adapters(tensors.clone()),

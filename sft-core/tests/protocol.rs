@@ -17,8 +17,8 @@ use sft_core::split::message::{
     Activation, Failure, FailureKind, HEADER_BYTES, Hello, Message, NamedTensors,
 };
 use sft_core::split::{
-    Connection, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve, ServerCodecs,
-    ServerSide, Traffic, Transport, Work,
+    Bases, Connection, CutCodec, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve,
+    ServerCodecs, ServerSide, Traffic, Transport, Work,
 };
 use sft_core::{Error, Result};
 
@@ -41,6 +41,11 @@ fn device(bench: &Bench, codecs: Option<DeviceCodecs>) -> DeviceSide<'_> {
     }
 }
 
+/// The server's codecs of a plan without bases.
+fn plain(plan: &RoundPlan) -> ServerCodecs {
+    ServerCodecs::new(plan, Bases::default()).unwrap()
+}
+
 /// A round in memory.
 fn in_memory(
     bench: &Bench,
@@ -49,7 +54,7 @@ fn in_memory(
 ) -> (Adapters, Traffic) {
     let (below, above) = match codecs {
         Some((below, above)) => (Some(below), above),
-        None => (None, ServerCodecs::new(plan)),
+        None => (None, plain(plan)),
     };
     let mut connection = Connection::new(InMemory::new(server_side(bench, plan.clone(), above)));
     device(bench, below).round(&mut connection).unwrap();
@@ -94,7 +99,7 @@ fn a_socket_gives_the_bits_that_memory_gives() {
     let got = std::thread::scope(|scope| {
         let server = scope.spawn(|| {
             let mut socket = Socket(listener.accept().unwrap().0);
-            let mut session = server_side(&bench, plan.clone(), ServerCodecs::new(&plan));
+            let mut session = server_side(&bench, plan.clone(), plain(&plan));
             while let Ok(bytes) = socket.read() {
                 for reply in session.handle(Message::decode(&bytes).unwrap()).unwrap() {
                     socket.send(reply.encode().unwrap()).unwrap();
@@ -178,8 +183,8 @@ impl Decompressor for Numbered {
 fn a_lost_memory_costs_a_message_and_changes_no_result() {
     let bench = Bench::new(settings(Scheme::Sft), 3);
     let raw = RoundPlan {
-        activation: Codec::raw(),
-        gradient: Codec::raw(),
+        activation: CutCodec::raw(),
+        gradient: CutCodec::raw(),
         ..plan()
     };
     let (want, without) = in_memory(&bench, &raw, None);
@@ -192,10 +197,12 @@ fn a_lost_memory_costs_a_message_and_changes_no_result() {
     ] {
         let codecs = (
             DeviceCodecs {
+                bases: Bases::default(),
                 up: numbered(None),
                 down: numbered(down),
             },
             ServerCodecs {
+                bases: Bases::default(),
                 up: numbered(up),
                 down: numbered(None),
             },
@@ -213,18 +220,19 @@ fn a_lost_memory_costs_a_message_and_changes_no_result() {
 /// What a session says to each of some messages after hello.
 fn refusal(change: impl FnOnce(&mut Message)) -> String {
     let bench = Bench::new(settings(Scheme::Sft), 3);
-    let mut session = server_side(&bench, plan(), ServerCodecs::new(&plan()));
+    let mut session = server_side(&bench, plan(), plain(&plan()));
     let hello = Hello {
         device: 1,
         samples: 10,
         model: bench.vit.spec().fingerprint(),
+        bases: 0,
     };
     session.handle(Message::Hello(hello)).unwrap();
     let config = common::config();
     let shape = [2, config.tokens(), config.hidden_size];
     let values = vec![0.5; shape.iter().product()];
-    let frame = plan()
-        .activation
+    let frame = Codec::paper(0.4, 8)
+        .unwrap()
         .encode(TensorView::new(&values, &shape).unwrap(), 0);
     let mut message = Message::Activation(Activation {
         step: 0,

@@ -38,6 +38,8 @@ macro_rules! for_each_level {
     };
 }
 
+pub(super) use for_each_level;
+
 for_each_level! {
     /// Appends half-precision numbers.
     fn extend_f16(bits: &[u16], out: &mut Vec<f32>) {

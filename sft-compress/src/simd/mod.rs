@@ -17,6 +17,8 @@ mod collect;
 mod kernels;
 /// What the processor can do.
 mod level;
+/// Those of the transform codec.
+mod linear;
 /// Plain loops, compiled for each level.
 mod loops;
 /// The kernels without vector instructions, and what all kernels share.
@@ -29,6 +31,7 @@ mod vector;
 
 pub(crate) use collect::{Candidates, collect, keep_at_least};
 pub(crate) use level::Level;
+pub(crate) use linear::{MAX_INDEX, add_scaled, indices, product};
 pub(crate) use loops::{
     Bulk, GROUP, Quantizer, RowCodes, bulk, count_kinds, count_nonzero, dead_zone, extend_bf16,
     extend_f16, fill_codes, max_magnitude, quantize, span, to_symbols, unbiased,

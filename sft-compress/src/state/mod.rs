@@ -4,11 +4,16 @@
 mod feedback;
 /// The codecs without memory.
 mod plain;
+/// What samples were last time.
+mod samples;
+/// The codec of a basis.
+mod transform;
 
 use crate::error::{Error, Result};
 use crate::tensor::{Tensor, TensorView};
 
 pub use feedback::ErrorFeedback;
+pub use transform::{TransformDecoder, TransformEncoder};
 
 /// The number of a sample in its data set, the same whenever it is seen.
 pub type SampleId = u64;

@@ -1,5 +1,9 @@
 //! What a model tells of itself: its sizes, and every layer that may take an adapter by name.
 
+use sft_compress::Tokens;
+
+use crate::Result;
+
 /// The two names of a place in a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
@@ -88,6 +92,8 @@ pub struct ModelSpec {
     pub width: usize,
     /// The most tokens of a sample, S; samples without lengths of their own have all of them.
     pub tokens: usize,
+    /// Height and width of the grid in which the last tokens lie, if they do.
+    pub grid: Option<[usize; 2]>,
     /// Where the blocks are; block `i` is at this path, then `i`.
     pub blocks: Path,
     /// The linear layers of a block, the same in every block, in the order of the adapter vector.
@@ -121,6 +127,19 @@ impl ModelSpec {
             .join(" ");
         }
         crc32fast::hash(text.as_bytes())
+    }
+
+    /// How the tokens of a sample lie: those of a grid last.
+    ///
+    /// # Errors
+    /// A grid of a side above 1024, or more than 64 tokens before it.
+    pub fn layout(&self) -> Result<Tokens> {
+        Ok(match self.grid {
+            Some([height, width]) => {
+                Tokens::grid(self.tokens.saturating_sub(height * width), height, width)?
+            }
+            None => Tokens::sequence(1)?,
+        })
     }
 
     /// The path of a block.

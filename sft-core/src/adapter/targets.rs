@@ -205,6 +205,7 @@ mod tests {
             depth: 2,
             width: 4,
             tokens: 5,
+            grid: None,
             blocks: Path::new("encoder.layer", "layers"),
             block: vec![
                 linear("attention.query", "self_attn.q_proj"),

@@ -11,13 +11,14 @@ use serde_json::{Map, Value};
 use super::{CodecState, RoundRecord, Run};
 use crate::adapter::{Adapters, Head};
 use crate::atomic_write::write_whole;
+use crate::split::Bases;
 use crate::{Error, Result, digest};
 
 /// The entries of the file's metadata: what the run is, and the checksum of that and all tensors.
 const KEY: &str = "sft_checkpoint";
 const CHECKSUM: &str = "sft_checksum";
 /// Raised whenever the contents change their meaning.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// The names of the vectors outside the blocks.
 const EMBEDDING: &str = "embedding";
@@ -73,6 +74,11 @@ pub fn save_checkpoint(
             tensors.push((name, Tensor::from_slice(bytes, bytes.len(), &Device::Cpu)?));
         }
     }
+    for (cut, bases) in &run.bases {
+        let bytes = bases.to_bytes();
+        let tensor = Tensor::from_slice(&bytes, bytes.len(), &Device::Cpu)?;
+        tensors.push((format!("bases.{cut}"), tensor));
+    }
     let sum = checksum(
         &json,
         tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)),
@@ -108,6 +114,7 @@ pub fn load_checkpoint(
         adapters: read_adapters(&tensors).map_err(|e| Error::file(path, e))?,
         rounds: header.rounds,
         codecs: read_codecs(&tensors).map_err(|e| Error::file(path, e))?,
+        bases: read_bases(&tensors).map_err(|e| Error::file(path, e))?,
     })
 }
 
@@ -236,6 +243,16 @@ fn read_codecs(
         }
     }
     Ok(codecs)
+}
+
+fn read_bases(tensors: &HashMap<String, Tensor>) -> Result<BTreeMap<usize, Bases>> {
+    let named = tensors.iter().filter_map(|(name, tensor)| {
+        let cut = name.strip_prefix("bases.")?.parse().ok()?;
+        Some((cut, tensor))
+    });
+    let read =
+        |(cut, tensor): (usize, &Tensor)| Ok((cut, Bases::from_bytes(&tensor.to_vec1::<u8>()?)?));
+    named.map(read).collect()
 }
 
 /// The first setting, in alphabetical order, that the two do not share.

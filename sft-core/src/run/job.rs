@@ -55,6 +55,7 @@ impl Job<'_> {
             adapters,
             rounds: Vec::new(),
             codecs: BTreeMap::new(),
+            bases: BTreeMap::new(),
         })
     }
 

@@ -7,8 +7,9 @@ use super::Job;
 use super::whole::{Unsplit, WholeServer, train_whole};
 use crate::adapter::Adapters;
 use crate::optim::OptimizerConfig;
+use crate::split::calibration::{self, CalibrationSide};
 use crate::split::{
-    Connection, Deadline, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve,
+    Bases, Connection, Deadline, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve,
     ServerCodecs, ServerSide, Traffic, Update, Work,
 };
 use crate::{Error, Result, seed};
@@ -69,12 +70,22 @@ pub(super) struct Participant<'a> {
 
 impl<'a> Participant<'a> {
     /// Split training from `start`; `codecs` is what the codecs remember.
-    pub(super) fn split(self, start: &Adapters, codecs: Option<&CodecState>) -> Result<Part> {
+    ///
+    /// `bases` is what the server has for the device's cut; the device has it if it `knows` it.
+    pub(super) fn split(
+        self,
+        start: &Adapters,
+        codecs: Option<&CodecState>,
+        (bases, knows): (Bases, bool),
+    ) -> Result<Part> {
         let job = self.job;
-        let plan = self.plan(Work::Split {
-            cut: job.cut(self.device),
-        });
-        let (mut below, mut above) = (DeviceCodecs::new(&plan), ServerCodecs::new(&plan));
+        let cut = job.cut(self.device);
+        let plan = RoundPlan {
+            bases: bases.name(),
+            ..self.plan(Work::Split { cut })
+        };
+        let mut below = DeviceCodecs::new(&plan, bases.clone())?;
+        let mut above = ServerCodecs::new(&plan, bases)?;
         if let Some(state) = codecs {
             state.restore(&mut below, &mut above)?;
         }
@@ -85,7 +96,7 @@ impl<'a> Participant<'a> {
             number,
             model: job.model,
             local: self.local(),
-            codecs: Some(below),
+            codecs: knows.then_some(below),
         };
         match device.round(&mut connection) {
             Err(Error::Late { .. }) => return Ok(self.late(connection.traffic())),
@@ -101,6 +112,31 @@ impl<'a> Participant<'a> {
             traffic,
             codecs: device.codecs.as_ref().map(state).transpose()?.flatten(),
         })
+    }
+
+    /// Some activations `[n, S, D]` as the server sees them, of up to so many samples, and what they
+    /// cost.
+    pub(super) fn calibrate(self, samples: usize) -> Result<(Vec<f32>, Traffic)> {
+        let (job, number) = (self.job, self.device as u32);
+        let cut = job.cut(self.device);
+        let plan = RoundPlan {
+            activation: calibration::first_codec(),
+            ..self.plan(Work::Calibrate { cut, samples })
+        };
+        let side = CalibrationSide::new(number, plan, job.model.spec())?;
+        let mut connection = Connection::new(InMemory::new(side));
+        let mut device = DeviceSide {
+            number,
+            model: job.model,
+            local: self.local(),
+            codecs: None,
+        };
+        device.round(&mut connection)?;
+        let traffic = connection.traffic();
+        Ok((
+            connection.into_transport().into_server().into_activations(),
+            traffic,
+        ))
     }
 
     /// Local training of the whole model from `start`, as in FL.
@@ -185,6 +221,8 @@ impl<'a> Participant<'a> {
             local_epochs: settings.local_epochs,
             activation,
             gradient,
+            bases: 0,
+            sample_memory_bytes: settings.sample_memory_bytes,
             error_feedback: settings.error_feedback,
             seed: seed::derive(settings.seed, &[self.round as u64, self.device as u64]),
         }

@@ -2,6 +2,8 @@
 
 /// What the server makes of the adapters of a round.
 mod aggregate;
+/// Bases for the transform codecs.
+mod calibrate;
 /// A run as a file, to go on from.
 mod checkpoint;
 /// What a run is asked to do, as files, flags and Python say it.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::local::CodecState;
 use crate::adapter::Adapters;
+use crate::split::Bases;
 
 /// What a round did; every number is the round's own, not cumulative.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,4 +52,15 @@ pub struct Run {
     pub rounds: Vec<RoundRecord>,
     /// What the codecs of each device remember, where they do.
     pub codecs: BTreeMap<usize, CodecState>,
+    /// What the transform codecs are relative to, by cut layer.
+    pub bases: BTreeMap<usize, Bases>,
+}
+
+impl Run {
+    /// Whether a device was to take part in a round so far.
+    pub(super) fn knows(&self, device: usize) -> bool {
+        let has =
+            |round: &RoundRecord| round.devices.contains(&device) || round.late.contains(&device);
+        self.rounds.iter().any(has)
+    }
 }

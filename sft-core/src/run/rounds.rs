@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::aggregate::fed_avg;
+use super::calibrate::{bases, calibrate};
 use super::evaluate::accuracy_until;
 use super::full::{self, FullModel};
 use super::local::{Part, Participant};
@@ -44,7 +45,12 @@ pub fn finetune(
 /// One more round of Algorithm 1, or of what it is compared with.
 fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
     let (start, round) = (Instant::now(), run.rounds.len() + 1);
-    let parts = train_round(job, round, run)?;
+    let costs = calibrate(job, round, run)?;
+    let mut parts = train_round(job, round, run)?;
+    for part in &mut parts {
+        let cost = costs.get(&part.device).copied();
+        part.traffic = part.traffic + cost.unwrap_or_default();
+    }
     for Part { device, update, .. } in &parts {
         if let Some(Update { samples, loss, .. }) = update {
             tracing::debug!(round, device, samples, loss, "device finished");
@@ -81,13 +87,14 @@ fn train_round(job: &Job<'_>, round: usize, run: &Run) -> Result<Vec<Part>> {
     let devices = job.participants(round);
     let participant = |device| Participant { job, round, device };
     let codecs = |device| run.codecs.get(&device);
+    let bases = |device| (bases(run, job.cut(device)), run.knows(device));
     let each = |task: &(dyn Fn(usize) -> Result<Part> + Sync)| {
         parallel(job.settings.threads, devices.len(), |n| task(devices[n]))
     };
     let (Settings { scheme, lora, .. }, start) = (job.settings, &run.adapters);
     match scheme {
         Scheme::Sft | Scheme::SftRaw => {
-            each(&|device| participant(device).split(start, codecs(device)))
+            each(&|device| participant(device).split(start, codecs(device), bases(device)))
         }
         Scheme::FlLora => each(&|device| {
             let open =
@@ -105,7 +112,7 @@ fn train_round(job: &Job<'_>, round: usize, run: &Run) -> Result<Vec<Part>> {
             for &device in &devices {
                 let last = parts.iter().rev().find_map(|part| part.update.as_ref());
                 let start = last.map_or(start, |update| &update.adapters);
-                parts.push(participant(device).split(start, codecs(device))?);
+                parts.push(participant(device).split(start, codecs(device), bases(device))?);
             }
             Ok(parts)
         }),
@@ -160,10 +167,6 @@ fn record(
     start: Instant,
 ) -> Result<RoundRecord> {
     let round = before.rounds.len() + 1;
-    let has = |round: &RoundRecord, device| {
-        round.devices.contains(&device) || round.late.contains(&device)
-    };
-    let known = |device| before.rounds.iter().any(|round| has(round, device));
     let total: Traffic = parts.iter().map(|part| part.traffic).sum();
     if total.zero_up + total.zero_down > 0 {
         let (up, down) = (total.zero_up, total.zero_down);
@@ -172,7 +175,7 @@ fn record(
     let shares = parts.iter().map(|part| DeviceRound {
         device: part.device,
         cut: job.cut(part.device),
-        first: !known(part.device),
+        first: !before.knows(part.device),
         traffic: part.traffic,
     });
     let shares: Vec<_> = shares.collect();

@@ -3,10 +3,10 @@
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sft_compress::Codec;
 
 use crate::adapter::Lora;
 use crate::optim::{Decay, Optimizer, OptimizerConfig, Schedule};
+use crate::split::CutCodec;
 use crate::{Error, Result};
 
 /// The largest count of rounds, epochs or samples that is believed: far beyond any use.
@@ -76,9 +76,12 @@ pub struct Settings {
     /// Rank (`r`), scale, targets and dropout of the adapters; ignored by [`Scheme::FlFull`].
     pub lora: Lora,
     /// How activations go up; used by [`Scheme::Sft`].
-    pub activation: Codec,
+    pub activation: CutCodec,
     /// How gradients go down; used by [`Scheme::Sft`].
-    pub gradient: Codec,
+    pub gradient: CutCodec,
+    /// Memory of a device, and of the server for it, for what samples were when they last crossed
+    /// by a transform codec, bytes; 0 for none.
+    pub sample_memory_bytes: usize,
     /// Whether both senders add to a tensor what they dropped of the one before; used by
     /// [`Scheme::Sft`].
     pub error_feedback: bool,
@@ -123,8 +126,9 @@ impl Settings {
             scheme,
             cut,
             lora: Lora::new(8, 8.0)?,
-            activation: Codec::vit_activation(),
-            gradient: Codec::vit_gradient(),
+            activation: CutCodec::vit_activation(),
+            gradient: CutCodec::vit_gradient(),
+            sample_memory_bytes: 64_000_000,
             error_feedback: false,
             rounds: 8,
             local_epochs: 1,
@@ -193,10 +197,10 @@ impl Settings {
     }
 
     /// The codecs for activations and gradients that the scheme really uses.
-    pub(crate) fn codecs(&self) -> (Codec, Codec) {
+    pub(crate) fn codecs(&self) -> (CutCodec, CutCodec) {
         match self.scheme {
             Scheme::Sft => (self.activation, self.gradient),
-            _ => (Codec::raw(), Codec::raw()),
+            _ => (CutCodec::raw(), CutCodec::raw()),
         }
     }
 }

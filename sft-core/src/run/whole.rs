@@ -40,7 +40,7 @@ pub(super) fn train_whole<T: Transport, W: Unsplit>(
     open: impl FnOnce(&Adapters, OptimizerConfig) -> Result<W>,
     connection: &mut Connection<T>,
 ) -> Result<(f64, usize)> {
-    let plan = say_hello(number, model, local, connection)?;
+    let plan = say_hello((number, 0), model, local, connection)?;
     let start = receive_adapters(connection)?.decode(layout, &frozen.lengths())?;
     let mut whole = open(&frozen.with_vectors(start), plan.optimizer)?;
     let (mut loss, mut samples) = (0.0, 0);

@@ -6,7 +6,7 @@ use super::coded::{Crossing, finite};
 use super::local_data::{Loaded, LocalData};
 use super::message::{Activation, Failure, FailureKind, Hello, Message, NamedTensors};
 use super::transport::{Connection, Transport, unexpected};
-use super::{DeviceHalf, RoundPlan, Work};
+use super::{Bases, DeviceHalf, RoundPlan, Work};
 use crate::adapter::{device_layout, device_lengths, device_vectors};
 use crate::data::{Batch, Inputs, Labels};
 use crate::model::{Hidden, Model};
@@ -26,6 +26,8 @@ pub struct DeviceSide<'a> {
 
 /// A device's ends of the two streams of messages.
 pub struct DeviceCodecs {
+    /// What they are relative to.
+    pub bases: Bases,
     /// Activations, going up.
     pub up: Box<dyn Compressor>,
     /// Gradients, coming down.
@@ -34,11 +36,19 @@ pub struct DeviceCodecs {
 
 impl DeviceCodecs {
     /// Those that a plan names, which remember nothing.
-    pub fn new(plan: &RoundPlan) -> Self {
-        Self {
-            up: plan.compressor(plan.activation),
-            down: RoundPlan::decompressor(plan.gradient),
-        }
+    ///
+    /// # Errors
+    /// A transform codec without its basis.
+    pub fn new(plan: &RoundPlan, bases: Bases) -> Result<Self> {
+        let memory = plan.sample_memory_bytes;
+        let (up, down) = (bases.up.as_ref(), bases.down.as_ref());
+        Ok(Self {
+            up: plan
+                .activation
+                .compressor(up, memory, plan.error_feedback)?,
+            down: plan.gradient.decompressor(down, 0)?,
+            bases,
+        })
     }
 }
 
@@ -49,11 +59,22 @@ impl DeviceSide<'_> {
     /// A connection that failed, a plan that does not fit the model, a sample that cannot be read,
     /// values that are not finite, or a run that was stopped.
     pub fn round<T: Transport>(&mut self, connection: &mut Connection<T>) -> Result<()> {
-        let plan = say_hello(self.number, self.model, &self.local, connection)?;
-        let Work::Split { cut } = plan.work else {
-            return Err(Error::protocol(
-                "plans the whole model for a device that is split",
-            ));
+        let held = self.codecs.as_ref().map_or(0, |codecs| codecs.bases.name());
+        let plan = say_hello((self.number, held), self.model, &self.local, connection)?;
+        let cut = match plan.work {
+            Work::Split { cut } => cut,
+            Work::Calibrate { cut, samples } => {
+                return self.calibrate(&plan, cut, samples, connection);
+            }
+            _ => {
+                let reason = "plans the whole model for a device that is split";
+                return Err(Error::protocol(reason));
+            }
+        };
+        let codecs = match self.codecs.take() {
+            Some(codecs) if held == plan.bases => codecs,
+            _ if plan.bases == 0 => DeviceCodecs::new(&plan, Bases::default())?,
+            _ => DeviceCodecs::new(&plan, receive_bases(&plan, connection)?)?,
         };
         let (spec, lora) = (self.model.spec(), plan.lora(self.model.spec())?);
         let layout = device_layout(spec, lora, cut);
@@ -61,10 +82,7 @@ impl DeviceSide<'_> {
         let vectors = start.decode(&layout, &device_lengths(spec, lora, cut))?;
         let (embedding, blocks) = (&vectors[0], &vectors[1..]);
         let mut half = DeviceHalf::new(self.model, lora, embedding, blocks, plan.optimizer)?;
-        let mut codecs = self
-            .codecs
-            .take()
-            .unwrap_or_else(|| DeviceCodecs::new(&plan));
+        let mut codecs = codecs;
         self.local
             .each_batch(&plan, self.model.device(), |loaded| {
                 self.step(&plan, &loaded, &mut half, &mut codecs, connection)
@@ -76,6 +94,48 @@ impl DeviceSide<'_> {
         let update = NamedTensors::encode(layout, device_vectors(&embedding, &blocks))?;
         connection.send(&Message::Update(update))?;
         self.codecs = Some(codecs);
+        Ok(())
+    }
+
+    /// Shows the server some activations of its half without adapters.
+    fn calibrate<T: Transport>(
+        &self,
+        plan: &RoundPlan,
+        cut: usize,
+        samples: usize,
+        connection: &mut Connection<T>,
+    ) -> Result<()> {
+        let (spec, lora) = (self.model.spec(), plan.lora(self.model.spec())?);
+        let lengths = device_lengths(spec, lora, cut);
+        let zeros: Vec<Vec<f32>> = lengths
+            .into_iter()
+            .map(|length| vec![0.0; length])
+            .collect();
+        let half = DeviceHalf::new(self.model, lora, &zeros[0], &zeros[1..], plan.optimizer)?;
+        let mut compressor = plan.activation.compressor(None, 0, false)?;
+        let samples = &self.local.samples[..samples.min(self.local.samples.len())];
+        for (number, samples) in (0..).zip(samples.chunks(plan.batch)) {
+            let batch = self.local.data.training_batch(samples, plan.seed)?;
+            let inputs = batch.inputs.to_device(self.model.device())?;
+            let hidden = half.forward(&inputs, plan.step(number, plan.lr, samples.len()))?;
+            let crossing = Crossing {
+                plan,
+                device: self.number,
+                step: number,
+                epoch: 0,
+                samples: &batch.samples,
+                shape: hidden.state.dims3()?.into(),
+            };
+            let frame = crossing.compress(&mut *compressor, Direction::Up, &hidden.state);
+            connection.send(&Message::Activation(Activation {
+                step: number,
+                lengths: hidden.lengths,
+                // Nothing is learnt from them here.
+                classes: vec![0; batch.samples.len()],
+                frame: frame.map_err(|error| blame_samples(error, &batch))?,
+                samples: batch.samples,
+            }))?;
+        }
         Ok(())
     }
 
@@ -115,7 +175,7 @@ impl DeviceSide<'_> {
 
 /// Introduces a device, and receives what it is to do.
 pub(crate) fn say_hello<T: Transport>(
-    device: u32,
+    (device, bases): (u32, u32),
     model: &dyn Model,
     local: &LocalData<'_>,
     connection: &mut Connection<T>,
@@ -124,10 +184,20 @@ pub(crate) fn say_hello<T: Transport>(
         device,
         samples: local.samples.len() as u64,
         model: model.spec().fingerprint(),
+        bases,
     }))?;
     match connection.receive()? {
         Message::Plan(plan) => plan.check(model.spec()).map(|()| plan),
         other => Err(unexpected(&other, "a plan")),
+    }
+}
+
+/// The bases that a plan names.
+fn receive_bases<T: Transport>(plan: &RoundPlan, connection: &mut Connection<T>) -> Result<Bases> {
+    match connection.receive()? {
+        Message::Bases(bases) if bases.name() == plan.bases => Ok(*bases),
+        Message::Bases(_) => Err(Error::protocol("sent other bases than it plans")),
+        other => Err(unexpected(&other, "bases")),
     }
 }
 

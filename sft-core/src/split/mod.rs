@@ -3,8 +3,12 @@
 //! `DeviceHalf` and `ServerHalf` compute; `DeviceSide` and `ServerSide` add what a round needs around
 //! them. The two sides share nothing but messages, which a `Transport` carries.
 
+/// How the server gets bases.
+pub(crate) mod calibration;
 /// Tensors of the cut on their way into a codec and out of it.
 mod coded;
+/// How tensors cross the cut.
+mod cut_codec;
 /// A server that does not wait for ever.
 mod deadline;
 /// The device's side of a round.
@@ -30,6 +34,7 @@ mod transport;
 /// A training step of the whole model.
 mod unsplit;
 
+pub use cut_codec::{Bases, CutCodec};
 pub use deadline::Deadline;
 pub use device::{DeviceCodecs, DeviceSide};
 pub use device_half::DeviceHalf;

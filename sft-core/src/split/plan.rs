@@ -1,8 +1,8 @@
 //! What a device is told at the start of a round.
 
 use serde::{Deserialize, Serialize};
-use sft_compress::{Codec, Compressor, Decompressor, ErrorFeedback};
 
+use super::CutCodec;
 use crate::adapter::{Lora, ModelSpec, TargetModules};
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::{Error, Result, seed};
@@ -24,6 +24,13 @@ pub enum Work {
     Split {
         /// Blocks on the device, l, 1 to L - 1.
         cut: usize,
+    },
+    /// The embedding and the first blocks, without adapters, to show the server some activations.
+    Calibrate {
+        /// Blocks on the device, l, 1 to L - 1.
+        cut: usize,
+        /// Samples that the server asks for.
+        samples: usize,
     },
     /// The whole model, of which the adapters are trained.
     Adapters,
@@ -60,9 +67,13 @@ pub struct RoundPlan {
     /// Passes over the device's samples, K.
     pub local_epochs: usize,
     /// How activations go up.
-    pub activation: Codec,
+    pub activation: CutCodec,
     /// How gradients come down.
-    pub gradient: Codec,
+    pub gradient: CutCodec,
+    /// The [name](super::Bases::name) of the bases for both, 0 where none is needed.
+    pub bases: u32,
+    /// Memory for what samples were when they last crossed the cut, on each side, bytes.
+    pub sample_memory_bytes: usize,
     /// Whether both senders add to a tensor what they dropped of the one before.
     pub error_feedback: bool,
     /// Where everything random of this device in this round comes from.
@@ -114,7 +125,7 @@ impl RoundPlan {
         Error::require(rate.is_finite() && rate > 0.0, "lr", rate, "positive")?;
         self.optimizer.validate()?;
         self.schedule.validate(rounds)?;
-        if let Work::Split { cut } = self.work {
+        if let Work::Split { cut } | Work::Calibrate { cut, .. } = self.work {
             let accepted = format!("in 1..{} for a model of so many blocks", spec.depth);
             Error::require((1..spec.depth).contains(&cut), "cut", cut, &accepted)?;
         }
@@ -142,19 +153,6 @@ impl RoundPlan {
             learning_rate: peak * factor,
             dropout_seed: seed::derive(self.seed, &[seed::DROPOUT, number]),
         }
-    }
-
-    /// The sender of one direction, without memory.
-    pub(crate) fn compressor(&self, codec: Codec) -> Box<dyn Compressor> {
-        if self.error_feedback {
-            return Box::new(ErrorFeedback::new(codec));
-        }
-        Box::new(codec)
-    }
-
-    /// The receiver of one direction, without memory.
-    pub(crate) fn decompressor(codec: Codec) -> Box<dyn Decompressor> {
-        Box::new(codec)
     }
 }
 

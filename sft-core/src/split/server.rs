@@ -7,7 +7,7 @@ use super::coded::{Crossing, finite};
 use super::memory::Serve;
 use super::message::{Activation, Failure, FailureKind, Gradient, Hello, Message, NamedTensors};
 use super::transport::unexpected;
-use super::{RoundPlan, ServerHalf, Work};
+use super::{Bases, RoundPlan, ServerHalf, Work};
 use crate::adapter::{
     Adapters, ModelSpec, NamedShape, device_layout, device_lengths, device_vectors,
 };
@@ -17,6 +17,8 @@ use crate::{Error, Result};
 
 /// The server's ends of the two streams of messages with a device.
 pub struct ServerCodecs {
+    /// What they are relative to.
+    pub bases: Bases,
     /// Activations, coming up.
     pub up: Box<dyn Decompressor>,
     /// Gradients, going down.
@@ -25,11 +27,17 @@ pub struct ServerCodecs {
 
 impl ServerCodecs {
     /// Those that a plan names, which remember nothing.
-    pub fn new(plan: &RoundPlan) -> Self {
-        Self {
-            up: RoundPlan::decompressor(plan.activation),
-            down: plan.compressor(plan.gradient),
-        }
+    ///
+    /// # Errors
+    /// A transform codec without its basis.
+    pub fn new(plan: &RoundPlan, bases: Bases) -> Result<Self> {
+        let memory = plan.sample_memory_bytes;
+        let (up, down) = (bases.up.as_ref(), bases.down.as_ref());
+        Ok(Self {
+            up: plan.activation.decompressor(up, memory)?,
+            down: plan.gradient.compressor(down, 0, plan.error_feedback)?,
+            bases,
+        })
     }
 }
 
@@ -147,10 +155,11 @@ impl<'a> ServerSide<'a> {
     fn welcome(&mut self, hello: Hello) -> Result<Vec<Message>> {
         check_hello(self.device, self.model.spec(), hello)?;
         self.stage.hello = Some(hello);
-        Ok(vec![
-            Message::Plan(self.plan.clone()),
-            Message::Adapters(self.start.clone()),
-        ])
+        let bases = (hello.bases != self.plan.bases)
+            .then(|| Message::Bases(Box::new(self.codecs.bases.clone())));
+        let plan = Message::Plan(self.plan.clone());
+        let start = Message::Adapters(self.start.clone());
+        Ok([plan].into_iter().chain(bases).chain([start]).collect())
     }
 
     /// One step of the server's half; the gradient, or that the activation cannot be read.

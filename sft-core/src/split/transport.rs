@@ -25,7 +25,7 @@ pub trait Transport {
 pub struct Traffic {
     /// Frames of activations, and four bytes a label.
     pub up: u64,
-    /// Frames of gradients.
+    /// Frames of gradients, and bases.
     pub down: u64,
     /// Frames of adapters and head from the device.
     pub adapter_up: u64,
@@ -72,6 +72,11 @@ impl Traffic {
         match message {
             Message::Gradient(sent) => Self {
                 zero_down: u64::from(is_zero(&sent.frame)),
+                down: frame,
+                protocol_down,
+                ..zero
+            },
+            Message::Bases(_) => Self {
                 down: frame,
                 protocol_down,
                 ..zero

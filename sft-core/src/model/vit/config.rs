@@ -100,6 +100,7 @@ impl VitConfig {
             depth: self.num_hidden_layers,
             width: d,
             tokens: self.tokens(),
+            grid: Some([self.image_size / self.patch_size; 2]),
             blocks: Path::new("vit.encoder.layer", "vit.layers"),
             block: vec![
                 linear("attention.attention.query", "attention.q_proj", d, d),

@@ -16,13 +16,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sft_compress::Codec;
 
 pub use choices::{BackendKind, FadingKind, OptimizerKind, ScheduleKind};
 
 use super::Scheme;
 use crate::adapter::{ModuleNames, TargetModules};
 use crate::data::Partition;
+use crate::split::CutCodec;
 use crate::{Error, Result};
 
 /// The fields that change no result of a run, only its speed, its memory and its files.
@@ -127,18 +127,24 @@ pub struct RunConfig {
     /// have this run's rank, alpha and targets.
     #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
     pub adapters: Option<PathBuf>,
-    /// How activations go up: dead-zone:STEP, error:MSE, unbiased:STEP, activation:KEEP:LEVELS,
+    /// How activations go up: transform:STEP, dead-zone:STEP, error:MSE, unbiased:STEP, activation:KEEP:LEVELS,
     /// gradient:KEEP:LEVELS, paper:KEEP:LEVELS or raw. STEP is the quantization step over the
-    /// tensor's root mean square without outliers, 0.001 to 1000, MSE the wanted error over the
+    /// tensor's root mean square without outliers (transform: of the activations that its basis is
+    /// learnt from, with outliers), 0.001 to 1000, MSE the wanted error over the
     /// energy, KEEP the kept fraction of the elements, in (0, 1] [ρ], LEVELS the number of
     /// quantization points, 2 to 256 [E + 1]. unbiased rounds at random; activation spaces its
     /// levels logarithmically, gradient evenly in a range for each row (token), paper evenly in one
     /// range.
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
-    pub activation: Codec,
+    pub activation: CutCodec,
     /// How gradients come down, by the codecs of --activation.
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
-    pub gradient: Codec,
+    pub gradient: CutCodec,
+    /// Megabytes in which a device, and the server for it, remember what samples were when they last
+    /// crossed by transform:STEP, so that they cost little when they come again; 0 for none. Images
+    /// changed by --augment are never the same again, and are not remembered.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub sample_memory_mb: usize,
     /// Add to every activation and gradient what was dropped of the one before.
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
@@ -241,8 +247,9 @@ impl Default for RunConfig {
             targets: TargetModules::default(),
             lora_dropout: 0.0,
             adapters: None,
-            activation: Codec::vit_activation(),
-            gradient: Codec::vit_gradient(),
+            activation: CutCodec::vit_activation(),
+            gradient: CutCodec::vit_gradient(),
+            sample_memory_mb: 64,
             error_feedback: false,
             optimizer: OptimizerKind::Adamw,
             lr: 3e-3,

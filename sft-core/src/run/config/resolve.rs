@@ -20,6 +20,11 @@ impl RunConfig {
             lora: self.lora(spec)?,
             activation: self.activation,
             gradient: self.gradient,
+            sample_memory_bytes: if self.augment {
+                0
+            } else {
+                self.sample_memory_bytes()?
+            },
             error_feedback: self.error_feedback,
             rounds: self.rounds,
             local_epochs: self.local_epochs,
@@ -58,6 +63,17 @@ impl RunConfig {
             snr_db,
             rayleigh: self.fading == FadingKind::Rayleigh,
         })
+    }
+
+    fn sample_memory_bytes(&self) -> Result<usize> {
+        let (mb, most) = (self.sample_memory_mb, 1_000_000);
+        Error::require(
+            mb <= most,
+            "sample_memory_mb",
+            mb,
+            &format!("at most {most}"),
+        )?;
+        Ok(mb.saturating_mul(1_000_000))
     }
 
     /// How training images are changed at random, if they are.

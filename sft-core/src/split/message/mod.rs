@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 pub use tensors::NamedTensors;
 
 use self::bytes::{Reader, put_bytes, put_u32, put_varint};
-use super::RoundPlan;
+use super::{Bases, RoundPlan};
 use crate::data::SampleId;
 use crate::{Error, Result};
 
 /// The first bytes of every message.
 const MAGIC: [u8; 4] = *b"SFTM";
 /// Raised whenever messages change their meaning; a device and a server must share it.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Magic, version, kind and the length of the body.
 pub const HEADER_BYTES: usize = 10;
 /// The checksum behind the body.
@@ -37,6 +37,8 @@ pub enum Message {
     Hello(Hello),
     /// What it is to do in a round.
     Plan(RoundPlan),
+    /// What its codecs need, if it does not have that.
+    Bases(Box<Bases>),
     /// What it starts the round with.
     Adapters(NamedTensors),
     /// A mini-batch going up.
@@ -60,6 +62,8 @@ pub struct Hello {
     pub samples: u64,
     /// The fingerprint of its model, see [`ModelSpec::fingerprint`](crate::adapter::ModelSpec).
     pub model: u32,
+    /// The [name](Bases::name) of the bases that it has, 0 for none.
+    pub bases: u32,
 }
 
 /// A mini-batch at the cut: the compressed activation, and what the server needs beside it.
@@ -116,6 +120,7 @@ impl Message {
             Self::Update(_) => 6,
             Self::Leave(_) => 7,
             Self::Error(_) => 8,
+            Self::Bases(_) => 9,
         }
     }
 
@@ -124,6 +129,7 @@ impl Message {
         match self {
             Self::Hello(_) => "hello",
             Self::Plan(_) => "plan",
+            Self::Bases(_) => "bases",
             Self::Adapters(_) => "adapters",
             Self::Activation(_) => "activation",
             Self::Gradient(_) => "gradient",
@@ -139,6 +145,7 @@ impl Message {
             Self::Adapters(tensors) | Self::Update(tensors) => tensors.frame.len(),
             Self::Activation(up) => up.frame.len() + size_of_val(up.classes.as_slice()),
             Self::Gradient(down) => down.frame.len(),
+            Self::Bases(bases) => bases.to_bytes().len(),
             _ => 0,
         };
         bytes as u64
@@ -172,12 +179,14 @@ impl Message {
                 put_u32(out, hello.device);
                 put_varint(out, hello.samples);
                 put_u32(out, hello.model);
+                put_u32(out, hello.bases);
             }
             Self::Plan(plan) => {
                 let json = serde_json::to_vec(plan);
                 out.extend(json.map_err(|e| Error::argument("plan", e.to_string()))?);
             }
             Self::Adapters(tensors) | Self::Update(tensors) => tensors.put(out),
+            Self::Bases(bases) => out.extend(bases.to_bytes()),
             Self::Activation(activation) => activation.put(out),
             Self::Gradient(gradient) => {
                 put_u32(out, gradient.step);
@@ -255,6 +264,7 @@ impl Message {
                 device: body.u32()?,
                 samples: body.varint()?,
                 model: body.u32()?,
+                bases: body.u32()?,
             }),
             2 => {
                 let plan = serde_json::from_slice(body.rest());
@@ -280,6 +290,7 @@ impl Message {
                 let reason = body.text(MAX_TEXT_BYTES)?;
                 Self::Error(Failure { kind, reason })
             }
+            9 => Self::Bases(Box::new(Bases::from_bytes(body.rest())?)),
             other => {
                 let reason = format!("sent a message of the unknown kind {other}");
                 return Err(Error::protocol(reason));

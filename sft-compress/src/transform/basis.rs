@@ -1,0 +1,483 @@
+use std::borrow::Cow;
+
+use super::planes::Models;
+use super::spectrum::{Cosines, Work};
+use super::tokens::Tokens;
+use crate::coding::adaptive::{Reader, Writer};
+use crate::coding::bytes::{ByteReader, put_varint};
+use crate::decoder::decode_expected;
+use crate::error::{Error, ErrorKind, Result};
+
+const MAGIC: [u8; 4] = *b"SFTB";
+const VERSION: u8 = 1;
+const FLAG_ROTATION: u8 = 1;
+const FLAG_MEAN: u8 = 2;
+const FLAG_RELATIVE: u8 = 4;
+/// The most channels that are rotated: both sides make the rotation orthonormal, which takes the
+/// third power.
+pub(super) const MAX_ROTATED: usize = 1536;
+/// The most channels.
+const MAX_WIDTH: usize = 1 << 16;
+/// A mean is coded in steps finer than those of samples.
+const MEAN_STEP: f32 = 0.25;
+
+/// What sender and receiver of transformed samples know: where tokens lie, means, a rotation of
+/// the channels, steps, and which magnitudes to expect where.
+///
+/// A message names the basis it was made with. A basis is made by
+/// [`of_activations`](Self::of_activations) or [`of_gradients`](Self::of_gradients) (feature
+/// `learn`), and travels as [bytes](Self::to_bytes); see [the format](crate::frame_format).
+#[derive(Clone, Debug)]
+pub struct Basis {
+    pub(super) settings: Settings,
+    rotation: Option<Rotation>,
+    /// Rows `[S, D]`; of a sequence those of the prefix and one for all that follow.
+    mean: Option<Vec<f32>>,
+    cosines: Option<[Cosines; 2]>,
+    /// Of the tokens of a grid.
+    order: Vec<u32>,
+    bytes: Vec<u8>,
+    name: u32,
+}
+
+/// The numbers of a basis.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settings {
+    pub(super) tokens: Tokens,
+    /// Channels of a sample, D.
+    pub(super) width: usize,
+    /// Channels of coefficients, K.
+    pub(super) channels: usize,
+    /// The step, or the step over the root mean square of the tensor.
+    pub(super) step: f32,
+    pub(super) relative: bool,
+    /// What is added before rounding down, in units of 1/128.
+    pub(super) rounding: u8,
+    /// What is added to the first level, and to the others, in units of 1/128 step.
+    pub(super) levels: [i8; 2],
+    /// Of each group, the binary logarithm of its step over the common one, in eighths.
+    pub(super) group_steps: Vec<i8>,
+    /// Of each group and channel, that of the expected magnitude in steps, in halves; they add up.
+    pub(super) group_scales: Vec<i8>,
+    pub(super) channel_scales: Vec<i8>,
+}
+
+/// A rotation of the channels.
+#[derive(Clone, Debug)]
+pub(super) struct Rotation {
+    /// `[D, K]`
+    pub(super) forward: Vec<f32>,
+    /// `[K, D]`, orthonormal rows.
+    pub(super) rows: Vec<f32>,
+}
+
+/// What of a basis is coded: rows of the rotation, each times a weight, and means.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parts {
+    /// A frame `[K, D]`.
+    pub(super) rotation: Option<Vec<u8>>,
+    pub(super) mean: Option<MeanParts>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct MeanParts {
+    /// A frame `[P + 1, D]`: the mean of each token of the prefix and that of all others.
+    pub(super) groups: Vec<u8>,
+    /// The rest by position, as the indices of a sample; empty without a grid.
+    pub(super) positions: Vec<u8>,
+}
+
+impl Basis {
+    /// Puts a basis together.
+    #[cfg(feature = "learn")]
+    pub(super) fn of(settings: &Settings, parts: &Parts) -> Result<Self> {
+        let mut bytes = Vec::new();
+        settings.write(parts, &mut bytes);
+        let checksum = crc32fast::hash(&bytes);
+        bytes.extend(checksum.to_le_bytes());
+        Self::from_bytes(&bytes)
+    }
+
+    /// The bytes of a basis, for [`from_bytes`](Self::from_bytes).
+    pub fn to_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The basis of bytes that may come from anyone.
+    ///
+    /// Takes time in proportion to D·K² where there is a rotation, of D and K up to 1536, and
+    /// allocates no more than 64 bytes for each of their product.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Checksum` or `UnsupportedVersion` by what is wrong with them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let (mut body, name) = open(bytes)?;
+        let (settings, parts) = Settings::read(&mut body)?;
+        body.finish()?;
+        let tokens = settings.tokens;
+        let sides = tokens.sides();
+        let positions = sides.map_or(0, |[height, width]| tokens.prefix() + height * width);
+        let mut basis = Self {
+            rotation: None,
+            mean: None,
+            cosines: sides.map(|sides| sides.map(Cosines::new)),
+            order: tokens.order(positions),
+            settings,
+            bytes: bytes.to_vec(),
+            name,
+        };
+        let shape = [basis.channels(), basis.width()];
+        let rotation = parts
+            .rotation
+            .map(|frame| Rotation::of(&decode_expected(&frame, &shape)?.into_data(), shape));
+        basis.rotation = rotation.transpose()?;
+        if let Some(mean) = parts.mean {
+            basis.mean = Some(basis.read_mean(&mean)?);
+        }
+        Ok(basis)
+    }
+
+    /// The name of the basis in messages: the checksum of its bytes.
+    pub fn name(&self) -> u32 {
+        self.name
+    }
+
+    /// How the tokens of a sample lie.
+    pub fn tokens(&self) -> Tokens {
+        self.settings.tokens
+    }
+
+    /// Channels of a sample, D.
+    pub fn width(&self) -> usize {
+        self.settings.width
+    }
+
+    /// Channels of its coefficients, K ≤ D.
+    pub fn channels(&self) -> usize {
+        self.settings.channels
+    }
+
+    /// Whether steps are relative to the root mean square of a tensor.
+    pub(crate) fn is_relative(&self) -> bool {
+        self.settings.relative
+    }
+
+    pub(super) fn rotation(&self) -> Option<&Rotation> {
+        self.rotation.as_ref()
+    }
+
+    pub(super) fn mean(&self) -> Option<&[f32]> {
+        self.mean.as_deref()
+    }
+
+    pub(super) fn cosines(&self) -> Option<&[Cosines; 2]> {
+        self.cosines.as_ref()
+    }
+
+    /// The rows of a sample of so many tokens in the order of coding.
+    pub(super) fn order(&self, tokens: usize) -> Cow<'_, [u32]> {
+        if self.order.len() == tokens {
+            return Cow::Borrowed(&self.order);
+        }
+        Cow::Owned(self.tokens().order(tokens))
+    }
+
+    /// The step of a row.
+    pub(super) fn group_step(&self, row: usize) -> f32 {
+        let eighths = self.settings.group_steps[self.tokens().group(row)];
+        self.settings.step * eighth_octaves(eighths)
+    }
+
+    /// The expected size of a row, in half octaves.
+    pub(super) fn group_scale(&self, row: usize) -> i32 {
+        self.settings.group_scales[self.tokens().group(row)].into()
+    }
+
+    pub(super) fn channel_scale(&self, channel: usize) -> i32 {
+        self.settings.channel_scales[channel].into()
+    }
+
+    /// What is added before rounding down.
+    pub(super) fn rounding(&self) -> f32 {
+        f32::from(self.settings.rounding) / 128.0
+    }
+
+    /// The steps that an index stands for.
+    pub(crate) fn steps(&self, index: i32) -> f32 {
+        let [first, others] = self.settings.levels;
+        let more = match index.unsigned_abs() {
+            0 => return 0.0,
+            1 => first,
+            _ => others,
+        };
+        let magnitude = index.unsigned_abs() as f32 + f32::from(more) / 128.0;
+        if index < 0 { -magnitude } else { magnitude }
+    }
+
+    /// The means by position as the indices of a sample, coded.
+    #[cfg(feature = "learn")]
+    pub(super) fn write_positions(&self, residual: &[f32]) -> Vec<u8> {
+        let (mut work, mut bytes) = (Work::default(), Vec::new());
+        self.forward(residual, &mut work);
+        let mut indices = vec![0; work.coefficients.len()];
+        self.quantize(&work, MEAN_STEP, &mut indices);
+        let mut writer = Writer::new(&mut bytes);
+        if Models::new()
+            .code(&mut writer, self, &mut indices, None)
+            .is_ok()
+        {
+            writer.finish();
+        }
+        bytes
+    }
+
+    fn read_mean(&self, parts: &MeanParts) -> Result<Vec<f32>> {
+        let (width, prefix) = (self.width(), self.tokens().prefix());
+        let groups = decode_expected(&parts.groups, &[prefix + 1, width])?.into_data();
+        let Some([height, across]) = self.tokens().sides() else {
+            return Ok(groups);
+        };
+        let tokens = prefix + height * across;
+        let mut indices = vec![0; tokens * self.channels()];
+        let mut reader = Reader::new(&parts.positions);
+        Models::new().code(&mut reader, self, &mut indices, None)?;
+        if !reader.is_at_end() {
+            return Err(Error::corrupt("a basis with bytes behind its means"));
+        }
+        let mut rows = vec![0.0; tokens * width];
+        self.inverse(&indices, MEAN_STEP, &mut Work::default(), &mut rows);
+        let (last, of_prefix) = (&groups[prefix * width..], groups.chunks_exact(width));
+        let means = of_prefix.take(prefix).chain(std::iter::repeat(last));
+        for (row, mean) in rows.chunks_exact_mut(width).zip(means) {
+            for (x, mean) in row.iter_mut().zip(mean) {
+                *x += mean;
+            }
+        }
+        if rows.iter().any(|x| !x.is_finite()) {
+            return Err(Error::corrupt("a mean that is not finite"));
+        }
+        Ok(rows)
+    }
+}
+
+/// Two bases are equal if their bytes are.
+impl PartialEq for Basis {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Basis {}
+
+impl Rotation {
+    /// The rotation of weighted rows `[K, D]`, made orthonormal in their order (Gram and Schmidt):
+    /// what the coding changed in the rows of largest weight, which are coded finest, is all that a
+    /// rotation of this kind leaks between channels.
+    pub(super) fn of(weighted: &[f32], [channels, width]: [usize; 2]) -> Result<Self> {
+        let mut rows: Vec<f64> = weighted.iter().map(|&x| f64::from(x)).collect();
+        for k in 0..channels {
+            let (above, row) = rows.split_at_mut(k * width);
+            let row = &mut row[..width];
+            let before = dot(row, row);
+            // Twice, as the first time leaves errors of rounding behind.
+            for above in above.chunks_exact(width).chain(above.chunks_exact(width)) {
+                let along = dot(row, above);
+                for (x, above) in row.iter_mut().zip(above) {
+                    *x -= along * above;
+                }
+            }
+            let norm = dot(row, row);
+            if !(norm > 1e-12 * before && norm.is_finite()) {
+                return Err(Error::corrupt("a rotation of dependent rows"));
+            }
+            let factor = 1.0 / norm.sqrt();
+            for x in row {
+                *x *= factor;
+            }
+        }
+        let rows: Vec<f32> = rows.iter().map(|&x| x as f32).collect();
+        let forward = (0..width * channels).map(|i| rows[i % channels * width + i / channels]);
+        Ok(Self {
+            forward: forward.collect(),
+            rows,
+        })
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let (mut sums, (a, rest_a), (b, rest_b)) = ([0.0; 8], a.as_chunks::<8>(), b.as_chunks::<8>());
+    for (a, b) in a.iter().zip(b) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += a * b;
+        }
+    }
+    let rest: f64 = rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f64>() + rest
+}
+
+/// 2 to the power of so many eighths.
+fn eighth_octaves(eighths: i8) -> f32 {
+    const FRACTIONS: [f64; 8] = [
+        1.0,
+        1.090_507_732_665_257_7,
+        1.189_207_115_002_721,
+        1.296_839_554_651_009_6,
+        std::f64::consts::SQRT_2,
+        1.542_210_825_407_940_7,
+        1.681_792_830_507_429,
+        1.834_008_086_409_342_4,
+    ];
+    let octaves = 2.0_f64.powi(i32::from(eighths).div_euclid(8));
+    (FRACTIONS[eighths.rem_euclid(8) as usize] * octaves) as f32
+}
+
+impl Settings {
+    #[cfg(feature = "learn")]
+    fn write(&self, parts: &Parts, out: &mut Vec<u8>) {
+        let flag = |flag, is_set| if is_set { flag } else { 0 };
+        out.extend(MAGIC);
+        out.push(VERSION);
+        out.push(
+            flag(FLAG_ROTATION, parts.rotation.is_some())
+                | flag(FLAG_MEAN, parts.mean.is_some())
+                | flag(FLAG_RELATIVE, self.relative),
+        );
+        let [height, width] = self.tokens.sides().unwrap_or([0; 2]);
+        let prefix = self.tokens.prefix();
+        for number in [prefix, height, width, self.width, self.channels] {
+            put_varint(out, number as u64);
+        }
+        out.extend(self.step.to_le_bytes());
+        out.push(self.rounding);
+        let numbers = [&self.levels[..], &self.group_steps, &self.group_scales];
+        for &number in numbers
+            .into_iter()
+            .chain([&self.channel_scales[..]])
+            .flatten()
+        {
+            out.push(number.cast_unsigned());
+        }
+        let mean = parts
+            .mean
+            .iter()
+            .flat_map(|mean| [&mean.groups, &mean.positions]);
+        for part in parts.rotation.iter().chain(mean) {
+            put_varint(out, part.len() as u64);
+            out.extend(part);
+        }
+    }
+
+    fn read(body: &mut ByteReader<'_>) -> Result<(Self, Parts)> {
+        let flags = body.u8()?;
+        if flags > (FLAG_ROTATION | FLAG_MEAN | FLAG_RELATIVE) {
+            return Err(Error::new(
+                ErrorKind::UnsupportedVersion,
+                format!("flags {flags} are not defined in basis version {VERSION}"),
+            ));
+        }
+        let mut number = |name| body.varint_up_to(MAX_WIDTH, name);
+        let prefix = number("the prefix of a basis")?;
+        let sides = [
+            number("the height of a grid")?,
+            number("the width of a grid")?,
+        ];
+        let tokens = match sides {
+            [0, 0] => Tokens::sequence(prefix),
+            [height, width] => Tokens::grid(prefix, height, width),
+        };
+        let tokens = tokens.map_err(|error| Error::corrupt(error.to_string()))?;
+        let (width, channels) = (
+            number("the width of a basis")?,
+            number("the channels of a basis")?,
+        );
+        let rotates = flags & FLAG_ROTATION != 0;
+        let most = if rotates {
+            width.min(MAX_ROTATED)
+        } else {
+            width
+        };
+        if channels == 0
+            || channels > most
+            || (!rotates && channels != width)
+            || (rotates && width > MAX_ROTATED)
+        {
+            return Err(Error::corrupt(format!("{channels} of {width} channels")));
+        }
+        let step = body.f32()?;
+        if !(step > 1e-30 && step < 1e30) {
+            return Err(Error::corrupt(format!("a step of {step}")));
+        }
+        let rounding = body.u8()?;
+        let mut numbers = |count| {
+            let bytes = body.take(count)?;
+            Ok::<_, Error>(
+                bytes
+                    .iter()
+                    .map(|byte| byte.cast_signed())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        let levels = numbers(2)?;
+        let settings = Self {
+            tokens,
+            width,
+            channels,
+            step,
+            relative: flags & FLAG_RELATIVE != 0,
+            rounding,
+            levels: [levels[0], levels[1]],
+            group_steps: numbers(tokens.groups())?,
+            group_scales: numbers(tokens.groups())?,
+            channel_scales: numbers(channels)?,
+        };
+        if rounding > 128 || settings.levels.iter().any(|&more| more < -64) {
+            return Err(Error::corrupt("levels that are out of order"));
+        }
+        let mut part = |name| {
+            let len = body.varint_up_to(body.remaining(), name)?;
+            Ok::<_, Error>(body.take(len)?.to_vec())
+        };
+        let rotation = rotates
+            .then(|| part("the length of a rotation"))
+            .transpose()?;
+        let mean = (flags & FLAG_MEAN != 0).then(|| {
+            Ok::<_, Error>(MeanParts {
+                groups: part("the length of a mean")?,
+                positions: part("the length of a mean")?,
+            })
+        });
+        let mean = mean.transpose()?;
+        Ok((settings, Parts { rotation, mean }))
+    }
+}
+
+/// The body of a basis, its checksum verified, and its name.
+fn open(bytes: &[u8]) -> Result<(ByteReader<'_>, u32)> {
+    let Some((body, checksum)) = bytes.split_last_chunk::<4>() else {
+        return Err(Error::new(
+            ErrorKind::Truncated,
+            format!("the basis is cut off after {} bytes", bytes.len()),
+        ));
+    };
+    let mut reader = ByteReader::new(body);
+    if reader.take(4).ok() != Some(&MAGIC[..]) {
+        return Err(Error::corrupt(
+            "the bytes do not start with a basis's magic",
+        ));
+    }
+    let version = reader.u8()?;
+    if version != VERSION {
+        return Err(Error::new(
+            ErrorKind::UnsupportedVersion,
+            format!("basis version {version} is not supported, only {VERSION} is"),
+        ));
+    }
+    let name = u32::from_le_bytes(*checksum);
+    if crc32fast::hash(body) != name {
+        return Err(Error::new(
+            ErrorKind::Checksum,
+            "the checksum does not match: the basis was damaged or cut off",
+        ));
+    }
+    Ok((reader, name))
+}

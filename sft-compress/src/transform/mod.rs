@@ -1,0 +1,18 @@
+//! The transform codec: a basis that both sides know, and what it makes of samples.
+
+/// The basis: rotation, means, steps; and its bytes.
+mod basis;
+/// Learning a basis from activations.
+#[cfg(feature = "learn")]
+mod learn;
+/// Indices to bits and back.
+mod planes;
+/// Samples to coefficients and back.
+mod spectrum;
+/// How the tokens of a sample lie, and in which order they are coded.
+mod tokens;
+
+pub use basis::Basis;
+pub(crate) use planes::Models;
+pub(crate) use spectrum::Work;
+pub use tokens::Tokens;

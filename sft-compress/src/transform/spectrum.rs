@@ -1,0 +1,216 @@
+//! Samples to coefficients and back: mean off, cosine transform over the grid, rotation of the
+//! channels.
+
+use super::basis::Basis;
+use crate::simd::{self, Level};
+
+/// What a sample is transformed in, kept from one to the next.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Work {
+    rows: Vec<f32>,
+    spare: Vec<f32>,
+    pub(crate) coefficients: Vec<f32>,
+}
+
+/// The cosine transform (DCT-II) of a side with orthonormal rows, and its inverse.
+#[derive(Clone, Debug)]
+pub(super) struct Cosines {
+    forward: Vec<f32>,
+    inverse: Vec<f32>,
+}
+
+impl Cosines {
+    /// By reflections of the first quarter of a period, so that no library's cosine decides.
+    pub(super) fn new(side: usize) -> Self {
+        let n = side as f64;
+        let value = |k: usize, i: usize| {
+            let scale = if k == 0 {
+                (1.0 / n).sqrt()
+            } else {
+                (2.0 / n).sqrt()
+            };
+            (scale * cosine((2 * i + 1) * k, 4 * side)) as f32
+        };
+        let all = || (0..side).flat_map(|a| (0..side).map(move |b| (a, b)));
+        Self {
+            forward: all().map(|(k, i)| value(k, i)).collect(),
+            inverse: all().map(|(i, k)| value(k, i)).collect(),
+        }
+    }
+}
+
+/// The cosine of `part` of `whole` turns, by its Taylor series: sums and products alone, so that
+/// every platform has the same.
+fn cosine(part: usize, whole: usize) -> f64 {
+    let part = part % whole;
+    let part = part.min(whole - part);
+    let (part, sign) = if 4 * part > whole {
+        (whole / 2 - part, -1.0)
+    } else {
+        (part, 1.0)
+    };
+    let x = std::f64::consts::TAU * part as f64 / whole as f64;
+    let (mut term, mut sum) = (1.0, 1.0);
+    for k in (1..24).step_by(2) {
+        term *= -x * x / f64::from(k * (k + 1));
+        sum += term;
+    }
+    sign * sum
+}
+
+impl Basis {
+    /// The coefficients `[S, K]` of a sample `[S, D]`, in `work`.
+    pub(crate) fn forward(&self, sample: &[f32], work: &mut Work) {
+        let (level, width) = (Level::best(), self.width());
+        work.rows.clear();
+        match self.mean() {
+            Some(mean) => {
+                // Of a sequence the last row is the mean of all that follow.
+                let last = &mean[mean.len() - width..];
+                let rows = mean.chunks_exact(width).chain(std::iter::repeat(last));
+                for (row, mean) in sample.chunks_exact(width).zip(rows) {
+                    work.rows
+                        .extend(row.iter().zip(mean).map(|(x, mean)| x - mean));
+                }
+            }
+            None => work.rows.extend_from_slice(sample),
+        }
+        if let Some(grid) = self.cosines() {
+            let rows = &mut work.rows[self.tokens().prefix() * width..];
+            let [down, across] = grid.each_ref().map(|cosines| &cosines.forward[..]);
+            turn_across(level, across, width, rows, &mut work.spare);
+            turn_down(level, down, rows, &mut work.spare);
+        }
+        match self.rotation() {
+            Some(rotation) => {
+                let channels = self.channels();
+                work.coefficients
+                    .resize(sample.len() / width * channels, 0.0);
+                let (rows, out) = (&work.rows, &mut work.coefficients);
+                simd::product(level, rows, &rotation.forward, width, channels, out);
+            }
+            None => work.coefficients.clone_from(&work.rows),
+        }
+    }
+
+    /// The sample `[S, D]` of the indices `[S, K]`, for steps times `scale`.
+    pub(crate) fn inverse(&self, indices: &[i32], scale: f32, work: &mut Work, out: &mut [f32]) {
+        let (level, width, channels) = (Level::best(), self.width(), self.channels());
+        out.fill(0.0);
+        let rows = indices
+            .chunks_exact(channels)
+            .zip(out.chunks_exact_mut(width));
+        for (row, (indices, out)) in rows.enumerate() {
+            let step = self.group_step(row) * scale;
+            let some = indices.iter().enumerate().filter(|(_, index)| **index != 0);
+            for (channel, &index) in some {
+                let value = self.steps(index) * step;
+                match self.rotation() {
+                    Some(rotation) => {
+                        let row = &rotation.rows[channel * width..][..width];
+                        simd::add_scaled(level, out, value, row);
+                    }
+                    None => out[channel] = value,
+                }
+            }
+        }
+        if let Some(grid) = self.cosines() {
+            let rows = &mut out[self.tokens().prefix() * width..];
+            let [down, across] = grid.each_ref().map(|cosines| &cosines.inverse[..]);
+            turn_down(level, down, rows, &mut work.spare);
+            turn_across(level, across, width, rows, &mut work.spare);
+        }
+        if let Some(mean) = self.mean() {
+            let last = &mean[mean.len() - width..];
+            let rows = mean.chunks_exact(width).chain(std::iter::repeat(last));
+            for (row, mean) in out.chunks_exact_mut(width).zip(rows) {
+                simd::add_scaled(level, row, 1.0, mean);
+            }
+        }
+    }
+
+    /// The indices `[S, K]` of the coefficients in `work`, for steps times `scale`.
+    pub(crate) fn quantize(&self, work: &Work, scale: f32, indices: &mut [i32]) {
+        let (level, channels) = (Level::best(), self.channels());
+        let rows = work.coefficients.chunks_exact(channels);
+        for (row, (values, indices)) in rows.zip(indices.chunks_exact_mut(channels)).enumerate() {
+            let per_step = 1.0 / (self.group_step(row) * scale);
+            simd::indices(level, values, per_step, self.rounding(), indices);
+        }
+    }
+
+    /// The largest coefficient in `work`, in steps times `scale`.
+    pub(crate) fn largest(&self, work: &Work, scale: f32) -> f32 {
+        let rows = work.coefficients.chunks_exact(self.channels()).enumerate();
+        let largest = |(row, values): (usize, &[f32])| {
+            let largest = values
+                .iter()
+                .fold(0.0_f32, |largest, x| largest.max(x.abs()));
+            largest / (self.group_step(row) * scale)
+        };
+        rows.map(largest).fold(0.0, f32::max)
+    }
+
+    /// Keeps the indices of `reference` of which the coefficients in `work` are within so many
+    /// steps.
+    pub(crate) fn stay(
+        &self,
+        work: &Work,
+        scale: f32,
+        steps: f32,
+        reference: &[i32],
+        indices: &mut [i32],
+    ) {
+        let channels = self.channels();
+        for (at, (index, &before)) in indices.iter_mut().zip(reference).enumerate() {
+            // Most are as they were.
+            if *index != before {
+                let value = work.coefficients[at] / (self.group_step(at / channels) * scale);
+                if (value - self.steps(before)).abs() < steps {
+                    *index = before;
+                }
+            }
+        }
+    }
+}
+
+/// Transforms every column of the grid, whose rows of tokens are as many as the matrix has.
+fn turn_down(level: Level, matrix: &[f32], rows: &mut [f32], spare: &mut Vec<f32>) {
+    let height = matrix.len().isqrt();
+    spare.resize(rows.len(), 0.0);
+    simd::product(level, matrix, rows, height, rows.len() / height, spare);
+    rows.copy_from_slice(spare);
+}
+
+/// Transforms every row of the grid, of as many tokens as the matrix has rows.
+fn turn_across(level: Level, matrix: &[f32], width: usize, rows: &mut [f32], spare: &mut Vec<f32>) {
+    let side = matrix.len().isqrt();
+    spare.resize(rows.len(), 0.0);
+    let lines = rows.chunks_exact(side * width);
+    for (line, out) in lines.zip(spare.chunks_exact_mut(side * width)) {
+        simd::product(level, matrix, line, side, width, out);
+    }
+    rows.copy_from_slice(spare);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cosines_are_the_library_s_and_orthonormal() {
+        for side in [1, 2, 4, 7, 14, 37] {
+            let Cosines { forward, inverse } = Cosines::new(side);
+            for k in 0..side {
+                for i in 0..side {
+                    let angle = std::f64::consts::PI * (i as f64 + 0.5) * k as f64 / side as f64;
+                    let scale = (if k == 0 { 1.0 } else { 2.0 } / side as f64).sqrt();
+                    let expected = (scale * angle.cos()) as f32;
+                    assert!((forward[k * side + i] - expected).abs() < 1e-7);
+                    let turned = inverse[i * side + k];
+                    assert_eq!(forward[k * side + i].to_bits(), turned.to_bits());
+                }
+            }
+        }
+    }
+}

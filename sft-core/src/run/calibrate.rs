@@ -1,0 +1,61 @@
+//! Bases for the transform codecs, before the first round that needs them.
+
+use std::collections::BTreeMap;
+
+use super::local::Participant;
+use super::{Job, Run};
+use crate::Result;
+use crate::parallel::parallel;
+use crate::split::{Bases, Traffic, calibration};
+
+/// What calibration cost the devices that showed some activations.
+pub(super) type Costs = BTreeMap<usize, Traffic>;
+
+/// Learns what is missing for the cuts of a round's devices, each from activations of the devices
+/// that have it.
+pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &mut Run) -> Result<Costs> {
+    let mut costs = Costs::new();
+    let (up, down) = job.settings.codecs();
+    if up.step().or(down.step()).is_none() {
+        return Ok(costs);
+    }
+    let mut by_cut = BTreeMap::<usize, Vec<usize>>::new();
+    for device in job.participants(round) {
+        by_cut.entry(job.cut(device)).or_default().push(device);
+    }
+    by_cut.retain(|cut, _| !run.bases.contains_key(cut));
+    for (cut, devices) in by_cut {
+        let samples = calibration::SAMPLES.div_ceil(devices.len());
+        // More devices than samples would cost more than they tell.
+        let devices = &devices[..devices.len().min(calibration::SAMPLES)];
+        let shown = parallel(job.settings.threads, devices.len(), |n| {
+            Participant {
+                job,
+                round,
+                device: devices[n],
+            }
+            .calibrate(samples)
+        })?;
+        let mut activations = Vec::new();
+        for (&device, (values, traffic)) in devices.iter().zip(shown) {
+            activations.extend(values);
+            costs.insert(device, traffic);
+        }
+        let (settings, codecs) = (job.settings, (up, down));
+        let bases = calibration::learn(
+            job.model,
+            settings.lora,
+            cut,
+            codecs,
+            &activations,
+            settings.seed,
+        )?;
+        run.bases.insert(cut, bases);
+    }
+    Ok(costs)
+}
+
+/// The bases for a cut; none where no codec needs one.
+pub(super) fn bases(run: &Run, cut: usize) -> Bases {
+    run.bases.get(&cut).cloned().unwrap_or_default()
+}

@@ -1,0 +1,192 @@
+//! How tensors cross the cut, and the bases that transform codecs need.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sft_compress::{
+    Basis, Codec, Compressor, Decompressor, ErrorFeedback, TransformDecoder, TransformEncoder,
+};
+
+use crate::{Error, Result};
+
+/// How a text names the transform codec, before its step.
+const TRANSFORM: &str = "transform:";
+
+/// How tensors of one direction cross the cut.
+///
+/// As text: `transform:STEP`, or one of [`Codec`]'s.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum CutCodec {
+    /// Each tensor by itself.
+    Plain(Codec),
+    /// By a basis that the server learns from the first activations and gives to the devices, with
+    /// a memory of each sample. The step, 0.001 to 1000, is relative to the root mean square of the
+    /// activations, or of each gradient, times the root of the grid's tokens.
+    Transform(f64),
+}
+
+impl CutCodec {
+    /// No compression.
+    pub fn raw() -> Self {
+        Self::Plain(Codec::raw())
+    }
+
+    /// What activations of a vision transformer get by default.
+    pub fn vit_activation() -> Self {
+        Self::Transform(0.3)
+    }
+
+    /// What gradients of a vision transformer get by default.
+    pub fn vit_gradient() -> Self {
+        Self::Transform(1.5)
+    }
+
+    /// The step, if it needs a basis.
+    pub fn step(self) -> Option<f64> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Transform(step) => Some(step),
+        }
+    }
+
+    pub(crate) fn compressor(
+        self,
+        basis: Option<&Arc<Basis>>,
+        memory_bytes: usize,
+        error_feedback: bool,
+    ) -> Result<Box<dyn Compressor>> {
+        Ok(match self {
+            Self::Plain(codec) => with_feedback(codec, error_feedback),
+            Self::Transform(_) => {
+                let encoder = TransformEncoder::new(needed(basis)?).with_memory(memory_bytes);
+                with_feedback(encoder, error_feedback)
+            }
+        })
+    }
+
+    pub(crate) fn decompressor(
+        self,
+        basis: Option<&Arc<Basis>>,
+        memory_bytes: usize,
+    ) -> Result<Box<dyn Decompressor>> {
+        Ok(match self {
+            Self::Plain(codec) => Box::new(codec),
+            Self::Transform(_) => {
+                Box::new(TransformDecoder::new(needed(basis)?).with_memory(memory_bytes))
+            }
+        })
+    }
+}
+
+fn with_feedback(codec: impl Compressor + 'static, error_feedback: bool) -> Box<dyn Compressor> {
+    if error_feedback {
+        return Box::new(ErrorFeedback::new(codec));
+    }
+    Box::new(codec)
+}
+
+fn needed(basis: Option<&Arc<Basis>>) -> Result<Arc<Basis>> {
+    let missing = || Error::protocol("plans a transform codec without its basis");
+    basis.cloned().ok_or_else(missing)
+}
+
+impl From<Codec> for CutCodec {
+    fn from(codec: Codec) -> Self {
+        Self::Plain(codec)
+    }
+}
+
+impl fmt::Display for CutCodec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(codec) => codec.fmt(f),
+            Self::Transform(step) => write!(f, "{TRANSFORM}{step}"),
+        }
+    }
+}
+
+impl FromStr for CutCodec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(step) = text.strip_prefix(TRANSFORM) else {
+            let codec = text.parse().map(Self::Plain);
+            return codec.map_err(|error: sft_compress::Error| error.to_string());
+        };
+        match step.parse() {
+            Ok(step) if (0.001..=1000.0).contains(&step) => Ok(Self::Transform(step)),
+            _ => Err(format!("step must be in 0.001..=1000, got {step}")),
+        }
+    }
+}
+
+impl Serialize for CutCodec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for CutCodec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The bases of both directions, of those that need one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bases {
+    /// Of activations.
+    pub up: Option<Arc<Basis>>,
+    /// Of gradients.
+    pub down: Option<Arc<Basis>>,
+}
+
+impl Bases {
+    /// A number that differs with near certainty between other bases; 0 without any.
+    pub fn name(&self) -> u32 {
+        if *self == Self::default() {
+            return 0;
+        }
+        crc32fast::hash(&self.to_bytes()).max(1)
+    }
+
+    /// Both as bytes, each behind its length.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for basis in [&self.up, &self.down] {
+            let part = basis.as_ref().map_or(&[][..], |basis| basis.to_bytes());
+            bytes.extend((part.len() as u32).to_le_bytes());
+            bytes.extend(part);
+        }
+        bytes
+    }
+
+    /// The bases of bytes that may come from anyone.
+    ///
+    /// # Errors
+    /// Bytes that are no bases.
+    pub fn from_bytes(mut bytes: &[u8]) -> Result<Self> {
+        let mut next = || {
+            let (length, rest) = bytes.split_first_chunk().ok_or_else(cut_off)?;
+            let length = u32::from_le_bytes(*length) as usize;
+            let (basis, rest) = rest.split_at_checked(length).ok_or_else(cut_off)?;
+            bytes = rest;
+            let some = !basis.is_empty();
+            let basis = some.then(|| Basis::from_bytes(basis).map(Arc::new));
+            Ok::<_, Error>(basis.transpose()?)
+        };
+        let (up, down) = (next()?, next()?);
+        if bytes.is_empty() {
+            Ok(Self { up, down })
+        } else {
+            Err(cut_off())
+        }
+    }
+}
+
+fn cut_off() -> Error {
+    Error::protocol("sent bases of another length than they say")
+}
