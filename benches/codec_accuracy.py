@@ -4,10 +4,10 @@
     python benches/codec_accuracy.py OUT.csv --cifar100 DIR -- --model FILE ...
 
 Runs the example `vit_finetune` once for every setting and seed, with the flags behind `--`, and
-prints the means beside those without compression. Every finished run is a row of OUT.csv; runs
-that are there already are not made again, so that settings and seeds can be added. `--cifar100`
-takes a part of CIFAR-100 (binary layout) that is small enough for many runs: of its first 20
-classes the first 75 training images to train, all others to test.
+prints the means beside those without compression; adapters cross raw. Every finished run is a row
+of OUT.csv; runs that are there already are not made again, so that settings and seeds can be added.
+`--cifar100` takes a part of CIFAR-100 (binary layout) that is small enough for many runs: of its
+first 20 classes the first 75 training images to train, all others to test.
 """
 
 import argparse
@@ -128,6 +128,7 @@ def records(cifar100: Path, name: str) -> list[bytes]:
 def finetune(codecs: tuple[str, str], seed: int, training: list[str], out: Path) -> Row:
     activation, gradient = codecs
     chosen = ["--scheme", "sft", "--activation", activation, "--gradient", gradient]
+    chosen += ["--adapter-codec", "raw"]
     run = [*PROGRAM, *training, *chosen, "--seed", str(seed), "--out", str(out)]
     subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
     rounds = json.loads((out / "run.json").read_text())["schemes"][0]["rounds"]

@@ -154,6 +154,36 @@ fn every_codec_is_a_choice_for_each_direction() {
 }
 
 #[test]
+fn adapters_cross_by_their_codec_in_sft_alone() {
+    let folder = Folder::new("adapter-codecs");
+    let rounds = |name: &str, flags: &[&str]| {
+        let out = folder.join(name);
+        let output = run(
+            &out,
+            &[flags, &["--rounds", "2", "--devices", "3"]].concat(),
+        );
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}");
+        let run = json(&out);
+        let schemes = run["schemes"].as_array().unwrap();
+        let ways = ["adapter_bytes_up", "adapter_bytes_down"];
+        let second = |scheme: &Value| ways.map(|way| scheme["rounds"][1][way].as_u64().unwrap());
+        let bytes: Vec<_> = schemes.iter().map(second).collect();
+        (run["settings"]["adapter_codec"].clone(), bytes)
+    };
+    let both = ["--scheme", "sft,sft-raw"];
+    let (name, coded) = rounds("coded", &both);
+    assert_eq!(name, "unbiased:2");
+    for (coded, raw) in coded[0].iter().zip(coded[1]) {
+        assert!(15 * coded < raw, "{coded} of {raw} bytes");
+    }
+    let (name, raw) = rounds("raw", &[&both[..], &["--adapter-codec", "raw"]].concat());
+    assert_eq!(name, "raw");
+    assert_eq!(raw[0], coded[1]);
+    assert_eq!(raw[1], coded[1]);
+}
+
+#[test]
 fn a_file_configures_a_run_and_flags_overrule_it() {
     let folder = Folder::new("config");
     let toml = folder.join("run.toml");

@@ -155,6 +155,7 @@ fn what_cannot_be_parsed_is_a_usage_error() {
             ["--gradient", "dead-zone:0"],
             "step must be in 0.001..=1000, got 0",
         ),
+        (["--adapter-codec", "top-k"], "expected raw, dead-zone:STEP"),
     ] {
         let output = run(&folder.join("out"), &flags);
         assert_eq!(output.status.code(), Some(2));

@@ -138,6 +138,9 @@ class Training:
         Passes over the local data in a round.
     bytes_per_number : float, default 4
         Bytes of a weight, an activation and an adapter's number.
+    adapter_uplink_bits_per_parameter, adapter_downlink_bits_per_parameter : float, optional
+        Bits of an adapter's parameter in a split device's update, and in what it gets at the
+        start of every round but the first; by default as many as a number has.
     optimizer_bytes_per_parameter : float, default 4
         0 for plain SGD, 4 with momentum, 8 for Adam.
     activation_bytes, attention_bytes : float, default 72 and 4
@@ -165,6 +168,8 @@ class Training:
     batch: int = 64
     local_epochs: int = 1
     bytes_per_number: float = 4.0
+    adapter_uplink_bits_per_parameter: float | None = None
+    adapter_downlink_bits_per_parameter: float | None = None
     optimizer_bytes_per_parameter: float = 4.0
     activation_bytes: float = 72.0
     attention_bytes: float = 4.0

@@ -21,6 +21,7 @@ Arrays = tuple[npt.NDArray[Any], npt.ArrayLike]
 
 _ACTIVATION = _sft.Codec.vit_activation()
 _GRADIENT = _sft.Codec.vit_gradient()
+_ADAPTER = _sft.Codec.default_adapter()
 
 
 def finetune(
@@ -35,6 +36,7 @@ def finetune(
     activation: _sft.Codec | str | None = _ACTIVATION,
     gradient: _sft.Codec | str | None = _GRADIENT,
     error_feedback: bool = False,
+    adapter_codec: _sft.Codec | str | None = _ADAPTER,
     rounds: int = 8,
     local_epochs: int = 1,
     batch: int = 16,
@@ -110,6 +112,10 @@ def finetune(
         Rounds, passes over the local data in each, samples of a mini-batch.
     error_feedback : bool, default False
         Whether to add to every activation and gradient what was dropped of the one before.
+    adapter_codec : Codec, str or None
+        How adapters cross with 'sft', both ways, as differences to what the device holds: by
+        default `Codec.default_adapter`. What a codec drops of an update comes with the next one.
+        None sends adapters whole and bit for bit.
     rank, alpha, targets, lora_dropout
         Of the adapters: by default rank 8, alpha equal to the rank, every linear layer of the
         blocks ('all-linear'), no dropout. Targets are PEFT's names of target modules, of a ViT
@@ -198,7 +204,7 @@ def finetune(
     for name in ("test", "full"):
         del config[name]
     config["targets"] = targets if isinstance(targets, str) else ",".join(targets)
-    for name in ("activation", "gradient"):
+    for name in ("activation", "gradient", "adapter_codec"):
         config[name] = "raw" if config[name] is None else config[name]
     config["data"], arrays = _data(data, test, full)
     _check_files(model, data, scheme, adapters, resume)

@@ -192,6 +192,18 @@ def test_other_objects_are_type_errors() -> None:
         sft.Device.many(3, clock=1.0)
 
 
+def test_coded_adapters_take_their_bits() -> None:
+    bits = {"adapter_uplink_bits_per_parameter": 1.5, "adapter_downlink_bits_per_parameter": 2}
+    coded = dataclasses.replace(SYSTEM, training=bits)
+    few, all_ = (sft.predict(system, cut=5, rounds=2).payloads for system in (coded, SYSTEM))
+    np.testing.assert_allclose(few.adapter_bits, all_.adapter_bits * 1.5 / 32, rtol=1e-12)
+    np.testing.assert_allclose(few.broadcast_bits[1], all_.broadcast_bits[1] / 16, rtol=1e-12)
+    assert few.broadcast_bits[0].tolist() == all_.broadcast_bits[0].tolist(), "the whole model"
+    negative = dataclasses.replace(SYSTEM, training={"adapter_uplink_bits_per_parameter": -1})
+    with pytest.raises(ValueError, match="adapter_uplink_bits_per_parameter"):
+        sft.predict(negative, cut=5)
+
+
 @pytest.mark.parametrize("model", ["sequential", "per_device", "even", "optimal_share"])
 @pytest.mark.parametrize("flops", ["paper", "exact"])
 @pytest.mark.parametrize("scheme", SCHEMES)

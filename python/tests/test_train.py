@@ -59,15 +59,33 @@ def test_rounds_equal_those_of_the_committed_run() -> None:
     assert run.accuracy[-1] > 0.8
 
 
+def test_adapters_cross_as_the_codec_says() -> None:
+    def adapters(codec: Any) -> list[int]:
+        run = sft.finetune(model=MODEL, adapter_codec=codec, **few())
+        assert run.settings["adapter_codec"] == ("raw" if codec is None else str(codec))
+        return [one.adapter_bytes_up + one.adapter_bytes_down for one in run.rounds]
+
+    raw, coded = adapters(None), adapters(sft.Codec.default_adapter())
+    assert raw[0] == raw[1] > 10 * coded[1] > 0
+    assert coded[0] > 2 * coded[1], "the whole, then differences"
+    assert adapters("unbiased:2") == coded
+    assert adapters("error:0.001")[1] > 2 * coded[1]
+    with pytest.raises(ValueError, match=r"adapter_codec .*zip"):
+        sft.finetune(model=MODEL, adapter_codec="zip", **few())
+    with pytest.raises((ValueError, TypeError), match="adapter_codec"):
+        sft.finetune(model=MODEL, adapter_codec=3, **few())  # type: ignore[arg-type]
+
+
 def test_progress_is_told_and_a_run_survives_its_file(tmp_path: Path) -> None:
     told: list[sft.Round] = []
     arguments = few() | {"progress": told.append, "out": tmp_path}
-    run = sft.finetune(model=MODEL, activation=None, gradient=None, **arguments)
+    raw: dict[str, Any] = {"activation": None, "gradient": None, "adapter_codec": None}
+    run = sft.finetune(model=MODEL, **raw, **arguments)
     assert tuple(told) == run.rounds
     assert sft.Run.load(tmp_path / "run.json") == (run,)
     assert json.loads((tmp_path / "adapters" / "adapter_config.json").read_text())["r"] == 8
-    raw = sft.finetune(model=MODEL, scheme="sft-raw", **few())
-    assert raw.accuracy.tolist() == run.accuracy.tolist()
+    same = sft.finetune(model=MODEL, scheme="sft-raw", **few())
+    assert same.accuracy.tolist() == run.accuracy.tolist()
     assert "acc" in run.summary()
     assert "<table>" in run._repr_html_()
     more = sft.finetune(model=MODEL, adapters=tmp_path / "adapters", **few())

@@ -186,6 +186,14 @@ impl Codec {
         Self { config }.with_energy(Energy::All)
     }
 
+    /// What differences of adapters get by default: rounding [without a bias](Self::unbiased) in
+    /// steps of [`Config::ADAPTER_STEP`], whose errors fall when devices are averaged.
+    pub fn default_adapter() -> Self {
+        Self {
+            config: Named::Unbiased(Config::ADAPTER_STEP).config(),
+        }
+    }
+
     /// No compression: every element as it is, bit for bit, NaN included.
     pub fn raw() -> Self {
         Self {

@@ -57,6 +57,9 @@ impl Config {
     pub const VIT_ACTIVATION_STEP: f64 = 1.25;
     /// The [error](Quantize::Error) that gradients of a vision transformer get by default.
     pub const VIT_GRADIENT_ERROR: f64 = 0.25;
+    /// The step of the [rounding at random](Quantize::Unbiased) that differences of adapters get
+    /// by default.
+    pub const ADAPTER_STEP: f64 = 2.0;
 
     /// The same choices with other elements kept.
     #[must_use]

@@ -17,6 +17,8 @@ pub(crate) const EMBEDDING_ADAPTER: u64 = 10;
 pub(crate) const HEAD_ADAPTER: u64 = 11;
 pub(crate) const WEIGHTS: u64 = 12;
 pub(crate) const CALIBRATION: u64 = 13;
+pub(crate) const ADAPTERS_UP: u64 = 14;
+pub(crate) const ADAPTERS_DOWN: u64 = 15;
 
 /// The seed of the stream with this key (the SplitMix64 finaliser over its words).
 pub(crate) fn derive(seed: u64, key: &[u64]) -> u64 {

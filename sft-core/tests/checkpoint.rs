@@ -8,7 +8,7 @@ use common::{Bench, Folder, settings};
 use serde_json::{Map, Value, json};
 use sft_core::Error;
 use sft_core::run::{
-    Job, RoundRecord, Run, Scheme, Settings, finetune, load_checkpoint, save_checkpoint,
+    CodecState, Job, RoundRecord, Run, Scheme, Settings, finetune, load_checkpoint, save_checkpoint,
 };
 use sft_core::split::CutCodec;
 
@@ -102,6 +102,36 @@ fn what_codecs_remember_goes_on_from_a_file() {
     forgetful.codecs.clear();
     let rest = finetune(&straight.job(), forgetful, &mut |_| Ok(())).unwrap();
     assert!(rest.adapters != whole.adapters, "the memory is used");
+}
+
+/// Whoever lost the adapters that a device holds, it gets the whole, and the run goes on.
+#[test]
+fn a_lost_adapter_comes_whole_whichever_side_lost_it() {
+    let straight = Bench::new(rounds(Scheme::Sft, 4), 3);
+    let whole = straight.run().unwrap();
+    let first = Bench::new(rounds(Scheme::Sft, 2), 3).run().unwrap();
+    let rest = |lose: fn(&mut CodecState)| {
+        let mut run = first.clone();
+        run.codecs.values_mut().for_each(lose);
+        finetune(&straight.job(), run, &mut |_| Ok(())).unwrap()
+    };
+    let kept = rest(|_| ());
+    assert_eq!(without_wall(&kept), without_wall(&whole));
+    // What updates dropped is the device's alone.
+    let device = rest(|state| (state.device[2], state.device[3]) = (Vec::new(), vec![0]));
+    let server = rest(|state| (state.server[2], state.device[3]) = (Vec::new(), vec![0]));
+    assert_eq!(device.adapters, server.adapters);
+    let down = |run: &Run| run.rounds[2].adapter_bytes_down;
+    assert_eq!(down(&device), down(&server));
+    assert!(down(&device) > 2 * down(&whole), "the whole was sent");
+    assert!(device.adapters != whole.adapters);
+    let damaged = |lose: fn(&mut CodecState)| {
+        let mut run = first.clone();
+        run.codecs.values_mut().for_each(lose);
+        finetune(&straight.job(), run, &mut |_| Ok(())).is_err()
+    };
+    assert!(damaged(|state| state.device[2].truncate(20)));
+    assert!(damaged(|state| state.server[2].truncate(20)));
 }
 
 #[test]

@@ -7,15 +7,18 @@ use proptest::prelude::*;
 use sft_core::Error;
 use sft_core::adapter::NamedShape;
 use sft_core::split::message::{
-    Activation, Failure, FailureKind, Gradient, HEADER_BYTES, Hello, Message, NamedTensors,
+    Activation, Failure, FailureKind, Gradient, HEADER_BYTES, Hello, Message, Tensors,
 };
 
-fn one_of_each() -> Vec<Message> {
-    let layout = vec![NamedShape {
+fn layout() -> Vec<NamedShape> {
+    vec![NamedShape {
         name: "layer.lora_A.weight".into(),
         shape: vec![2, 3],
-    }];
-    let tensors = NamedTensors::encode(layout, [[1.0, 2.0, 3.0, 4.0].as_slice(), &[5.0, 6.0]]);
+    }]
+}
+
+fn one_of_each() -> Vec<Message> {
+    let tensors = Tensors::whole(&layout(), [[1.0, 2.0, 3.0, 4.0].as_slice(), &[5.0, 6.0]]);
     let tensors = tensors.unwrap();
     let activation = |lengths| {
         Message::Activation(Activation {
@@ -26,15 +29,24 @@ fn one_of_each() -> Vec<Message> {
             frame: vec![7; 20],
         })
     };
-    vec![
+    let hello = |held| {
         Message::Hello(Hello {
             device: 4,
             samples: 1000,
             model: 77,
             bases: 5,
-        }),
-        Message::Plan(plan()),
+            held,
+        })
+    };
+    vec![
+        hello(None),
+        hello(Some(0xdead_beef)),
+        Message::Plan(plan().into()),
         Message::Adapters(tensors.clone()),
+        Message::Adapters(Tensors {
+            difference: true,
+            ..tensors.clone()
+        }),
         activation(None),
         activation(Some(vec![5, 1, 200])),
         Message::Gradient(Gradient {
@@ -111,11 +123,11 @@ fn a_body_that_was_cut_is_no_other_message_of_fixed_parts() {
                     let (Message::Adapters(cut) | Message::Update(cut)) = cut else {
                         panic!("another kind")
                     };
-                    assert_eq!(cut.layout, whole.layout);
-                    assert!(
-                        cut.decode(&whole.layout, &[6]).is_err(),
-                        "a frame that was cut"
+                    assert_eq!(
+                        (cut.layout, cut.difference),
+                        (whole.layout, whole.difference)
                     );
+                    assert!(cut.decode(&layout()).is_err(), "a frame that was cut");
                 }
                 (Message::Activation(whole), Ok(Message::Activation(cut))) => {
                     assert_eq!(
@@ -140,7 +152,7 @@ fn a_header_that_promises_too_much_is_refused_before_the_body() {
     assert!(Message::total_bytes(&huge, usize::MAX).is_err());
     assert!(Message::total_bytes(&bytes[..HEADER_BYTES], 8).is_err());
     // A count that the body has no room for.
-    let activation = one_of_each()[3].encode().unwrap();
+    let activation = one_of_each()[5].encode().unwrap();
     let counted = [&[0; 4][..], &[0xff, 0xff, 0xff, 0xff, 0x0f], &[0; 40]].concat();
     let error = Message::decode(&with_body(&activation, &counted)).unwrap_err();
     assert!(error.to_string().contains("too short"), "{error}");
@@ -152,7 +164,7 @@ proptest! {
     /// Whatever a body holds, reading it ends, and what is read is written as it was.
     #[test]
     fn any_body_is_a_message_or_an_error(
-        which in 0..10usize,
+        which in 0..12usize,
         at in any::<prop::sample::Index>(),
         change in prop::collection::vec(any::<u8>(), 0..24),
     ) {

@@ -4,6 +4,7 @@ mod common;
 
 use candle_core::{Device, Tensor, Var};
 use common::{Bench, InMemory, config, random, run, settings, vit, weights};
+use sft_compress::Codec;
 use sft_core::adapter::{Adapters, Head, Lora};
 use sft_core::data::Inputs;
 use sft_core::model::{Backend, Hidden, Model, Vit};
@@ -243,8 +244,11 @@ fn every_gradient_is_the_slope_of_the_loss() {
 #[test]
 fn what_is_sent_is_what_is_trained() {
     let round = |scheme, targets| {
-        let bench = Bench::new(with_targets(scheme, targets), 1);
-        bench.run().unwrap().rounds.remove(0)
+        let settings = Settings {
+            adapter_codec: Codec::raw(),
+            ..with_targets(scheme, targets)
+        };
+        Bench::new(settings, 1).run().unwrap().rounds.remove(0)
     };
     let (model, all) = (vit(&config()), lora(EVERY));
     let patch = 4 * all.embedding_parameters(model.spec()) as u64;

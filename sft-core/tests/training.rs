@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{Bench, InMemory, config, run, settings, weights};
+use sft_compress::Codec;
 use sft_core::Result;
 use sft_core::adapter::Adapters;
 use sft_core::data::{Batch, Data};
@@ -246,6 +247,43 @@ fn a_device_gets_the_frozen_model_when_it_first_takes_part() {
             assert!((both - bits(1) / rate).abs() < 1e-12);
         }
     }
+}
+
+/// The bytes that crossed decide the modelled delay; before there are any, what the codec needs does.
+#[test]
+fn coded_adapters_count_with_what_they_take() {
+    let of = |scheme, adapter_codec| {
+        let settings = Settings {
+            adapter_codec,
+            ..settings(scheme)
+        };
+        Bench::new(settings, 3)
+    };
+    let coded = Codec::default_adapter();
+    let bits = |scheme, codec| {
+        let training = *of(scheme, codec).wireless.system().training();
+        assert_eq!(
+            training.adapter_uplink_bits_per_parameter,
+            training.adapter_downlink_bits_per_parameter
+        );
+        training.adapter_uplink_bits_per_parameter
+    };
+    let needed = bits(Scheme::Sft, coded).unwrap();
+    assert!((1.2..2.0).contains(&needed), "{needed}");
+    assert!(bits(Scheme::Sft, Codec::for_error(1e-3).unwrap()).unwrap() > 4.0);
+    assert_eq!(bits(Scheme::Sft, Codec::raw()), None);
+    for scheme in [Scheme::SftRaw, Scheme::Sl, Scheme::FlLora, Scheme::FlFull] {
+        assert_eq!(bits(scheme, coded), None, "{scheme:?}");
+    }
+    let (with, without) = (of(Scheme::Sft, coded), of(Scheme::Sft, Codec::raw()));
+    let (few, all) = (with.run().unwrap(), without.run().unwrap());
+    for (few, all) in few.rounds.iter().zip(&all.rounds) {
+        assert!(few.adapter_bytes_up < all.adapter_bytes_up / 4);
+        assert!(few.adapter_bytes_down < all.adapter_bytes_down / 2);
+        assert!(few.delay_s < all.delay_s);
+    }
+    let [whole, later] = [0, 1].map(|round| few.rounds[round].adapter_bytes_down);
+    assert!(later < whole, "differences follow the whole");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use sft_opt::cost::{
     BatchFlops, Memory, Pass, activation_bits, adapter_bits, device_memory, model_bits,
 };
 use sft_opt::system::{FlHead, Flops, Qkv};
-use sft_opt::{Placement, Training, Transformer};
+use sft_opt::{Device, Placement, Round, Server, System, Training, Transformer};
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -160,6 +160,53 @@ fn payloads_in_bits() {
     // Twenty rounds of one device both ways, uncompressed: the paper's 144.76 GB of SL.
     let traffic = 20.0 * 98.0 * 2.0 * activation_bits(&model, &training) / 8.0;
     assert_within(traffic / f64::powi(1024.0, 3), 140.9, 0.005);
+}
+
+/// Only what split devices exchange after the first broadcast is coded.
+#[test]
+fn coded_adapters_in_bits() {
+    let (model, mut training) = (Transformer::vit_base(100), Training::default());
+    training.adapter_uplink_bits_per_parameter = Some(1.5);
+    training.adapter_downlink_bits_per_parameter = Some(2.0);
+    let system = |training| {
+        let (server, devices) = (Server::default(), vec![Device::default()]);
+        System::new(model, training, server, devices, 1e6)
+    };
+    let coded = system(training).unwrap();
+    let payload = |system: &System, placement, first| {
+        let payloads = system.payloads(&[placement], 1.0, first).unwrap();
+        (payloads[0].adapter_bits, payloads[0].broadcast_bits)
+    };
+    let (split, parameters) = (Placement::Split { cut: 5 }, 5.0 * 196_608.0);
+    let expected = (1.5 * parameters, 2.0 * parameters);
+    assert_eq!(payload(&coded, split, false), expected);
+    let whole = model_bits(&model, &training, split);
+    assert_eq!(payload(&coded, split, true), (1.5 * parameters, whole));
+    let plain = system(Training::default()).unwrap();
+    let federated = payload(&plain, Placement::FlLora, false);
+    assert_eq!(payload(&coded, Placement::FlLora, false), federated);
+    let sequential = coded.sequential_payloads(&[split], 1.0, false).unwrap();
+    assert_eq!(sequential[0].broadcast_bits, 2.0 * parameters);
+    // Fewer bits are less delay, by just these bits.
+    let delay = |system: &System| {
+        let round = Round {
+            placements: &[split],
+            links: &system.links(),
+            payloads: &system.payloads(&[split], 1.0, false).unwrap(),
+        };
+        system.parallel_delay(&round, &[1e6]).unwrap().devices[0]
+    };
+    let (few, all) = (delay(&coded), delay(&plain));
+    let ratio = |few: f64, all: f64, wanted: f64| assert!((few / all - wanted).abs() < 1e-12);
+    ratio(few.adapter_upload_s, all.adapter_upload_s, 1.5 / 32.0);
+    ratio(few.broadcast_s, all.broadcast_s, 2.0 / 32.0);
+    for bits in [0.0, -1.0, f64::NAN] {
+        training.adapter_downlink_bits_per_parameter = Some(bits);
+        let error = system(training).unwrap_err().to_string();
+        let expected =
+            format!("adapter_downlink_bits_per_parameter is {bits}, expected finite and positive");
+        assert_eq!(error, expected);
+    }
 }
 
 /// Counts of the tiny model below, by hand.

@@ -53,6 +53,16 @@ impl Adapters {
     }
 }
 
+/// Values cut into vectors of these lengths, which are theirs together.
+pub(crate) fn cut_into(mut values: &[f32], lengths: &[usize]) -> Vec<Vec<f32>> {
+    let mut part = |&length: &usize| {
+        let (part, rest) = values.split_at(length);
+        values = rest;
+        part.to_vec()
+    };
+    lengths.iter().map(&mut part).collect()
+}
+
 /// What a device trains and sends: the adapters before the blocks, which may be empty, and the
 /// first blocks'.
 pub(crate) fn device_vectors<'a>(

@@ -27,11 +27,9 @@ pub use peft::{ModuleNames, load_peft, save_peft};
 pub use spec::{LinearSpec, ModelSpec, NamedShape, Path};
 pub use targets::{Place, TargetModules, Targets};
 
-pub(crate) use adapters::device_vectors;
+pub(crate) use adapters::{cut_into, device_vectors};
 pub(crate) use fit::{check_adapters, check_blocks, check_embedding, check_head};
-pub(crate) use lora::Dropout;
-#[cfg(test)]
-pub(crate) use lora::normal;
+pub(crate) use lora::{Dropout, normal};
 pub(crate) use named::{
     AdaptedLayer, adapted_layers, block_layers, device_layout, device_lengths, embedding_layers,
     head_layer, head_shapes, whole_layout,

@@ -165,6 +165,15 @@ pub struct NamedShape {
     pub shape: Vec<usize>,
 }
 
+impl NamedShape {
+    /// A number that differs with near certainty between other tensors or orders of them: the
+    /// CRC-32 of lines as `name [2, 3]`, joined by line feeds.
+    pub fn fingerprint(layout: &[Self]) -> u32 {
+        let lines: Vec<_> = layout.iter().map(ToString::to_string).collect();
+        crc32fast::hash(lines.join("\n").as_bytes())
+    }
+}
+
 impl std::fmt::Display for NamedShape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {:?}", self.name, self.shape)

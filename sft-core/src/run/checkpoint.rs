@@ -25,7 +25,15 @@ const EMBEDDING: &str = "embedding";
 const HEAD: [&str; 3] = ["head.weight", "head.bias", "head.adapter"];
 
 /// The parts of a [`CodecState`] in their order.
-const CODECS: [&str; 4] = ["device.up", "device.down", "server.up", "server.down"];
+const CODECS: [&str; 7] = [
+    "device.up",
+    "device.down",
+    "device.held",
+    "device.update",
+    "server.up",
+    "server.down",
+    "server.held",
+];
 
 /// What the file holds beside the tensors.
 #[derive(Serialize, Deserialize)]

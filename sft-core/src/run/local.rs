@@ -28,18 +28,24 @@ pub(super) struct Part {
 /// The memory of a device's codecs on both sides of the cut, as [`Stateful::save`] gives it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodecState {
-    /// The device's: activations up, gradients down.
-    pub device: [Vec<u8>; 2],
-    /// The server's.
-    pub server: [Vec<u8>; 2],
+    /// The device's: activations up, gradients down, the adapters that it holds, what its updates
+    /// dropped.
+    pub device: [Vec<u8>; 4],
+    /// The server's: activations up, gradients down, the adapters that the device holds.
+    pub server: [Vec<u8>; 3],
 }
 
 impl CodecState {
     /// The state of codecs; none if they remember nothing.
     fn of(device: &DeviceCodecs, server: &ServerCodecs) -> Result<Option<Self>> {
         let state = Self {
-            device: [device.up.save()?, device.down.save()?],
-            server: [server.up.save()?, server.down.save()?],
+            device: [
+                device.up.save()?,
+                device.down.save()?,
+                device.held.save()?,
+                device.update.save()?,
+            ],
+            server: [server.up.save()?, server.down.save()?, server.held.save()?],
         };
         let remembers = state
             .device
@@ -53,8 +59,11 @@ impl CodecState {
     fn restore(&self, device: &mut DeviceCodecs, server: &mut ServerCodecs) -> Result<()> {
         device.up.restore(&self.device[0])?;
         device.down.restore(&self.device[1])?;
+        device.held.restore(&self.device[2])?;
+        device.update.restore(&self.device[3])?;
         server.up.restore(&self.server[0])?;
         server.down.restore(&self.server[1])?;
+        server.held.restore(&self.server[2])?;
         Ok(())
     }
 }
@@ -205,7 +214,8 @@ impl<'a> Participant<'a> {
     /// What the device is told.
     fn plan(self, work: Work) -> RoundPlan {
         let settings = &self.job.settings;
-        let (lora, (activation, gradient)) = (settings.lora, settings.codecs());
+        let lora = settings.lora;
+        let (activation, gradient) = settings.codecs();
         RoundPlan {
             round: self.round,
             rounds: (settings.schedule.depends_on_rounds()).then_some(settings.rounds),
@@ -224,6 +234,7 @@ impl<'a> Participant<'a> {
             bases: 0,
             sample_memory_bytes: settings.sample_memory_bytes,
             error_feedback: settings.error_feedback,
+            adapter_codec: settings.adapter_codec(),
             seed: seed::derive(settings.seed, &[self.round as u64, self.device as u64]),
         }
     }

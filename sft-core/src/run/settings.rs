@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sft_compress::Codec;
 
 use crate::adapter::Lora;
 use crate::optim::{Decay, Optimizer, OptimizerConfig, Schedule};
@@ -85,6 +86,9 @@ pub struct Settings {
     /// Whether both senders add to a tensor what they dropped of the one before; used by
     /// [`Scheme::Sft`].
     pub error_feedback: bool,
+    /// How differences of adapters cross, both ways; raw: whole adapters, bit for bit. Used by
+    /// [`Scheme::Sft`].
+    pub adapter_codec: Codec,
     /// Rounds at most (`T`), 1 to 1,000,000.
     pub rounds: usize,
     /// Passes over the local data in a round (`K`), 1 to 1,000,000.
@@ -130,6 +134,7 @@ impl Settings {
             gradient: CutCodec::vit_gradient(),
             sample_memory_bytes: 64_000_000,
             error_feedback: false,
+            adapter_codec: Codec::default_adapter(),
             rounds: 8,
             local_epochs: 1,
             batch: 16,
@@ -201,6 +206,14 @@ impl Settings {
         match self.scheme {
             Scheme::Sft => (self.activation, self.gradient),
             _ => (CutCodec::raw(), CutCodec::raw()),
+        }
+    }
+
+    /// The codec for adapters that the scheme really uses.
+    pub(crate) fn adapter_codec(&self) -> Codec {
+        match self.scheme {
+            Scheme::Sft => self.adapter_codec,
+            _ => Codec::raw(),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Local training of a whole model, as in FL: the device's side and the server's.
 
-use crate::adapter::{Adapters, ModelSpec, NamedShape};
+use crate::adapter::{Adapters, ModelSpec, NamedShape, cut_into};
 use crate::data::{Inputs, Labels};
 use crate::model::Model;
 use crate::optim::OptimizerConfig;
-use crate::split::message::{Hello, Message, NamedTensors};
+use crate::split::message::{Hello, Message, Tensors};
 use crate::split::{
     Connection, Loaded, LocalData, RoundPlan, Serve, Step, Transport, WholeModel, check_hello,
     finite, receive_adapters, say_hello, unexpected,
@@ -40,8 +40,9 @@ pub(super) fn train_whole<T: Transport, W: Unsplit>(
     open: impl FnOnce(&Adapters, OptimizerConfig) -> Result<W>,
     connection: &mut Connection<T>,
 ) -> Result<(f64, usize)> {
-    let plan = say_hello((number, 0), model, local, connection)?;
-    let start = receive_adapters(connection)?.decode(layout, &frozen.lengths())?;
+    let plan = say_hello((number, 0, None), model, local, connection)?;
+    let start = receive_adapters(connection)?.decode(layout)?;
+    let start = cut_into(&start, &frozen.lengths());
     let mut whole = open(&frozen.with_vectors(start), plan.optimizer)?;
     let (mut loss, mut samples) = (0.0, 0);
     let all = local.samples.len();
@@ -57,7 +58,7 @@ pub(super) fn train_whole<T: Transport, W: Unsplit>(
     for values in trained.vectors() {
         finite(&plan, number, values, "an adapter")?;
     }
-    let update = NamedTensors::encode(layout.to_vec(), trained.vectors())?;
+    let update = Tensors::whole(layout, trained.vectors())?;
     connection.send(&Message::Update(update))?;
     Ok((loss, samples))
 }
@@ -67,7 +68,8 @@ pub(super) struct WholeServer<'a> {
     device: u32,
     plan: RoundPlan,
     spec: &'a ModelSpec,
-    start: NamedTensors,
+    start: Tensors,
+    layout: Vec<NamedShape>,
     lengths: Vec<usize>,
     welcomed: bool,
     update: Option<Vec<Vec<f32>>>,
@@ -85,7 +87,8 @@ impl<'a> WholeServer<'a> {
             device,
             plan,
             spec,
-            start: NamedTensors::encode(layout, start.vectors())?,
+            start: Tensors::whole(&layout, start.vectors())?,
+            layout,
             lengths: start.lengths(),
             welcomed: false,
             update: None,
@@ -96,7 +99,7 @@ impl<'a> WholeServer<'a> {
         check_hello(self.device, self.spec, hello)?;
         self.welcomed = true;
         Ok(vec![
-            Message::Plan(self.plan.clone()),
+            Message::Plan(self.plan.clone().into()),
             Message::Adapters(self.start.clone()),
         ])
     }
@@ -113,7 +116,7 @@ impl Serve for WholeServer<'_> {
         match message {
             Message::Hello(hello) if !self.welcomed => self.welcome(hello),
             Message::Update(update) if self.welcomed => {
-                self.update = Some(update.decode(&self.start.layout, &self.lengths)?);
+                self.update = Some(cut_into(&update.decode(&self.layout)?, &self.lengths));
                 Ok(Vec::new())
             }
             other => Err(unexpected(

@@ -1,5 +1,6 @@
 //! Devices, server and channel of the cost model: modelled delay and device memory.
 
+use sft_compress::{Codec, TensorView};
 use sft_opt::cost::{Payload, adapter_bits, model_bits};
 use sft_opt::system::{Fading, FlHead, Flops, Link, random_clocks_hz};
 use sft_opt::{
@@ -7,10 +8,10 @@ use sft_opt::{
 };
 
 use super::{Scheme, Settings};
-use crate::adapter::Place;
+use crate::adapter::{Place, normal};
 use crate::optim::Optimizer;
 use crate::split::Traffic;
-use crate::{Error, Result};
+use crate::{Error, Result, seed};
 
 /// The clocks of the paper's devices, Hz.
 const CLOCKS_HZ: std::ops::Range<f64> = 0.5e9..1.5e9;
@@ -61,7 +62,8 @@ impl Wireless {
     /// A system whose device `n` holds `samples[n]` training samples.
     ///
     /// Device clocks are drawn from the settings' seed, uniformly in 0.5 to 1.5 GHz;
-    /// everything else is Table II of the paper, FLOPs are counted exactly.
+    /// everything else is Table II of the paper, FLOPs are counted exactly. Adapters take the bits
+    /// that their codec needs for normally distributed numbers.
     ///
     /// # Errors
     /// Settings outside their ranges, or a channel or a model outside those of the cost model.
@@ -84,6 +86,12 @@ impl Wireless {
             Optimizer::Sgd { .. } => 4.0,
             Optimizer::AdamW { .. } => 8.0,
         };
+        let codec = settings.adapter_codec();
+        if codec != Codec::raw() {
+            let bits = Some(bits_per_parameter(codec)?);
+            training.adapter_uplink_bits_per_parameter = bits;
+            training.adapter_downlink_bits_per_parameter = bits;
+        }
         let clocks = random_clocks_hz(samples.len(), CLOCKS_HZ, settings.seed);
         let device = |(&samples, clock_hz)| {
             let mut device = Device::default();
@@ -181,6 +189,18 @@ impl Wireless {
             None => self.system.links(),
         }
     }
+}
+
+/// Numbers that a codec of adapters is measured on.
+const MEASURED: usize = 1 << 14;
+
+/// What a codec makes of differences of adapters before there are any, bits a parameter: measured
+/// on normally distributed numbers, which they are like.
+fn bits_per_parameter(codec: Codec) -> Result<f64> {
+    let mut rng = seed::rng(0, &[seed::ADAPTERS_UP]);
+    let values: Vec<f32> = (0..MEASURED).map(|_| normal(&mut rng) as f32).collect();
+    let frame = codec.encode(TensorView::new(&values, &[MEASURED])?, 0)?;
+    Ok(8.0 * frame.len() as f64 / MEASURED as f64)
 }
 
 /// What every participant moves.

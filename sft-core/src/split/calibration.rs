@@ -4,8 +4,6 @@
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
-use rand::RngExt;
-use rand_distr::StandardNormal;
 use sft_compress::{Basis, Codec, Direction, TensorView};
 
 use super::coded::Crossing;
@@ -14,7 +12,7 @@ use super::message::{Activation, Message};
 use super::server::check_hello;
 use super::transport::unexpected;
 use super::{Bases, CutCodec, RoundPlan};
-use crate::adapter::{Lora, ModelSpec, device_lengths};
+use crate::adapter::{Lora, ModelSpec, device_lengths, normal};
 use crate::model::{Hidden, Model};
 use crate::{Error, Result, seed};
 
@@ -88,7 +86,7 @@ impl Serve for CalibrationSide<'_> {
         match message {
             Message::Hello(hello) => {
                 check_hello(self.device, self.spec, hello)?;
-                Ok(vec![Message::Plan(self.plan.clone())])
+                Ok(vec![Message::Plan(self.plan.clone().into())])
             }
             Message::Activation(up) => self.collect(&up).map(|()| Vec::new()),
             other => Err(unexpected(&other, "an activation")),
@@ -156,7 +154,7 @@ fn sensitivity(
         }
         let features = model.finish(&hidden)?;
         let directions: Vec<f32> = (0..features.elem_count())
-            .map(|_| rng.sample(StandardNormal))
+            .map(|_| normal(&mut rng) as f32)
             .collect();
         let directions = Tensor::from_vec(directions, features.shape(), model.device())?;
         let mut grads = (features * directions)?.sum_all()?.backward()?;

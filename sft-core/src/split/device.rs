@@ -2,12 +2,13 @@
 
 use sft_compress::{Compressor, Decompressor, Direction};
 
+use super::adapters::Held;
 use super::coded::{Crossing, finite};
 use super::local_data::{Loaded, LocalData};
-use super::message::{Activation, Failure, FailureKind, Hello, Message, NamedTensors};
+use super::message::{Activation, Failure, FailureKind, Hello, Message, Tensors};
 use super::transport::{Connection, Transport, unexpected};
 use super::{Bases, DeviceHalf, RoundPlan, Work};
-use crate::adapter::{device_layout, device_lengths, device_vectors};
+use crate::adapter::{cut_into, device_layout, device_lengths, device_vectors};
 use crate::data::{Batch, Inputs, Labels};
 use crate::model::{Hidden, Model};
 use crate::{Error, Result};
@@ -24,7 +25,7 @@ pub struct DeviceSide<'a> {
     pub codecs: Option<DeviceCodecs>,
 }
 
-/// A device's ends of the two streams of messages.
+/// A device's ends of the streams of messages.
 pub struct DeviceCodecs {
     /// What they are relative to.
     pub bases: Bases,
@@ -32,6 +33,10 @@ pub struct DeviceCodecs {
     pub up: Box<dyn Compressor>,
     /// Gradients, coming down.
     pub down: Box<dyn Decompressor>,
+    /// The adapters that it started its last round with.
+    pub held: Held,
+    /// What its updates dropped.
+    pub update: Box<dyn Compressor>,
 }
 
 impl DeviceCodecs {
@@ -40,13 +45,13 @@ impl DeviceCodecs {
     /// # Errors
     /// A transform codec without its basis.
     pub fn new(plan: &RoundPlan, bases: Bases) -> Result<Self> {
-        let memory = plan.sample_memory_bytes;
+        let (memory, feedback) = (plan.sample_memory_bytes, plan.error_feedback);
         let (up, down) = (bases.up.as_ref(), bases.down.as_ref());
         Ok(Self {
-            up: plan
-                .activation
-                .compressor(up, memory, plan.error_feedback)?,
+            up: plan.activation.compressor(up, memory, feedback)?,
             down: plan.gradient.decompressor(down, 0)?,
+            held: Held::default(),
+            update: plan.update_compressor(),
             bases,
         })
     }
@@ -59,8 +64,7 @@ impl DeviceSide<'_> {
     /// A connection that failed, a plan that does not fit the model, a sample that cannot be read,
     /// values that are not finite, or a run that was stopped.
     pub fn round<T: Transport>(&mut self, connection: &mut Connection<T>) -> Result<()> {
-        let held = self.codecs.as_ref().map_or(0, |codecs| codecs.bases.name());
-        let plan = say_hello((self.number, held), self.model, &self.local, connection)?;
+        let plan = say_hello(self.introduction(), self.model, &self.local, connection)?;
         let cut = match plan.work {
             Work::Split { cut } => cut,
             Work::Calibrate { cut, samples } => {
@@ -71,30 +75,63 @@ impl DeviceSide<'_> {
                 return Err(Error::protocol(reason));
             }
         };
-        let codecs = match self.codecs.take() {
-            Some(codecs) if held == plan.bases => codecs,
-            _ if plan.bases == 0 => DeviceCodecs::new(&plan, Bases::default())?,
-            _ => DeviceCodecs::new(&plan, receive_bases(&plan, connection)?)?,
-        };
         let (spec, lora) = (self.model.spec(), plan.lora(self.model.spec())?);
         let layout = device_layout(spec, lora, cut);
+        let mut codecs = self.codecs_of(&plan, connection)?;
         let start = receive_adapters(connection)?;
-        let vectors = start.decode(&layout, &device_lengths(spec, lora, cut))?;
+        let start = codecs.held.receive(&start, &plan, &layout)?;
+        let vectors = cut_into(&start, &device_lengths(spec, lora, cut));
         let (embedding, blocks) = (&vectors[0], &vectors[1..]);
         let mut half = DeviceHalf::new(self.model, lora, embedding, blocks, plan.optimizer)?;
-        let mut codecs = codecs;
         self.local
             .each_batch(&plan, self.model.device(), |loaded| {
                 self.step(&plan, &loaded, &mut half, &mut codecs, connection)
             })?;
         let (embedding, blocks) = half.adapters()?;
-        for vector in device_vectors(&embedding, &blocks) {
-            finite(&plan, self.number, vector, "the device's adapter")?;
-        }
-        let update = NamedTensors::encode(layout, device_vectors(&embedding, &blocks))?;
+        let trained: Vec<_> = device_vectors(&embedding, &blocks).collect();
+        let trained = trained.concat();
+        finite(&plan, self.number, &trained, "the device's adapter")?;
+        let DeviceCodecs { held, update, .. } = &mut codecs;
+        let update = held.update(&trained, update.as_mut(), &plan, &layout)?;
         connection.send(&Message::Update(update))?;
         self.codecs = Some(codecs);
         Ok(())
+    }
+
+    /// Its number, the name of its bases, and the checksum of the adapters that it holds.
+    fn introduction(&self) -> (u32, u32, Option<u32>) {
+        let codecs = self.codecs.as_ref();
+        let bases = codecs.map_or(0, |codecs| codecs.bases.name());
+        (
+            self.number,
+            bases,
+            codecs.and_then(|codecs| codecs.held.checksum()),
+        )
+    }
+
+    /// The codecs of a plan: its own if they are relative to the same bases, else new ones.
+    fn codecs_of<T: Transport>(
+        &mut self,
+        plan: &RoundPlan,
+        connection: &mut Connection<T>,
+    ) -> Result<DeviceCodecs> {
+        let own = match self.codecs.take() {
+            Some(own) if own.bases.name() == plan.bases => return Ok(own),
+            own => own,
+        };
+        let bases = match plan.bases {
+            0 => Bases::default(),
+            _ => receive_bases(plan, connection)?,
+        };
+        let new = DeviceCodecs::new(plan, bases)?;
+        Ok(match own {
+            Some(DeviceCodecs { held, update, .. }) => DeviceCodecs {
+                held,
+                update,
+                ..new
+            },
+            None => new,
+        })
     }
 
     /// Shows the server some activations of its half without adapters.
@@ -173,9 +210,9 @@ impl DeviceSide<'_> {
     }
 }
 
-/// Introduces a device, and receives what it is to do.
+/// Introduces a device that holds these adapters, and receives what it is to do.
 pub(crate) fn say_hello<T: Transport>(
-    (device, bases): (u32, u32),
+    (device, bases, held): (u32, u32, Option<u32>),
     model: &dyn Model,
     local: &LocalData<'_>,
     connection: &mut Connection<T>,
@@ -185,9 +222,10 @@ pub(crate) fn say_hello<T: Transport>(
         samples: local.samples.len() as u64,
         model: model.spec().fingerprint(),
         bases,
+        held,
     }))?;
     match connection.receive()? {
-        Message::Plan(plan) => plan.check(model.spec()).map(|()| plan),
+        Message::Plan(plan) => plan.check(model.spec()).map(|()| *plan),
         other => Err(unexpected(&other, "a plan")),
     }
 }
@@ -202,9 +240,7 @@ fn receive_bases<T: Transport>(plan: &RoundPlan, connection: &mut Connection<T>)
 }
 
 /// What the round starts with.
-pub(crate) fn receive_adapters<T: Transport>(
-    connection: &mut Connection<T>,
-) -> Result<NamedTensors> {
+pub(crate) fn receive_adapters<T: Transport>(connection: &mut Connection<T>) -> Result<Tensors> {
     match connection.receive()? {
         Message::Adapters(start) => Ok(start),
         other => Err(unexpected(&other, "adapters")),

@@ -3,6 +3,8 @@
 //! `DeviceHalf` and `ServerHalf` compute; `DeviceSide` and `ServerSide` add what a round needs around
 //! them. The two sides share nothing but messages, which a `Transport` carries.
 
+/// Adapters between the sides.
+mod adapters;
 /// How the server gets bases.
 pub(crate) mod calibration;
 /// Tensors of the cut on their way into a codec and out of it.
@@ -34,6 +36,7 @@ mod transport;
 /// A training step of the whole model.
 mod unsplit;
 
+pub use adapters::Held;
 pub use cut_codec::{Bases, CutCodec};
 pub use deadline::Deadline;
 pub use device::{DeviceCodecs, DeviceSide};

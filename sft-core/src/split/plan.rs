@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use sft_compress::{Codec, Compressor, ErrorFeedback};
+
 use super::CutCodec;
 use crate::adapter::{Lora, ModelSpec, TargetModules};
 use crate::optim::{OptimizerConfig, Schedule};
@@ -76,6 +78,8 @@ pub struct RoundPlan {
     pub sample_memory_bytes: usize,
     /// Whether both senders add to a tensor what they dropped of the one before.
     pub error_feedback: bool,
+    /// How differences of adapters cross, both ways; raw: whole adapters, bit for bit.
+    pub adapter_codec: Codec,
     /// Where everything random of this device in this round comes from.
     pub seed: u64,
 }
@@ -153,6 +157,19 @@ impl RoundPlan {
             learning_rate: peak * factor,
             dropout_seed: seed::derive(self.seed, &[seed::DROPOUT, number]),
         }
+    }
+
+    /// Whether adapters cross whole and bit for bit, and nothing of them is remembered.
+    pub(crate) fn adapters_cross_raw(&self) -> bool {
+        self.adapter_codec == Codec::raw()
+    }
+
+    /// The sender of updates: what it drops comes with the next one.
+    pub(crate) fn update_compressor(&self) -> Box<dyn Compressor> {
+        if self.adapters_cross_raw() {
+            return Box::new(self.adapter_codec);
+        }
+        Box::new(ErrorFeedback::new(self.adapter_codec))
     }
 }
 

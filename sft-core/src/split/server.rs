@@ -3,19 +3,20 @@
 use candle_core::Tensor;
 use sft_compress::{Compressor, Decompressor, Direction};
 
+use super::adapters::Held;
 use super::coded::{Crossing, finite};
 use super::memory::Serve;
-use super::message::{Activation, Failure, FailureKind, Gradient, Hello, Message, NamedTensors};
+use super::message::{Activation, Failure, FailureKind, Gradient, Hello, Message};
 use super::transport::unexpected;
 use super::{Bases, RoundPlan, ServerHalf, Work};
 use crate::adapter::{
-    Adapters, ModelSpec, NamedShape, device_layout, device_lengths, device_vectors,
+    Adapters, ModelSpec, NamedShape, cut_into, device_layout, device_lengths, device_vectors,
 };
 use crate::data::{Labels, SampleId};
 use crate::model::{Hidden, Model};
 use crate::{Error, Result};
 
-/// The server's ends of the two streams of messages with a device.
+/// The server's ends of the streams of messages with a device.
 pub struct ServerCodecs {
     /// What they are relative to.
     pub bases: Bases,
@@ -23,6 +24,8 @@ pub struct ServerCodecs {
     pub up: Box<dyn Decompressor>,
     /// Gradients, going down.
     pub down: Box<dyn Compressor>,
+    /// The adapters that the device holds.
+    pub held: Held,
 }
 
 impl ServerCodecs {
@@ -36,6 +39,7 @@ impl ServerCodecs {
         Ok(Self {
             up: plan.activation.decompressor(up, memory)?,
             down: plan.gradient.compressor(down, 0, plan.error_feedback)?,
+            held: Held::default(),
             bases,
         })
     }
@@ -63,7 +67,9 @@ pub struct ServerSide<'a> {
     lr: f64,
     model: &'a dyn Model,
     half: ServerHalf<'a>,
-    start: NamedTensors,
+    /// The device's part of the global adapters.
+    start: Vec<f32>,
+    layout: Vec<NamedShape>,
     lengths: Vec<usize>,
     codecs: ServerCodecs,
     stage: Stage,
@@ -85,7 +91,9 @@ impl Serve for ServerSide<'_> {
                 Ok(vec![self.gradient(hello)?])
             }
             (Message::Update(update), Some(_)) => {
-                self.stage.update = Some(update.decode(self.layout(), &self.lengths)?);
+                let held = &self.codecs.held;
+                let values = held.updated(&update, &self.plan, &self.layout)?;
+                self.stage.update = Some(cut_into(&values, &self.lengths));
                 Ok(Vec::new())
             }
             (other, hello) => {
@@ -134,13 +142,15 @@ impl<'a> ServerSide<'a> {
         };
         let (spec, lora) = (model.spec(), plan.lora(model.spec())?);
         let (low, high) = start.blocks.split_at(cut.min(start.blocks.len()));
-        let layout = device_layout(spec, lora, cut);
         Ok(Self {
             device,
             lr,
             model,
             half: ServerHalf::new(model, lora, high, &start.head, plan.optimizer)?,
-            start: NamedTensors::encode(layout, device_vectors(&start.embedding, low))?,
+            start: device_vectors(&start.embedding, low)
+                .collect::<Vec<_>>()
+                .concat(),
+            layout: device_layout(spec, lora, cut),
             lengths: device_lengths(spec, lora, cut),
             plan,
             codecs,
@@ -148,17 +158,17 @@ impl<'a> ServerSide<'a> {
         })
     }
 
-    fn layout(&self) -> &[NamedShape] {
-        &self.start.layout
-    }
-
     fn welcome(&mut self, hello: Hello) -> Result<Vec<Message>> {
         check_hello(self.device, self.model.spec(), hello)?;
         self.stage.hello = Some(hello);
-        let bases = (hello.bases != self.plan.bases)
-            .then(|| Message::Bases(Box::new(self.codecs.bases.clone())));
-        let plan = Message::Plan(self.plan.clone());
-        let start = Message::Adapters(self.start.clone());
+        let (codecs, plan) = (&mut self.codecs, &self.plan);
+        let bases =
+            (hello.bases != plan.bases).then(|| Message::Bases(Box::new(codecs.bases.clone())));
+        let start = codecs
+            .held
+            .send(&self.start, hello.held, plan, &self.layout)?;
+        let start = Message::Adapters(start);
+        let plan = Message::Plan(plan.clone().into());
         Ok([plan].into_iter().chain(bases).chain([start]).collect())
     }
 

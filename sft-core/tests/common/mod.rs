@@ -190,6 +190,7 @@ pub fn settings(scheme: Scheme) -> Settings {
         gradient: Codec::paper(0.2, 4).unwrap().into(),
         sample_memory_bytes: 0,
         error_feedback: false,
+        adapter_codec: Codec::for_error(0.1).unwrap(),
         rounds: 2,
         local_epochs: 2,
         batch: 4,
@@ -227,6 +228,7 @@ pub fn plan() -> RoundPlan {
         bases: 0,
         sample_memory_bytes: 0,
         error_feedback: false,
+        adapter_codec: Codec::for_error(0.1).unwrap(),
         seed: 11,
     }
 }

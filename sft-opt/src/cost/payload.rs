@@ -56,16 +56,38 @@ pub fn model_bits(model: &Transformer, training: &Training, placement: Placement
 
 /// Trained parameters exchanged in every round, in bits and uncompressed.
 ///
-/// Split: `Ψ^L(l) = 8α·l·p_L`. Federated, `Ψ_FL`: all parameters, or for LoRA the adapters and
+/// What crosses may be coded, see [`Training::adapter_uplink_bits_per_parameter`]. Split: `Ψ^L(l) = 8α·l·p_L`. Federated, `Ψ_FL`: all parameters, or for LoRA the adapters and
 /// what is trained outside the blocks, see [`FlHead`].
 pub fn adapter_bits(model: &Transformer, training: &Training, placement: Placement) -> f64 {
-    let parameters = match (placement, training.fl_head) {
+    bits(training, trained(model, training, placement))
+}
+
+/// Parameters that are exchanged in every round.
+fn trained(model: &Transformer, training: &Training, placement: Placement) -> f64 {
+    match (placement, training.fl_head) {
         (Placement::Split { cut }, _) => cut as f64 * model.lora_parameters_per_block(),
         (Placement::FlFull, _) => model.parameters(),
         (Placement::FlLora, FlHead::Full) => fl_adapters(model, training) + model.head_parameters(),
         (Placement::FlLora, FlHead::Adapters) => fl_adapters(model, training),
+    }
+}
+
+/// What crosses of them, in bits: up after the round and down before it. Only split devices code
+/// them.
+fn coded_adapter_bits(
+    model: &Transformer,
+    training: &Training,
+    placement: Placement,
+) -> (f64, f64) {
+    let parameters = trained(model, training, placement);
+    let coded = |bits_per_parameter: Option<f64>| match (placement, bits_per_parameter) {
+        (Placement::Split { .. }, Some(bits)) => bits * parameters,
+        _ => bits(training, parameters),
     };
-    bits(training, parameters)
+    (
+        coded(training.adapter_uplink_bits_per_parameter),
+        coded(training.adapter_downlink_bits_per_parameter),
+    )
 }
 
 /// Adapter parameters of the whole model in federated LoRA.
@@ -83,7 +105,8 @@ fn bits(training: &Training, numbers: f64) -> f64 {
 
 impl System {
     /// Predicted payloads of a round, one per device, when activations and their gradients
-    /// shrink to `beta` of their raw bits (1: not compressed). Adapters are never compressed.
+    /// shrink to `beta` of their raw bits (1: not compressed). What adapters take is one of the
+    /// [`Training`] settings.
     ///
     /// In the `first` round the devices' parts of the model are broadcast, later their adapters;
     /// (11), section V-C.
@@ -108,11 +131,11 @@ impl System {
         let mut payloads = Vec::with_capacity(placements.len());
         for (placement, run) in runs(placements) {
             placement.validate_of(run.start, model)?;
-            let adapter_bits = adapter_bits(model, training, placement);
+            let (adapter_bits, adapters_down) = coded_adapter_bits(model, training, placement);
             let broadcast_bits = if first {
                 model_bits(model, training, placement)
             } else {
-                adapter_bits
+                adapters_down
             };
             let batch_bits = match placement {
                 Placement::Split { .. } => beta * activation_bits(model, training),

@@ -44,6 +44,14 @@ pub struct Training {
     pub local_epochs: usize,
     /// Bytes per number `α` of weights, activations and adapters, positive. Default 4.
     pub bytes_per_number: f64,
+    /// Bits of an adapter's parameter in a split device's update, where updates are coded;
+    /// positive. Default none: `8α`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter_uplink_bits_per_parameter: Option<f64>,
+    /// The same of the adapters that a split device gets at the start of every round but the
+    /// first, in which they are whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter_downlink_bits_per_parameter: Option<f64>,
     /// Bytes of optimizer state per trained parameter `α̂`, at least 0: 0 plain SGD,
     /// 4 momentum, 8 Adam, 12 Adam in mixed precision. Default 4.
     pub optimizer_bytes_per_parameter: f64,
@@ -69,6 +77,8 @@ impl Default for Training {
             batch: 64,
             local_epochs: 1,
             bytes_per_number: 4.0,
+            adapter_uplink_bits_per_parameter: None,
+            adapter_downlink_bits_per_parameter: None,
             optimizer_bytes_per_parameter: 4.0,
             activation_bytes: 72.0,
             attention_bytes: 4.0,
@@ -98,6 +108,19 @@ impl Training {
             "at least 1",
         )?;
         check_rate("bytes_per_number", self.bytes_per_number)?;
+        let coded = [
+            (
+                "adapter_uplink_bits_per_parameter",
+                self.adapter_uplink_bits_per_parameter,
+            ),
+            (
+                "adapter_downlink_bits_per_parameter",
+                self.adapter_downlink_bits_per_parameter,
+            ),
+        ];
+        for (name, bits) in coded {
+            bits.map_or(Ok(()), |bits| check_rate(name, bits))?;
+        }
         check_rate("activation_bytes", self.activation_bytes)?;
         check_size("attention_bytes", self.attention_bytes)?;
         check_size(

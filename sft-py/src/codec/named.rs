@@ -39,6 +39,23 @@ impl Codec {
         Self(sft_compress::Codec::default_gradient())
     }
 
+    /// What differences of adapters get in `finetune` by default: a rounding without a bias, in
+    /// steps of 2 root mean squares.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sft
+    /// >>> sft.Codec.default_adapter()
+    /// Codec('unbiased:2')
+    #[staticmethod]
+    fn default_adapter() -> Self {
+        Self(sft_compress::Codec::default_adapter())
+    }
+
     /// What activations of a vision transformer get in `finetune` by default.
     ///
     /// Returns

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sft_compress::Codec;
 
 pub use choices::{BackendKind, FadingKind, OptimizerKind, ScheduleKind};
 
@@ -149,6 +150,11 @@ pub struct RunConfig {
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
     pub error_feedback: bool,
+    /// How differences of adapters to what the device holds cross, both ways, by the codecs of
+    /// --activation; what is dropped comes with the next ones. raw sends adapters whole and bit for
+    /// bit. Schemes other than sft always do.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
+    pub adapter_codec: Codec,
     /// Update rule of the adapters and the head.
     #[cfg_attr(feature = "clap", arg(long))]
     pub optimizer: OptimizerKind,
@@ -251,6 +257,7 @@ impl Default for RunConfig {
             gradient: CutCodec::vit_gradient(),
             sample_memory_mb: 64,
             error_feedback: false,
+            adapter_codec: Codec::default_adapter(),
             optimizer: OptimizerKind::Adamw,
             lr: 3e-3,
             lr_server: None,

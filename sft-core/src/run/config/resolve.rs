@@ -26,6 +26,7 @@ impl RunConfig {
                 self.sample_memory_bytes()?
             },
             error_feedback: self.error_feedback,
+            adapter_codec: self.adapter_codec,
             rounds: self.rounds,
             local_epochs: self.local_epochs,
             batch: self.batch,

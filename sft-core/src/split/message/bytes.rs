@@ -56,6 +56,17 @@ impl<'a> Reader<'a> {
         Ok(self.take(1)?[0])
     }
 
+    /// A byte that says yes or no.
+    pub(super) fn flag(&mut self, of: &str) -> Result<bool> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            other => Err(Error::protocol(format!(
+                "sent {of} of the unknown form {other}"
+            ))),
+        }
+    }
+
     pub(super) fn u32(&mut self) -> Result<u32> {
         let bytes = self.take(4)?;
         Ok(bytes

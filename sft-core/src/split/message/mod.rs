@@ -5,12 +5,12 @@
 
 /// Numbers, texts and lengths as bytes.
 mod bytes;
-/// Tensors that travel with their names and shapes.
+/// Tensors that the plan means.
 mod tensors;
 
 use serde::{Deserialize, Serialize};
 
-pub use tensors::NamedTensors;
+pub use tensors::Tensors;
 
 use self::bytes::{Reader, put_bytes, put_u32, put_varint};
 use super::{Bases, RoundPlan};
@@ -36,17 +36,17 @@ pub enum Message {
     /// A device wants to take part.
     Hello(Hello),
     /// What it is to do in a round.
-    Plan(RoundPlan),
+    Plan(Box<RoundPlan>),
     /// What its codecs need, if it does not have that.
     Bases(Box<Bases>),
     /// What it starts the round with.
-    Adapters(NamedTensors),
+    Adapters(Tensors),
     /// A mini-batch going up.
     Activation(Activation),
     /// Its gradient coming down.
     Gradient(Gradient),
     /// What the device ended the round with.
-    Update(NamedTensors),
+    Update(Tensors),
     /// The sender takes no further part, for this reason.
     Leave(String),
     /// The sender could not use the last message.
@@ -64,6 +64,9 @@ pub struct Hello {
     pub model: u32,
     /// The [name](Bases::name) of the bases that it has, 0 for none.
     pub bases: u32,
+    /// The CRC-32 of the adapters that it started its last round with, if it still holds them:
+    /// what the server may send the difference to.
+    pub held: Option<u32>,
 }
 
 /// A mini-batch at the cut: the compressed activation, and what the server needs beside it.
@@ -180,6 +183,8 @@ impl Message {
                 put_varint(out, hello.samples);
                 put_u32(out, hello.model);
                 put_u32(out, hello.bases);
+                out.push(u8::from(hello.held.is_some()));
+                hello.held.into_iter().for_each(|sum| put_u32(out, sum));
             }
             Self::Plan(plan) => {
                 let json = serde_json::to_vec(plan);
@@ -265,18 +270,19 @@ impl Message {
                 samples: body.varint()?,
                 model: body.u32()?,
                 bases: body.u32()?,
+                held: body.flag("a hello")?.then(|| body.u32()).transpose()?,
             }),
             2 => {
                 let plan = serde_json::from_slice(body.rest());
                 Self::Plan(plan.map_err(|e| Error::protocol(format!("sent a bad plan: {e}")))?)
             }
-            3 => Self::Adapters(NamedTensors::read(body)?),
+            3 => Self::Adapters(Tensors::read(body)?),
             4 => Self::Activation(Activation::read(body)?),
             5 => Self::Gradient(Gradient {
                 step: body.u32()?,
                 frame: body.rest().to_vec(),
             }),
-            6 => Self::Update(NamedTensors::read(body)?),
+            6 => Self::Update(Tensors::read(body)?),
             7 => Self::Leave(body.text(MAX_TEXT_BYTES)?),
             8 => {
                 let kind = match body.byte()? {
@@ -318,22 +324,12 @@ impl Activation {
         // Every sample takes a byte for its number and four for its class.
         let count = body.count(5)?;
         let samples = (0..count).map(|_| body.varint()).collect::<Result<_>>()?;
-        let lengths = match body.byte()? {
-            0 => None,
-            1 => Some(
-                (0..count)
-                    .map(|_| body.varint_u32())
-                    .collect::<Result<_>>()?,
-            ),
-            other => {
-                let reason = format!("sent lengths of the unknown form {other}");
-                return Err(Error::protocol(reason));
-            }
-        };
+        let each = body.flag("lengths")?.then_some(0..count);
+        let lengths = each.map(|each| each.map(|_| body.varint_u32()).collect::<Result<_>>());
         Ok(Self {
             step,
             samples,
-            lengths,
+            lengths: lengths.transpose()?,
             classes: (0..count).map(|_| body.u32()).collect::<Result<_>>()?,
             frame: body.rest().to_vec(),
         })

@@ -1,114 +1,78 @@
-//! Tensors that travel with their names and shapes.
+//! Tensors that the plan means, their values in one frame.
 
 use sft_compress::{Codec, TensorView, decode_expected};
 
-use super::bytes::{Reader, put_bytes, put_varint};
+use super::bytes::{Reader, put_u32};
 use crate::adapter::NamedShape;
 use crate::{Error, Result};
 
-/// The longest name of a tensor, bytes.
-const MAX_NAME_BYTES: usize = 1 << 12;
-/// The most dimensions of a tensor.
-const MAX_DIMENSIONS: usize = 8;
-
-/// Adapters, in FL with the head: names, shapes, and all values in one frame.
+/// Adapters, in FL with the head: which they are, and all values in one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedTensors {
-    /// What the values are, in their order.
-    pub layout: Vec<NamedShape>,
+pub struct Tensors {
+    /// The fingerprint of names and shapes, see [`NamedShape::fingerprint`].
+    pub layout: u32,
+    /// Whether the values are the difference to what both sides hold.
+    pub difference: bool,
     /// The encoded values, one tensor after the other.
     pub frame: Vec<u8>,
 }
 
-impl NamedTensors {
-    /// Encodes the values of a layout bit for bit; vectors may hold several tensors.
+impl Tensors {
+    /// The values of a layout bit for bit; vectors may hold several tensors.
     ///
     /// # Errors
     /// Values of another number than the layout has, or more than a frame can hold.
-    pub fn encode<'a>(
-        layout: Vec<NamedShape>,
+    pub fn whole<'a>(
+        layout: &[NamedShape],
         vectors: impl IntoIterator<Item = &'a [f32]>,
     ) -> Result<Self> {
         let values = vectors.into_iter().collect::<Vec<_>>().concat();
-        let (got, wanted) = (values.len(), elements(&layout));
+        let (got, wanted) = (values.len(), elements(layout));
         if got != wanted {
             let reason = format!("must be {wanted} values, got {got}");
             return Err(Error::argument("adapters", reason));
         }
         let frame = Codec::raw().encode(TensorView::new(&values, &[got])?, 0)?;
-        Ok(Self { layout, frame })
+        Ok(Self::new(layout, false, frame))
     }
 
-    /// The values again, cut into vectors of these lengths, if their layout is the one that is
-    /// expected.
+    pub(in crate::split) fn new(layout: &[NamedShape], difference: bool, frame: Vec<u8>) -> Self {
+        Self {
+            layout: NamedShape::fingerprint(layout),
+            difference,
+            frame,
+        }
+    }
+
+    /// The values of the frame, if its tensors are those that are expected.
     ///
     /// # Errors
-    /// Another layout, with the first tensor that differs; a damaged frame.
-    pub fn decode(&self, expected: &[NamedShape], lengths: &[usize]) -> Result<Vec<Vec<f32>>> {
-        if let Some(reason) = difference(&self.layout, expected) {
+    /// Another layout, or a damaged frame.
+    pub fn decode(&self, expected: &[NamedShape]) -> Result<Vec<f32>> {
+        let (got, wanted) = (self.layout, NamedShape::fingerprint(expected));
+        if got != wanted {
+            let reason = format!("sent tensors of fingerprint {got:08x}, expected {wanted:08x}");
             return Err(Error::protocol(reason));
         }
-        let values = decode_expected(&self.frame, &[elements(expected)])?.into_data();
-        let mut rest = values.as_slice();
-        let mut part = |&length: &usize| {
-            let (part, tail) = rest.split_at(length);
-            rest = tail;
-            part.to_vec()
-        };
-        Ok(lengths.iter().map(&mut part).collect())
+        Ok(decode_expected(&self.frame, &[elements(expected)])?.into_data())
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
-        put_varint(out, self.layout.len() as u64);
-        for NamedShape { name, shape } in &self.layout {
-            put_bytes(out, name.as_bytes());
-            put_varint(out, shape.len() as u64);
-            for &size in shape {
-                put_varint(out, size as u64);
-            }
-        }
+        put_u32(out, self.layout);
+        out.push(u8::from(self.difference));
         out.extend(&self.frame);
     }
 
     pub(super) fn read(body: &mut Reader<'_>) -> Result<Self> {
-        // A tensor takes a byte for the length of its name and one for its dimensions.
-        let count = body.count(2)?;
-        let layout = (0..count)
-            .map(|_| read_shape(body))
-            .collect::<Result<_>>()?;
-        let frame = body.rest().to_vec();
-        Ok(Self { layout, frame })
+        Ok(Self {
+            layout: body.u32()?,
+            difference: body.flag("tensors")?,
+            frame: body.rest().to_vec(),
+        })
     }
-}
-
-fn read_shape(body: &mut Reader<'_>) -> Result<NamedShape> {
-    let name = body.text(MAX_NAME_BYTES)?;
-    let dimensions = body.count(1)?;
-    if dimensions > MAX_DIMENSIONS {
-        let reason = format!("sent a tensor of {dimensions} dimensions, at most 8 are taken");
-        return Err(Error::protocol(reason));
-    }
-    let size = |_| Ok(body.varint_u32()? as usize);
-    let shape = (0..dimensions).map(size).collect::<Result<_>>()?;
-    Ok(NamedShape { name, shape })
 }
 
 fn elements(layout: &[NamedShape]) -> usize {
-    layout
-        .iter()
-        .map(|tensor| tensor.shape.iter().product::<usize>())
-        .sum()
-}
-
-/// The first difference of a layout from the expected one.
-fn difference(got: &[NamedShape], expected: &[NamedShape]) -> Option<String> {
-    let differing = got
-        .iter()
-        .zip(expected)
-        .find(|(got, expected)| got != expected);
-    if let Some((got, expected)) = differing {
-        return Some(format!("sent the tensor {got}, expected {expected}"));
-    }
-    let (got, wanted) = (got.len(), expected.len());
-    (got != wanted).then(|| format!("sent {got} tensors, expected {wanted}"))
+    let each = |tensor: &NamedShape| tensor.shape.iter().product::<usize>();
+    layout.iter().map(each).sum()
 }
