@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value};
 use sft_core::run::{
     Inputs, Progress, RoundRecord, RunConfig, RunFile, Scheme, SchemeRun, Session,
 };
@@ -64,9 +65,11 @@ fn run(flags: Flags) -> Result<()> {
         choose(&mut config, &auto, &inputs)?;
     }
     let bar = Bar(ProgressBar::no_length());
-    let schemes = Session::new(&config, &inputs)?.run(&bar, &STOP);
+    let session = Session::new(&config, &inputs)?;
+    let schemes = session.run(&bar, &STOP);
     bar.0.finish_and_clear();
-    report(&config, schemes?)
+    let schemes = schemes?;
+    report(&config, session.contents()?, schemes)
 }
 
 /// Sets cut, kept fraction and levels by the cost model, and prints why.
@@ -86,11 +89,16 @@ fn choose(config: &mut RunConfig, auto: &Auto, inputs: &Inputs) -> Result<()> {
 }
 
 /// Writes `run.json` and the pictures, and prints the table.
-fn report(config: &RunConfig, mut schemes: Vec<SchemeRun>) -> Result<()> {
+fn report(
+    config: &RunConfig,
+    contents: &Map<String, Value>,
+    mut schemes: Vec<SchemeRun>,
+) -> Result<()> {
     schemes.retain(|run| !run.rounds.is_empty());
     let out = config.folder().unwrap_or(".".as_ref());
     let run = RunFile {
         settings: config.deciding(),
+        contents: contents.clone(),
         peak_resident_bytes: peak_resident_bytes(),
         schemes,
     };

@@ -235,6 +235,59 @@ fn contents_decide_what_goes_on_and_paths_do_not() {
     assert!(!Path::new(&folder.join("refused")).exists());
 }
 
+#[test]
+fn a_folder_knows_its_run_by_contents_and_not_by_paths() {
+    let folder = Folder::new("resume-folder");
+    let flags = ["--scheme", "sft", "--rounds", "1"];
+    let with = |data: &str, model: &str, adapters: &str, out: &str| {
+        let places = ["--model", model, "--adapters", adapters, "--out", out];
+        let given = [flags.as_slice(), places.as_slice()].concat();
+        command(data, &given).output().unwrap()
+    };
+    let model = |place: &str| {
+        copied("digits_vit/config.json", &folder.join(place));
+        copied("digits_vit/model.safetensors", &folder.join(place))
+    };
+    let (data, weights, out) = (digits(&folder), model("model"), folder.join("out"));
+    let (start, adapters) = (folder.join("start"), folder.join("start/adapters-sft"));
+    run(&data, &[flags.as_slice(), &["--out", &start]].concat());
+    assert!(with(&data, &weights, &adapters, &out).status.success());
+    let (before, tuned_before) = (report(&out), tuned(&out, "sft"));
+
+    // All of it moved: the same run.
+    let moved = folder.join("moved.bin");
+    std::fs::rename(data.strip_prefix("digits:").unwrap(), &moved).unwrap();
+    let (moved_data, moved_model) = (format!("digits:{moved}"), model("moved"));
+    std::fs::remove_dir_all(folder.join("model")).unwrap();
+    std::fs::rename(&start, folder.join("elsewhere")).unwrap();
+    let adapters = folder.join("elsewhere/adapters-sft");
+    let again = || with(&moved_data, &moved_model, &adapters, &out);
+    let output = again();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    assert_eq!(report(&out)["schemes"], before["schemes"]);
+    assert_eq!(report(&out)["contents"], before["contents"]);
+    assert_eq!(tuned(&out, "sft"), tuned_before);
+
+    // Changed at the same place: another run.
+    let adapter = format!("{adapters}/adapter_model.safetensors");
+    for (file, at, what) in [
+        (&moved, 0, "training data"),
+        (&moved, 1, "test data"),
+        (&moved_model, 4, "model"),
+        (&adapter, 4, "adapters"),
+    ] {
+        change(file, at);
+        let output = again();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{what}: {error}");
+        let said = format!("run.json: it is of another {what}: its contents have the digest");
+        assert!(error.contains(&said), "{error}");
+        assert_eq!(tuned(&out, "sft"), tuned_before);
+        change(file, at);
+    }
+}
+
 /// Starts a long run and waits until it has finished a round.
 fn started(data: &str, out: &str) -> Child {
     let flags = [

@@ -95,6 +95,9 @@ class Run:
         Modelled memory of the device that holds the most blocks.
     settings : dict
         The arguments that decide the result.
+    contents : dict
+        Digests of model, data and adapters: a folder knows its run again by them, whatever their
+        files are called.
 
     Examples
     --------
@@ -118,6 +121,7 @@ class Run:
     rounds: tuple[Round, ...]
     device_memory_bytes: float
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    contents: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def accuracy(self) -> npt.NDArray[np.float64]:
@@ -192,7 +196,8 @@ class Run:
             "device_memory_bytes": self.device_memory_bytes,
             "rounds": [asdict(r) for r in self.rounds],
         }
-        content = {"settings": self.settings, "schemes": [scheme]}
+        known = {"settings": self.settings, "contents": self.contents}
+        content = known | {"schemes": [scheme]}
         _sft._write_run(path, json.dumps(content, allow_nan=False))
 
     @classmethod
@@ -233,6 +238,7 @@ class Run:
                     rounds=tuple(round_of(r) for r in scheme["rounds"]),
                     device_memory_bytes=scheme["device_memory_bytes"],
                     settings=content["settings"],
+                    contents=content.get("contents", {}),
                 )
                 for scheme in content["schemes"]
             )

@@ -151,7 +151,8 @@ def finetune(
     out : path, optional
         A folder for ``run.json`` and, in ``adapters``, what PEFT's ``from_pretrained``
         reads (in ``merged`` the whole model with 'fl-full'); that of `resume` without it. A
-        folder that holds a run of other arguments is refused.
+        folder that holds a run of other arguments, of other data or of another model is refused;
+        where these lie does not matter.
     checkpoint_every : int, optional
         Keep a checkpoint in `out` after every so many rounds, and after the last.
     resume : path, optional
@@ -210,7 +211,7 @@ def finetune(
     _check_files(model, data, scheme, adapters, resume)
     _without_spinning()
     try:
-        settings, records, memory, failure = _sft._finetune(config, arrays, full, watch)
+        settings, contents, records, memory, failure = _sft._finetune(config, arrays, full, watch)
     finally:
         watch.close()
     run = Run(
@@ -218,6 +219,7 @@ def finetune(
         rounds=tuple(round_of(json.loads(record)) for record in records),
         device_memory_bytes=memory,
         settings=json.loads(settings),
+        contents=json.loads(contents),
     )
     folder = resume if out is None else out
     if folder is not None and run.rounds:

@@ -337,6 +337,34 @@ def test_a_folder_keeps_one_run(tmp_path: Path) -> None:
     sft.finetune(model=MODEL, out=tmp_path, **few())
 
 
+def test_a_folder_knows_its_run_by_contents_and_not_by_paths(tmp_path: Path) -> None:
+    model, out = tmp_path / "moved" / MODEL.name, tmp_path / "out"
+    shutil.copytree(MODEL.parent, model.parent)
+    run = sft.finetune(model=MODEL, out=out, **few())
+    assert sft.Run.load(out / "run.json")[0].contents == run.contents
+    assert sorted(run.contents) == ["model", "test data", "training data"]
+    again = sft.finetune(model=model, out=out, **few())
+    assert without_clock(again) == without_clock(run)
+    assert again.contents == run.contents
+    before = (out / "run.json").read_bytes()
+    weights = bytearray(model.read_bytes())
+    weights[-4] ^= 1
+    model.write_bytes(weights)
+    changed = few()
+    changed["data"][0][0, 0, 0] ^= 1
+    for arguments, what in [((model, few()), "model"), ((MODEL, changed), "training data")]:
+        with pytest.raises(OSError, match=rf"out .*run.json: it is of another {what}: its contents"):
+            sft.finetune(model=arguments[0], out=out, **arguments[1])
+    assert (out / "run.json").read_bytes() == before
+
+
+def test_a_run_saved_by_hand_is_known_again(tmp_path: Path) -> None:
+    run = sft.finetune(model=MODEL, **few())
+    run.save(tmp_path / "run.json")
+    again = sft.finetune(model=MODEL, out=tmp_path, **few())
+    assert without_clock(again) == without_clock(run)
+
+
 def test_the_tuned_model_and_names_are_arguments(tmp_path: Path) -> None:
     arguments = few() | {"out": tmp_path, "merged": True, "peft_names": "transformers4"}
     sft.finetune(model=MODEL, **arguments)

@@ -2,11 +2,25 @@
 
 use serde_json::{Map, Value};
 
+use super::inputs::of;
 use super::{Inputs, RunConfig};
 use crate::adapter::TENSORS;
 use crate::{Digest, Error, Result};
 
-/// Digests of model, data and the adapters to start from, by their names in a checkpoint.
+/// The fields that name inputs, of which the contents decide.
+pub(super) const NAMES: [&str; 3] = ["model", "data", "adapters"];
+
+/// Settings, and in place of the names of inputs what these hold.
+pub(super) fn by_content(
+    mut settings: Map<String, Value>,
+    contents: &Map<String, Value>,
+) -> Map<String, Value> {
+    settings.retain(|name, _| !NAMES.contains(&name.as_str()));
+    settings.extend(contents.clone());
+    settings
+}
+
+/// Digests of model, data and the adapters to start from, by their names in a run's files.
 pub(super) fn contents(config: &RunConfig, inputs: &Inputs) -> Result<Map<String, Value>> {
     let mut all = Map::new();
     let mut add = |name: &str, write: &dyn Fn(&mut Digest) -> Result<()>| -> Result<()> {
@@ -20,7 +34,7 @@ pub(super) fn contents(config: &RunConfig, inputs: &Inputs) -> Result<Map<String
     add("test data", &|digest| inputs.test.digest(digest))?;
     if let Some(folder) = &config.adapters {
         let path = folder.join(TENSORS);
-        let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
+        let bytes = std::fs::read(&path).map_err(|e| of("adapters")(Error::file(&path, e)))?;
         add("adapters", &|digest| {
             digest.bytes(&bytes);
             Ok(())

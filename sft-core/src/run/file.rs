@@ -13,6 +13,10 @@ use crate::{Error, Result, write_whole};
 pub struct RunFile {
     /// The configuration that decides the result, [`RunConfig::deciding`](super::RunConfig::deciding).
     pub settings: Map<String, Value>,
+    /// Digests of model, data and adapters, [`Session::contents`](super::Session::contents): a folder
+    /// knows its run again by them, whatever their files are called.
+    #[serde(default)]
+    pub contents: Map<String, Value>,
     /// The most memory that was resident at once, bytes: all simulated devices, the server and
     /// evaluation; where it is known.
     #[serde(default)]

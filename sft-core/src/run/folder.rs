@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::checkpoint::{difference, saved_configuration};
+use super::content::by_content;
 use super::{RunConfig, RunFile, Scheme};
 use crate::{Error, Result};
 
@@ -23,17 +24,15 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder that the configuration names, if it names one.
+    /// Makes the folder that the configuration names, for a run on inputs of these contents.
     ///
-    /// A folder with the files of a run of the same configuration gets them anew; those of another
-    /// are not touched, nor is anything while another run is in it.
-    pub(super) fn make<'a>(
+    /// A folder with the files of a run of the same configuration and contents gets them anew; those
+    /// of another are not touched, nor is anything while another run is in it.
+    pub(super) fn make(
+        path: &Path,
         config: &RunConfig,
-        deciding_rounds: &dyn Fn() -> Result<&'a Map<String, Value>>,
-    ) -> Result<Option<Self>> {
-        let Some(path) = config.folder() else {
-            return Ok(None);
-        };
+        contents: &Map<String, Value>,
+    ) -> Result<Self> {
         let new = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
         let made = (path.ancestors().take_while(new))
             .map(Path::to_path_buf)
@@ -49,9 +48,9 @@ impl Folder {
             _lock: lock,
         };
         if config.resume.as_deref() != Some(path) {
-            refuse_other_run(path, config, deciding_rounds)?;
+            refuse_other_run(path, config, contents)?;
         }
-        Ok(Some(folder))
+        Ok(folder)
     }
 }
 
@@ -70,19 +69,21 @@ pub(super) fn checkpoint(folder: &Path, scheme: Scheme) -> PathBuf {
     folder.join(format!("checkpoint-{}.safetensors", scheme.name()))
 }
 
-fn refuse_other_run<'a>(
+fn refuse_other_run(
     folder: &Path,
     config: &RunConfig,
-    deciding_rounds: &dyn Fn() -> Result<&'a Map<String, Value>>,
+    contents: &Map<String, Value>,
 ) -> Result<()> {
     let run = folder.join(RunFile::NAME);
     if run.exists() {
-        refuse(&run, difference(&saved_settings(&run)?, &config.deciding()))?;
+        let ours = by_content(config.deciding(), contents);
+        refuse(&run, difference(&saved_settings(&run)?, &ours))?;
     }
+    let ours = by_content(config.deciding_rounds(), contents);
     for path in Scheme::ALL.map(|scheme| checkpoint(folder, scheme)) {
         if path.exists() {
             let theirs = saved_configuration(&path)?;
-            refuse(&path, difference(&theirs, deciding_rounds()?))?;
+            refuse(&path, difference(&theirs, &ours))?;
         }
     }
     Ok(())
@@ -104,5 +105,6 @@ fn saved_settings(path: &Path) -> Result<Map<String, Value>> {
         },
         other => other,
     };
-    RunFile::read(path).map(|run| run.settings).map_err(foreign)
+    let run = RunFile::read(path).map_err(foreign)?;
+    Ok(by_content(run.settings, &run.contents))
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::content::contents;
+use super::content::{by_content, contents};
 use super::folder::{Folder, checkpoint};
 use super::inputs::{Inputs, of};
 use super::{
@@ -66,8 +66,8 @@ pub struct Session<'a> {
     inputs: &'a Inputs,
     partition: Vec<Vec<usize>>,
     named_by_scheme: bool,
-    /// What decides each round, once it was asked for.
-    deciding: OnceLock<Map<String, Value>>,
+    /// What the inputs hold, once it was asked for.
+    contents: OnceLock<Map<String, Value>>,
 }
 
 impl<'a> Session<'a> {
@@ -83,7 +83,7 @@ impl<'a> Session<'a> {
             config,
             inputs,
             named_by_scheme: true,
-            deciding: OnceLock::new(),
+            contents: OnceLock::new(),
         })
     }
 
@@ -112,11 +112,11 @@ impl<'a> Session<'a> {
         let setups = setups.collect::<Result<Vec<_>>>()?;
         let starts = setups.iter().map(|setup| self.start(setup));
         let starts = starts.collect::<Result<Vec<_>>>()?;
-        let _folder = Folder::make(self.config, &|| self.deciding_rounds()).map_err(of("out"))?;
-        if self.config.checkpoint_every.is_some() {
-            // What is trained on is what is there now.
-            self.deciding_rounds()?;
-        }
+        // What is trained on is what is there now.
+        let contents = self.contents()?;
+        let folder = self.config.folder();
+        let folder = folder.map(|path| Folder::make(path, self.config, contents));
+        let _folder = folder.transpose().map_err(of("out"))?;
         let each = setups.iter().zip(starts);
         let started = each.take_while(|_| !stop.load(Ordering::Relaxed));
         let runs = started.map(|(setup, start)| self.scheme(setup, start, progress, stop));
@@ -174,7 +174,7 @@ impl<'a> Session<'a> {
         if let Some(folder) = &self.config.resume {
             let path = checkpoint(folder, scheme);
             if path.exists() {
-                let run = load_checkpoint(&path, self.deciding_rounds()?, &self.partition);
+                let run = load_checkpoint(&path, &self.deciding_rounds()?, &self.partition);
                 return run.map_err(of("resume"));
             }
             if !(Scheme::ALL.iter()).any(|&any| checkpoint(folder, any).exists()) {
@@ -247,15 +247,23 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// What decides each round of a scheme, beside the partition: the configuration and the
-    /// contents of model, data and adapters, which are read for it when it is asked for first.
-    fn deciding_rounds(&self) -> Result<&Map<String, Value>> {
-        if let Some(known) = self.deciding.get() {
+    /// Digests of model, training data, test data and the adapters to start from, by name, read when
+    /// asked for first: the `contents` of `run.json`.
+    ///
+    /// # Errors
+    /// A file that cannot be read any more.
+    pub fn contents(&self) -> Result<&Map<String, Value>> {
+        if let Some(known) = self.contents.get() {
             return Ok(known);
         }
-        let mut deciding = self.config.deciding_rounds();
-        deciding.extend(contents(self.config, self.inputs)?);
-        Ok(self.deciding.get_or_init(|| deciding))
+        let contents = contents(self.config, self.inputs)?;
+        Ok(self.contents.get_or_init(|| contents))
+    }
+
+    /// What decides each round of a scheme, beside the partition: the configuration and the
+    /// contents of model, data and adapters.
+    fn deciding_rounds(&self) -> Result<Map<String, Value>> {
+        Ok(by_content(self.config.deciding_rounds(), self.contents()?))
     }
 
     /// Writes a checkpoint, where there is a folder.
@@ -264,7 +272,7 @@ impl<'a> Session<'a> {
             return Ok(());
         };
         let (path, deciding) = (checkpoint(folder, scheme), self.deciding_rounds()?);
-        save_checkpoint(&path, deciding, &self.partition, run).map_err(of("out"))
+        save_checkpoint(&path, &deciding, &self.partition, run).map_err(of("out"))
     }
 
     /// Writes what was tuned, where there is a folder.

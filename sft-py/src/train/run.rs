@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use serde_json::{Map, Value};
 use sft_core::Result;
 use sft_core::run::{
     Inputs, Progress, RoundRecord, RunConfig, RunFile, Scheme, SchemeRun, Session, open_model,
@@ -17,9 +18,9 @@ use crate::error::{bad_argument, detached};
 /// How often signals are looked for and progress is told.
 const POLL: Duration = Duration::from_millis(50);
 
-/// The settings that decide the result as JSON, the rounds as JSON, a device's memory in bytes, and
-/// what ended the run early.
-type Answer = (String, Vec<String>, f64, Option<Py<PyAny>>);
+/// The settings that decide the result as JSON, the digests of the inputs as JSON, the rounds as JSON,
+/// a device's memory in bytes, and what ended the run early.
+type Answer = (String, String, Vec<String>, f64, Option<Py<PyAny>>);
 
 /// `sft.finetune`, of one scheme. `arrays` are training and test images where `data` names no
 /// folder, and `full` their byte of full intensity. `watch` is called about every 50 ms with the
@@ -71,12 +72,13 @@ pub(crate) fn _finetune<'py>(
         }
     });
     let runs = runs.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    let runs = detached(py, || runs)?;
+    let (contents, runs) = detached(py, || runs)?;
     let failure = failure.map(|error| error.into_value(py).into_any());
-    let settings = json(&config.deciding())?;
+    let (settings, contents) = (json(&config.deciding())?, json(&contents)?);
     let memory = runs.first().map_or(0.0, |run| run.device_memory_bytes);
     let rounds = runs.iter().flat_map(|run| &run.rounds).map(json);
-    Ok((settings, rounds.collect::<PyResult<_>>()?, memory, failure))
+    let rounds = rounds.collect::<PyResult<_>>()?;
+    Ok((settings, contents, rounds, memory, failure))
 }
 
 /// Starts the threads that candle has of its own, as many as the environment says now.
@@ -98,7 +100,7 @@ fn train(
     full: u8,
     told: &Told<'_>,
     stop: &AtomicBool,
-) -> Result<Vec<SchemeRun>> {
+) -> Result<(Map<String, Value>, Vec<SchemeRun>)> {
     let inputs = match arrays {
         None => Inputs::open(config)?,
         Some(arrays) => {
@@ -108,7 +110,8 @@ fn train(
         }
     };
     let session = Session::new(config, &inputs)?.without_scheme_names();
-    session.run(told, stop)
+    let runs = session.run(told, stop)?;
+    Ok((session.contents()?.clone(), runs))
 }
 
 /// Where the trainer leaves word for Python's thread.

@@ -21,6 +21,7 @@ use sft_compress::Codec;
 pub use choices::{BackendKind, FadingKind, OptimizerKind, ScheduleKind};
 
 use super::Scheme;
+use super::content::NAMES;
 use crate::adapter::{ModuleNames, TargetModules};
 use crate::data::Partition;
 use crate::split::CutCodec;
@@ -305,14 +306,8 @@ impl RunConfig {
     pub fn deciding_rounds(&self) -> Map<String, Value> {
         let mut fields = self.deciding();
         let cosine = self.schedule == ScheduleKind::Cosine;
-        let free = [
-            "scheme",
-            "target_accuracy",
-            "rounds",
-            "model",
-            "data",
-            "adapters",
-        ];
+        let free = ["scheme", "target_accuracy", "rounds"];
+        let free = [free, NAMES].concat();
         fields.retain(|name, _| !free.contains(&name.as_str()) || (cosine && name == "rounds"));
         fields
     }
