@@ -7,7 +7,7 @@ use super::{RoundRecord, Run, Scheme, Settings, Wireless, full};
 use crate::adapter::{Adapters, Head, NamedShape, check_adapters, check_head, whole_layout};
 use crate::data::Data;
 use crate::model::{Model, Pretrained};
-use crate::split::batches;
+use crate::split::{batches, check_rank};
 use crate::{Error, Result, seed};
 
 /// Everything that a fine-tuning run needs.
@@ -165,9 +165,7 @@ impl Job<'_> {
         if self.settings.scheme == Scheme::FlFull {
             self.own_weights()?;
         } else {
-            let (rank, width) = (self.settings.lora.rank(), self.model.spec().width);
-            let accepted = format!("at most {width}, the model's width");
-            Error::require(rank <= width, "rank", rank, &accepted)?;
+            check_rank(self.settings.lora.rank(), self.model.spec())?;
         }
         if self.test.is_empty() {
             return Err(Error::argument("test", "must hold at least one sample"));

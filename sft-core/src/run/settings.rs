@@ -7,11 +7,9 @@ use sft_compress::Codec;
 
 use crate::adapter::Lora;
 use crate::optim::{Decay, Optimizer, OptimizerConfig, Schedule};
-use crate::split::CutCodec;
+use crate::split::{CutCodec, check_between, check_count, check_cut, check_rate};
 use crate::{Error, Result};
 
-/// The largest count of rounds, epochs or samples that is believed: far beyond any use.
-const MAX_COUNT: usize = 1_000_000;
 /// The most threads that are started.
 pub(super) const MAX_THREADS: usize = 1024;
 
@@ -153,21 +151,13 @@ impl Settings {
 
     /// Checks every number against its range, for a model of `depth` blocks.
     pub(crate) fn validate(&self, depth: usize) -> Result<()> {
-        let counts = [
-            ("rounds", self.rounds, MAX_COUNT),
-            ("local_epochs", self.local_epochs, MAX_COUNT),
-            ("batch", self.batch, MAX_COUNT),
-            ("threads", self.threads, MAX_THREADS),
-        ];
-        for (name, count, most) in counts {
-            Error::require(count >= 1, name, count, "at least 1")?;
-            Error::require(count <= most, name, count, &format!("at most {most}"))?;
-        }
+        check_count("rounds", self.rounds)?;
+        check_count("local_epochs", self.local_epochs)?;
+        check_count("batch", self.batch)?;
+        check_between("threads", self.threads, MAX_THREADS)?;
         self.validate_cut("cut", self.cut, depth)?;
-        let rates = [("lr", self.lr), ("lr_server", self.lr_server)];
-        for (name, rate) in rates {
-            Error::require(rate.is_finite() && rate > 0.0, name, rate, "positive")?;
-        }
+        check_rate("lr", self.lr)?;
+        check_rate("lr_server", self.lr_server)?;
         if let Some(s) = self.deadline_s {
             Error::require(s.is_finite() && s > 0.0, "deadline_s", s, "positive")?;
         }
@@ -187,10 +177,10 @@ impl Settings {
 
     /// Checks a cut layer, where the scheme has one.
     pub(crate) fn validate_cut(&self, name: &'static str, cut: usize, depth: usize) -> Result<()> {
-        let last = depth.saturating_sub(1);
-        let accepted = format!("in 1..={last} for a model of {depth} blocks");
-        let holds = !self.scheme.is_split() || (1..depth).contains(&cut);
-        Error::require(holds, name, cut, &accepted)
+        if !self.scheme.is_split() {
+            return Ok(());
+        }
+        check_cut(name, cut, depth)
     }
 
     /// What turns gradients into updates.

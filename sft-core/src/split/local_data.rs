@@ -47,6 +47,14 @@ impl LocalData<'_> {
         device: &Device,
         mut train: impl FnMut(Loaded) -> Result<()>,
     ) -> Result<()> {
+        let all = plan.batches(self.samples.len());
+        if u32::try_from(all).is_err() {
+            let reason = format!(
+                "must leave a round of at most {} mini-batches, got {all}",
+                u32::MAX
+            );
+            return Err(Error::argument("local_epochs", reason));
+        }
         std::thread::scope(|scope| {
             // One batch waits in the channel while the loader makes the one after it.
             let (send, loaded) = sync_channel(1);

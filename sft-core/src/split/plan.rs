@@ -105,33 +105,30 @@ impl RoundPlan {
     /// The first value outside its range, named.
     pub fn check(&self, spec: &ModelSpec) -> Result<()> {
         let counts = [
-            ("round", self.round),
-            ("batch", self.batch),
-            ("local_epochs", self.local_epochs),
+            ("round", Some(self.round)),
+            ("rounds", self.rounds),
+            ("batch", Some(self.batch)),
+            ("local_epochs", Some(self.local_epochs)),
         ];
         for (name, count) in counts {
-            Error::require(count >= 1, name, count, "at least 1")?;
+            count.map_or(Ok(()), |count| check_count(name, count))?;
         }
-        let rounds = self.rounds.unwrap_or(usize::MAX);
-        Error::require(
-            self.round <= rounds,
-            "round",
-            self.round,
-            "at most the rounds",
-        )?;
+        let (round, rounds) = (self.round, self.rounds.unwrap_or(MAX_COUNT));
+        Error::require(round <= rounds, "round", round, "at most the rounds")?;
         if self.rounds.is_none() && self.schedule.depends_on_rounds() {
             return Err(Error::argument(
                 "rounds",
                 "must be given for this schedule, got none",
             ));
         }
-        let rate = self.lr;
-        Error::require(rate.is_finite() && rate > 0.0, "lr", rate, "positive")?;
+        check_rate("lr", self.lr)?;
         self.optimizer.validate()?;
         self.schedule.validate(rounds)?;
         if let Work::Split { cut } | Work::Calibrate { cut, .. } = self.work {
-            let accepted = format!("in 1..{} for a model of so many blocks", spec.depth);
-            Error::require((1..spec.depth).contains(&cut), "cut", cut, &accepted)?;
+            check_cut("cut", cut, spec.depth)?;
+        }
+        if self.work != Work::Full {
+            check_rank(self.lora(spec)?.rank(), spec)?;
         }
         Ok(())
     }
@@ -143,8 +140,8 @@ impl RoundPlan {
 
     /// Passes over the samples before a mini-batch, from the start of the run.
     pub(crate) fn epoch(&self, step: u32, samples: usize) -> u32 {
-        let in_round = step as usize / batches(samples, self.batch, 1).max(1);
-        ((self.round - 1) * self.local_epochs + in_round) as u32
+        let in_round = u64::from(step) / batches(samples, self.batch, 1).max(1) as u64;
+        ((self.round as u64 - 1) * self.local_epochs as u64 + in_round) as u32
     }
 
     /// What the step of a mini-batch needs, at this peak learning rate, on a device of so many
@@ -171,6 +168,40 @@ impl RoundPlan {
         }
         Box::new(ErrorFeedback::new(self.adapter_codec))
     }
+}
+
+/// The largest count of rounds, epochs or samples that is believed: far beyond any use, and small
+/// enough for every product of two.
+const MAX_COUNT: usize = 1_000_000;
+
+/// Checks a count of rounds, epochs or samples.
+pub(crate) fn check_count(name: &'static str, count: usize) -> Result<()> {
+    check_between(name, count, MAX_COUNT)
+}
+
+/// Checks a count that is at least 1.
+pub(crate) fn check_between(name: &'static str, count: usize, most: usize) -> Result<()> {
+    Error::require(count >= 1, name, count, "at least 1")?;
+    Error::require(count <= most, name, count, &format!("at most {most}"))
+}
+
+/// Checks a learning rate.
+pub(crate) fn check_rate(name: &'static str, rate: f64) -> Result<()> {
+    Error::require(rate.is_finite() && rate > 0.0, name, rate, "positive")
+}
+
+/// Checks a cut layer of a model of `depth` blocks.
+pub(crate) fn check_cut(name: &'static str, cut: usize, depth: usize) -> Result<()> {
+    let last = depth.saturating_sub(1);
+    let accepted = format!("in 1..={last} for a model of {depth} blocks");
+    Error::require((1..depth).contains(&cut), name, cut, &accepted)
+}
+
+/// Checks a rank against a model: beyond its width an adapter gains nothing.
+pub(crate) fn check_rank(rank: usize, spec: &ModelSpec) -> Result<()> {
+    let width = spec.width;
+    let accepted = format!("at most {width}, the model's width");
+    Error::require(rank <= width, "rank", rank, &accepted)
 }
 
 /// Mini-batches of so many passes over so many samples; the last of a pass may be smaller.
