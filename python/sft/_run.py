@@ -276,3 +276,7 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, run: Run) -> None:
         super().__init__(f"{len(run.rounds)} rounds finished")
         self.run = run
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[Run]]:
+        """Copy and pickle by the run, not by the message."""
+        return Interrupted, (self.run,)

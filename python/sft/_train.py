@@ -306,11 +306,13 @@ def _labelled(name: str, data: Arrays) -> tuple[Any, Any]:
     if images.dtype not in (np.uint8, np.float32):
         msg = f"{name} must have images of uint8 or float32, got {images.dtype}"
         raise TypeError(msg)
-    whole = labels.shape == images.shape[:1] and labels.dtype.kind in "iu"
-    if not whole or np.any((labels < 0) | (labels >= 2**32)):
-        msg = (
-            f"{name} must have one label in 0..2**32 for each of {len(images)} images, as integers"
-        )
+    accepted = f"one label in 0..2**32 for each of {len(images)} images, as integers"
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        msg = f"{name} must have {accepted}, got {labels.dtype} of shape {list(labels.shape)}"
+        raise ValueError(msg)
+    outside = np.flatnonzero((labels < 0) | (labels >= 2**32))
+    if len(outside):
+        msg = f"{name} must have {accepted}, got {labels[outside[0]]} for image {outside[0]}"
         raise ValueError(msg)
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)), labels.tolist()
 

@@ -102,6 +102,28 @@ def test_evaluation_passes_through_or_compresses() -> None:
     assert torch.equal(lossless.decode(lossless.encode(h)), h)
 
 
+def test_what_is_no_state_is_refused_and_changes_nothing() -> None:
+    cut = st.Cut(seed=3)
+    cut(torch.ones(4, 8))
+    before, good = cut.state(), st.Cut().state()
+    traffic: dict[str, Any] = {"up": {}, "down": {}}
+    bad: list[Any] = [None, torch.zeros(3), {}, {"seed": 1}, good | {"seed": -1}]
+    bad += [good | {"traffic": traffic}, good | {"drawn": [1]}, good | {"feedback": [1, 2]}]
+    for state in bad:
+        with pytest.raises(ValueError, match=r"state must be what Cut\.state returned, got"):
+            cut.restore(state)
+        assert cut.state() == before
+    with pytest.raises(ValueError, match=r"state must be what Traffic\.state returned, got"):
+        st.Traffic.restore(traffic)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_nested_tensor_is_refused_by_name() -> None:
+    nested = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(1, 3)])
+    with pytest.raises(TypeError, match="h must be dense, got a nested tensor"):
+        st.Cut()(nested)
+
+
 def test_every_message_has_its_own_seed_and_the_state_goes_on() -> None:
     h = hidden(64, 64)
     cut = st.Cut(sft.Codec.activation(keep=1.0, levels=2), seed=2**64 - 1)

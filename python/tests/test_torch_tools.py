@@ -136,6 +136,14 @@ def test_transforms_that_cannot_work_name_the_cut(transform: Any, name: str) -> 
             transform(each)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_scripts_name_the_cut() -> None:
+    model, cut = attached()
+    for each in (model, nn.Sequential(nn.Linear(8, 8), cut)):
+        with pytest.raises((AttributeError, RuntimeError), match=r"under torch\.jit\.script"):
+            torch.jit.script(each)
+
+
 def test_symbolic_traces_keep_the_cut_or_name_it() -> None:
     model, cut = attached()
     traced = torch.fx.symbolic_trace(model)

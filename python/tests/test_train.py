@@ -1,10 +1,12 @@
 """The trainer from Python: data in, rounds out, Ctrl-C."""
 
 import _thread
+import copy
 import dataclasses
 import inspect
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -244,7 +246,16 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
             r"data must have images \[n, h, h, c\] of no size 0",
         ),
         ({"data": far(10**9)}, ValueError, "labels must be below 32768 for 64 training samples"),
-        ({"data": far(2**40)}, ValueError, "data must have one label"),
+        (
+            {"data": far(2**40)},
+            ValueError,
+            r"data must have one label in 0..2\*\*32 .*, got 1099511627776 for image 7",
+        ),
+        (
+            {"data": (np.zeros((2, 8, 8), np.uint8), [0.5, 1.5])},
+            ValueError,
+            r"data must have one label .*, got float64 of shape \[2\]",
+        ),
         ({"test": far(10**6)}, ValueError, "labels must be below 32768 for 64 training samples"),
         (
             {"targets": ["q_proj", "pos"]},
@@ -254,7 +265,11 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
         ({"targets": []}, ValueError, 'targets expected names of modules .*, got ""'),
         ({"rounds": -1}, ValueError, "rounds must be an integer of at least 0, got -1"),
         ({"rounds": 1.5}, ValueError, "rounds must be an integer of at least 0, got 1.5"),
-        ({"rounds": 1 << 80}, ValueError, "rounds is out of its range, got 12089"),
+        (
+            {"rounds": 1 << 80},
+            ValueError,
+            r"rounds must be in -2\*\*63..2\*\*64 at the most, got 12089",
+        ),
         ({"rounds": None}, ValueError, "rounds must be an integer of at least 0, got null"),
         ({"full": 300}, ValueError, r"full must be in 0\.\.=255, got 300"),
         ({"activation": 0.5}, ValueError, "activation must be text, got 0.5"),
@@ -353,9 +368,47 @@ def test_a_folder_knows_its_run_by_contents_and_not_by_paths(tmp_path: Path) -> 
     changed = few()
     changed["data"][0][0, 0, 0] ^= 1
     for arguments, what in [((model, few()), "model"), ((MODEL, changed), "training data")]:
-        with pytest.raises(OSError, match=rf"out .*run.json: it is of another {what}: its contents"):
+        with pytest.raises(
+            OSError, match=rf"out .*run.json: it is of another {what}: its contents"
+        ):
             sft.finetune(model=arguments[0], out=out, **arguments[1])
     assert (out / "run.json").read_bytes() == before
+
+
+def test_weights_that_are_not_finite_are_not_a_diverged_training(tmp_path: Path) -> None:
+    safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    tensors = safetensors.load_file(MODEL)
+    name = "vit.encoder.layer.3.output.dense.weight"
+    tensors[name][5, 7] = np.nan
+    model = tmp_path / MODEL.name
+    safetensors.save_file(tensors, model)
+    shutil.copy(MODEL.parent / "config.json", tmp_path)
+    with pytest.raises(ValueError, match=rf"model must hold finite weights, got .* in {name}"):
+        sft.finetune(model=model, **few())
+    start = tmp_path / "start"
+    sft.finetune(model=MODEL, out=start, **few())
+    file = start / "adapters" / "adapter_model.safetensors"
+    adapters = safetensors.load_file(file)
+    next(iter(adapters.values())).flat[0] = np.inf
+    safetensors.save_file(adapters, file)
+    with pytest.raises(OSError, match=r"adapters .*: the adapters hold a value that is not finite"):
+        sft.finetune(model=MODEL, adapters=start / "adapters", **few())
+
+
+def test_a_field_of_another_kind_is_named(tmp_path: Path) -> None:
+    shutil.copy(MODEL, tmp_path)
+    config = json.loads((MODEL.parent / "config.json").read_text())
+    for name, value in [("image_size", [8, 8]), ("layer_norm_eps", "x"), ("hidden_size", 1e30)]:
+        (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+        with pytest.raises(OSError, match=rf"config.json: {name}: invalid type"):
+            sft.finetune(model=tmp_path / MODEL.name, **few())
+
+
+def test_an_interrupted_run_can_be_copied_and_pickled() -> None:
+    run = sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0)
+    error = sft.Interrupted(run)
+    for again in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert (again.run, str(again)) == (run, str(error))
 
 
 def test_a_run_saved_by_hand_is_known_again(tmp_path: Path) -> None:

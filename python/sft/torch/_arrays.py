@@ -29,6 +29,8 @@ def check(x: object, name: str) -> Tensor:
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}")
+    if x.is_nested:
+        raise TypeError(f"{name} must be dense, got a nested tensor: pad it")
     if x.layout != torch.strided:
         raise TypeError(f"{name} must be dense, got {x.layout}: convert it with {name}.to_dense()")
     if x.dtype not in _DTYPES:

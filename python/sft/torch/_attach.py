@@ -10,7 +10,7 @@ import torch.fx
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from sft.torch._autograd import refuse_tracing
+from sft.torch._autograd import NO_SCRIPT, refuse_tracing
 from sft.torch._cut import Cut
 from sft.torch._eager import forget_compiled
 from sft.torch._points import find
@@ -120,6 +120,11 @@ class _Crossing:
 
     def __init__(self, cut: Cut, point: str) -> None:
         self.cut, self.point, self._told = cut, point, False
+
+    @property
+    def __name__(self) -> str:
+        """What `torch.jit.script` asks a hook for first, and is refused."""
+        raise AttributeError(NO_SCRIPT)
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Let the first tensor of floating-point numbers cross."""

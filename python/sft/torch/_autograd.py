@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sft.torch._cut import Cut
 
 _NOT_UNDER = "a Cut cannot be under {}: take it out for this"
+NO_SCRIPT = _NOT_UNDER.format("torch.jit.script, which has no codec")
 
 
 class StraightThrough(torch.autograd.Function):

@@ -10,6 +10,7 @@ import torch.distributed
 
 import sft
 from sft.torch import _arrays
+from sft.torch._settings import number
 
 Way = Literal[0, 1]
 UP: Way = 0
@@ -45,13 +46,16 @@ class Coding:
             "feedback": [None if r is None else _arrays.from_numpy(r) for r in residuals],
         }
 
-    def restore(self, state: dict[str, Any], codecs: tuple[sft.Codec, sft.Codec]) -> None:
-        """Go on from what `state` returned."""
-        self._drawn = list(state["drawn"])
-        self._feedback = [
+    @classmethod
+    def restored(cls, state: dict[str, Any], codecs: tuple[sft.Codec, sft.Codec]) -> Coding:
+        """Return what goes on from what `state` returned."""
+        coding, (up, down) = cls(), state["drawn"]
+        coding._drawn = [number(up, "drawn"), number(down, "drawn")]
+        coding._feedback = [
             None if x is None else sft.ErrorFeedback(codec, x.cpu().numpy())
             for codec, x in zip(codecs, state["feedback"], strict=True)
         ]
+        return coding
 
 
 def _stream(seed: int, rank: int, way: Way, message: int) -> int:

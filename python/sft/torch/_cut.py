@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 import sft
 from sft.torch import _arrays, _message
-from sft.torch._autograd import Counted, StraightThrough, refuse_tracing
+from sft.torch._autograd import NO_SCRIPT, Counted, StraightThrough, refuse_tracing
 from sft.torch._coding import DOWN, UP, Coding, Way
 from sft.torch._crossing import CallPlan, Crossing, plan_of, with_plan
 from sft.torch._eager import eager
@@ -154,6 +154,10 @@ class Cut(nn.Module):
             return h
         crossed: _H = self._cross(h)
         return crossed
+
+    def __prepare_scriptable__(self) -> None:
+        """Be asked by `torch.jit.script` for what it may compile."""
+        raise RuntimeError(NO_SCRIPT)
 
     def _passes(self) -> bool:
         """Tell whether this is evaluation, in which nothing is compressed."""
@@ -393,6 +397,11 @@ class Cut(nn.Module):
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned; the rank stays this one's.
 
+        Raises
+        ------
+        ValueError
+            If `state` is something else; the cut stays as it was.
+
         Examples
         --------
         >>> import sft.torch as st
@@ -401,9 +410,12 @@ class Cut(nn.Module):
         >>> cut.seed
         3
         """
-        self.seed = state["seed"]
-        self.traffic = Traffic.restore(state["traffic"])
-        self._coding.restore(state, (self.activation, self.gradient))
+        try:
+            seed, traffic = number(state["seed"], "seed"), Traffic.restore(state["traffic"])
+            coding = Coding.restored(state, (self.activation, self.gradient))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"state must be what Cut.state returned, got {state!r:.80}") from error
+        self.seed, self.traffic, self._coding = seed, traffic, coding
 
     def extra_repr(self) -> str:
         """Name the settings."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+
+from sft.torch._settings import number
 
 
 @dataclass
@@ -114,6 +116,11 @@ class Traffic:
     def restore(cls, state: dict[str, dict[str, int]]) -> Traffic:
         """Return the counters that were saved as plain data.
 
+        Raises
+        ------
+        ValueError
+            If `state` is not what `state` returned.
+
         Examples
         --------
         >>> import sft.torch as st
@@ -121,12 +128,23 @@ class Traffic:
         >>> st.Traffic.restore(traffic.state()) == traffic
         True
         """
-        return cls(Direction(**state["up"]), Direction(**state["down"]))
+        try:
+            up, down = (_restored(state[way]) for way in ("up", "down"))
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"state must be what Traffic.state returned, got {state!r:.80}"
+            ) from error
+        return cls(up, down)
 
     def __str__(self) -> str:
         """Tell both directions in a line."""
         parts = [f"up {_told(self.up)}", f"down {_told(self.down)}"]
         return ", ".join(parts + [f"together {self.ratio:.1f}x smaller"] * (self.bytes > 0))
+
+
+def _restored(state: dict[str, int]) -> Direction:
+    counts = {count.name: number(state[count.name], count.name) for count in fields(Direction)}
+    return Direction(**counts)
 
 
 def _told(count: Direction) -> str:

@@ -209,6 +209,12 @@ impl<'a> Session<'a> {
                 return Err(Error::file(folder, reason));
             }
         }
+        if !adapters.vectors().flatten().all(|value| value.is_finite()) {
+            return Err(Error::file(
+                folder,
+                "the adapters hold a value that is not finite",
+            ));
+        }
         Ok(adapters)
     }
 
@@ -233,7 +239,8 @@ impl<'a> Session<'a> {
                 self.save(scheme, run)?;
             }
             Ok(())
-        })?;
+        });
+        let run = run.map_err(|error| self.blame_weights(error))?;
         if !run.rounds.is_empty() {
             if !job.is_finished(&run) {
                 self.save(scheme, &run)?;
@@ -245,6 +252,21 @@ impl<'a> Session<'a> {
             device_memory_bytes: self.device_memory_bytes(setup)?,
             rounds: run.rounds,
         })
+    }
+
+    /// The error that `error` is where training diverged because the weights were never finite.
+    fn blame_weights(&self, error: Error) -> Error {
+        let name = match error {
+            Error::Diverged { .. } => self.inputs.pretrained.not_finite(),
+            _ => Ok(None),
+        };
+        match name {
+            Ok(Some(name)) => {
+                let reason = format!("must hold finite weights, got another value in {name}");
+                Error::argument("model", reason)
+            }
+            _ => error,
+        }
     }
 
     /// Digests of model, training data, test data and the adapters to start from, by name, read when

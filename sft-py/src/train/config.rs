@@ -70,7 +70,8 @@ fn integer(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Option<Value>> {
         return Ok(Some(positive.into()));
     }
     let negative = index.extract::<i64>();
+    let accepted = "in -2**63..2**64 at the most";
     let negative =
-        negative.map_err(|_| bad_argument(format!("{name} is out of its range, got {index}")))?;
+        negative.map_err(|_| bad_argument(format!("{name} must be {accepted}, got {index}")))?;
     Ok(Some(negative.into()))
 }

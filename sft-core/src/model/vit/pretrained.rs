@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::infer::{blocks, has_layer_scale, has_qkv_bias, infer_config};
@@ -88,6 +87,22 @@ impl Pretrained {
         })
     }
 
+    /// The first parameter, by name, that has a value which is not finite.
+    ///
+    /// # Errors
+    /// A file that weights cannot be read from any more.
+    pub(crate) fn not_finite(&self) -> Result<Option<String>> {
+        let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+        for (name, _) in self.config.parameters() {
+            let values = self.weights.get(&name)?.flatten_all()?.to_vec1::<f32>()?;
+            if !finite(&values) {
+                return Ok(Some(name));
+            }
+        }
+        let mut head = self.head.iter().flat_map(|head| [&head.weight, &head.bias]);
+        Ok((!head.all(|values| finite(values))).then(|| "classifier".into()))
+    }
+
     /// Adds sizes, weights and input to a digest, which is the same for the same model in another
     /// file.
     ///
@@ -155,7 +170,7 @@ fn read_config(
     }
     match json.get("model_type").and_then(Value::as_str) {
         Some(kind @ ("vit" | "dinov2")) => {
-            let config = VitConfig::deserialize(json);
+            let config = serde_path_to_error::deserialize::<_, VitConfig>(json);
             let mut config = config.map_err(|e| format!("config.json: {e}"))?;
             if kind == "dinov2" {
                 let ratio = json.get("mlp_ratio").map_or(Some(4), Value::as_u64);
