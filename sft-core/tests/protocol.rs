@@ -426,7 +426,7 @@ fn a_plan_out_of_range_is_refused_by_name() {
     };
     let (mut side, samples) = (device(&bench, None), vec![0; 5000]);
     side.local.samples = &samples;
-    let server = server_side(&bench, many.clone(), ServerCodecs::new(&many));
+    let server = server_side(&bench, many.clone(), plain(&many));
     let error = side.round(&mut Connection::new(InMemory::new(server)));
     assert_eq!(
         error.unwrap_err().to_string(),

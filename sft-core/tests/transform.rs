@@ -1,0 +1,141 @@
+//! Runs whose tensors cross the cut by a basis.
+
+mod common;
+
+use common::{Bench, settings};
+use sft_core::run::{Job, Run, Scheme, Settings};
+use sft_core::split::{Bases, CutCodec};
+
+/// By transform codecs of these steps, every sample once a round.
+fn by_transform(up: f64, down: f64) -> Settings {
+    Settings {
+        activation: CutCodec::Transform(up),
+        gradient: CutCodec::Transform(down),
+        sample_memory_bytes: 1 << 20,
+        local_epochs: 1,
+        rounds: 3,
+        ..settings(Scheme::Sft)
+    }
+}
+
+fn loss(run: &Run) -> f64 {
+    run.rounds.last().unwrap().loss
+}
+
+#[test]
+fn fine_steps_lose_nothing_and_coarse_ones_send_little() {
+    let raw = Bench::new(
+        Settings {
+            rounds: 3,
+            local_epochs: 1,
+            ..settings(Scheme::SftRaw)
+        },
+        3,
+    );
+    let raw = raw.run().unwrap();
+    let fine = Bench::new(by_transform(0.001, 0.001), 3).run().unwrap();
+    let coarse = Bench::new(by_transform(0.1, 0.3), 3).run().unwrap();
+    // The adapters' codec is part of the difference.
+    assert!(
+        (loss(&fine) / loss(&raw) - 1.0).abs() < 0.02,
+        "{} {}",
+        loss(&fine),
+        loss(&raw)
+    );
+    let bytes = |run: &Run, of: fn(&sft_core::run::RoundRecord) -> u64| -> Vec<u64> {
+        run.rounds.iter().map(of).collect()
+    };
+    let (up, whole) = (bytes(&coarse, |r| r.bytes_up), bytes(&raw, |r| r.bytes_up));
+    assert!(10 * up[1] < whole[1], "{up:?} of {whole:?}");
+    // The first round shows the server activations, and its down bytes hold the bases of three
+    // devices; later ones know samples.
+    assert!(up[0] > 2 * up[1] && up[2] <= up[1] + up[1] / 2, "{up:?}");
+    let down = bytes(&coarse, |r| r.bytes_down);
+    let bases = 3 * coarse.bases[&2].to_bytes().len() as u64;
+    assert!(
+        down[0] > bases && down[1] < down[0] - bases / 2,
+        "{down:?}, bases {bases}"
+    );
+}
+
+#[test]
+fn every_cut_has_bases_of_its_own_on_any_number_of_threads() {
+    let run = |threads| {
+        let settings = Settings { threads, ..by_transform(0.1, 0.3) };
+        let bench = Bench::new(settings, 3);
+        let cuts: Vec<usize> = (0..bench.partition.len()).map(|n| [1, 3][n % 2]).collect();
+        let job = Job { device_cuts: Some(&cuts), ..bench.job() };
+        common::run(&job).unwrap()
+    };
+    let (one, three) = (run(1), run(3));
+    assert!(one.adapters == three.adapters && one.bases == three.bases);
+    assert_eq!(one.bases.keys().copied().collect::<Vec<_>>(), [1, 3]);
+    assert!(one.bases[&1] != one.bases[&3]);
+}
+
+#[test]
+fn bases_are_their_bytes() {
+    let run = Bench::new(
+        Settings {
+            rounds: 1,
+            ..by_transform(0.1, 0.3)
+        },
+        3,
+    )
+    .run()
+    .unwrap();
+    let bytes = run.bases[&2].to_bytes();
+    assert!(Bases::from_bytes(&bytes).unwrap() == run.bases[&2]);
+    assert_eq!(Bases::default().name(), 0);
+    for end in 0..bytes.len() {
+        assert!(Bases::from_bytes(&bytes[..end]).is_err(), "{end}");
+    }
+    assert!(Bases::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+}
+
+#[test]
+fn a_device_that_lost_its_samples_is_sent_nothing_wrong() {
+    let settings = by_transform(0.1, 0.3);
+    let bench = Bench::new(settings, 3);
+    let mut lost = Bench::new(
+        Settings {
+            rounds: 1,
+            ..settings
+        },
+        3,
+    )
+    .run()
+    .unwrap();
+    let kept = lost.clone();
+    for state in lost.codecs.values_mut() {
+        assert!(!state.server[0].is_empty(), "samples are remembered");
+        state.server[0].clear();
+    }
+    let [lost, kept] = [lost, kept]
+        .map(|run| sft_core::run::finetune(&bench.job(), run, &mut |_| Ok(())).unwrap());
+    // What had to be sent again costs bytes, and both sides agree about it.
+    assert!(lost.rounds[1].bytes_up > kept.rounds[1].bytes_up);
+    assert!((loss(&lost) / loss(&kept) - 1.0).abs() < 0.05);
+    for state in lost.codecs.values() {
+        assert_eq!(state.device[0], state.server[0]);
+    }
+}
+
+#[test]
+fn codecs_of_the_cut_are_their_text() {
+    for text in ["transform:0.3", "transform:24", "raw", "dead-zone:1.25"] {
+        let codec: CutCodec = text.parse().unwrap();
+        assert_eq!(codec.to_string(), text);
+        let json = serde_json::to_string(&codec).unwrap();
+        assert_eq!(serde_json::from_str::<CutCodec>(&json).unwrap(), codec);
+    }
+    for (text, reason) in [
+        ("transform:0", "step must be in 0.001..=1000, got 0"),
+        ("transform:", "step must be in 0.001..=1000, got "),
+        ("transform:nan", "step must be in 0.001..=1000, got nan"),
+        ("transfrom:1", "transfrom"),
+    ] {
+        let error = text.parse::<CutCodec>().unwrap_err();
+        assert!(error.contains(reason), "{error}");
+    }
+}
