@@ -130,6 +130,21 @@ fn refusal(config: Option<&str>, edit: impl Fn(&mut HashMap<String, Tensor>)) ->
     Pretrained::from_bytes(&bytes, config, None, Some(3)).unwrap_err()
 }
 
+/// A pipe would wait for who writes into it.
+#[test]
+fn what_is_no_regular_file_is_no_model() {
+    let folder = std::env::temp_dir().join(format!("sft-no-file-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let pipe = folder.join("pipe.safetensors");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    let pipe = made.is_ok_and(|status| status.success()).then_some(pipe);
+    for path in [Some(folder.clone()), pipe].into_iter().flatten() {
+        let error = Pretrained::open(&path, None).unwrap_err().to_string();
+        assert!(error.ends_with("must be a regular file"), "{error}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn a_missing_or_misshapen_tensor_is_named() {
     let query = "vit.encoder.layer.1.attention.attention.query.weight";

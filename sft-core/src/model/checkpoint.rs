@@ -68,7 +68,12 @@ fn lock(file: &Mutex<File>) -> std::sync::MutexGuard<'_, File> {
 
 impl Checkpoint {
     /// Opens a file and reads its header.
+    ///
+    /// Nothing else is opened: reading a pipe would wait for who writes into it.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
+        if !path.metadata().map_err(|e| e.to_string())?.is_file() {
+            return Err("must be a regular file".into());
+        }
         let file = File::open(path).map_err(|e| e.to_string())?;
         Self::new(Source::File(Mutex::new(file), path.into()))
     }
