@@ -18,7 +18,7 @@ RELEASE := --release --locked
 # For the default members; the same in every step, for the same reason.
 FEATURES := --features sft-compress/ndarray,sft-compress/rayon,sft-compress/serde
 # The decoders that are fuzzed, all at once, and for how many seconds.
-FUZZ_TARGETS := envelope raw paper context message
+FUZZ_TARGETS := envelope raw paper context basis message
 FUZZ_S ?= 30
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export CARGO_TERM_COLOR := never

@@ -51,6 +51,8 @@ SETTINGS = [
     ("dead-zone:1.25", "error:0.25,of=all"),
     ("dead-zone:1.5", "error:0.35,of=all"),
     ("dead-zone:1.25", "unbiased:8"),
+    ("transform:0.3", "transform:1.5"),
+    ("transform:0.3", "transform:1"),
 ]
 COLUMNS = ["activation", "gradient", "seed", "accuracy", "bytes_up", "bytes_down", "delay_s"]
 CLASSES, TRAIN = 20, 75

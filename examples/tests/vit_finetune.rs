@@ -198,7 +198,7 @@ fn a_file_configures_a_run_and_flags_overrule_it() {
     assert_eq!(settings["devices"], 3);
     assert_eq!(settings["activation"], "dead-zone:2");
     assert_eq!(settings["augment"], true);
-    assert_eq!(settings["gradient"], "error:0.25,of=all", "a default");
+    assert_eq!(settings["gradient"], "transform:1.5", "a default");
 
     // What a run says of itself is a configuration.
     let json_file = folder.join("run.json");
@@ -264,7 +264,7 @@ fn the_help_tells_the_defaults() {
     for part in [
         "[default: sft,sft-raw,sl,fl-lora]",
         "[default: digits]",
-        "[default: dead-zone:1.25]",
+        "[default: transform:0.3]",
         "[default: 30000000.0]",
         "else runs/vit_finetune]",
     ] {

@@ -19,8 +19,8 @@ from sft._run import Interrupted, Round, Run, round_of
 
 Arrays = tuple[npt.NDArray[Any], npt.ArrayLike]
 
-_ACTIVATION = _sft.Codec.vit_activation()
-_GRADIENT = _sft.Codec.vit_gradient()
+_ACTIVATION = "transform:0.3"
+_GRADIENT = "transform:1.5"
 _ADAPTER = _sft.Codec.default_adapter()
 
 
@@ -35,6 +35,7 @@ def finetune(
     device_cuts: Sequence[int] | None = None,
     activation: _sft.Codec | str | None = _ACTIVATION,
     gradient: _sft.Codec | str | None = _GRADIENT,
+    sample_memory_mb: int = 64,
     error_feedback: bool = False,
     adapter_codec: _sft.Codec | str | None = _ADAPTER,
     rounds: int = 8,
@@ -106,8 +107,14 @@ def finetune(
         A cut layer for each device in place of `cut`.
     activation, gradient : Codec, str or None
         What crosses the cut with 'sft', as a codec or as text such as 'dead-zone:1.25': by default
-        `Codec.vit_activation` and `Codec.vit_gradient`, dead zones with few bytes and an accuracy
-        within a point of no compression; None sends it uncompressed.
+        'transform:0.3' and 'transform:1.5', by a basis that the server learns from 16 samples and
+        gives to the devices, with steps relative to the root mean square (of the activations that
+        it was learnt from, or of each gradient) times the root of the image's tokens; None sends
+        it uncompressed.
+    sample_memory_mb : int, default 64
+        Megabytes in which a device, and the server for it, remember what samples were when they
+        last crossed by 'transform:STEP'; 0 for none. Images changed by ``augment`` are not
+        remembered.
     rounds, local_epochs, batch : int, default 8, 1 and 16
         Rounds, passes over the local data in each, samples of a mini-batch.
     error_feedback : bool, default False

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 import pickle
 from typing import Any
 
@@ -105,8 +106,11 @@ def test_what_is_given_no_codec_uses_that_of_its_kind() -> None:
     assert sft.Codec.default_gradient() == sft.Codec.unbiased(8)
     assert sft.Codec.default_adapter() == sft.Codec.unbiased(2)
     defaults = inspect.signature(sft.finetune).parameters
-    assert defaults["activation"].default == sft.Codec.vit_activation()
-    assert defaults["gradient"].default == sft.Codec.vit_gradient()
+    trainer = json.loads(sft._sft._run_defaults())
+    assert trainer["activation"] == "transform:0.3"
+    assert trainer["gradient"] == "transform:1.5"
+    assert defaults["activation"].default == trainer["activation"]
+    assert defaults["gradient"].default == trainer["gradient"]
 
 
 def test_config_tells_every_choice() -> None:

@@ -12,7 +12,7 @@ const OTHER: &str = r#"{
     "local_epochs": 2, "batch": 4, "cut": 3, "device_cuts": [1, 2, 3, 4, 5], "rank": 4,
     "alpha": 2.5, "targets": "q_proj,fc1", "lora_dropout": 0.1, "adapters": "c",
     "activation": "gradient:0.2:8", "gradient": "raw", "error_feedback": true,
-    "adapter_codec": "raw",
+    "adapter_codec": "raw", "sample_memory_mb": 3,
     "optimizer": "sgd", "lr": 0.01, "lr_server": 0.02, "momentum": 0.5, "weight_decay": 0.03,
     "clip_norm": 1.5, "schedule": "cosine", "lr_decay": 0.9, "warmup_rounds": 0.5,
     "partition": "dirichlet:0.5", "bandwidth_hz": 1e6, "snr_db": -3.5, "fading": "none",

@@ -61,10 +61,16 @@ fn fine_steps_lose_nothing_and_coarse_ones_send_little() {
 #[test]
 fn every_cut_has_bases_of_its_own_on_any_number_of_threads() {
     let run = |threads| {
-        let settings = Settings { threads, ..by_transform(0.1, 0.3) };
+        let settings = Settings {
+            threads,
+            ..by_transform(0.1, 0.3)
+        };
         let bench = Bench::new(settings, 3);
         let cuts: Vec<usize> = (0..bench.partition.len()).map(|n| [1, 3][n % 2]).collect();
-        let job = Job { device_cuts: Some(&cuts), ..bench.job() };
+        let job = Job {
+            device_cuts: Some(&cuts),
+            ..bench.job()
+        };
         common::run(&job).unwrap()
     };
     let (one, three) = (run(1), run(3));

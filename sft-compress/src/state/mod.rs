@@ -2,6 +2,8 @@
 
 /// What was dropped from one message, for the next.
 mod feedback;
+/// Samples of a message by a basis.
+mod parts;
 /// The codecs without memory.
 mod plain;
 /// What samples were last time.

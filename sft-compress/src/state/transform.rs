@@ -1,6 +1,6 @@
-use std::ops::Range;
 use std::sync::Arc;
 
+use super::parts::{self, Part, Sizes};
 use super::samples::SampleMemory;
 use super::{Compressor, Context, Decompressor, SampleId, Stateful};
 use crate::coding::adaptive::{Reader, Writer};
@@ -8,13 +8,9 @@ use crate::coding::bytes::{ByteReader, put_varint};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, Header, Method, Shape};
-use crate::parallel;
-use crate::simd::MAX_INDEX;
-use crate::tensor::{Tensor, TensorView, element_count};
-use crate::transform::{Basis, Models, Work};
-
-/// The index that a sample had is kept while the coefficient is within so many steps of it.
-const HYSTERESIS: f32 = 0.8;
+use crate::simd::{self, Level};
+use crate::tensor::{Tensor, TensorView};
+use crate::transform::{Basis, Models};
 
 /// The sending side of the transform codec: samples as coefficients of a [`Basis`].
 ///
@@ -33,28 +29,6 @@ pub struct TransformDecoder {
     basis: Arc<Basis>,
     memory: SampleMemory,
     parts: Vec<Part>,
-}
-
-/// Some samples of a message, and what they are transformed in.
-#[derive(Clone, Debug, Default)]
-struct Part {
-    samples: Range<usize>,
-    work: Work,
-    /// `[n, S, K]`
-    indices: Vec<i32>,
-    /// Those that the samples had, where they had some.
-    references: Vec<i32>,
-    has_reference: Vec<bool>,
-}
-
-/// The sizes of a message.
-#[derive(Clone, Copy)]
-struct Sizes {
-    samples: usize,
-    /// Elements of a sample.
-    elements: usize,
-    /// Indices of a sample.
-    indices: usize,
 }
 
 macro_rules! common {
@@ -155,11 +129,11 @@ impl Compressor for TransformEncoder {
         let scale = written?;
         if let Some(decoded) = decoded {
             let sizes = Sizes::of(&self.basis, context.shape)?;
-            reconstruct(&self.basis, &mut self.parts, sizes, scale, decoded);
-            decoded.shape = context.shape.to_vec();
             decoded.dtype = tensor.elements().dtype();
+            parts::reconstruct(&self.basis, &mut self.parts, sizes, scale, decoded);
+            decoded.shape = context.shape.to_vec();
         }
-        remember(
+        parts::remember(
             &self.basis,
             &mut self.memory,
             &mut self.parts,
@@ -179,23 +153,30 @@ impl TransformEncoder {
         context.check(Some(tensor))?;
         let (basis, sizes) = (&*self.basis, Sizes::of(&self.basis, context.shape)?);
         let data = tensor.elements().to_f32();
-        if let Some(at) = data.iter().position(|x| !x.is_finite()) {
+        let (_, bits) = simd::span(Level::best(), &data);
+        if !f32::from_bits(bits).is_finite()
+            && let Some(at) = data.iter().position(|x| !x.is_finite())
+        {
             let message = format!("element {at} is {}, but must be finite", data[at]);
             return Err(Error::new(ErrorKind::NonFinite, message));
         }
         let parts = &mut self.parts;
-        divide(parts, sizes);
-        let remembered = find(basis, &self.memory, parts, sizes, context.samples)?;
-        let mut scale = if basis.is_relative() { rms(&data) } else { 1.0 };
-        transform(basis, parts, sizes, scale, &data);
-        let mut kept = count(parts);
+        parts::divide(parts, sizes);
+        let remembered = parts::find(basis, &self.memory, parts, sizes, context.samples)?;
+        let mut scale = if basis.is_relative() {
+            parts::rms(&data)
+        } else {
+            1.0
+        };
+        parts::transform(basis, parts, sizes, scale, &data);
+        let mut kept = parts::count(parts);
         if kept == 0 && basis.is_relative() && scale > 0.0 {
             // What is not zero does not become zero.
-            scale *= largest(basis, parts, sizes, scale, &data);
-            transform(basis, parts, sizes, scale, &data);
-            kept = count(parts);
+            scale *= parts::largest(basis, parts, sizes, scale, &data);
+            parts::transform(basis, parts, sizes, scale, &data);
+            kept = parts::count(parts);
         }
-        check_range(parts)?;
+        parts::check_range(parts)?;
         format::begin(message);
         let header = Header {
             method: Method::Transform,
@@ -212,7 +193,7 @@ impl TransformEncoder {
             None => message.push(0),
             Some(checksum) => {
                 message.push(1);
-                put_flags(message, parts.iter().flat_map(|part| &part.has_reference));
+                parts::put_flags(message, parts.iter().flat_map(|part| &part.has_reference));
                 message.extend(checksum.to_le_bytes());
             }
         }
@@ -235,10 +216,10 @@ impl Decompressor for TransformDecoder {
     ) -> Result<()> {
         tensor.clear();
         let (dtype, scale, sizes) = self.read(message, context)?;
-        reconstruct(&self.basis, &mut self.parts, sizes, scale, tensor);
-        tensor.shape = context.shape.to_vec();
         tensor.dtype = dtype;
-        remember(
+        parts::reconstruct(&self.basis, &mut self.parts, sizes, scale, tensor);
+        tensor.shape = context.shape.to_vec();
+        parts::remember(
             &self.basis,
             &mut self.memory,
             &mut self.parts,
@@ -285,9 +266,9 @@ impl TransformDecoder {
         if !(0.0..=f32::MAX).contains(&scale) {
             return Err(Error::corrupt(format!("steps times {scale}")));
         }
-        divide(&mut self.parts, sizes);
+        parts::divide(&mut self.parts, sizes);
         match body.u8()? {
-            0 => clear_references(&mut self.parts),
+            0 => parts::clear_references(&mut self.parts),
             1 => self.references(&mut body, sizes, context.samples)?,
             kind => return Err(Error::corrupt(format!("a message of kind {kind}"))),
         }
@@ -298,7 +279,7 @@ impl TransformDecoder {
             part.indices.resize(part.samples.len() * sizes.indices, 0);
             part.code(&basis, sizes, &mut models, &mut reader)?;
         }
-        if !reader.is_at_end() || count(&self.parts) != kept {
+        if !reader.is_at_end() || parts::count(&self.parts) != kept {
             return Err(Error::corrupt("the coefficients do not end with the body"));
         }
         Ok((header.dtype, scale, sizes))
@@ -321,7 +302,7 @@ impl TransformDecoder {
         let known = |at: usize| self.memory.checksum(*samples.get(at)?, sizes.indices);
         let wanted = (0..sizes.samples).filter(|&at| flag(at)).map(known);
         let found = wanted.collect::<Option<Vec<u32>>>().ok_or_else(lost)?;
-        if combined(found.into_iter()) != checksum {
+        if parts::combined(found.into_iter()) != checksum {
             return Err(lost());
         }
         for part in &mut self.parts {
@@ -330,267 +311,4 @@ impl TransformDecoder {
         }
         Ok(())
     }
-}
-
-impl Sizes {
-    fn of(basis: &Basis, shape: &[usize]) -> Result<Self> {
-        let (tokens, width) = match shape {
-            [.., tokens, width] => (*tokens, *width),
-            _ => (0, 0),
-        };
-        if width != basis.width() || element_count(shape)? == 0 {
-            let expected = basis.width();
-            return Err(Error::invalid(format!(
-                "shape must be [..., S, {expected}] of some elements for this basis, got {shape:?}"
-            )));
-        }
-        basis.tokens().check(tokens)?;
-        Ok(Self {
-            samples: shape[..shape.len() - 2].iter().product(),
-            elements: tokens * width,
-            indices: tokens * basis.channels(),
-        })
-    }
-}
-
-/// Gives each thread its samples.
-fn divide(parts: &mut Vec<Part>, sizes: Sizes) {
-    let count = parallel::threads().clamp(1, sizes.samples);
-    parts.resize_with(count, Part::default);
-    let bound = |part: usize| part * sizes.samples / count;
-    for (number, part) in parts.iter_mut().enumerate() {
-        part.samples = bound(number)..bound(number + 1);
-    }
-}
-
-/// Finds what samples were; none if none of them is remembered, else the checksum of all.
-fn find(
-    basis: &Basis,
-    memory: &SampleMemory,
-    parts: &mut [Part],
-    sizes: Sizes,
-    samples: &[SampleId],
-) -> Result<Option<u32>> {
-    let known: Vec<Option<u32>> = samples
-        .iter()
-        .map(|&sample| memory.checksum(sample, sizes.indices))
-        .collect();
-    if memory.is_off() || known.iter().all(Option::is_none) {
-        clear_references(parts);
-        return Ok(None);
-    }
-    for part in parts {
-        part.has_reference = known[part.samples.clone()]
-            .iter()
-            .map(Option::is_some)
-            .collect();
-        part.read_references(basis, memory, sizes, samples)?;
-    }
-    Ok(Some(combined(known.into_iter().flatten())))
-}
-
-fn clear_references(parts: &mut [Part]) {
-    for part in parts {
-        part.references.clear();
-        part.has_reference.clear();
-        part.has_reference.resize(part.samples.len(), false);
-    }
-}
-
-/// The checksum of checksums.
-fn combined(checksums: impl Iterator<Item = u32>) -> u32 {
-    let bytes: Vec<u8> = checksums.flat_map(u32::to_le_bytes).collect();
-    crc32fast::hash(&bytes)
-}
-
-/// Appends flags, eight to a byte, the first the lowest.
-fn put_flags<'a>(out: &mut Vec<u8>, flags: impl Iterator<Item = &'a bool>) {
-    let flags: Vec<bool> = flags.copied().collect();
-    let byte = |flags: &[bool]| {
-        let bits = flags.iter().enumerate();
-        bits.fold(0, |byte, (at, &flag)| byte | u8::from(flag) << at)
-    };
-    out.extend(flags.chunks(8).map(byte));
-}
-
-fn rms(data: &[f32]) -> f32 {
-    let energy: f64 = data.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
-    ((energy / data.len() as f64).sqrt() as f32).max(f32::from(energy > 0.0) * f32::MIN_POSITIVE)
-}
-
-/// Makes indices of samples.
-fn transform(basis: &Basis, parts: &mut [Part], sizes: Sizes, scale: f32, data: &[f32]) {
-    parallel::for_each(parts, |_, part| {
-        let Part {
-            samples,
-            work,
-            indices,
-            references,
-            has_reference,
-        } = part;
-        indices.resize(samples.len() * sizes.indices, 0);
-        let data = &data[samples.start * sizes.elements..][..samples.len() * sizes.elements];
-        let each = data
-            .chunks_exact(sizes.elements)
-            .zip(indices.chunks_exact_mut(sizes.indices));
-        for (at, (sample, indices)) in each.enumerate() {
-            basis.forward(sample, work);
-            if scale > 0.0 {
-                basis.quantize(work, scale, indices);
-            } else {
-                indices.fill(0);
-            }
-            if has_reference[at] {
-                let reference = &references[at * sizes.indices..][..sizes.indices];
-                basis.stay(work, scale, HYSTERESIS, reference, indices);
-            }
-        }
-    });
-}
-
-/// The largest coefficient in steps.
-fn largest(basis: &Basis, parts: &mut [Part], sizes: Sizes, scale: f32, data: &[f32]) -> f32 {
-    let Some(Part { work, .. }) = parts.first_mut() else {
-        return 0.0;
-    };
-    let samples = data.chunks_exact(sizes.elements);
-    samples.fold(0.0, |largest, sample| {
-        basis.forward(sample, work);
-        largest.max(basis.largest(work, scale))
-    })
-}
-
-/// Fails where a coefficient is beyond what an index can tell.
-fn check_range(parts: &[Part]) -> Result<()> {
-    let mut indices = parts.iter().flat_map(|part| &part.indices);
-    if indices.all(|index| index.unsigned_abs() < MAX_INDEX.unsigned_abs()) {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "tensor must lie within {MAX_INDEX} steps of what its basis was learnt from, got more"
-    )))
-}
-
-/// Coefficients that are not zero, or that changed.
-fn count(parts: &[Part]) -> usize {
-    let changed = |part: &Part| {
-        let len = part.indices.len() / part.samples.len().max(1);
-        (part
-            .indices
-            .chunks(len.max(1))
-            .zip(&part.has_reference)
-            .enumerate())
-        .map(|(at, (indices, &has_reference))| {
-            if has_reference {
-                let reference = &part.references[at * len..];
-                indices
-                    .iter()
-                    .zip(reference)
-                    .filter(|(a, b)| a != b)
-                    .count()
-            } else {
-                indices.iter().filter(|&&index| index != 0).count()
-            }
-        })
-        .sum::<usize>()
-    };
-    parts.iter().map(changed).sum()
-}
-
-impl Part {
-    /// Reads the references of those samples that have one, and zeros for the others.
-    fn read_references(
-        &mut self,
-        basis: &Basis,
-        memory: &SampleMemory,
-        sizes: Sizes,
-        samples: &[SampleId],
-    ) -> Result<()> {
-        self.references.clear();
-        self.references
-            .resize(self.samples.len() * sizes.indices, 0);
-        let each = self.references.chunks_exact_mut(sizes.indices);
-        for ((at, reference), has) in self.samples.clone().zip(each).zip(&self.has_reference) {
-            if *has {
-                memory.read(basis, samples[at], reference)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Codes the samples' indices, as differences where they have a reference.
-    fn code<C: crate::coding::adaptive::Coder>(
-        &mut self,
-        basis: &Basis,
-        sizes: Sizes,
-        models: &mut Models,
-        coder: &mut C,
-    ) -> Result<()> {
-        let each = self.indices.chunks_exact_mut(sizes.indices);
-        for (at, (indices, &has)) in each.zip(&self.has_reference).enumerate() {
-            if !has {
-                models.code(coder, basis, indices, None)?;
-                continue;
-            }
-            let reference = &self.references[at * sizes.indices..][..sizes.indices];
-            if C::WRITES {
-                subtract(indices, reference);
-            }
-            models.code(coder, basis, indices, Some(reference))?;
-            let mut in_range = true;
-            for (index, before) in indices.iter_mut().zip(reference) {
-                *index = index.saturating_add(*before);
-                in_range &= index.unsigned_abs() < MAX_INDEX.unsigned_abs();
-            }
-            if !in_range {
-                return Err(Error::corrupt("an index out of range"));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn subtract(indices: &mut [i32], reference: &[i32]) {
-    for (index, before) in indices.iter_mut().zip(reference) {
-        *index -= before;
-    }
-}
-
-/// Makes samples of indices.
-fn reconstruct(basis: &Basis, parts: &mut [Part], sizes: Sizes, scale: f32, out: &mut Tensor) {
-    out.clear();
-    out.data.resize(sizes.samples * sizes.elements, 0.0);
-    let mut rest = &mut out.data[..];
-    let mut each = Vec::with_capacity(parts.len());
-    for part in parts {
-        let (samples, after) = rest.split_at_mut(part.samples.len() * sizes.elements);
-        each.push((part, samples));
-        rest = after;
-    }
-    parallel::for_each(&mut each, |_, (part, samples)| {
-        let indices = part.indices.chunks_exact(sizes.indices);
-        for (indices, sample) in indices.zip(samples.chunks_exact_mut(sizes.elements)) {
-            basis.inverse(indices, scale, &mut part.work, sample);
-        }
-    });
-}
-
-/// Remembers what samples became.
-fn remember(
-    basis: &Basis,
-    memory: &mut SampleMemory,
-    parts: &mut [Part],
-    samples: &[SampleId],
-) -> Result<()> {
-    if memory.is_off() || samples.is_empty() {
-        return Ok(());
-    }
-    for part in parts {
-        let len = part.indices.len() / part.samples.len().max(1);
-        let each = part.indices.chunks_exact_mut(len);
-        for (&sample, indices) in samples[part.samples.clone()].iter().zip(each) {
-            memory.keep(basis, sample, indices)?;
-        }
-    }
-    Ok(())
 }

@@ -1,23 +1,16 @@
 use std::borrow::Cow;
 
+use super::bytes::open;
 use super::planes::Models;
+use super::rotation::Rotation;
 use super::spectrum::{Cosines, Work};
 use super::tokens::Tokens;
-use crate::coding::adaptive::{Reader, Writer};
-use crate::coding::bytes::{ByteReader, put_varint};
+use crate::coding::adaptive::Reader;
+#[cfg(feature = "learn")]
+use crate::coding::adaptive::Writer;
 use crate::decoder::decode_expected;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
-const MAGIC: [u8; 4] = *b"SFTB";
-const VERSION: u8 = 1;
-const FLAG_ROTATION: u8 = 1;
-const FLAG_MEAN: u8 = 2;
-const FLAG_RELATIVE: u8 = 4;
-/// The most channels that are rotated: both sides make the rotation orthonormal, which takes the
-/// third power.
-pub(super) const MAX_ROTATED: usize = 1536;
-/// The most channels.
-const MAX_WIDTH: usize = 1 << 16;
 /// A mean is coded in steps finer than those of samples.
 const MEAN_STEP: f32 = 0.25;
 
@@ -62,15 +55,6 @@ pub(super) struct Settings {
     pub(super) channel_scales: Vec<i8>,
 }
 
-/// A rotation of the channels.
-#[derive(Clone, Debug)]
-pub(super) struct Rotation {
-    /// `[D, K]`
-    pub(super) forward: Vec<f32>,
-    /// `[K, D]`, orthonormal rows.
-    pub(super) rows: Vec<f32>,
-}
-
 /// What of a basis is coded: rows of the rotation, each times a weight, and means.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parts {
@@ -105,8 +89,8 @@ impl Basis {
 
     /// The basis of bytes that may come from anyone.
     ///
-    /// Takes time in proportion to D·K² where there is a rotation, of D and K up to 1536, and
-    /// allocates no more than 64 bytes for each of their product.
+    /// Takes time in proportion to D·K² where there is a rotation, of D and K up to 1536; allocates
+    /// no more than 400 MiB, as there are at most 2²⁴ elements of means.
     ///
     /// # Errors
     /// `Corrupt`, `Checksum` or `UnsupportedVersion` by what is wrong with them.
@@ -269,52 +253,6 @@ impl PartialEq for Basis {
 
 impl Eq for Basis {}
 
-impl Rotation {
-    /// The rotation of weighted rows `[K, D]`, made orthonormal in their order (Gram and Schmidt):
-    /// what the coding changed in the rows of largest weight, which are coded finest, is all that a
-    /// rotation of this kind leaks between channels.
-    pub(super) fn of(weighted: &[f32], [channels, width]: [usize; 2]) -> Result<Self> {
-        let mut rows: Vec<f64> = weighted.iter().map(|&x| f64::from(x)).collect();
-        for k in 0..channels {
-            let (above, row) = rows.split_at_mut(k * width);
-            let row = &mut row[..width];
-            let before = dot(row, row);
-            // Twice, as the first time leaves errors of rounding behind.
-            for above in above.chunks_exact(width).chain(above.chunks_exact(width)) {
-                let along = dot(row, above);
-                for (x, above) in row.iter_mut().zip(above) {
-                    *x -= along * above;
-                }
-            }
-            let norm = dot(row, row);
-            if !(norm > 1e-12 * before && norm.is_finite()) {
-                return Err(Error::corrupt("a rotation of dependent rows"));
-            }
-            let factor = 1.0 / norm.sqrt();
-            for x in row {
-                *x *= factor;
-            }
-        }
-        let rows: Vec<f32> = rows.iter().map(|&x| x as f32).collect();
-        let forward = (0..width * channels).map(|i| rows[i % channels * width + i / channels]);
-        Ok(Self {
-            forward: forward.collect(),
-            rows,
-        })
-    }
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let (mut sums, (a, rest_a), (b, rest_b)) = ([0.0; 8], a.as_chunks::<8>(), b.as_chunks::<8>());
-    for (a, b) in a.iter().zip(b) {
-        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
-            *sum += a * b;
-        }
-    }
-    let rest: f64 = rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f64>() + rest
-}
-
 /// 2 to the power of so many eighths.
 fn eighth_octaves(eighths: i8) -> f32 {
     const FRACTIONS: [f64; 8] = [
@@ -329,155 +267,4 @@ fn eighth_octaves(eighths: i8) -> f32 {
     ];
     let octaves = 2.0_f64.powi(i32::from(eighths).div_euclid(8));
     (FRACTIONS[eighths.rem_euclid(8) as usize] * octaves) as f32
-}
-
-impl Settings {
-    #[cfg(feature = "learn")]
-    fn write(&self, parts: &Parts, out: &mut Vec<u8>) {
-        let flag = |flag, is_set| if is_set { flag } else { 0 };
-        out.extend(MAGIC);
-        out.push(VERSION);
-        out.push(
-            flag(FLAG_ROTATION, parts.rotation.is_some())
-                | flag(FLAG_MEAN, parts.mean.is_some())
-                | flag(FLAG_RELATIVE, self.relative),
-        );
-        let [height, width] = self.tokens.sides().unwrap_or([0; 2]);
-        let prefix = self.tokens.prefix();
-        for number in [prefix, height, width, self.width, self.channels] {
-            put_varint(out, number as u64);
-        }
-        out.extend(self.step.to_le_bytes());
-        out.push(self.rounding);
-        let numbers = [&self.levels[..], &self.group_steps, &self.group_scales];
-        for &number in numbers
-            .into_iter()
-            .chain([&self.channel_scales[..]])
-            .flatten()
-        {
-            out.push(number.cast_unsigned());
-        }
-        let mean = parts
-            .mean
-            .iter()
-            .flat_map(|mean| [&mean.groups, &mean.positions]);
-        for part in parts.rotation.iter().chain(mean) {
-            put_varint(out, part.len() as u64);
-            out.extend(part);
-        }
-    }
-
-    fn read(body: &mut ByteReader<'_>) -> Result<(Self, Parts)> {
-        let flags = body.u8()?;
-        if flags > (FLAG_ROTATION | FLAG_MEAN | FLAG_RELATIVE) {
-            return Err(Error::new(
-                ErrorKind::UnsupportedVersion,
-                format!("flags {flags} are not defined in basis version {VERSION}"),
-            ));
-        }
-        let mut number = |name| body.varint_up_to(MAX_WIDTH, name);
-        let prefix = number("the prefix of a basis")?;
-        let sides = [
-            number("the height of a grid")?,
-            number("the width of a grid")?,
-        ];
-        let tokens = match sides {
-            [0, 0] => Tokens::sequence(prefix),
-            [height, width] => Tokens::grid(prefix, height, width),
-        };
-        let tokens = tokens.map_err(|error| Error::corrupt(error.to_string()))?;
-        let (width, channels) = (
-            number("the width of a basis")?,
-            number("the channels of a basis")?,
-        );
-        let rotates = flags & FLAG_ROTATION != 0;
-        let most = if rotates {
-            width.min(MAX_ROTATED)
-        } else {
-            width
-        };
-        if channels == 0
-            || channels > most
-            || (!rotates && channels != width)
-            || (rotates && width > MAX_ROTATED)
-        {
-            return Err(Error::corrupt(format!("{channels} of {width} channels")));
-        }
-        let step = body.f32()?;
-        if !(step > 1e-30 && step < 1e30) {
-            return Err(Error::corrupt(format!("a step of {step}")));
-        }
-        let rounding = body.u8()?;
-        let mut numbers = |count| {
-            let bytes = body.take(count)?;
-            Ok::<_, Error>(
-                bytes
-                    .iter()
-                    .map(|byte| byte.cast_signed())
-                    .collect::<Vec<_>>(),
-            )
-        };
-        let levels = numbers(2)?;
-        let settings = Self {
-            tokens,
-            width,
-            channels,
-            step,
-            relative: flags & FLAG_RELATIVE != 0,
-            rounding,
-            levels: [levels[0], levels[1]],
-            group_steps: numbers(tokens.groups())?,
-            group_scales: numbers(tokens.groups())?,
-            channel_scales: numbers(channels)?,
-        };
-        if rounding > 128 || settings.levels.iter().any(|&more| more < -64) {
-            return Err(Error::corrupt("levels that are out of order"));
-        }
-        let mut part = |name| {
-            let len = body.varint_up_to(body.remaining(), name)?;
-            Ok::<_, Error>(body.take(len)?.to_vec())
-        };
-        let rotation = rotates
-            .then(|| part("the length of a rotation"))
-            .transpose()?;
-        let mean = (flags & FLAG_MEAN != 0).then(|| {
-            Ok::<_, Error>(MeanParts {
-                groups: part("the length of a mean")?,
-                positions: part("the length of a mean")?,
-            })
-        });
-        let mean = mean.transpose()?;
-        Ok((settings, Parts { rotation, mean }))
-    }
-}
-
-/// The body of a basis, its checksum verified, and its name.
-fn open(bytes: &[u8]) -> Result<(ByteReader<'_>, u32)> {
-    let Some((body, checksum)) = bytes.split_last_chunk::<4>() else {
-        return Err(Error::new(
-            ErrorKind::Truncated,
-            format!("the basis is cut off after {} bytes", bytes.len()),
-        ));
-    };
-    let mut reader = ByteReader::new(body);
-    if reader.take(4).ok() != Some(&MAGIC[..]) {
-        return Err(Error::corrupt(
-            "the bytes do not start with a basis's magic",
-        ));
-    }
-    let version = reader.u8()?;
-    if version != VERSION {
-        return Err(Error::new(
-            ErrorKind::UnsupportedVersion,
-            format!("basis version {version} is not supported, only {VERSION} is"),
-        ));
-    }
-    let name = u32::from_le_bytes(*checksum);
-    if crc32fast::hash(body) != name {
-        return Err(Error::new(
-            ErrorKind::Checksum,
-            "the checksum does not match: the basis was damaged or cut off",
-        ));
-    }
-    Ok((reader, name))
 }

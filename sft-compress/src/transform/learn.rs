@@ -2,7 +2,9 @@
 
 use nalgebra::DMatrix;
 
-use super::basis::{Basis, MAX_ROTATED, MeanParts, Parts, Rotation, Settings};
+use super::basis::{Basis, MeanParts, Parts, Settings};
+use super::bytes::{MAX_MEAN, MAX_ROTATED};
+use super::rotation::Rotation;
 use super::spectrum::Work;
 use super::tokens::Tokens;
 use crate::codec::Codec;
@@ -112,6 +114,11 @@ impl Samples {
             )));
         }
         tokens.check(rows)?;
+        if rows.saturating_mul(width) > MAX_MEAN {
+            return Err(Error::invalid(format!(
+                "{name} must have at most {MAX_MEAN} elements a sample, got {rows} x {width}"
+            )));
+        }
         let values = tensor.elements().to_f32().into_owned();
         if let Some(at) = values.iter().position(|x| !x.is_finite()) {
             let message = format!(

@@ -1,12 +1,16 @@
 //! The transform codec: a basis that both sides know, and what it makes of samples.
 
-/// The basis: rotation, means, steps; and its bytes.
+/// The basis: rotation, means, steps.
 mod basis;
+/// A basis as bytes.
+mod bytes;
 /// Learning a basis from activations.
 #[cfg(feature = "learn")]
 mod learn;
 /// Indices to bits and back.
 mod planes;
+/// The principal channels.
+mod rotation;
 /// Samples to coefficients and back.
 mod spectrum;
 /// How the tokens of a sample lie, and in which order they are coded.

@@ -159,7 +159,15 @@ fn sensitivity(
         let directions = Tensor::from_vec(directions, features.shape(), model.device())?;
         let mut grads = (features * directions)?.sum_all()?.backward()?;
         let gradient = grads.remove(&state).ok_or(Error::NoGradient(0))?;
-        gradients.extend(gradient.flatten_all()?.to_vec1::<f32>()?);
+        let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+        if gradient.iter().any(|value| !value.is_finite()) {
+            return Err(Error::Diverged {
+                round: 1,
+                device: 0,
+                tensor: "the sensitivity",
+            });
+        }
+        gradients.extend(gradient);
     }
     Ok(gradients)
 }
