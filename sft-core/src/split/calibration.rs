@@ -11,7 +11,7 @@ use super::memory::Serve;
 use super::message::{Activation, Message};
 use super::server::check_hello;
 use super::transport::unexpected;
-use super::{Bases, CutCodec, RoundPlan};
+use super::{Bases, CutCodec, RoundPlan, Work};
 use crate::adapter::{Lora, ModelSpec, device_lengths, normal};
 use crate::model::{Hidden, Model};
 use crate::{Error, Result, seed};
@@ -54,7 +54,14 @@ impl<'a> CalibrationSide<'a> {
     }
 
     fn collect(&mut self, up: &Activation) -> Result<()> {
-        let (count, most) = (up.samples.len(), self.plan.batch);
+        let Work::Calibrate { samples, .. } = self.plan.work else {
+            return Err(Error::protocol("sent a calibration that was not asked for"));
+        };
+        let known = self.activations.len() / (self.spec.tokens * self.spec.width).max(1);
+        let (count, most) = (
+            up.samples.len(),
+            self.plan.batch.min(samples.saturating_sub(known)),
+        );
         if up.step != self.next || count == 0 || count > most || up.lengths.is_some() {
             let reason = format!(
                 "sent {count} samples as number {} of a calibration",
