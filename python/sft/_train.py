@@ -121,8 +121,9 @@ def finetune(
         Whether to add to every activation and gradient what was dropped of the one before.
     adapter_codec : Codec, str or None
         How adapters cross with 'sft', both ways, as differences to what the device holds: by
-        default `Codec.default_adapter`. What a codec drops of an update comes with the next one.
-        None sends adapters whole and bit for bit.
+        default `Codec.default_adapter`. What a codec drops of an update comes with the next one;
+        the first time all are sent, to within 0.3 % of their size. None sends adapters whole and
+        bit for bit.
     rank, alpha, targets, lora_dropout
         Of the adapters: by default rank 8, alpha equal to the rank, every linear layer of the
         blocks ('all-linear'), no dropout. Targets are PEFT's names of target modules, of a ViT

@@ -147,6 +147,7 @@ def merged(folder: Path, **arguments: Any) -> Any:
         **defaults | arguments,
         cut=1,
         lr=1e-12,
+        adapter_codec=None,
         rounds=1,
         devices=1,
         merged=True,
