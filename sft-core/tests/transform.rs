@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use common::{Bench, settings};
-use sft_core::run::{Job, Run, Scheme, Settings};
+use sft_core::run::{Job, RoundRecord, Run, Scheme, Settings, finetune};
 use sft_core::split::{Bases, CutCodec};
 
 /// By transform codecs of these steps, every sample once a round.
@@ -144,4 +146,51 @@ fn codecs_of_the_cut_are_their_text() {
         let error = text.parse::<CutCodec>().unwrap_err();
         assert!(error.contains(reason), "{error}");
     }
+}
+
+#[test]
+fn bases_of_a_round_that_was_stopped_are_learnt_and_paid_for_again() {
+    let settings = Settings {
+        participation: 0.34,
+        rounds: 6,
+        ..by_transform(0.1, 0.3)
+    };
+    let bench = Bench::new(settings, 3);
+    let cuts = [1, 2, 3];
+    let job = Job {
+        device_cuts: Some(&cuts[..bench.partition.len()]),
+        ..bench.job()
+    };
+    let straight = common::run(&job).unwrap();
+    // The first round whose device has a cut that none had before.
+    let cut = |round: &RoundRecord| cuts[round.devices[0]];
+    let first = cut(&straight.rounds[0]);
+    let new = straight.rounds.iter().position(|round| cut(round) != first);
+    let new = new.expect("the devices differ");
+    let (batches, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let before = straight.rounds[..new]
+        .iter()
+        .map(|round| bench.partition[round.devices[0]].len());
+    let before: usize = before.map(|samples| samples.div_ceil(settings.batch)).sum();
+    let on_batch = || {
+        if batches.fetch_add(1, Ordering::Relaxed) == before {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let stopped = Job {
+        on_batch: &on_batch,
+        stop: &stop,
+        ..job
+    };
+    let run = common::run(&stopped).unwrap();
+    assert_eq!(run.rounds.len(), new);
+    assert_eq!(run.bases.keys().copied().collect::<Vec<_>>(), [first]);
+    let whole = finetune(&job, run, &mut |_| Ok(())).unwrap();
+    let bytes = |run: &Run| -> Vec<_> {
+        let each = run.rounds.iter();
+        each.map(|round| (round.bytes_up, round.bytes_down))
+            .collect()
+    };
+    assert_eq!(bytes(&whole), bytes(&straight));
+    assert!(whole.adapters == straight.adapters && whole.bases == straight.bases);
 }

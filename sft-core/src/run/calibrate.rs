@@ -8,22 +8,25 @@ use crate::Result;
 use crate::parallel::parallel;
 use crate::split::{Bases, Traffic, calibration};
 
+/// What the transform codecs are relative to, by cut layer.
+pub(super) type BasesByCut = BTreeMap<usize, Bases>;
+
 /// What calibration cost the devices that showed some activations.
 pub(super) type Costs = BTreeMap<usize, Traffic>;
 
-/// Learns what is missing for the cuts of a round's devices, each from activations of the devices
-/// that have it.
-pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &mut Run) -> Result<Costs> {
-    let mut costs = Costs::new();
+/// The bases so far and what was missing for the cuts of a round's devices, each learnt from
+/// activations of the devices that have it.
+pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &Run) -> Result<(BasesByCut, Costs)> {
+    let (mut all, mut costs) = (run.bases.clone(), Costs::new());
     let (up, down) = job.settings.codecs();
     if up.step().or(down.step()).is_none() {
-        return Ok(costs);
+        return Ok((all, costs));
     }
     let mut by_cut = BTreeMap::<usize, Vec<usize>>::new();
     for device in job.participants(round) {
         by_cut.entry(job.cut(device)).or_default().push(device);
     }
-    by_cut.retain(|cut, _| !run.bases.contains_key(cut));
+    by_cut.retain(|cut, _| !all.contains_key(cut));
     for (cut, devices) in by_cut {
         let samples = calibration::SAMPLES.div_ceil(devices.len());
         // More devices than samples would cost more than they tell.
@@ -50,12 +53,7 @@ pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &mut Run) -> Result<Co
             &activations,
             settings.seed,
         )?;
-        run.bases.insert(cut, bases);
+        all.insert(cut, bases);
     }
-    Ok(costs)
-}
-
-/// The bases for a cut; none where no codec needs one.
-pub(super) fn bases(run: &Run, cut: usize) -> Bases {
-    run.bases.get(&cut).cloned().unwrap_or_default()
+    Ok((all, costs))
 }

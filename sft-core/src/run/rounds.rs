@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::aggregate::fed_avg;
-use super::calibrate::{bases, calibrate};
+use super::calibrate::{BasesByCut, calibrate};
 use super::evaluate::accuracy_until;
 use super::full::{self, FullModel};
 use super::local::{Part, Participant};
@@ -45,8 +45,8 @@ pub fn finetune(
 /// One more round of Algorithm 1, or of what it is compared with.
 fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
     let (start, round) = (Instant::now(), run.rounds.len() + 1);
-    let costs = calibrate(job, round, run)?;
-    let mut parts = train_round(job, round, run)?;
+    let (bases, costs) = calibrate(job, round, run)?;
+    let mut parts = train_round(job, round, run, &bases)?;
     for part in &mut parts {
         let cost = costs.get(&part.device).copied();
         part.traffic = part.traffic + cost.unwrap_or_default();
@@ -77,17 +77,21 @@ fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
             run.codecs.insert(device, state);
         }
     }
+    run.bases = bases;
     run.adapters = adapters;
     run.rounds.push(record);
     Ok(())
 }
 
 /// Every participant's part of a round, in the order of the devices.
-fn train_round(job: &Job<'_>, round: usize, run: &Run) -> Result<Vec<Part>> {
+fn train_round(job: &Job<'_>, round: usize, run: &Run, by_cut: &BasesByCut) -> Result<Vec<Part>> {
     let devices = job.participants(round);
     let participant = |device| Participant { job, round, device };
     let codecs = |device| run.codecs.get(&device);
-    let bases = |device| (bases(run, job.cut(device)), run.knows(device));
+    let bases = |device| {
+        let bases = by_cut.get(&job.cut(device)).cloned();
+        (bases.unwrap_or_default(), run.knows(device))
+    };
     let each = |task: &(dyn Fn(usize) -> Result<Part> + Sync)| {
         parallel(job.settings.threads, devices.len(), |n| task(devices[n]))
     };
