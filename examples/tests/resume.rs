@@ -162,6 +162,28 @@ fn change(file: &str, from_end: usize) {
     std::fs::write(file, bytes).unwrap();
 }
 
+/// Changes the first training label, the last test pixel, a weight and an adapter where they are:
+/// each attempt is refused for what was changed.
+fn refuses_changes(
+    [data, model, adapter]: [&str; 3],
+    attempt: impl Fn() -> Output,
+    said: impl Fn(&str) -> String,
+) {
+    for (file, from_end, what) in [
+        (data, 0, "training data"),
+        (data, 1, "test data"),
+        (model, 4, "model"),
+        (adapter, 4, "adapters"),
+    ] {
+        change(file, from_end);
+        let output = attempt();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{what}: {error}");
+        assert!(error.contains(&said(what)), "{error}");
+        change(file, from_end);
+    }
+}
+
 #[test]
 fn contents_decide_what_goes_on_and_paths_do_not() {
     let folder = Folder::new("resume-content");
@@ -214,24 +236,11 @@ fn contents_decide_what_goes_on_and_paths_do_not() {
     assert_eq!(report(&straight)["schemes"], report(&rest)["schemes"]);
     assert_eq!(tuned(&straight, "sft"), tuned(&rest, "sft"));
 
-    // Changed at the same place: the first training label, the last test pixel, a weight, an adapter.
     let adapter = format!("{adapters}/adapter_model.safetensors");
-    for (file, at, what) in [
-        (&moved, 0, "training data"),
-        (&moved, 1, "test data"),
-        (&moved_model, 4, "model"),
-        (&adapter, 4, "adapters"),
-    ] {
-        change(file, at);
-        let output = resumed(&folder.join("refused"));
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{what}: {error}");
-        assert!(
-            error.contains(&format!("it is of another {what}: ")),
-            "{error}"
-        );
-        change(file, at);
-    }
+    let attempt = || resumed(&folder.join("refused"));
+    refuses_changes([&moved, &moved_model, &adapter], attempt, |what| {
+        format!("it is of another {what}: ")
+    });
     assert!(!Path::new(&folder.join("refused")).exists());
 }
 
@@ -269,23 +278,15 @@ fn a_folder_knows_its_run_by_contents_and_not_by_paths() {
     assert_eq!(report(&out)["contents"], before["contents"]);
     assert_eq!(tuned(&out, "sft"), tuned_before);
 
-    // Changed at the same place: another run.
     let adapter = format!("{adapters}/adapter_model.safetensors");
-    for (file, at, what) in [
-        (&moved, 0, "training data"),
-        (&moved, 1, "test data"),
-        (&moved_model, 4, "model"),
-        (&adapter, 4, "adapters"),
-    ] {
-        change(file, at);
+    let attempt = || {
         let output = again();
-        let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{what}: {error}");
-        let said = format!("run.json: it is of another {what}: its contents have the digest");
-        assert!(error.contains(&said), "{error}");
         assert_eq!(tuned(&out, "sft"), tuned_before);
-        change(file, at);
-    }
+        output
+    };
+    refuses_changes([&moved, &moved_model, &adapter], attempt, |what| {
+        format!("run.json: it is of another {what}: its contents have the digest")
+    });
 }
 
 /// Starts a long run and waits until it has finished a round.

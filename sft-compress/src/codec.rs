@@ -153,9 +153,9 @@ impl Codec {
     }
 
     /// What activations get where nothing else is asked for: a dead zone
-    /// [for the error](Self::for_error) [`Config::ACTIVATION_ERROR`], which no model
-    /// measured minds. A model that is known may stand more: vision transformers
-    /// do with a third of the bits.
+    /// [for the error](Self::for_error) [`Config::ACTIVATION_ERROR`]. Vision transformers and a
+    /// convolutional network lose nothing by it and stand more; a language model of 135 million
+    /// parameters needs 0.01 or less.
     pub fn default_activation() -> Self {
         Self {
             config: Config::default(),
@@ -170,7 +170,7 @@ impl Codec {
         }
     }
 
-    /// What activations of a vision transformer get by default: the
+    /// For activations of a vision transformer where no [basis](crate::Basis) is known: the
     /// [dead zone](Self::dead_zone) of step [`Config::VIT_ACTIVATION_STEP`].
     pub fn vit_activation() -> Self {
         Self {
@@ -178,7 +178,7 @@ impl Codec {
         }
     }
 
-    /// What gradients of a vision transformer get by default: a dead zone
+    /// For gradients of a vision transformer where no basis is known: a dead zone
     /// [for the error](Self::for_error) [`Config::VIT_GRADIENT_ERROR`] of all their
     /// energy.
     pub fn vit_gradient() -> Self {

@@ -52,10 +52,9 @@ impl Config {
     /// The [step](Quantize::Unbiased) that gradients get by default.
     pub const GRADIENT_STEP: f64 = 8.0;
 
-    /// The step of the [dead zone](Quantize::DeadZone) that activations of a vision
-    /// transformer get by default.
+    /// The step of the [dead zone](Quantize::DeadZone) for activations of a vision transformer.
     pub const VIT_ACTIVATION_STEP: f64 = 1.25;
-    /// The [error](Quantize::Error) that gradients of a vision transformer get by default.
+    /// The [error](Quantize::Error) for gradients of a vision transformer.
     pub const VIT_GRADIENT_ERROR: f64 = 0.25;
     /// The step of the [rounding at random](Quantize::Unbiased) that differences of adapters get
     /// by default.

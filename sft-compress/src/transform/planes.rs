@@ -237,7 +237,7 @@ fn near_kind(near: u32) -> usize {
 }
 
 /// 2 to the power of so many halves.
-pub(super) fn half_octaves(halves: i32) -> f64 {
+fn half_octaves(halves: i32) -> f64 {
     let whole = 2.0_f64.powi(halves.div_euclid(2));
     if halves.rem_euclid(2) == 1 {
         whole * std::f64::consts::SQRT_2

@@ -56,7 +56,7 @@ impl Codec {
         Self(sft_compress::Codec::default_adapter())
     }
 
-    /// What activations of a vision transformer get in `finetune` by default.
+    /// For activations of a vision transformer where no basis is known, as in `sft.torch`.
     ///
     /// Returns
     /// -------
@@ -72,7 +72,7 @@ impl Codec {
         Self(sft_compress::Codec::vit_activation())
     }
 
-    /// What gradients of a vision transformer get in `finetune` by default.
+    /// For gradients of a vision transformer where no basis is known, as in `sft.torch`.
     ///
     /// Returns
     /// -------

@@ -129,14 +129,14 @@ pub struct RunConfig {
     /// have this run's rank, alpha and targets.
     #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
     pub adapters: Option<PathBuf>,
-    /// How activations go up: transform:STEP, dead-zone:STEP, error:MSE, unbiased:STEP, activation:KEEP:LEVELS,
-    /// gradient:KEEP:LEVELS, paper:KEEP:LEVELS or raw. STEP is the quantization step over the
-    /// tensor's root mean square without outliers (transform: of the activations that its basis is
-    /// learnt from, with outliers), 0.001 to 1000, MSE the wanted error over the
-    /// energy, KEEP the kept fraction of the elements, in (0, 1] [ρ], LEVELS the number of
-    /// quantization points, 2 to 256 [E + 1]. unbiased rounds at random; activation spaces its
-    /// levels logarithmically, gradient evenly in a range for each row (token), paper evenly in one
-    /// range.
+    /// How activations go up: transform:STEP, dead-zone:STEP, error:MSE, unbiased:STEP,
+    /// activation:KEEP:LEVELS, gradient:KEEP:LEVELS, paper:KEEP:LEVELS or raw. STEP is the
+    /// quantization step over the tensor's root mean square without outliers, 0.001 to 1000;
+    /// transform: over that of the activations that its basis is learnt from (of each gradient),
+    /// with outliers, times the root of the image's tokens. MSE is the wanted error over the energy,
+    /// KEEP the kept fraction of the elements, in (0, 1] [ρ], LEVELS the number of quantization
+    /// points, 2 to 256 [E + 1]. unbiased rounds at random; activation spaces its levels
+    /// logarithmically, gradient evenly in a range for each row (token), paper evenly in one range.
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
     pub activation: CutCodec,
     /// How gradients come down, by the codecs of --activation.
