@@ -14,8 +14,10 @@ fn most_held(run: impl FnOnce() + Send) -> isize {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     #[cfg(not(feature = "rayon"))]
     {
-        counting::count_this_thread();
-        counting::most_held(run)
+        counting::count_this_thread(true);
+        let held = counting::most_held(run);
+        counting::count_this_thread(false);
+        held
     }
     #[cfg(feature = "rayon")]
     {
@@ -23,7 +25,7 @@ fn most_held(run: impl FnOnce() + Send) -> isize {
         static POOL: LazyLock<rayon::ThreadPool> = LazyLock::new(|| {
             rayon::ThreadPoolBuilder::new()
                 .num_threads(3)
-                .start_handler(|_| counting::count_this_thread())
+                .start_handler(|_| counting::count_this_thread(true))
                 .build()
                 .unwrap()
         });

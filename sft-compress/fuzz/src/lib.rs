@@ -13,7 +13,7 @@ const MAX_ELEMENTS: usize = 1 << 15;
 /// # Panics
 /// If a promise is broken.
 pub fn check(frame: &[u8]) {
-    counting::count_this_thread();
+    counting::count_this_thread(true);
     let (mut decoded, mut info) = (None, None);
     let held = counting::most_held(|| decoded = Some(decode_limited(frame, MAX_ELEMENTS)));
     promised(held, 24 * MAX_ELEMENTS + 160 * frame.len() + (64 << 10));

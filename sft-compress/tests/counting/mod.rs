@@ -41,9 +41,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// From here on what this thread holds is counted.
-pub fn count_this_thread() {
-    COUNTED.set(true);
+/// Whether from here on what this thread holds is counted. A thread that works for others between two
+/// measurements, as those of tests do, must not stay counted.
+pub fn count_this_thread(counted: bool) {
+    COUNTED.set(counted);
 }
 
 /// The most bytes that the counted threads held at once while `run` ran, beyond
