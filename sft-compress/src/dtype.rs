@@ -26,7 +26,7 @@ impl Dtype {
     }
 
     /// The largest finite number.
-    fn largest(self) -> f32 {
+    pub(crate) fn largest(self) -> f32 {
         match self {
             Self::F32 => f32::MAX,
             Self::F16 => 65_504.0,

@@ -51,6 +51,7 @@ impl Level {
 #[cfg(target_arch = "x86_64")]
 fn detected() -> [Option<Kind>; 3] {
     let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("bmi1")
         && is_x86_feature_detected!("bmi2")
         && is_x86_feature_detected!("lzcnt")

@@ -1,4 +1,7 @@
 //! Products and steps of the transform codec: plain loops, compiled for each level.
+//!
+//! A sum of products is added up in the order of the depth, each product fused with its addition:
+//! rounded once, as IEEE 754 says, so that every level and every processor has the same.
 
 #![allow(clippy::inline_always, reason = "compiled for each level")]
 
@@ -7,86 +10,169 @@ use super::Level;
 use super::level::Kind;
 use super::loops::for_each_level;
 
-/// Rows of the product that are made together.
-const ROWS: usize = 8;
-/// Columns of the product that are made together, at most `GROUPS` times.
+/// Columns that are made together.
 const GROUP: usize = 16;
-const GROUPS: usize = 2;
+/// Columns of a panel of a packed matrix.
+const PANEL: usize = 2 * GROUP;
 
-/// Adds `x` times a row to sums.
-#[inline(always)]
-fn add<const C: usize>(sums: &mut [f32; C], x: f32, row: &[f32; C]) {
-    for (sum, b) in sums.iter_mut().zip(row) {
-        *sum += x * b;
-    }
+/// A matrix, row-major, or as much of it as is needed.
+#[derive(Clone, Copy)]
+struct Matrix<'a> {
+    values: &'a [f32],
+    /// From one row to the next.
+    stride: usize,
 }
 
-/// The product of `R` rows and `G` times `C` columns, added up in the order of the depth.
+/// The product of `R` rows and `G` times `C` columns, the first of `b`.
 #[inline(always)]
 fn block<const R: usize, const G: usize, const C: usize>(
-    a: &[f32],
-    b: &[f32],
-    (depth, width): (usize, usize),
-    column: usize,
-    out: &mut [f32],
-) {
+    rows: [&[f32]; R],
+    b: Matrix<'_>,
+) -> [[[f32; C]; G]; R] {
     let mut sums = [[[0.0_f32; C]; G]; R];
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &a[r * depth..][..depth]);
-    for (d, b) in b.chunks_exact(width).enumerate() {
-        let Some(b) = b[column..].as_chunks::<C>().0.first_chunk::<G>() else {
-            return;
+    for (d, b) in b.values.chunks(b.stride).enumerate() {
+        let Some(b) = b.as_chunks::<C>().0.first_chunk::<G>() else {
+            break;
         };
         for (sums, row) in sums.iter_mut().zip(rows) {
-            for (sums, b) in sums.iter_mut().zip(b) {
-                add(sums, row[d], b);
+            for (sum, b) in sums.as_flattened_mut().iter_mut().zip(b.as_flattened()) {
+                *sum = row[d].mul_add(*b, *sum);
             }
         }
     }
-    for (sums, out) in sums.iter().zip(out.chunks_exact_mut(width)) {
-        out[column..column + G * C].copy_from_slice(sums.as_flattened());
-    }
+    sums
 }
 
-/// All columns of some rows.
+/// `G` times `C` columns of the product of some rows and `b`, from `column` on, as far as there are
+/// any in `out`.
 #[inline(always)]
-fn rows<const R: usize>(a: &[f32], b: &[f32], (depth, width): (usize, usize), out: &mut [f32]) {
-    let mut column = 0;
-    while width - column >= GROUPS * GROUP {
-        block::<R, GROUPS, GROUP>(a, b, (depth, width), column, out);
-        column += GROUPS * GROUP;
-    }
-    while width - column >= 8 {
-        block::<R, 1, 8>(a, b, (depth, width), column, out);
-        column += 8;
-    }
-    while column < width {
-        block::<R, 1, 1>(a, b, (depth, width), column, out);
-        column += 1;
+fn columns<const R: usize, const G: usize, const C: usize>(
+    a: Matrix<'_>,
+    mut rows: impl Iterator<Item = usize>,
+    b: Matrix<'_>,
+    column: usize,
+    width: usize,
+    out: &mut [f32],
+) {
+    while let Some(mut row) = rows.next() {
+        // What lacks to the last block is its last row once more.
+        let block_rows: [usize; R] = std::array::from_fn(|r| {
+            row = if r == 0 {
+                row
+            } else {
+                rows.next().unwrap_or(row)
+            };
+            row
+        });
+        let a = block_rows.map(|row| &a.values[row * a.stride..][..a.stride]);
+        let sums = block::<R, G, C>(a, b);
+        for (row, sums) in block_rows.into_iter().zip(&sums) {
+            let out = &mut out[row * width + column..(row + 1) * width];
+            let sums = sums.as_flattened();
+            let count = sums.len().min(out.len());
+            out[..count].copy_from_slice(&sums[..count]);
+        }
     }
 }
 
 for_each_level! {
     /// The product of matrices, row-major: `a` of rows of `depth`, `b` of `depth` rows of `width`.
-    /// Each element is a sum in the order of the depth, without fused operations, so that every
-    /// level has the same.
     fn product(a: &[f32], b: &[f32], depth: usize, width: usize, out: &mut [f32]) {
-        let mut a = a.chunks_exact(ROWS * depth);
-        let mut out = out.chunks_exact_mut(ROWS * width);
-        for (a, out) in (&mut a).zip(&mut out) {
-            rows::<ROWS>(a, b, (depth, width), out);
+        let a = Matrix { values: a, stride: depth };
+        let rows = a.values.len() / depth;
+        let from = |column| Matrix { values: &b[column..], stride: width };
+        let mut column = 0;
+        while width - column >= PANEL {
+            columns::<8, 2, GROUP>(a, 0..rows, from(column), column, width, out);
+            column += PANEL;
         }
-        let out = out.into_remainder().chunks_exact_mut(width);
-        for (a, out) in a.remainder().chunks_exact(depth).zip(out) {
-            rows::<1>(a, b, (depth, width), out);
+        while width - column >= 8 {
+            columns::<8, 1, 8>(a, 0..rows, from(column), column, width, out);
+            column += 8;
+        }
+        while column < width {
+            columns::<8, 1, 1>(a, 0..rows, from(column), column, width, out);
+            column += 1;
+        }
+    }
+}
+
+/// The transpose of a matrix of rows of `depth` in panels for [`rotate`].
+pub(crate) fn pack(rows: &[f32], depth: usize) -> Vec<f32> {
+    let mut panels = vec![0.0; (rows.len() / depth).next_multiple_of(PANEL) * depth];
+    for (column, row) in rows.chunks_exact(depth).enumerate() {
+        let panel = &mut panels[column / PANEL * PANEL * depth..][..PANEL * depth];
+        for (line, x) in panel.chunks_exact_mut(PANEL).zip(row) {
+            line[column % PANEL] = *x;
+        }
+    }
+    panels
+}
+
+for_each_level! {
+    /// The product of a matrix of rows of `depth` and one that is [packed](pack). Of each row of
+    /// `out`, of `width`, at least as many elements are made as `ends` says; others are left alone.
+    fn rotate(a: &[f32], panels: &[f32], depth: usize, ends: &[usize], width: usize, out: &mut [f32]) {
+        let a = Matrix { values: a, stride: depth };
+        for (number, panel) in panels.chunks_exact(depth * PANEL).enumerate() {
+            let column = number * PANEL;
+            let rows = ends.iter().enumerate().filter(|(_, end)| **end > column);
+            let panel = Matrix { values: panel, stride: PANEL };
+            columns::<8, 2, GROUP>(a, rows.map(|(row, _)| row), panel, column, width, out);
         }
     }
 }
 
 for_each_level! {
-    /// Adds `factor` times `row` to `out`.
-    fn add_scaled(out: &mut [f32], factor: f32, row: &[f32]) {
+    /// The sum of some rows of a matrix, each times a factor, in this order.
+    fn combine(factors: &[(usize, f32)], rows: &[f32], out: &mut [f32]) {
+        let (width, mut column) = (out.len(), 0);
+        while width - column >= 4 * GROUP {
+            sum_columns::<{ 4 * GROUP }>(factors, rows, column, out);
+            column += 4 * GROUP;
+        }
+        while width - column >= 8 {
+            sum_columns::<8>(factors, rows, column, out);
+            column += 8;
+        }
+        while column < width {
+            sum_columns::<1>(factors, rows, column, out);
+            column += 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn sum_columns<const C: usize>(
+    factors: &[(usize, f32)],
+    rows: &[f32],
+    column: usize,
+    out: &mut [f32],
+) {
+    let mut sums = [0.0_f32; C];
+    for &(row, factor) in factors {
+        for (sum, x) in sums.iter_mut().zip(&rows[row * out.len() + column..][..C]) {
+            *sum = factor.mul_add(*x, *sum);
+        }
+    }
+    out[column..][..C].copy_from_slice(&sums);
+}
+
+for_each_level! {
+    /// Adds a row to `out`.
+    fn add(out: &mut [f32], row: &[f32]) {
         for (out, x) in out.iter_mut().zip(row) {
-            *out += factor * x;
+            *out += x;
+        }
+    }
+}
+
+for_each_level! {
+    /// Makes values lie within ±`most`, and 0 of NaN.
+    fn limit(values: &mut [f32], most: f32) {
+        for x in values {
+            let within = x.clamp(-most, most);
+            *x = if x.is_nan() { 0.0 } else { within };
         }
     }
 }
@@ -98,9 +184,27 @@ for_each_level! {
     /// The index of each value: its magnitude in steps plus `rounding`, rounded down, with its sign.
     fn indices(values: &[f32], per_step: f32, rounding: f32, out: &mut [i32]) {
         for (index, x) in out.iter_mut().zip(values) {
-            let steps = (x.abs() * per_step + rounding).min(MAX_INDEX as f32) as i32;
+            let steps = (x.abs() * per_step + rounding).min(MAX_INDEX as f32);
+            // SAFETY: it is no NaN, which `min` would not have returned, and within 0..=2²⁴.
+            let steps: i32 = unsafe { steps.to_int_unchecked() };
             *index = if x.is_sign_negative() { -steps } else { steps };
         }
+    }
+}
+
+for_each_level! {
+    /// How many indices are not zero, and no less than the largest magnitude: all their bits.
+    fn survey(indices: &[i32]) -> (usize, u32) {
+        let (mut count, mut bits) = (0, 0);
+        for indices in indices.chunks(1 << 16) {
+            let mut some = 0_u32;
+            for index in indices {
+                some += u32::from(*index != 0);
+                bits |= index.unsigned_abs();
+            }
+            count += some as usize;
+        }
+        (count, bits)
     }
 }
 
@@ -124,17 +228,38 @@ mod tests {
         for (m, depth, width) in [(1, 1, 1), (9, 14, 77), (17, 33, 64), (8, 5, 45)] {
             let (a, b) = (numbers(m * depth, 1), numbers(depth * width, 2));
             let sum = |r: usize, c: usize| {
-                (0..depth).fold(0.0, |sum, d| sum + a[r * depth + d] * b[d * width + c])
+                (0..depth).fold(0.0, |sum, d| {
+                    a[r * depth + d].mul_add(b[d * width + c], sum)
+                })
             };
             let expected: Vec<f32> = (0..m * width).map(|i| sum(i / width, i % width)).collect();
+            let transposed = (0..width).flat_map(|c| (0..depth).map(move |d| (d, c)));
+            let transposed: Vec<f32> = transposed.map(|(d, c)| b[d * width + c]).collect();
             for level in Level::all() {
                 let mut out = vec![0.0; m * width];
                 product(level, &a, &b, depth, width, &mut out);
                 assert_eq!(out, expected);
-                let mut added = b.clone();
-                add_scaled(level, &mut added, 0.3, &numbers(b.len(), 3));
-                let one_by_one = b.iter().zip(numbers(b.len(), 3)).map(|(b, x)| b + 0.3 * x);
-                assert!(one_by_one.eq(added));
+                let (mut out, ends) = (vec![7.0; m * width], vec![width; m]);
+                rotate(
+                    level,
+                    &a,
+                    &pack(&transposed, depth),
+                    depth,
+                    &ends,
+                    width,
+                    &mut out,
+                );
+                assert_eq!(out, expected);
+                for (row, expected) in expected.chunks_exact(width).enumerate() {
+                    let factors: Vec<_> = a[row * depth..][..depth]
+                        .iter()
+                        .copied()
+                        .enumerate()
+                        .collect();
+                    let mut out = vec![7.0; width];
+                    combine(level, &factors, &b, &mut out);
+                    assert_eq!(out, expected);
+                }
             }
         }
     }
@@ -146,6 +271,38 @@ mod tests {
             let mut out = [7; 8];
             indices(level, &values, 1.0, 0.55, &mut out);
             assert_eq!(out, [0, 0, -1, 2, -3, MAX_INDEX, 0, 0]);
+        }
+    }
+
+    #[test]
+    fn rows_end_where_they_are_said_to_at_every_level() {
+        let (a, b) = (numbers(20 * 5, 1), numbers(70 * 5, 2));
+        let ends: Vec<usize> = (0..20).map(|row| (row * 37) % 71).collect();
+        let whole = |level| {
+            let mut out = vec![0.0; 20 * 70];
+            rotate(level, &a, &pack(&b, 5), 5, &[70; 20], 70, &mut out);
+            out
+        };
+        for level in Level::all() {
+            let (mut out, whole) = (vec![0.0; 20 * 70], whole(level));
+            rotate(level, &a, &pack(&b, 5), 5, &ends, 70, &mut out);
+            for (row, end) in ends.iter().enumerate() {
+                assert_eq!(out[row * 70..][..*end], whole[row * 70..][..*end]);
+            }
+        }
+    }
+
+    #[test]
+    fn values_are_limited_and_indices_surveyed_at_every_level() {
+        for level in Level::all() {
+            let mut values = [f32::NAN, f32::INFINITY, -9.0, 2.5, -f32::INFINITY];
+            limit(level, &mut values, 8.0);
+            assert_eq!(
+                values.map(f32::to_bits),
+                [0.0_f32, 8.0, -8.0, 2.5, -8.0].map(f32::to_bits)
+            );
+            assert_eq!(survey(level, &[0, -3, 4, 0, 0, 16]), (3, 23));
+            assert_eq!(survey(level, &[0; 99]), (0, 0));
         }
     }
 }

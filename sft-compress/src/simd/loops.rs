@@ -16,12 +16,12 @@ macro_rules! for_each_level {
             #[inline(always)]
             fn body$(<$g: $bound>)?($($arg: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,bmi1,bmi2,lzcnt,popcnt")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma,bmi1,bmi2,lzcnt,popcnt")]
             fn avx512$(<$g: $bound>)?($($arg: $type),*) $(-> $result)? {
                 body($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
+            #[target_feature(enable = "avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
             fn avx2$(<$g: $bound>)?($($arg: $type),*) $(-> $result)? {
                 body($($arg),*)
             }

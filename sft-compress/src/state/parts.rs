@@ -7,7 +7,7 @@ use super::samples::SampleMemory;
 use crate::coding::adaptive::Coder;
 use crate::error::{Error, Result};
 use crate::parallel;
-use crate::simd::MAX_INDEX;
+use crate::simd::{self, Level, MAX_INDEX};
 use crate::tensor::{Tensor, element_count};
 use crate::transform::{Basis, Models, Work};
 
@@ -172,8 +172,11 @@ pub(super) fn largest(
 
 /// Fails where a coefficient is beyond what an index can tell.
 pub(super) fn check_range(parts: &[Part]) -> Result<()> {
-    let mut indices = parts.iter().flat_map(|part| &part.indices);
-    if indices.all(|index| index.unsigned_abs() < MAX_INDEX.unsigned_abs()) {
+    let bits = |part: &Part| simd::survey(Level::best(), &part.indices).1;
+    if parts
+        .iter()
+        .all(|part| bits(part) < MAX_INDEX.unsigned_abs())
+    {
         return Ok(());
     }
     Err(Error::invalid(format!(
@@ -199,7 +202,7 @@ pub(super) fn count(parts: &[Part]) -> usize {
                     .filter(|(a, b)| a != b)
                     .count()
             } else {
-                indices.iter().filter(|&&index| index != 0).count()
+                simd::survey(Level::best(), indices).0
             }
         })
         .sum::<usize>()
@@ -274,8 +277,8 @@ pub(super) fn reconstruct(
     scale: f32,
     out: &mut Tensor,
 ) {
-    let dtype = out.dtype;
-    out.data.clear();
+    let largest = out.dtype.largest();
+    // Every element is written.
     out.data.resize(sizes.samples * sizes.elements, 0.0);
     let mut rest = &mut out.data[..];
     let mut each = Vec::with_capacity(parts.len());
@@ -288,13 +291,7 @@ pub(super) fn reconstruct(
         let indices = part.indices.chunks_exact(sizes.indices);
         for (indices, sample) in indices.zip(samples.chunks_exact_mut(sizes.elements)) {
             basis.inverse(indices, scale, &mut part.work, sample);
-            for x in sample {
-                *x = if x.is_nan() {
-                    0.0
-                } else {
-                    dtype.saturate(x.clamp(f32::MIN, f32::MAX))
-                };
-            }
+            simd::limit(Level::best(), sample, largest);
         }
     });
 }

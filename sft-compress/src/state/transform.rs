@@ -214,8 +214,11 @@ impl Decompressor for TransformDecoder {
         context: &Context<'_>,
         tensor: &mut Tensor,
     ) -> Result<()> {
-        tensor.clear();
-        let (dtype, scale, sizes) = self.read(message, context)?;
+        let read = self.read(message, context);
+        if read.is_err() {
+            tensor.clear();
+        }
+        let (dtype, scale, sizes) = read?;
         tensor.dtype = dtype;
         parts::reconstruct(&self.basis, &mut self.parts, sizes, scale, tensor);
         tensor.shape = context.shape.to_vec();

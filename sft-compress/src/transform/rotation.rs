@@ -1,9 +1,10 @@
 use crate::error::{Error, Result};
+use crate::simd;
 
 /// A rotation of the channels.
 #[derive(Clone, Debug)]
 pub(super) struct Rotation {
-    /// `[D, K]`
+    /// `[D, K]`, packed.
     pub(super) forward: Vec<f32>,
     /// `[K, D]`, orthonormal rows.
     pub(super) rows: Vec<f32>,
@@ -36,11 +37,8 @@ impl Rotation {
             }
         }
         let rows: Vec<f32> = rows.iter().map(|&x| x as f32).collect();
-        let forward = (0..width * channels).map(|i| rows[i % channels * width + i / channels]);
-        Ok(Self {
-            forward: forward.collect(),
-            rows,
-        })
+        let forward = simd::pack(&rows, width);
+        Ok(Self { forward, rows })
     }
 }
 

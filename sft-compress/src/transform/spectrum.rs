@@ -9,6 +9,8 @@ use crate::simd::{self, Level};
 pub(crate) struct Work {
     rows: Vec<f32>,
     spare: Vec<f32>,
+    /// Of a row the channels of indices other than 0, and what those stand for.
+    factors: Vec<(usize, f32)>,
     pub(crate) coefficients: Vec<f32>,
 }
 
@@ -78,8 +80,9 @@ impl Basis {
         if let Some(grid) = self.cosines() {
             let rows = &mut work.rows[self.tokens().prefix() * width..];
             let [down, across] = grid.each_ref().map(|cosines| &cosines.forward[..]);
+            work.spare.resize(rows.len(), 0.0);
             turn_across(level, across, width, rows, &mut work.spare);
-            turn_down(level, down, rows, &mut work.spare);
+            turn_down(level, down, &work.spare, rows);
         }
         match self.rotation() {
             Some(rotation) => {
@@ -87,44 +90,46 @@ impl Basis {
                 work.coefficients
                     .resize(sample.len() / width * channels, 0.0);
                 let (rows, out) = (&work.rows, &mut work.coefficients);
-                simd::product(level, rows, &rotation.forward, width, channels, out);
+                let ends = vec![channels; sample.len() / width];
+                simd::rotate(level, rows, &rotation.forward, width, &ends, channels, out);
             }
-            None => work.coefficients.clone_from(&work.rows),
+            None => std::mem::swap(&mut work.rows, &mut work.coefficients),
         }
     }
 
     /// The sample `[S, D]` of the indices `[S, K]`, for steps times `scale`.
     pub(crate) fn inverse(&self, indices: &[i32], scale: f32, work: &mut Work, out: &mut [f32]) {
         let (level, width, channels) = (Level::best(), self.width(), self.channels());
-        out.fill(0.0);
         let rows = indices
             .chunks_exact(channels)
             .zip(out.chunks_exact_mut(width));
         for (row, (indices, out)) in rows.enumerate() {
             let step = self.group_step(row) * scale;
-            let some = indices.iter().enumerate().filter(|(_, index)| **index != 0);
-            for (channel, &index) in some {
-                let value = self.steps(index) * step;
-                match self.rotation() {
-                    Some(rotation) => {
-                        let row = &rotation.rows[channel * width..][..width];
-                        simd::add_scaled(level, out, value, row);
-                    }
-                    None => out[channel] = value,
-                }
+            work.factors.clear();
+            nonzero(indices, |channel, index| {
+                work.factors.push((channel, self.steps(index) * step));
+            });
+            if let Some(rotation) = self.rotation() {
+                simd::combine(level, &work.factors, &rotation.rows, out);
+                continue;
+            }
+            out.fill(0.0);
+            for &(channel, value) in &work.factors {
+                out[channel] = value;
             }
         }
         if let Some(grid) = self.cosines() {
             let rows = &mut out[self.tokens().prefix() * width..];
             let [down, across] = grid.each_ref().map(|cosines| &cosines.inverse[..]);
+            work.spare.resize(rows.len(), 0.0);
             turn_down(level, down, rows, &mut work.spare);
-            turn_across(level, across, width, rows, &mut work.spare);
+            turn_across(level, across, width, &work.spare, rows);
         }
         if let Some(mean) = self.mean() {
             let last = &mean[mean.len() - width..];
             let rows = mean.chunks_exact(width).chain(std::iter::repeat(last));
             for (row, mean) in out.chunks_exact_mut(width).zip(rows) {
-                simd::add_scaled(level, row, 1.0, mean);
+                simd::add(level, row, mean);
             }
         }
     }
@@ -174,23 +179,29 @@ impl Basis {
     }
 }
 
+/// Calls `each` with the place of every index that is not zero, of which there are few.
+fn nonzero(indices: &[i32], mut each: impl FnMut(usize, i32)) {
+    for (number, part) in indices.chunks(16).enumerate() {
+        if part.iter().fold(0, |bits, index| bits | index) != 0 {
+            let some = part.iter().enumerate().filter(|(_, index)| **index != 0);
+            some.for_each(|(at, &index)| each(16 * number + at, index));
+        }
+    }
+}
+
 /// Transforms every column of the grid, whose rows of tokens are as many as the matrix has.
-fn turn_down(level: Level, matrix: &[f32], rows: &mut [f32], spare: &mut Vec<f32>) {
+fn turn_down(level: Level, matrix: &[f32], rows: &[f32], out: &mut [f32]) {
     let height = matrix.len().isqrt();
-    spare.resize(rows.len(), 0.0);
-    simd::product(level, matrix, rows, height, rows.len() / height, spare);
-    rows.copy_from_slice(spare);
+    simd::product(level, matrix, rows, height, rows.len() / height, out);
 }
 
 /// Transforms every row of the grid, of as many tokens as the matrix has rows.
-fn turn_across(level: Level, matrix: &[f32], width: usize, rows: &mut [f32], spare: &mut Vec<f32>) {
+fn turn_across(level: Level, matrix: &[f32], width: usize, rows: &[f32], out: &mut [f32]) {
     let side = matrix.len().isqrt();
-    spare.resize(rows.len(), 0.0);
     let lines = rows.chunks_exact(side * width);
-    for (line, out) in lines.zip(spare.chunks_exact_mut(side * width)) {
+    for (line, out) in lines.zip(out.chunks_exact_mut(side * width)) {
         simd::product(level, matrix, line, side, width, out);
     }
-    rows.copy_from_slice(spare);
 }
 
 #[cfg(test)]
