@@ -243,6 +243,23 @@ fn gradients_of_any_size_do_not_become_zero() {
 }
 
 #[test]
+fn samples_unlike_those_of_the_basis_lose_what_it_does_not_code() {
+    let basis = basis(0.1);
+    let (mut encoder, mut decoder) = pair(&basis, 1 << 20);
+    let (data, ids) = (samples(2), (0..12).collect::<Vec<_>>());
+    let noisy: Vec<f32> = (0_u64..)
+        .zip(&data)
+        .map(|(i, x)| x + 3.0 * noise(i))
+        .collect();
+    // The second time by what the first left in memory.
+    for _ in 0..2 {
+        let (there, _) = send((&mut encoder, &mut decoder), &noisy, &ids);
+        let error = relative_error(&noisy, &there);
+        assert!((0.05..0.9).contains(&error), "{error}");
+    }
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let basis = basis(0.2);
     let mut encoder = TransformEncoder::new(basis);

@@ -25,19 +25,19 @@ impl Bit {
         }
     }
 
+    #[inline]
     fn zero(self) -> u32 {
         (u32::from(self.fast) + u32::from(self.slow)) >> 1
     }
 
     /// Neither part reaches 0 or 1: what it moves by is rounded down.
+    /// Without a branch: after `false`, the distance to 1 falls as the probability does else.
+    #[inline]
     fn follow(&mut self, bit: bool) {
-        if bit {
-            self.fast -= self.fast >> 4;
-            self.slow -= self.slow >> 7;
-        } else {
-            self.fast += (u16::MAX - self.fast) >> 4;
-            self.slow += (u16::MAX - self.slow) >> 7;
-        }
+        let flip = u16::from(bit).wrapping_sub(1);
+        let (fast, slow) = (self.fast ^ flip, self.slow ^ flip);
+        self.fast = (fast - (fast >> 4)) ^ flip;
+        self.slow = (slow - (slow >> 7)) ^ flip;
     }
 }
 
@@ -76,6 +76,7 @@ impl<'a> Writer<'a> {
         }
     }
 
+    #[inline(never)]
     fn shift(&mut self) {
         let (carry, top) = ((self.low >> 32) as u8, (self.low >> 24) as u8);
         if carry > 0 || top < 0xff {
@@ -91,6 +92,7 @@ impl<'a> Writer<'a> {
         self.low = (self.low & 0x00ff_ffff) << 8;
     }
 
+    #[inline]
     fn normalise(&mut self) {
         while self.range < LEAST_RANGE {
             self.range <<= 8;
@@ -113,14 +115,11 @@ impl<'a> Writer<'a> {
 impl Coder for Writer<'_> {
     const WRITES: bool = true;
 
+    #[inline]
     fn bit(&mut self, model: &mut Bit, value: bool) -> bool {
         let bound = (self.range >> SCALE_BITS) * model.zero();
-        if value {
-            self.low += u64::from(bound);
-            self.range -= bound;
-        } else {
-            self.range = bound;
-        }
+        self.low += u64::from(if value { bound } else { 0 });
+        self.range = if value { self.range - bound } else { bound };
         model.follow(value);
         self.normalise();
         value
@@ -165,6 +164,7 @@ impl<'a> Reader<'a> {
         self.code = self.code << 8 | u32::from(next);
     }
 
+    #[inline]
     fn normalise(&mut self) {
         while self.range < LEAST_RANGE {
             self.range <<= 8;
@@ -181,15 +181,12 @@ impl<'a> Reader<'a> {
 impl Coder for Reader<'_> {
     const WRITES: bool = false;
 
+    #[inline]
     fn bit(&mut self, model: &mut Bit, _: bool) -> bool {
         let bound = (self.range >> SCALE_BITS) * model.zero();
         let value = self.code >= bound;
-        if value {
-            self.code -= bound;
-            self.range -= bound;
-        } else {
-            self.range = bound;
-        }
+        self.code -= if value { bound } else { 0 };
+        self.range = if value { self.range - bound } else { bound };
         model.follow(value);
         self.normalise();
         value

@@ -43,6 +43,15 @@ impl Level {
         detected().into_iter().flatten().map(Self)
     }
 
+    /// Whether it has 32 registers of 16 numbers.
+    pub(super) fn is_wide(self) -> bool {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512(_) => true,
+            _ => false,
+        }
+    }
+
     pub(super) fn kind(self) -> Kind {
         self.0
     }

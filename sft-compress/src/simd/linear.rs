@@ -17,10 +17,10 @@ const PANEL: usize = 2 * GROUP;
 
 /// A matrix, row-major, or as much of it as is needed.
 #[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
+pub(crate) struct Matrix<'a> {
+    pub(crate) values: &'a [f32],
     /// From one row to the next.
-    stride: usize,
+    pub(crate) stride: usize,
 }
 
 /// The product of `R` rows and `G` times `C` columns, the first of `b`.
@@ -30,7 +30,8 @@ fn block<const R: usize, const G: usize, const C: usize>(
     b: Matrix<'_>,
 ) -> [[[f32; C]; G]; R] {
     let mut sums = [[[0.0_f32; C]; G]; R];
-    for (d, b) in b.values.chunks(b.stride).enumerate() {
+    let depth = rows[0].len();
+    for (d, b) in b.values.chunks(b.stride).take(depth).enumerate() {
         let Some(b) = b.as_chunks::<C>().0.first_chunk::<G>() else {
             break;
         };
@@ -43,16 +44,23 @@ fn block<const R: usize, const G: usize, const C: usize>(
     sums
 }
 
-/// `G` times `C` columns of the product of some rows and `b`, from `column` on, as far as there are
-/// any in `out`.
+/// Where columns go in a matrix.
+#[derive(Clone, Copy)]
+struct Place {
+    stride: usize,
+    column: usize,
+    /// Columns from there on that are kept.
+    count: usize,
+}
+
+/// `G` times `C` columns of the product of some rows, up to `depth`, and `b`.
 #[inline(always)]
 fn columns<const R: usize, const G: usize, const C: usize>(
-    a: Matrix<'_>,
+    (a, depth): (Matrix<'_>, usize),
     mut rows: impl Iterator<Item = usize>,
     b: Matrix<'_>,
-    column: usize,
-    width: usize,
     out: &mut [f32],
+    place: Place,
 ) {
     while let Some(mut row) = rows.next() {
         // What lacks to the last block is its last row once more.
@@ -64,37 +72,76 @@ fn columns<const R: usize, const G: usize, const C: usize>(
             };
             row
         });
-        let a = block_rows.map(|row| &a.values[row * a.stride..][..a.stride]);
+        let a = block_rows.map(|row| &a.values[row * a.stride..][..depth]);
         let sums = block::<R, G, C>(a, b);
         for (row, sums) in block_rows.into_iter().zip(&sums) {
-            let out = &mut out[row * width + column..(row + 1) * width];
-            let sums = sums.as_flattened();
-            let count = sums.len().min(out.len());
-            out[..count].copy_from_slice(&sums[..count]);
+            let out = &mut out[row * place.stride + place.column..];
+            match out.as_chunks_mut::<C>().0.first_chunk_mut::<G>() {
+                Some(out) if place.count >= G * C => *out = *sums,
+                _ => {
+                    let count = place.count.min(G * C);
+                    out[..count].copy_from_slice(&sums.as_flattened()[..count]);
+                }
+            }
         }
     }
 }
 
+/// The product of `a`, up to `depth` of its columns, and the first `width` columns of `b`. The rows
+/// of `out` are as far apart as those of `b`.
+pub(crate) fn product(
+    level: Level,
+    a: Matrix<'_>,
+    depth: usize,
+    b: Matrix<'_>,
+    width: usize,
+    out: &mut [f32],
+) {
+    let make = if level.is_wide() {
+        wide_product
+    } else {
+        narrow_product
+    };
+    make(level, (a, depth), b, width, out);
+}
+
+// As many sums at a time as there are registers for.
 for_each_level! {
-    /// The product of matrices, row-major: `a` of rows of `depth`, `b` of `depth` rows of `width`.
-    fn product(a: &[f32], b: &[f32], depth: usize, width: usize, out: &mut [f32]) {
-        let a = Matrix { values: a, stride: depth };
-        let rows = a.values.len() / depth;
-        let from = |column| Matrix { values: &b[column..], stride: width };
-        let mut column = 0;
-        while width - column >= PANEL {
-            columns::<8, 2, GROUP>(a, 0..rows, from(column), column, width, out);
-            column += PANEL;
-        }
-        while width - column >= 8 {
-            columns::<8, 1, 8>(a, 0..rows, from(column), column, width, out);
-            column += 8;
-        }
-        while column < width {
-            columns::<8, 1, 1>(a, 0..rows, from(column), column, width, out);
-            column += 1;
-        }
+    fn wide_product(a: (Matrix<'_>, usize), b: Matrix<'_>, width: usize, out: &mut [f32]) {
+        let done = all_columns::<7, 3, GROUP>(a, b, 0, width, out);
+        let done = all_columns::<8, 1, 8>(a, b, done, width, out);
+        all_columns::<8, 1, 1>(a, b, done, width, out);
     }
+}
+
+for_each_level! {
+    fn narrow_product(a: (Matrix<'_>, usize), b: Matrix<'_>, width: usize, out: &mut [f32]) {
+        let done = all_columns::<5, 1, GROUP>(a, b, 0, width, out);
+        all_columns::<8, 1, 1>(a, b, done, width, out);
+    }
+}
+
+/// Makes columns from one on as long as there are enough; tells where it ended.
+#[inline(always)]
+fn all_columns<const R: usize, const G: usize, const C: usize>(
+    (a, depth): (Matrix<'_>, usize),
+    b: Matrix<'_>,
+    mut column: usize,
+    width: usize,
+    out: &mut [f32],
+) -> usize {
+    let (rows, stride) = (a.values.len() / a.stride, b.stride);
+    while width - column >= G * C {
+        let values = &b.values[column..];
+        let place = Place {
+            stride,
+            column,
+            count: G * C,
+        };
+        columns::<R, G, C>((a, depth), 0..rows, Matrix { values, stride }, out, place);
+        column += G * C;
+    }
+    column
 }
 
 /// The transpose of a matrix of rows of `depth` in panels for [`rotate`].
@@ -109,24 +156,74 @@ pub(crate) fn pack(rows: &[f32], depth: usize) -> Vec<f32> {
     panels
 }
 
+/// The product of a matrix and one that is [packed](pack). Of each row of `out`, of `width`, at
+/// least as many elements are made as `ends` says; others are left alone.
+pub(crate) fn rotate(
+    level: Level,
+    a: Matrix<'_>,
+    panels: &[f32],
+    ends: &[usize],
+    width: usize,
+    out: &mut [f32],
+) {
+    let make = if level.is_wide() {
+        wide_rotation
+    } else {
+        narrow_rotation
+    };
+    make(level, a, panels, ends, width, out);
+}
+
 for_each_level! {
-    /// The product of a matrix of rows of `depth` and one that is [packed](pack). Of each row of
-    /// `out`, of `width`, at least as many elements are made as `ends` says; others are left alone.
-    fn rotate(a: &[f32], panels: &[f32], depth: usize, ends: &[usize], width: usize, out: &mut [f32]) {
-        let a = Matrix { values: a, stride: depth };
-        for (number, panel) in panels.chunks_exact(depth * PANEL).enumerate() {
-            let column = number * PANEL;
-            let rows = ends.iter().enumerate().filter(|(_, end)| **end > column);
-            let panel = Matrix { values: panel, stride: PANEL };
-            columns::<8, 2, GROUP>(a, rows.map(|(row, _)| row), panel, column, width, out);
+    fn wide_rotation(a: Matrix<'_>, panels: &[f32], ends: &[usize], width: usize, out: &mut [f32]) {
+        for (number, panel) in panels.chunks_exact(a.stride * PANEL).enumerate() {
+            panel_columns::<8, 2>(a, panel, number * PANEL, ends, width, out);
         }
     }
+}
+
+for_each_level! {
+    fn narrow_rotation(a: Matrix<'_>, panels: &[f32], ends: &[usize], width: usize, out: &mut [f32]) {
+        for (number, panel) in panels.chunks_exact(a.stride * PANEL).enumerate() {
+            let column = number * PANEL;
+            panel_columns::<6, 1>(a, panel, column, ends, width, out);
+            if column + GROUP < width {
+                panel_columns::<6, 1>(a, &panel[GROUP..], column + GROUP, ends, width, out);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn panel_columns<const R: usize, const G: usize>(
+    a: Matrix<'_>,
+    values: &[f32],
+    column: usize,
+    ends: &[usize],
+    width: usize,
+    out: &mut [f32],
+) {
+    let rows = ends.iter().enumerate().filter(|(_, end)| **end > column);
+    let place = Place {
+        stride: width,
+        column,
+        count: width - column,
+    };
+    let b = Matrix {
+        values,
+        stride: PANEL,
+    };
+    columns::<R, G, GROUP>((a, a.stride), rows.map(|(row, _)| row), b, out, place);
 }
 
 for_each_level! {
     /// The sum of some rows of a matrix, each times a factor, in this order.
     fn combine(factors: &[(usize, f32)], rows: &[f32], out: &mut [f32]) {
         let (width, mut column) = (out.len(), 0);
+        while width - column >= 12 * GROUP {
+            sum_columns::<{ 12 * GROUP }>(factors, rows, column, out);
+            column += 12 * GROUP;
+        }
         while width - column >= 4 * GROUP {
             sum_columns::<{ 4 * GROUP }>(factors, rows, column, out);
             column += 4 * GROUP;
@@ -193,6 +290,24 @@ for_each_level! {
 }
 
 for_each_level! {
+    /// Appends the places of the indices that are not zero, of which there are few.
+    fn nonzero(indices: &[i32], out: &mut Vec<u32>) {
+        let (parts, rest) = indices.as_chunks::<16>();
+        let bits = |indices: &[i32]| {
+            let some = indices.iter().map(|index| u32::from(*index != 0));
+            some.enumerate().fold(0, |bits, (at, some)| bits | some << at)
+        };
+        let parts = parts.iter().map(|part| bits(part)).chain([bits(rest)]);
+        for (number, mut some) in parts.enumerate() {
+            while some != 0 {
+                out.push(16 * number as u32 + some.trailing_zeros());
+                some &= some - 1;
+            }
+        }
+    }
+}
+
+for_each_level! {
     /// How many indices are not zero, and no less than the largest magnitude: all their bits.
     fn survey(indices: &[i32]) -> (usize, u32) {
         let (mut count, mut bits) = (0, 0);
@@ -225,7 +340,7 @@ mod tests {
 
     #[test]
     fn products_are_those_of_the_definition_at_every_level() {
-        for (m, depth, width) in [(1, 1, 1), (9, 14, 77), (17, 33, 64), (8, 5, 45)] {
+        for (m, depth, width) in [(1, 1, 1), (9, 14, 77), (17, 33, 64), (3, 5, 205)] {
             let (a, b) = (numbers(m * depth, 1), numbers(depth * width, 2));
             let sum = |r: usize, c: usize| {
                 (0..depth).fold(0.0, |sum, d| {
@@ -237,18 +352,13 @@ mod tests {
             let transposed: Vec<f32> = transposed.map(|(d, c)| b[d * width + c]).collect();
             for level in Level::all() {
                 let mut out = vec![0.0; m * width];
-                product(level, &a, &b, depth, width, &mut out);
+                let [a_rows, b_rows] =
+                    [(&a, depth), (&b, width)].map(|(values, stride)| Matrix { values, stride });
+                product(level, a_rows, depth, b_rows, width, &mut out);
                 assert_eq!(out, expected);
                 let (mut out, ends) = (vec![7.0; m * width], vec![width; m]);
-                rotate(
-                    level,
-                    &a,
-                    &pack(&transposed, depth),
-                    depth,
-                    &ends,
-                    width,
-                    &mut out,
-                );
+                let packed = pack(&transposed, depth);
+                rotate(level, a_rows, &packed, &ends, width, &mut out);
                 assert_eq!(out, expected);
                 for (row, expected) in expected.chunks_exact(width).enumerate() {
                     let factors: Vec<_> = a[row * depth..][..depth]
@@ -275,17 +385,42 @@ mod tests {
     }
 
     #[test]
+    fn products_stop_at_a_depth_at_every_level() {
+        let (a, mut b) = (numbers(14 * 14, 1), numbers(14 * 60, 2));
+        b[5 * 60..].fill(0.0);
+        let [a, b] = [(&a, 14), (&b, 60)].map(|(values, stride)| Matrix { values, stride });
+        for level in Level::all() {
+            let (mut whole, mut part) = (vec![1.0; 14 * 60], vec![1.0; 14 * 60]);
+            product(level, a, 14, b, 60, &mut whole);
+            product(level, a, 5, b, 60, &mut part);
+            assert_eq!(whole, part);
+            product(level, a, 0, b, 57, &mut part);
+            let cleared = |row: &[f32]| row[..57] == [0.0; 57];
+            assert!(part.chunks(60).all(cleared));
+            assert!(
+                part.chunks(60)
+                    .zip(whole.chunks(60))
+                    .all(|(a, b)| a[57..] == b[57..])
+            );
+        }
+    }
+
+    #[test]
     fn rows_end_where_they_are_said_to_at_every_level() {
         let (a, b) = (numbers(20 * 5, 1), numbers(70 * 5, 2));
+        let a = Matrix {
+            values: &a,
+            stride: 5,
+        };
         let ends: Vec<usize> = (0..20).map(|row| (row * 37) % 71).collect();
         let whole = |level| {
             let mut out = vec![0.0; 20 * 70];
-            rotate(level, &a, &pack(&b, 5), 5, &[70; 20], 70, &mut out);
+            rotate(level, a, &pack(&b, 5), &[70; 20], 70, &mut out);
             out
         };
         for level in Level::all() {
             let (mut out, whole) = (vec![0.0; 20 * 70], whole(level));
-            rotate(level, &a, &pack(&b, 5), 5, &ends, 70, &mut out);
+            rotate(level, a, &pack(&b, 5), &ends, 70, &mut out);
             for (row, end) in ends.iter().enumerate() {
                 assert_eq!(out[row * 70..][..*end], whole[row * 70..][..*end]);
             }
@@ -303,6 +438,13 @@ mod tests {
             );
             assert_eq!(survey(level, &[0, -3, 4, 0, 0, 16]), (3, 23));
             assert_eq!(survey(level, &[0; 99]), (0, 0));
+            let indices: Vec<i32> = (0..99_i32)
+                .map(|i| if i % 7 == 3 { i - 50 } else { 0 })
+                .collect();
+            let mut places = vec![7];
+            nonzero(level, &indices, &mut places);
+            let expected = (0..99).filter(|&i| indices[i as usize] != 0);
+            assert!(places.into_iter().eq([7].into_iter().chain(expected)));
         }
     }
 }

@@ -31,7 +31,9 @@ mod vector;
 
 pub(crate) use collect::{Candidates, collect, keep_at_least};
 pub(crate) use level::Level;
-pub(crate) use linear::{MAX_INDEX, add, combine, indices, limit, pack, product, rotate, survey};
+pub(crate) use linear::{
+    MAX_INDEX, Matrix, add, combine, indices, limit, nonzero, pack, product, rotate, survey,
+};
 pub(crate) use loops::{
     Bulk, GROUP, Quantizer, RowCodes, bulk, count_kinds, count_nonzero, dead_zone, extend_bf16,
     extend_f16, fill_codes, max_magnitude, quantize, span, to_symbols, unbiased,

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::SampleId;
 use super::samples::SampleMemory;
 use crate::coding::adaptive::Coder;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::parallel;
 use crate::simd::{self, Level, MAX_INDEX};
 use crate::tensor::{Tensor, element_count};
@@ -24,6 +24,12 @@ pub(super) struct Part {
     /// Those that the samples had, where they had some.
     pub(super) references: Vec<i32>,
     pub(super) has_reference: Vec<bool>,
+    /// Indices that are not zero, or that differ from those.
+    pub(super) kept: usize,
+    /// All bits of the magnitudes of indices.
+    bits: u32,
+    /// Whether all elements are finite.
+    is_finite: bool,
 }
 
 /// The sizes of a message.
@@ -131,22 +137,35 @@ pub(super) fn transform(basis: &Basis, parts: &mut [Part], sizes: Sizes, scale: 
             indices,
             references,
             has_reference,
+            kept,
+            bits,
+            is_finite,
         } = part;
+        let level = Level::best();
         indices.resize(samples.len() * sizes.indices, 0);
+        (*kept, *bits, *is_finite) = (0, 0, true);
         let data = &data[samples.start * sizes.elements..][..samples.len() * sizes.elements];
         let each = data
             .chunks_exact(sizes.elements)
             .zip(indices.chunks_exact_mut(sizes.indices));
         for (at, (sample, indices)) in each.enumerate() {
+            // What is asked of a sample is asked while it is in the cache.
+            *is_finite &= f32::from_bits(simd::span(level, sample).1).is_finite();
             basis.forward(sample, work);
             if scale > 0.0 {
                 basis.quantize(work, scale, indices);
             } else {
                 indices.fill(0);
             }
+            let (some, sample_bits) = simd::survey(level, indices);
+            *bits |= sample_bits;
             if has_reference[at] {
                 let reference = &references[at * sizes.indices..][..sizes.indices];
                 basis.stay(work, scale, HYSTERESIS, reference, indices);
+                let differs = |(a, b)| usize::from(a != b);
+                *kept += indices.iter().zip(reference).map(differs).sum::<usize>();
+            } else {
+                *kept += some;
             }
         }
     });
@@ -170,44 +189,21 @@ pub(super) fn largest(
     })
 }
 
-/// Fails where a coefficient is beyond what an index can tell.
-pub(super) fn check_range(parts: &[Part]) -> Result<()> {
-    let bits = |part: &Part| simd::survey(Level::best(), &part.indices).1;
-    if parts
-        .iter()
-        .all(|part| bits(part) < MAX_INDEX.unsigned_abs())
+/// Fails where an element is not finite, or a coefficient beyond what an index can tell.
+pub(super) fn check(parts: &[Part], data: &[f32]) -> Result<()> {
+    if parts.iter().any(|part| !part.is_finite)
+        && let Some(at) = data.iter().position(|x| !x.is_finite())
     {
+        let message = format!("element {at} is {}, but must be finite", data[at]);
+        return Err(Error::new(ErrorKind::NonFinite, message));
+    }
+    let most = MAX_INDEX.unsigned_abs();
+    if parts.iter().all(|part| part.bits < most) {
         return Ok(());
     }
     Err(Error::invalid(format!(
         "tensor must lie within {MAX_INDEX} steps of what its basis was learnt from, got more"
     )))
-}
-
-/// Coefficients that are not zero, or that changed.
-pub(super) fn count(parts: &[Part]) -> usize {
-    let changed = |part: &Part| {
-        let len = part.indices.len() / part.samples.len().max(1);
-        (part
-            .indices
-            .chunks(len.max(1))
-            .zip(&part.has_reference)
-            .enumerate())
-        .map(|(at, (indices, &has_reference))| {
-            if has_reference {
-                let reference = &part.references[at * len..];
-                indices
-                    .iter()
-                    .zip(reference)
-                    .filter(|(a, b)| a != b)
-                    .count()
-            } else {
-                simd::survey(Level::best(), indices).0
-            }
-        })
-        .sum::<usize>()
-    };
-    parts.iter().map(changed).sum()
 }
 
 impl Part {

@@ -8,7 +8,6 @@ use crate::coding::bytes::{ByteReader, put_varint};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{self, Header, Method, Shape};
-use crate::simd::{self, Level};
 use crate::tensor::{Tensor, TensorView};
 use crate::transform::{Basis, Models};
 
@@ -153,13 +152,6 @@ impl TransformEncoder {
         context.check(Some(tensor))?;
         let (basis, sizes) = (&*self.basis, Sizes::of(&self.basis, context.shape)?);
         let data = tensor.elements().to_f32();
-        let (_, bits) = simd::span(Level::best(), &data);
-        if !f32::from_bits(bits).is_finite()
-            && let Some(at) = data.iter().position(|x| !x.is_finite())
-        {
-            let message = format!("element {at} is {}, but must be finite", data[at]);
-            return Err(Error::new(ErrorKind::NonFinite, message));
-        }
         let parts = &mut self.parts;
         parts::divide(parts, sizes);
         let remembered = parts::find(basis, &self.memory, parts, sizes, context.samples)?;
@@ -169,14 +161,15 @@ impl TransformEncoder {
             1.0
         };
         parts::transform(basis, parts, sizes, scale, &data);
-        let mut kept = parts::count(parts);
+        parts::check(parts, &data)?;
+        let mut kept: usize = parts.iter().map(|part| part.kept).sum();
         if kept == 0 && basis.is_relative() && scale > 0.0 {
             // What is not zero does not become zero.
             scale *= parts::largest(basis, parts, sizes, scale, &data);
             parts::transform(basis, parts, sizes, scale, &data);
-            kept = parts::count(parts);
+            parts::check(parts, &data)?;
+            kept = parts.iter().map(|part| part.kept).sum();
         }
-        parts::check_range(parts)?;
         format::begin(message);
         let header = Header {
             method: Method::Transform,
@@ -282,7 +275,7 @@ impl TransformDecoder {
             part.indices.resize(part.samples.len() * sizes.indices, 0);
             part.code(&basis, sizes, &mut models, &mut reader)?;
         }
-        if !reader.is_at_end() || parts::count(&self.parts) != kept {
+        if !reader.is_at_end() || models.kept() != kept {
             return Err(Error::corrupt("the coefficients do not end with the body"));
         }
         Ok((header.dtype, scale, sizes))

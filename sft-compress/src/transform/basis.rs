@@ -53,6 +53,8 @@ pub(super) struct Settings {
     /// Of each group and channel, that of the expected magnitude in steps, in halves; they add up.
     pub(super) group_scales: Vec<i8>,
     pub(super) channel_scales: Vec<i8>,
+    /// Of each group, the channels that may have coefficients, the first of all.
+    pub(super) group_channels: Vec<usize>,
 }
 
 /// What of a basis is coded: rows of the rotation, each times a weight, and means.
@@ -116,7 +118,11 @@ impl Basis {
             .map(|frame| Rotation::of(&decode_expected(&frame, &shape)?.into_data(), shape));
         basis.rotation = rotation.transpose()?;
         if let Some(mean) = parts.mean {
+            // Means have coefficients everywhere.
+            let everywhere = vec![basis.channels(); tokens.groups()];
+            let groups = std::mem::replace(&mut basis.settings.group_channels, everywhere);
             basis.mean = Some(basis.read_mean(&mean)?);
+            basis.settings.group_channels = groups;
         }
         Ok(basis)
     }
@@ -172,13 +178,19 @@ impl Basis {
         self.settings.step * eighth_octaves(eighths)
     }
 
+    /// The channels of a row that may have coefficients.
+    pub(super) fn row_channels(&self, row: usize) -> usize {
+        self.settings.group_channels[self.tokens().group(row)]
+    }
+
     /// The expected size of a row, in half octaves.
     pub(super) fn group_scale(&self, row: usize) -> i32 {
         self.settings.group_scales[self.tokens().group(row)].into()
     }
 
-    pub(super) fn channel_scale(&self, channel: usize) -> i32 {
-        self.settings.channel_scales[channel].into()
+    /// That of each channel, over it.
+    pub(super) fn channel_scales(&self) -> &[i8] {
+        &self.settings.channel_scales
     }
 
     /// What is added before rounding down.

@@ -46,6 +46,9 @@ impl Settings {
         {
             out.push(number.cast_unsigned());
         }
+        for &channels in &self.group_channels {
+            put_varint(out, channels as u64);
+        }
         let mean = parts
             .mean
             .iter()
@@ -126,6 +129,9 @@ impl Settings {
             group_steps: numbers(tokens.groups())?,
             group_scales: numbers(tokens.groups())?,
             channel_scales: numbers(channels)?,
+            group_channels: (0..tokens.groups())
+                .map(|_| body.varint_up_to(channels, "the channels of a group"))
+                .collect::<Result<_>>()?,
         };
         if rounding > 128 || settings.levels.iter().any(|&more| more < -64) {
             return Err(Error::corrupt("levels that are out of order"));

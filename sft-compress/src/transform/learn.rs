@@ -15,6 +15,8 @@ use crate::tensor::TensorView;
 
 /// A channel whose coefficients never reach this many steps is not coded.
 const LEAST_STEPS: f32 = 0.2;
+/// In a group one in so many coefficients may lie in channels that are not coded there.
+const FEW: usize = 1024;
 /// The error of the coded rotation over the variance of the samples: that much passes between
 /// channels. Steps as coarse as the default lose six times as much, and up to here nothing changes
 /// in bits and error; finer where the rows would not stay apart.
@@ -31,7 +33,8 @@ const GRADIENT_EXPONENT: f64 = -0.4;
 
 impl Basis {
     /// The basis for activations like these, `[n, S, D]`, of which some tens are enough: their means
-    /// by position, the principal channels of the rest (KLT), and on a grid steps by frequency.
+    /// by position, the principal channels of the rest (KLT), of which each group of rows codes as many
+    /// as hold its coefficients, and on a grid steps by frequency.
     ///
     /// `step` in 0.001..=1000 is the common step over the root mean square of the activations, on a
     /// grid times the root of its tokens: over the coefficient that all tokens would have if they
@@ -154,6 +157,7 @@ impl Samples {
             group_steps: vec![0; self.tokens.groups()],
             group_scales: vec![0; self.tokens.groups()],
             channel_scales: vec![0; self.width()],
+            group_channels: vec![self.width(); self.tokens.groups()],
         }
     }
 
@@ -196,16 +200,20 @@ impl Samples {
         let groups = Codec::for_error(MEAN_ERROR)?
             .encode(TensorView::new(&groups, &[prefix + 1, self.width()])?, 0)?;
         let centred = self.without(&positions);
-        let mut parts = Parts::default();
+        let (mut parts, mut used) = (Parts::default(), settings.group_channels.clone());
         if self.width() <= MAX_ROTATED {
             let weighted = principal_channels(&centred, self.width());
             let square = [self.width(); 2];
             let exact = TensorView::new(&weighted, &square)?;
             parts.rotation = Some(Codec::raw().encode(exact, 0)?);
-            let used = used_channels(&Basis::of(&settings, &parts)?, &centred, self.shape);
-            settings.channels = used;
-            settings.channel_scales.truncate(used);
-            parts.rotation = Some(self.rotation(&weighted[..used * self.width()])?);
+            let (near, of_groups) =
+                used_channels(&Basis::of(&settings, &parts)?, &centred, self.shape);
+            let channels = near.next_multiple_of(8).min(self.width());
+            used = of_groups;
+            settings.channels = channels;
+            settings.channel_scales.truncate(channels);
+            settings.group_channels.fill(channels);
+            parts.rotation = Some(self.rotation(&weighted[..channels * self.width()])?);
         }
         self.expect(&mut settings, &parts, &centred)?;
         let no_mean = Basis::of(&settings, &parts)?;
@@ -215,6 +223,7 @@ impl Samples {
             None => Vec::new(),
         };
         parts.mean = Some(MeanParts { groups, positions });
+        settings.group_channels = used;
         Basis::of(&settings, &parts)
     }
 
@@ -372,16 +381,38 @@ fn principal_channels(centred: &[f32], width: usize) -> Vec<f32> {
     order.iter().flat_map(weighted).collect()
 }
 
-/// Channels up to the last whose coefficients come near a step, in whole eights.
-fn used_channels(basis: &Basis, centred: &[f32], [_, rows, width]: [usize; 3]) -> usize {
-    let (mut work, mut used) = (Work::default(), 1);
+/// Of each group, channels up to the last whose coefficients come near a step, and those that hold
+/// all but a few of its coefficients.
+fn used_channels(
+    basis: &Basis,
+    centred: &[f32],
+    [_, rows, width]: [usize; 3],
+) -> (usize, Vec<usize>) {
+    let (tokens, channels) = (basis.tokens(), basis.channels());
+    let (mut work, mut near) = (Work::default(), 1);
+    let mut counts = vec![0_usize; tokens.groups() * channels];
     for sample in centred.chunks_exact(rows * width) {
         basis.forward(sample, &mut work);
-        for (row, values) in work.coefficients.chunks_exact(basis.channels()).enumerate() {
-            let least = LEAST_STEPS * basis.group_step(row);
-            let last = values.iter().rposition(|x| x.abs() >= least);
-            used = used.max(last.map_or(0, |last| last + 1));
+        for (row, values) in work.coefficients.chunks_exact(channels).enumerate() {
+            let step = basis.group_step(row);
+            let last = values.iter().rposition(|x| x.abs() >= LEAST_STEPS * step);
+            near = near.max(last.map_or(0, |last| last + 1));
+            let (least, counts) = (
+                (1.0 - basis.rounding()) * step,
+                &mut counts[tokens.group(row) * channels..],
+            );
+            for (count, x) in counts.iter_mut().zip(values) {
+                *count += usize::from(x.abs() >= least);
+            }
         }
     }
-    used.next_multiple_of(8).min(basis.channels())
+    let used = |counts: &[usize]| {
+        let (few, mut beyond) = (counts.iter().sum::<usize>() / FEW, 0);
+        let last = counts.iter().rposition(|count| {
+            beyond += count;
+            beyond > few
+        });
+        last.map_or(0, |last| last + 1)
+    };
+    (near, counts.chunks_exact(channels).map(used).collect())
 }

@@ -6,7 +6,7 @@ use crate::coding::adaptive::{Bit, Coder};
 use crate::error::{Error, Result};
 
 /// Classes of places, by half an octave of the expected magnitude.
-const CLASSES: u32 = 24;
+const CLASSES: i32 = 24;
 /// The class of places where a magnitude of one step is expected.
 const ONE: i32 = 16;
 /// Kinds of references: 0, ±1, ±2, more.
@@ -36,8 +36,12 @@ pub(crate) struct Models {
     /// Whether its magnitude is larger, by quarters of the classes.
     larger: [[Bit; COUNTED]; (TABLES) / 4],
     exponent: [[Bit; MAX_EXPONENT + 1]; (TABLES) / 4],
+    /// Indices that are not zero.
+    kept: usize,
     /// The coded channels of each row of the sample.
     ends: Vec<usize>,
+    /// Of each index of a row, how large those of its parents are, counted twice.
+    around: Vec<u8>,
 }
 
 impl Models {
@@ -45,8 +49,8 @@ impl Models {
     pub(crate) fn new() -> Self {
         let some = std::array::from_fn(|class| {
             // A geometric distribution of this mean; of references, that little moved.
-            let mean = match class as u32 {
-                class @ 0..CLASSES => half_octaves(class.cast_signed() - ONE),
+            let mean = match (class as u32).cast_signed() {
+                class @ 0..CLASSES => half_octaves(class - ONE),
                 _ => 0.03,
             };
             [0.4, 0.8, 1.3, 2.0, 3.0].map(|near| {
@@ -62,8 +66,15 @@ impl Models {
             some,
             larger: [[Bit::EVEN; COUNTED]; _],
             exponent: [[Bit::EVEN; MAX_EXPONENT + 1]; _],
+            kept: 0,
             ends: Vec::new(),
+            around: Vec::new(),
         }
+    }
+
+    /// How many of the indices that were coded are not zero.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// Codes the indices `[S, K]` of a sample: writes them, or makes them of zeros. With a
@@ -81,21 +92,23 @@ impl Models {
         let (channels, kind) = (basis.channels(), usize::from(reference.is_some()));
         self.ends.clear();
         self.ends.resize(plane.len() / channels, 0);
-        let empty = plane.iter().all(|&index| index == 0);
+        let empty = C::WRITES && plane.iter().all(|&index| index == 0);
         if coder.bit(&mut self.empty_sample[kind], empty) {
             return Ok(());
         }
         for &row in basis.order(self.ends.len()).iter() {
             let (row, parents) = (row as usize, basis.tokens().parents(row as usize));
-            let last = plane[row * channels..][..channels]
-                .iter()
-                .rposition(|&index| index != 0);
+            let limit = basis.row_channels(row);
+            let end = if C::WRITES {
+                end(&plane[row * channels..][..limit])
+            } else {
+                0
+            };
             let known = parents.map(|parent| parent.map(|parent| self.ends[parent]));
             let expected = basis.group_scale(row);
-            let end = last.map_or(0, |last| last + 1);
             let end = self.end(coder, kind, expected, known, end);
-            if end > channels {
-                return Err(Error::corrupt(format!("{end} of {channels} channels")));
+            if end > limit {
+                return Err(Error::corrupt(format!("{end} of {limit} channels")));
             }
             self.ends[row] = end;
             let place = Place { row, parents, end };
@@ -141,43 +154,62 @@ impl Models {
         plane: &mut [i32],
         reference: Option<&[i32]>,
     ) -> Result<()> {
-        let (channels, start) = (basis.channels(), place.row * basis.channels());
+        let channels = basis.channels();
+        let (above, row) = plane.split_at_mut(place.row * channels);
+        let row = &mut row[..place.end];
+        let mut around = std::mem::take(&mut self.around);
+        around.clear();
+        around.resize(row.len(), 0);
+        for parent in place.parents.into_iter().flatten() {
+            let end = self.ends[parent].min(row.len());
+            let parent = &above[parent * channels..][..end];
+            for (around, index) in around.iter_mut().zip(parent) {
+                *around += 2 * size(*index) as u8;
+            }
+        }
         let group = basis.group_scale(place.row) + ONE;
-        let parents = place
-            .parents
-            .map(|parent| parent.map(|parent| parent * channels));
-        let (mut before, mut second) = (0, 0);
-        for channel in 0..place.end {
-            let around =
-                |start: Option<usize>| start.map_or(0, |start| size(plane[start + channel]));
-            let near = 2 * (before + around(parents[0]) + around(parents[1])) + second;
-            let class = match reference {
-                None => (group + basis.channel_scale(channel))
-                    .max(0)
-                    .unsigned_abs()
-                    .min(CLASSES - 1),
-                Some(reference) => CLASSES + size(reference[start + channel]),
-            };
-            let index = &mut plane[start + channel];
-            let is_last = channel + 1 == place.end;
-            *index = self.index(coder, class as usize, near_kind(near), is_last, *index)?;
+        let scales = basis.channel_scales().iter();
+        let coded = match reference {
+            None => {
+                let class = |scale: &i8| (group + i32::from(*scale)).clamp(0, CLASSES - 1) as usize;
+                self.indices(coder, row, &around, scales.map(class))
+            }
+            Some(reference) => {
+                let reference = &reference[place.row * channels..][..channels];
+                let class = |index: &i32| CLASSES as usize + size(*index);
+                self.indices(coder, row, &around, reference.iter().map(class))
+            }
+        };
+        self.around = around;
+        coded
+    }
+
+    /// The indices of a row, by what is around each in other rows, and by its class.
+    fn indices<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        row: &mut [i32],
+        around: &[u8],
+        classes: impl Iterator<Item = usize>,
+    ) -> Result<()> {
+        let (end, mut before, mut second) = (row.len(), 0, 0);
+        for (at, ((index, around), class)) in row.iter_mut().zip(around).zip(classes).enumerate() {
+            let near = usize::from(*around) + 2 * before + second;
+            let some = &mut self.some[class][NEAR_KINDS[near]];
+            // The last of a row is not zero.
+            if at + 1 < end && !coder.bit(some, *index != 0) {
+                (before, second) = (0, before);
+                continue;
+            }
+            *index = self.some_index(coder, class, *index)?;
             (before, second) = (size(*index), before);
         }
         Ok(())
     }
 
-    /// One index; the last of a row is not zero.
-    fn index<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        class: usize,
-        near: usize,
-        is_last: bool,
-        index: i32,
-    ) -> Result<i32> {
-        if !is_last && !coder.bit(&mut self.some[class][near], index != 0) {
-            return Ok(0);
-        }
+    /// An index that is not zero.
+    fn some_index<C: Coder>(&mut self, coder: &mut C, class: usize, index: i32) -> Result<i32> {
+        self.kept += 1;
         let (wanted, mut magnitude) = (index.unsigned_abs() as usize, 1);
         let larger = &mut self.larger[class / 4];
         while magnitude < COUNTED && coder.bit(&mut larger[magnitude], magnitude < wanted) {
@@ -217,24 +249,28 @@ struct Place {
     end: usize,
 }
 
+/// One more than the place of the last index that is not zero, 0 without any.
+fn end(indices: &[i32]) -> usize {
+    let is_some = |part: &[i32]| part.iter().fold(0, |bits, index| bits | index) != 0;
+    let part = indices.chunks(16).rposition(is_some).unwrap_or(0);
+    let mut some = indices.iter().take(16 * part + 16);
+    some.rposition(|&index| index != 0)
+        .map_or(0, |last| last + 1)
+}
+
 fn bit_length(x: usize) -> usize {
     (usize::BITS - x.leading_zeros()) as usize
 }
 
 /// A magnitude as its neighbours see it.
-fn size(index: i32) -> u32 {
-    index.unsigned_abs().min(3)
+fn size(index: i32) -> usize {
+    index.unsigned_abs().min(3) as usize
 }
 
-fn near_kind(near: u32) -> usize {
-    match near {
-        0 => 0,
-        1..=2 => 1,
-        3..=5 => 2,
-        6..=9 => 3,
-        _ => 4,
-    }
-}
+/// The kind of a neighbourhood by what it adds up to.
+const NEAR_KINDS: [usize; 22] = [
+    0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4,
+];
 
 /// 2 to the power of so many halves.
 fn half_octaves(halves: i32) -> f64 {

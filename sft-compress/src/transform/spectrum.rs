@@ -2,7 +2,7 @@
 //! channels.
 
 use super::basis::Basis;
-use crate::simd::{self, Level};
+use crate::simd::{self, Level, Matrix};
 
 /// What a sample is transformed in, kept from one to the next.
 #[derive(Clone, Debug, Default)]
@@ -11,6 +11,12 @@ pub(crate) struct Work {
     spare: Vec<f32>,
     /// Of a row the channels of indices other than 0, and what those stand for.
     factors: Vec<(usize, f32)>,
+    places: Vec<u32>,
+    /// Which rows have some.
+    has_factors: Vec<bool>,
+    /// Of each row, the channels that are made.
+    ends: Vec<usize>,
+    /// `[S, K]`, as far as they are made.
     pub(crate) coefficients: Vec<f32>,
 }
 
@@ -81,8 +87,9 @@ impl Basis {
             let rows = &mut work.rows[self.tokens().prefix() * width..];
             let [down, across] = grid.each_ref().map(|cosines| &cosines.forward[..]);
             work.spare.resize(rows.len(), 0.0);
-            turn_across(level, across, width, rows, &mut work.spare);
-            turn_down(level, down, &work.spare, rows);
+            let (height, side) = (down.len().isqrt(), across.len().isqrt());
+            turn_across(level, across, side, width, rows, &mut work.spare);
+            turn_down(level, down, &vec![height; side], width, &work.spare, rows);
         }
         match self.rotation() {
             Some(rotation) => {
@@ -90,8 +97,14 @@ impl Basis {
                 work.coefficients
                     .resize(sample.len() / width * channels, 0.0);
                 let (rows, out) = (&work.rows, &mut work.coefficients);
-                let ends = vec![channels; sample.len() / width];
-                simd::rotate(level, rows, &rotation.forward, width, &ends, channels, out);
+                work.ends.clear();
+                work.ends
+                    .extend((0..rows.len() / width).map(|row| self.row_channels(row)));
+                let rows = Matrix {
+                    values: rows,
+                    stride: width,
+                };
+                simd::rotate(level, rows, &rotation.forward, &work.ends, channels, out);
             }
             None => std::mem::swap(&mut work.rows, &mut work.coefficients),
         }
@@ -103,12 +116,18 @@ impl Basis {
         let rows = indices
             .chunks_exact(channels)
             .zip(out.chunks_exact_mut(width));
+        work.has_factors.clear();
         for (row, (indices, out)) in rows.enumerate() {
             let step = self.group_step(row) * scale;
+            work.places.clear();
+            simd::nonzero(level, &indices[..self.row_channels(row)], &mut work.places);
+            let factor = |&channel: &u32| {
+                let channel = channel as usize;
+                (channel, self.steps(indices[channel]) * step)
+            };
             work.factors.clear();
-            nonzero(indices, |channel, index| {
-                work.factors.push((channel, self.steps(index) * step));
-            });
+            work.factors.extend(work.places.iter().map(factor));
+            work.has_factors.push(!work.factors.is_empty());
             if let Some(rotation) = self.rotation() {
                 simd::combine(level, &work.factors, &rotation.rows, out);
                 continue;
@@ -122,8 +141,10 @@ impl Basis {
             let rows = &mut out[self.tokens().prefix() * width..];
             let [down, across] = grid.each_ref().map(|cosines| &cosines.inverse[..]);
             work.spare.resize(rows.len(), 0.0);
-            turn_down(level, down, rows, &mut work.spare);
-            turn_across(level, across, width, &work.spare, rows);
+            let has_factors = &work.has_factors[self.tokens().prefix()..];
+            let (depths, across_depth) = depths(has_factors, across.len().isqrt());
+            turn_down(level, down, &depths, width, rows, &mut work.spare);
+            turn_across(level, across, across_depth, width, &work.spare, rows);
         }
         if let Some(mean) = self.mean() {
             let last = &mean[mean.len() - width..];
@@ -140,7 +161,9 @@ impl Basis {
         let rows = work.coefficients.chunks_exact(channels);
         for (row, (values, indices)) in rows.zip(indices.chunks_exact_mut(channels)).enumerate() {
             let per_step = 1.0 / (self.group_step(row) * scale);
-            simd::indices(level, values, per_step, self.rounding(), indices);
+            let (some, none) = indices.split_at_mut(self.row_channels(row));
+            simd::indices(level, values, per_step, self.rounding(), some);
+            none.fill(0);
         }
     }
 
@@ -148,7 +171,7 @@ impl Basis {
     pub(crate) fn largest(&self, work: &Work, scale: f32) -> f32 {
         let rows = work.coefficients.chunks_exact(self.channels()).enumerate();
         let largest = |(row, values): (usize, &[f32])| {
-            let largest = values
+            let largest = values[..self.row_channels(row)]
                 .iter()
                 .fold(0.0_f32, |largest, x| largest.max(x.abs()));
             largest / (self.group_step(row) * scale)
@@ -179,29 +202,69 @@ impl Basis {
     }
 }
 
-/// Calls `each` with the place of every index that is not zero, of which there are few.
-fn nonzero(indices: &[i32], mut each: impl FnMut(usize, i32)) {
-    for (number, part) in indices.chunks(16).enumerate() {
-        if part.iter().fold(0, |bits, index| bits | index) != 0 {
-            let some = part.iter().enumerate().filter(|(_, index)| **index != 0);
-            some.for_each(|(at, &index)| each(16 * number + at, index));
+/// Transforms every column of the grid, whose rows of tokens are as many as the matrix has. In each
+/// column, tokens from its depth on are zero.
+fn turn_down(
+    level: Level,
+    matrix: &[f32],
+    depths: &[usize],
+    width: usize,
+    rows: &[f32],
+    out: &mut [f32],
+) {
+    let (height, stride) = (matrix.len().isqrt(), depths.len() * width);
+    let matrix = Matrix {
+        values: matrix,
+        stride: height,
+    };
+    for (column, &depth) in depths.iter().enumerate() {
+        let (values, out) = (&rows[column * width..], &mut out[column * width..]);
+        simd::product(level, matrix, depth, Matrix { values, stride }, width, out);
+    }
+}
+
+/// Transforms every row of the grid, of as many tokens as the matrix has rows, of which those from
+/// `depth` on are zero.
+fn turn_across(
+    level: Level,
+    matrix: &[f32],
+    depth: usize,
+    width: usize,
+    rows: &[f32],
+    out: &mut [f32],
+) {
+    let side = matrix.len().isqrt();
+    let matrix = Matrix {
+        values: matrix,
+        stride: side,
+    };
+    let lines = rows.chunks_exact(side * width);
+    for (values, out) in lines.zip(out.chunks_exact_mut(side * width)) {
+        simd::product(
+            level,
+            matrix,
+            depth,
+            Matrix {
+                values,
+                stride: width,
+            },
+            width,
+            out,
+        );
+    }
+}
+
+/// Of each column of a grid, how many tokens there are up to the last with factors, and how many
+/// columns up to the last with such tokens.
+fn depths(has_factors: &[bool], side: usize) -> (Vec<usize>, usize) {
+    let mut depths = vec![0; side];
+    for (row, line) in has_factors.chunks_exact(side).enumerate() {
+        for (depth, some) in depths.iter_mut().zip(line) {
+            *depth = if *some { row + 1 } else { *depth };
         }
     }
-}
-
-/// Transforms every column of the grid, whose rows of tokens are as many as the matrix has.
-fn turn_down(level: Level, matrix: &[f32], rows: &[f32], out: &mut [f32]) {
-    let height = matrix.len().isqrt();
-    simd::product(level, matrix, rows, height, rows.len() / height, out);
-}
-
-/// Transforms every row of the grid, of as many tokens as the matrix has rows.
-fn turn_across(level: Level, matrix: &[f32], width: usize, rows: &[f32], out: &mut [f32]) {
-    let side = matrix.len().isqrt();
-    let lines = rows.chunks_exact(side * width);
-    for (line, out) in lines.zip(out.chunks_exact_mut(side * width)) {
-        simd::product(level, matrix, line, side, width, out);
-    }
+    let last = depths.iter().rposition(|&depth| depth > 0);
+    (depths, last.map_or(0, |last| last + 1))
 }
 
 #[cfg(test)]
