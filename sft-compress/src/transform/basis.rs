@@ -74,14 +74,21 @@ pub(super) struct MeanParts {
 }
 
 impl Basis {
-    /// Puts a basis together.
+    /// Puts a basis together, of which the rotation is known.
     #[cfg(feature = "learn")]
-    pub(super) fn of(settings: &Settings, parts: &Parts) -> Result<Self> {
+    pub(super) fn of(
+        settings: &Settings,
+        parts: &Parts,
+        rotation: Option<&Rotation>,
+    ) -> Result<Self> {
         let mut bytes = Vec::new();
         settings.write(parts, &mut bytes);
         let checksum = crc32fast::hash(&bytes);
         bytes.extend(checksum.to_le_bytes());
-        Self::from_bytes(&bytes)
+        let (mut body, name) = open(&bytes)?;
+        let (settings, parts) = Settings::read(&mut body)?;
+        let known = Self::without_mean(settings, rotation.cloned(), &bytes, name);
+        known.with_mean(parts.mean.as_ref())
     }
 
     /// The bytes of a basis, for [`from_bytes`](Self::from_bytes).
@@ -100,31 +107,42 @@ impl Basis {
         let (mut body, name) = open(bytes)?;
         let (settings, parts) = Settings::read(&mut body)?;
         body.finish()?;
-        let tokens = settings.tokens;
-        let sides = tokens.sides();
+        let shape = [settings.channels, settings.width];
+        let rotation = parts
+            .rotation
+            .map(|frame| Rotation::of(&decode_expected(&frame, &shape)?.into_data(), shape));
+        let known = Self::without_mean(settings, rotation.transpose()?, bytes, name);
+        known.with_mean(parts.mean.as_ref())
+    }
+
+    fn without_mean(
+        settings: Settings,
+        rotation: Option<Rotation>,
+        bytes: &[u8],
+        name: u32,
+    ) -> Self {
+        let (tokens, sides) = (settings.tokens, settings.tokens.sides());
         let positions = sides.map_or(0, |[height, width]| tokens.prefix() + height * width);
-        let mut basis = Self {
-            rotation: None,
+        Self {
+            rotation,
             mean: None,
             cosines: sides.map(|sides| sides.map(Cosines::new)),
             order: tokens.order(positions),
             settings,
             bytes: bytes.to_vec(),
             name,
-        };
-        let shape = [basis.channels(), basis.width()];
-        let rotation = parts
-            .rotation
-            .map(|frame| Rotation::of(&decode_expected(&frame, &shape)?.into_data(), shape));
-        basis.rotation = rotation.transpose()?;
-        if let Some(mean) = parts.mean {
-            // Means have coefficients everywhere.
-            let everywhere = vec![basis.channels(); tokens.groups()];
-            let groups = std::mem::replace(&mut basis.settings.group_channels, everywhere);
-            basis.mean = Some(basis.read_mean(&mean)?);
-            basis.settings.group_channels = groups;
         }
-        Ok(basis)
+    }
+
+    fn with_mean(mut self, mean: Option<&MeanParts>) -> Result<Self> {
+        if let Some(mean) = mean {
+            // Means have coefficients everywhere.
+            let everywhere = vec![self.channels(); self.tokens().groups()];
+            let groups = std::mem::replace(&mut self.settings.group_channels, everywhere);
+            self.mean = Some(self.read_mean(mean)?);
+            self.settings.group_channels = groups;
+        }
+        Ok(self)
     }
 
     /// The name of the basis in messages: the checksum of its bytes.

@@ -86,7 +86,7 @@ impl Basis {
             group_steps: steps.into_iter().map(eighths).collect(),
             ..samples.settings((step * tokens.gain()) as f32, [0, 0])
         };
-        Self::of(&settings, &Parts::default())
+        Self::of(&settings, &Parts::default(), None)
     }
 }
 
@@ -163,7 +163,7 @@ impl Samples {
 
     /// The mean energy of each group of coefficients, without rotation.
     fn energies(&self) -> Result<Vec<f64>> {
-        let plain = Basis::of(&self.settings(1.0, [0, 0]), &Parts::default())?;
+        let plain = Basis::of(&self.settings(1.0, [0, 0]), &Parts::default(), None)?;
         let (mut work, mut sums) = (Work::default(), vec![(0.0, 0_usize); self.tokens.groups()]);
         for sample in self.each() {
             plain.forward(sample, &mut work);
@@ -200,23 +200,26 @@ impl Samples {
         let groups = Codec::for_error(MEAN_ERROR)?
             .encode(TensorView::new(&groups, &[prefix + 1, self.width()])?, 0)?;
         let centred = self.without(&positions);
-        let (mut parts, mut used) = (Parts::default(), settings.group_channels.clone());
+        let (mut parts, mut rotation) = (Parts::default(), None);
+        let mut used = settings.group_channels.clone();
         if self.width() <= MAX_ROTATED {
             let weighted = principal_channels(&centred, self.width());
-            let square = [self.width(); 2];
-            let exact = TensorView::new(&weighted, &square)?;
-            parts.rotation = Some(Codec::raw().encode(exact, 0)?);
-            let (near, of_groups) =
-                used_channels(&Basis::of(&settings, &parts)?, &centred, self.shape);
+            let exact = Rotation::of_orthonormal(normalized(&weighted, self.width()), self.width());
+            parts.rotation = Some(Vec::new());
+            let all = Basis::of(&settings, &parts, Some(&exact))?;
+            let (near, of_groups) = used_channels(&all, &centred, self.shape);
             let channels = near.next_multiple_of(8).min(self.width());
             used = of_groups;
             settings.channels = channels;
             settings.channel_scales.truncate(channels);
             settings.group_channels.fill(channels);
-            parts.rotation = Some(self.rotation(&weighted[..channels * self.width()])?);
+            let (frame, made) = self.rotation(&weighted[..channels * self.width()])?;
+            (parts.rotation, rotation) = (Some(frame), Some(made));
         }
-        self.expect(&mut settings, &parts, &centred)?;
-        let no_mean = Basis::of(&settings, &parts)?;
+        let rotation = rotation.as_ref();
+        let unexpecting = Basis::of(&settings, &parts, rotation)?;
+        self.expect(&mut settings, &unexpecting, &centred);
+        let no_mean = Basis::of(&settings, &parts, rotation)?;
         let residual = self.residual(&positions, &groups)?;
         let positions = match self.tokens.sides() {
             Some(_) => no_mean.write_positions(&residual),
@@ -224,20 +227,21 @@ impl Samples {
         };
         parts.mean = Some(MeanParts { groups, positions });
         settings.group_channels = used;
-        Basis::of(&settings, &parts)
+        Basis::of(&settings, &parts, rotation)
     }
 
-    /// The frame of a rotation.
-    fn rotation(&self, weighted: &[f32]) -> Result<Vec<u8>> {
+    /// The frame of a rotation, and what it becomes.
+    fn rotation(&self, weighted: &[f32]) -> Result<(Vec<u8>, Rotation)> {
         let shape = [weighted.len() / self.width(), self.width()];
         let rows = TensorView::new(weighted, &shape)?;
         for error in ROTATION_ERRORS {
             let frame = Codec::for_error(error)?.encode(rows, 0)?;
-            if Rotation::of(&decode(&frame)?.into_data(), shape).is_ok() {
-                return Ok(frame);
+            if let Ok(rotation) = Rotation::of(&decode(&frame)?.into_data(), shape) {
+                return Ok((frame, rotation));
             }
         }
-        Codec::raw().encode(rows, 0)
+        let frame = Codec::raw().encode(rows, 0)?;
+        Ok((frame, Rotation::of(weighted, shape)?))
     }
 
     /// The means by position, and those of each token of the prefix and of all others.
@@ -291,8 +295,7 @@ impl Samples {
     }
 
     /// Fits the expected magnitudes by group and by channel.
-    fn expect(&self, settings: &mut Settings, parts: &Parts, centred: &[f32]) -> Result<()> {
-        let basis = Basis::of(settings, parts)?;
+    fn expect(&self, settings: &mut Settings, basis: &Basis, centred: &[f32]) {
         let (channels, groups) = (settings.channels, self.tokens.groups());
         let mut by_group = vec![(0.0_f64, 0_usize); groups];
         let mut by_channel = vec![0.0_f64; channels];
@@ -323,7 +326,6 @@ impl Samples {
             .iter()
             .map(|&sum| scale((sum / rows).max(1e-5) / overall))
             .collect();
-        Ok(())
     }
 }
 
@@ -379,6 +381,19 @@ fn principal_channels(centred: &[f32], width: usize) -> Vec<f32> {
         vector
     };
     order.iter().flat_map(weighted).collect()
+}
+
+/// Rows of a length of 1.
+fn normalized(rows: &[f32], width: usize) -> Vec<f32> {
+    let mut rows = rows.to_vec();
+    for row in rows.chunks_exact_mut(width) {
+        let energy: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let factor = (1.0 / energy.sqrt()) as f32;
+        for x in row {
+            *x *= factor;
+        }
+    }
+    rows
 }
 
 /// Of each group, channels up to the last whose coefficients come near a step, and those that hold

@@ -37,8 +37,13 @@ impl Rotation {
             }
         }
         let rows: Vec<f32> = rows.iter().map(|&x| x as f32).collect();
+        Ok(Self::of_orthonormal(rows, width))
+    }
+
+    /// The rotation of orthonormal rows.
+    pub(super) fn of_orthonormal(rows: Vec<f32>, width: usize) -> Self {
         let forward = simd::pack(&rows, width);
-        Ok(Self { forward, rows })
+        Self { forward, rows }
     }
 }
 
