@@ -307,7 +307,7 @@ fn codes_of_later_versions_are_unsupported() {
         &[1, 2, 0, 1, 0, 7, 0],
         &[0, 0, 3, 1, 0],
         &[2, 2, 0, 1, 0],
-        &[2, 0, 0, 1, 1, 5],
+        &[2, 0, 0, 1, 1, 6],
     ] {
         assert_eq!(
             kind(&common::seal(body)),

@@ -242,8 +242,9 @@ impl Quantizer {
                 let r = p + ((q - p) / intervals) * i as f64;
                 ((1.0 / ((r * r) * (r * r))) as f32).clamp(self.f32(0), end)
             }
-            2 => {
-                let o = f64::from(self.numbers[4 + i.min(15) as usize]);
+            2 | 5 => {
+                let at = if self.kind == 5 { 0 } else { i.min(15) };
+                let o = f64::from(self.numbers[4 + at as usize]);
                 ((f64::from(self.f32(0)) * (i as f64 + o / 128.0)) as f32).min(f32::MAX)
             }
             3 => {
@@ -282,7 +283,7 @@ fn context(fields: &mut Fields, elements: usize, row_len: usize, by_row: bool) -
     if kept == 0 {
         return data;
     }
-    let numbers = fields.bytes([8, 8, 20, 4, 8][kind as usize]);
+    let numbers = fields.bytes([8, 8, 20, 4, 8, 5][kind as usize]);
     let quantizer = Quantizer {
         kind,
         levels,
@@ -295,9 +296,14 @@ fn context(fields: &mut Fields, elements: usize, row_len: usize, by_row: bool) -
     let mut found = 0;
     for (n, (chunk, length)) in data.chunks_mut(chunk_len).zip(lengths).enumerate() {
         let mut fields = Fields(fields.bytes(length as usize));
-        let side_len = fields.varint();
-        let side = Bits::new(&fields.bytes(side_len as usize));
-        let symbols = symbols(&mut fields, chunk.len(), n * shared.chunk_rows, &shared);
+        let (side, symbols) = if shared.lanes == 64 {
+            list(&mut fields, chunk.len())
+        } else {
+            let side_len = fields.varint();
+            let side = Bits::new(&fields.bytes(side_len as usize));
+            let first_row = n * shared.chunk_rows;
+            (side, symbols(&mut fields, chunk.len(), first_row, &shared))
+        };
         assert!(fields.0.is_empty());
         found += symbols.iter().filter(|s| **s != 0).count() as u64;
         let rows = (n * chunk_len..)
@@ -313,6 +319,18 @@ fn context(fields: &mut Fields, elements: usize, row_len: usize, by_row: bool) -
 fn shared(fields: &mut Fields, elements: usize) -> Shared {
     let (width, chunk_rows) = (fields.varint() as usize, fields.varint() as usize);
     let lanes = 1 << fields.number(1);
+    if lanes == 64 {
+        return Shared {
+            width,
+            chunk_rows,
+            lanes,
+            channel_classes: 0,
+            neighbours: 0,
+            row_class: Vec::new(),
+            channel_class: Vec::new(),
+            frequencies: Vec::new(),
+        };
+    }
     let [row_classes, channel_classes, neighbours, tokens] = [(); 4].map(|()| fields.number(1));
     let len = fields.varint();
     let mut model = Bits::new(&fields.bytes(len as usize));
@@ -347,6 +365,30 @@ fn shared(fields: &mut Fields, elements: usize) -> Shared {
         channel_class,
         frequencies,
     }
+}
+
+/// The symbols of a chunk's list, and the bits behind it.
+fn list(fields: &mut Fields, count: usize) -> (Bits, Vec<i32>) {
+    let (kept, mut symbols) = (fields.varint(), vec![0; count]);
+    let rest = fields.0.len();
+    let mut bits = Bits::new(&fields.bytes(rest));
+    if kept == 0 {
+        return (bits, symbols);
+    }
+    let (gaps, tokens) = (bits.number(5), bits.number(3));
+    let number = |bits: &mut Bits, order: u64| {
+        let zeros = (0..=31).find(|_| bits.number(1) == 1).unwrap();
+        let above = (1 << zeros) + bits.number(zeros) - 1;
+        (above << order) + bits.number(order)
+    };
+    let mut next = 0;
+    for _ in 0..kept {
+        let position = next + number(&mut bits, gaps) as usize;
+        let sign = if bits.number(1) == 1 { -1 } else { 1 };
+        symbols[position] = sign * (number(&mut bits, tokens) as i32 + 1);
+        next = position + 1;
+    }
+    (bits, symbols)
 }
 
 fn symbols(fields: &mut Fields, count: usize, first_row: usize, shared: &Shared) -> Vec<i32> {

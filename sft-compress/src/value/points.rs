@@ -14,6 +14,8 @@ const KIND_LOG: u8 = 1;
 const KIND_DEAD_ZONE: u8 = 2;
 const KIND_F16: u8 = 3;
 const KIND_F32: u8 = 4;
+/// A dead zone of one offset.
+const KIND_EVEN: u8 = 5;
 /// Half precision's largest finite magnitude.
 const F16_MAX: u16 = 0x7bff;
 
@@ -48,6 +50,11 @@ pub(crate) struct DeadZone {
 pub(crate) const LEAST_STEP: f32 = 1e-30;
 
 impl DeadZone {
+    /// Whether all indices have the same offset.
+    fn is_even(&self) -> bool {
+        self.offsets == [self.offsets[0]; DIRECT as usize]
+    }
+
     /// The index of a magnitude; none if it falls in the dead zone. With a `uniform` number it is
     /// rounded at random, with the magnitude as the expectation.
     pub(crate) fn index(&self, magnitude: f32, uniform: Option<f32>) -> Option<u32> {
@@ -167,6 +174,7 @@ impl ValueCoding {
                 };
                 out.extend([kind, (levels.count - 1) as u8]);
             }
+            Self::DeadZone(dead_zone) if dead_zone.is_even() => out.push(KIND_EVEN),
             Self::DeadZone(_) => out.push(KIND_DEAD_ZONE),
             Self::F16 { .. } => out.push(KIND_F16),
             Self::F32(_) => out.push(KIND_F32),
@@ -178,7 +186,8 @@ impl ValueCoding {
             Self::Levels { span, .. } | Self::F32(span) => span.write(out),
             Self::DeadZone(dead_zone) => {
                 out.extend(dead_zone.step.to_le_bytes());
-                out.extend(dead_zone.offsets);
+                let count = if dead_zone.is_even() { 1 } else { DIRECT };
+                out.extend(&dead_zone.offsets[..count as usize]);
             }
             Self::F16 { lo, hi } => {
                 out.extend(lo.to_le_bytes());
@@ -192,7 +201,7 @@ impl ValueCoding {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     Levels(Levels, Spacing),
-    DeadZone,
+    DeadZone { is_even: bool },
     F16,
     F32,
 }
@@ -213,7 +222,8 @@ impl Kind {
         Ok(match kind {
             KIND_LINEAR => Self::Levels(levels()?, Spacing::Linear),
             KIND_LOG => Self::Levels(levels()?, Spacing::Log),
-            KIND_DEAD_ZONE => Self::DeadZone,
+            KIND_DEAD_ZONE => Self::DeadZone { is_even: false },
+            KIND_EVEN => Self::DeadZone { is_even: true },
             KIND_F16 => Self::F16,
             KIND_F32 => Self::F32,
             _ => {
@@ -232,13 +242,17 @@ impl Kind {
                 spacing,
                 span: Span::read(body)?,
             },
-            Self::DeadZone => {
+            Self::DeadZone { is_even } => {
                 let step = body.f32()?;
                 if !(step > 0.0 && step.is_finite()) {
                     return Err(Error::corrupt(format!("a quantization step of {step}")));
                 }
                 let mut offsets = [0; DIRECT as usize];
-                offsets.copy_from_slice(body.take(DIRECT as usize)?);
+                if is_even {
+                    offsets.fill(body.u8()?);
+                } else {
+                    offsets.copy_from_slice(body.take(DIRECT as usize)?);
+                }
                 ValueCoding::DeadZone(DeadZone { step, offsets })
             }
             Self::F16 => {

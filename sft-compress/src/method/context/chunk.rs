@@ -7,6 +7,7 @@ use crate::value::Noise;
 use crate::value::ranges::{FINE_GRID_SHIFT, Grid, Span};
 
 use super::geometry::Geometry;
+use super::list;
 use super::model::{Counts, Model};
 use super::rans::{self, EncodeTables};
 use super::side;
@@ -32,6 +33,7 @@ pub(super) struct Chunk {
     bits: Vec<u8>,
     words: Vec<u16>,
     pub(super) bytes: Vec<u8>,
+    list: Vec<(u32, i8)>,
 }
 
 impl Chunk {
@@ -153,16 +155,30 @@ impl Chunk {
         self.max_token = simd::max_magnitude(level, plane);
     }
 
-    /// Makes the bytes of the chunk: the ends of its rows' ranges, if they have
-    /// some, the extra bits of its large indices, and its symbols by their codes.
-    pub(super) fn encode(&mut self, lanes: usize, tables: &EncodeTables, by_row: bool) {
-        let mut writer = BitWriter::reusing(std::mem::take(&mut self.bits));
+    /// Writes the ends of the rows' ranges, if they have some, and the extra bits of large indices.
+    fn write_side(&self, writer: &mut BitWriter, by_row: bool) {
         if by_row {
-            side::write_ends(&mut writer, &self.ends);
+            side::write_ends(writer, &self.ends);
         }
         for &index in &self.large {
-            side::write_extra(&mut writer, index);
+            side::write_extra(writer, index);
         }
+    }
+
+    /// Makes the bytes of the chunk with its symbols as a list, and with what else it has.
+    pub(super) fn list(&mut self, by_row: bool) {
+        let mut writer = BitWriter::reusing(std::mem::take(&mut self.bits));
+        self.bytes.clear();
+        list::write((&mut self.bytes, &mut writer), &self.plane, &mut self.list);
+        self.write_side(&mut writer, by_row);
+        self.bits = writer.finish();
+        self.bytes.extend_from_slice(&self.bits);
+    }
+
+    /// Makes the bytes of the chunk with its symbols by their codes.
+    pub(super) fn encode(&mut self, lanes: usize, tables: &EncodeTables, by_row: bool) {
+        let mut writer = BitWriter::reusing(std::mem::take(&mut self.bits));
+        self.write_side(&mut writer, by_row);
         self.bits = writer.finish();
         self.bytes.clear();
         put_varint(&mut self.bytes, self.bits.len() as u64);

@@ -18,9 +18,12 @@ pub(crate) struct Geometry {
     pub(crate) width: usize,
     /// Elements in a chunk: a multiple of `width`.
     pub(crate) chunk_len: usize,
-    /// Lanes of the entropy coder, a power of two up to 32 and `width`.
+    /// Lanes of the entropy coder, a power of two up to 32 and `width`; none if chunks are lists.
     pub(crate) lanes: usize,
 }
+
+/// What stands for lists in the place of the binary logarithm of lanes.
+const LISTS: u8 = 6;
 
 impl Geometry {
     /// Of a tensor with at least one element.
@@ -57,7 +60,16 @@ impl Geometry {
     pub(crate) fn write(self, out: &mut Vec<u8>) {
         put_varint(out, self.width as u64);
         put_varint(out, (self.chunk_len / self.width) as u64);
-        out.push(self.lanes.ilog2() as u8);
+        out.push(self.lanes.checked_ilog2().map_or(LISTS, |log| log as u8));
+    }
+
+    /// The same with chunks as lists.
+    pub(crate) fn of_lists(self) -> Self {
+        Self { lanes: 0, ..self }
+    }
+
+    pub(crate) fn has_lists(&self) -> bool {
+        self.lanes == 0
     }
 
     pub(crate) fn read(
@@ -67,7 +79,10 @@ impl Geometry {
     ) -> Result<Self> {
         let width = body.varint_up_to(elements, "the model's row length")?;
         let chunk_rows = body.varint_up_to(1 << 31, "the rows of a chunk")?;
-        let lanes = 1_usize << body.u8()?.min(6);
+        let lanes = match body.u8()? {
+            LISTS => 0,
+            log => 1_usize << log.min(7),
+        };
         if width == 0 || chunk_rows == 0 || lanes > width.min(32) {
             return Err(Error::corrupt(format!(
                 "chunks of {chunk_rows} rows of {width} elements in {lanes} lanes"

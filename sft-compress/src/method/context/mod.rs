@@ -7,6 +7,8 @@ mod chunk;
 mod classes;
 /// Rows, channels and chunks.
 mod geometry;
+/// Chunks of few kept elements.
+mod list;
 /// The tables of frequencies and how an element finds its own.
 mod model;
 /// The entropy coder.

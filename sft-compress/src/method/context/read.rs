@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::simd::{self, Level};
 
 use super::geometry::Geometry;
+use super::list;
 use super::model::Model;
 use super::rans::{self, ContextMemory, DecodeTables, MAX_LANES};
 use super::side;
@@ -83,12 +84,15 @@ impl<'a> Frame<'a> {
         }
         let scheme = kind.read_values(body)?;
         let geometry = Geometry::read(body, shape, elements)?;
-        shared.model.read(body, &geometry)?;
-        if shared.model.max_token > scheme.points().max_token() {
-            return Err(Error::corrupt(format!(
-                "a token {}",
-                shared.model.max_token
-            )));
+        if !geometry.has_lists() {
+            shared.model.read(body, &geometry)?;
+            if shared.model.max_token > scheme.points().max_token() {
+                return Err(Error::corrupt(format!(
+                    "a token {}",
+                    shared.model.max_token
+                )));
+            }
+            shared.tables.fill(&shared.model);
         }
         if geometry.chunks() > body.remaining() {
             return Err(Error::corrupt(format!("{} chunks", geometry.chunks())));
@@ -105,7 +109,6 @@ impl<'a> Frame<'a> {
             return Err(Error::corrupt("the chunks do not end with the body"));
         }
         let bytes = body.take_rest();
-        shared.tables.fill(&shared.model);
         let coded = Some(Coded {
             scheme,
             geometry,
@@ -216,28 +219,44 @@ impl Coded<'_> {
         plane: &mut [i8],
         out: &mut [f32],
     ) -> Result<usize> {
-        let mut chunk = ByteReader::new(&self.bytes[shared.chunks[index].clone()]);
+        let chunk = ByteReader::new(&self.bytes[shared.chunks[index].clone()]);
+        let elements = self.geometry.chunk(index);
+        let bits = if self.geometry.has_lists() {
+            list::read(chunk, self.scheme.points().max_token(), plane)?
+        } else {
+            self.decode_symbols(chunk, elements.start, shared, contexts, plane)?
+        };
+        self.dequantize(elements.start, plane, bits, out)?;
+        Ok(simd::count_nonzero(Level::best(), plane) as usize)
+    }
+
+    /// Decodes the symbols of a chunk that starts at element `start`, and gives its bits.
+    fn decode_symbols<'a>(
+        &self,
+        mut chunk: ByteReader<'a>,
+        start: usize,
+        shared: &Shared,
+        contexts: &mut ContextMemory,
+        plane: &mut [i8],
+    ) -> Result<BitReader<'a>> {
         let len = chunk.varint_up_to(chunk.remaining(), "the length of a chunk's bits")?;
         let bits = BitReader::new(chunk.take(len)?);
         let mut states = [0; MAX_LANES];
         for state in &mut states[..self.geometry.lanes] {
             *state = chunk.u32()?;
         }
-        let elements = self.geometry.chunk(index);
-        let first_row = elements.start / self.geometry.width;
+        let first_row = start / self.geometry.width;
         let coded = (states, chunk.take_rest());
-        let tables = &shared.tables;
         rans::decode(
             plane,
             first_row,
             &self.geometry,
             &shared.model,
-            tables,
+            &shared.tables,
             coded,
             contexts,
         )?;
-        self.dequantize(elements.start, plane, bits, out)?;
-        Ok(simd::count_nonzero(Level::best(), plane) as usize)
+        Ok(bits)
     }
 
     /// The elements of the symbols of a chunk that starts at element `start`.

@@ -14,6 +14,11 @@ use super::rans::EncodeTables;
 use crate::value::points::{DeadZone, ValueCoding};
 use crate::value::token::DIRECT;
 
+/// One kept element in so many, or fewer, may take fewer bytes in lists.
+const LISTED: usize = 64;
+/// Elements fewer than this do not pay for an offset of each index.
+const FEW: usize = 64;
+
 /// What [`write`] works in, kept from one message to the next.
 #[derive(Debug, Default)]
 pub(crate) struct EncodeMemory {
@@ -39,26 +44,44 @@ pub(crate) fn write(
         return;
     };
     let mut scheme = ValueCoding::choose(quantize, span, found.step);
-    scheme.write_kind(out);
     let geometry = Geometry::choose(shape);
     memory.fill(&geometry, &scheme, data, found, noise);
-    if let (ValueCoding::DeadZone(dead_zone), None) = (&mut scheme, noise) {
-        dead_zone.offsets = offsets(*dead_zone, &geometry, data, &memory.chunks);
-    }
-    let mut kept = memory.fit(&geometry);
+    let mut kept = memory.kept();
     if let (0, ValueCoding::DeadZone(dead_zone), Some(_)) = (kept, &mut scheme, noise) {
         dead_zone.step = found.largest;
         memory.fill(&geometry, &scheme, data, found, noise);
-        kept = memory.fit(&geometry);
+        kept = memory.kept();
     }
+    let is_listed = kept <= geometry.elements / LISTED;
+    if let (ValueCoding::DeadZone(dead_zone), None) = (&mut scheme, noise) {
+        dead_zone.offsets = if is_listed && kept < FEW {
+            [even_offset(*dead_zone, &geometry, data, &memory.chunks); _]
+        } else {
+            offsets(*dead_zone, &geometry, data, &memory.chunks)
+        };
+    }
+    scheme.write_kind(out);
     put_varint(out, kept as u64);
     if kept == 0 {
         return;
     }
     scheme.write_values(out);
-    geometry.write(out);
-    memory.model.write(out, &mut memory.bits);
-    memory.write_chunks(out, &geometry, scheme.by_row().is_some());
+    let (start, by_row) = (out.len(), scheme.by_row().is_some());
+    if !is_listed {
+        memory.write_coded(out, &geometry, by_row);
+        return;
+    }
+    memory.write_lists(out, &geometry, by_row);
+    let lists = out.len() - start;
+    // Less than the states of the lanes nothing takes that is coded by context.
+    if lists > 4 * geometry.lanes * geometry.chunks() {
+        memory.write_coded(out, &geometry, by_row);
+        if out.len() - start < 2 * lists {
+            out.drain(start..start + lists);
+        } else {
+            out.truncate(start + lists);
+        }
+    }
 }
 
 impl EncodeMemory {
@@ -84,15 +107,36 @@ impl EncodeMemory {
         });
     }
 
-    /// Fits the model and tells how many elements are kept; nothing is fitted
-    /// if none is.
-    fn fit(&mut self, geometry: &Geometry) -> usize {
+    /// How many elements are kept.
+    fn kept(&self) -> usize {
+        let per_row = self.chunks.iter().flat_map(|chunk| &chunk.kept);
+        per_row.map(|&n| n as usize).sum()
+    }
+
+    /// Appends the geometry and chunks as lists.
+    fn write_lists(&mut self, out: &mut Vec<u8>, geometry: &Geometry, by_row: bool) {
+        geometry.of_lists().write(out);
+        parallel::for_each(&mut self.chunks, |_, chunk| chunk.list(by_row));
+        self.write_chunks(out);
+    }
+
+    /// Appends the geometry, the model and chunks that are coded by it.
+    fn write_coded(&mut self, out: &mut Vec<u8>, geometry: &Geometry, by_row: bool) {
+        geometry.write(out);
+        self.fit(geometry);
+        self.model.write(out, &mut self.bits);
+        self.tables.fill(&self.model, geometry.lanes);
+        let (tables, chunks) = (&self.tables, &mut self.chunks);
+        parallel::for_each(chunks, |_, chunk| {
+            chunk.encode(geometry.lanes, tables, by_row);
+        });
+        self.write_chunks(out);
+    }
+
+    /// Fits the model.
+    fn fit(&mut self, geometry: &Geometry) {
         let Self { chunks, model, .. } = self;
         let per_row = chunks.iter().flat_map(|chunk| &chunk.kept);
-        let kept = per_row.clone().map(|&n| n as usize).sum();
-        if kept == 0 {
-            return 0;
-        }
         let max_token = chunks.iter().map(|chunk| chunk.max_token).max();
         let planes = chunks.iter().map(|chunk| &chunk.plane[..]);
         model.choose_classes(geometry, planes, per_row, max_token.unwrap_or(1));
@@ -100,23 +144,39 @@ impl EncodeMemory {
             chunk.count(model, geometry.chunk(index).start / geometry.width);
         });
         model.choose_frequencies(chunks.iter().map(|chunk| &chunk.counts));
-        kept
     }
 
     /// Appends the length of every chunk and the chunks.
-    fn write_chunks(&mut self, out: &mut Vec<u8>, geometry: &Geometry, by_row: bool) {
-        self.tables.fill(&self.model, geometry.lanes);
-        let (tables, chunks) = (&self.tables, &mut self.chunks);
-        parallel::for_each(chunks, |_, chunk| {
-            chunk.encode(geometry.lanes, tables, by_row);
-        });
-        for chunk in &*chunks {
+    fn write_chunks(&self, out: &mut Vec<u8>) {
+        for chunk in &self.chunks {
             put_varint(out, chunk.bytes.len() as u64);
         }
-        for chunk in chunks {
+        for chunk in &self.chunks {
             out.extend_from_slice(&chunk.bytes);
         }
     }
+}
+
+/// Where in their intervals the magnitudes of all indices are on average.
+fn even_offset(dead_zone: DeadZone, geometry: &Geometry, data: &[f32], chunks: &[Chunk]) -> u8 {
+    const BLOCK: usize = 64;
+    let (mut sum, mut count) = (0.0, 0_u32);
+    let per_step = 1.0 / f64::from(dead_zone.step);
+    let chunks = data.chunks(geometry.chunk_len).zip(chunks);
+    let blocks = chunks.flat_map(|(data, chunk)| data.chunks(BLOCK).zip(chunk.plane.chunks(BLOCK)));
+    let is_some = |plane: &[i8]| plane.iter().fold(0, |any, symbol| any | symbol) != 0;
+    let some = blocks.filter(|(_, plane)| is_some(plane));
+    for (x, _) in some.flat_map(|(data, plane)| data.iter().zip(plane).filter(|(_, s)| **s != 0)) {
+        let index = dead_zone.index(x.abs(), None).unwrap_or(0);
+        sum += f64::from(x.abs()) * per_step - f64::from(index);
+        count += 1;
+    }
+    offset(sum / f64::from(count.max(1)))
+}
+
+/// So many steps in units of 1/128.
+fn offset(steps: f64) -> u8 {
+    (steps * 128.0 + 0.5).clamp(0.0, 255.0) as u8
 }
 
 /// Where in their intervals the magnitudes of each index are on average, by a
@@ -164,6 +224,6 @@ fn offsets(
         } else {
             missed
         };
-        (mean * 128.0 + 0.5).clamp(0.0, 255.0) as u8
+        offset(mean)
     })
 }
