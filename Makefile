@@ -78,7 +78,7 @@ rust-test:
 # instructions.
 lean-test:
 	CARGO_PROFILE_DEV_OPT_LEVEL=1 cargo test --locked -p sft-compress
-	for level in scalar avx2; do SFT_SIMD=$$level cargo test $(RELEASE) -p sft-compress --test levels || exit 1; done
+	for level in scalar avx2; do SFT_SIMD=$$level cargo test $(RELEASE) -p sft-compress --test levels --test golden_transform || exit 1; done
 
 rust-docs:
 	RUSTDOCFLAGS="-D warnings" cargo doc $(RELEASE) $(FEATURES) --no-deps

@@ -26,6 +26,8 @@ import digits
 
 SETTINGS = [
     ("raw", "raw"),
+    ("error:0.01", "unbiased:1"),
+    ("error:0.01", "unbiased:2"),
     ("error:0.02", "unbiased:8"),
     ("error:0.02", "unbiased:4"),
     ("error:0.1", "unbiased:8"),

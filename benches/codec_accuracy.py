@@ -45,6 +45,7 @@ SETTINGS = [
     ("dead-zone:1", "raw"),
     ("activation:0.5:4", "gradient:0.05:4"),
     ("activation:0.2:8", "gradient:0.02:4"),
+    ("error:0.01", "unbiased:1"),
     ("error:0.02", "unbiased:8"),
     ("dead-zone:1", "error:0.35,of=all"),
     ("dead-zone:1.25", "error:0.35,of=all"),

@@ -54,7 +54,8 @@ fn transform(c: &mut Criterion) {
         let data = activation(shape);
         let view = TensorView::new(&data, &shape).expect("the shape fits the data");
         let tokens = Tokens::grid(1, SIDE, SIDE).expect("the sides are in range");
-        let learn = || Basis::of_activations(view, tokens, STEP, None).expect("all is in range");
+        let learn =
+            || Basis::of_activations(view, &[], tokens, STEP, None).expect("all is in range");
         let mut group =
             c.benchmark_group(format!("transform/{}x{}x{}", shape[0], shape[1], shape[2]));
         group.throughput(Throughput::Bytes(size_of_val(&data[..]) as u64));

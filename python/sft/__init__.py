@@ -28,6 +28,7 @@ from sft._plan import CutDelay, Plan, optimize
 from sft._predict import Memory, Payloads, Phases, Prediction, predict
 from sft._run import Interrupted, Round, Run
 from sft._sft import (
+    Basis,
     Choice,
     Codec,
     CodecError,
@@ -38,6 +39,8 @@ from sft._sft import (
     RateTable,
     Solution,
     SolverError,
+    TransformDecoder,
+    TransformEncoder,
     TwoPoolSolution,
     __version__,
     allocate_bandwidth,
@@ -60,6 +63,7 @@ from sft._two_timescale import TwoTimescale, two_timescale
 
 __all__ = [
     "Accuracy",
+    "Basis",
     "Choice",
     "Codec",
     "CodecError",
@@ -90,6 +94,8 @@ __all__ = [
     "System",
     "Term",
     "Training",
+    "TransformDecoder",
+    "TransformEncoder",
     "TwoPoolSolution",
     "TwoTimescale",
     "Vit",

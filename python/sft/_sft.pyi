@@ -1,5 +1,5 @@
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal, SupportsIndex, final
 
 import numpy as np
@@ -7,6 +7,7 @@ import numpy.typing as npt
 from typing_extensions import Buffer
 
 __all__ = [
+    "Basis",
     "Choice",
     "Codec",
     "CodecError",
@@ -17,6 +18,8 @@ __all__ = [
     "RateTable",
     "Solution",
     "SolverError",
+    "TransformDecoder",
+    "TransformEncoder",
     "TwoPoolSolution",
     "__version__",
     "_accuracy",
@@ -214,6 +217,88 @@ class ErrorFeedback:
         dtype: Literal["f16", "bf16"] | None = None,
     ) -> bytes: ...
     def __getnewargs__(self) -> tuple[Codec, npt.NDArray[np.float32] | None]: ...
+
+@final
+class Basis:
+    def __new__(cls, data: Buffer) -> Basis: ...
+    @staticmethod
+    def of_activations(
+        x: npt.NDArray[Any],
+        step: float,
+        *,
+        grid: tuple[int, int] | None = None,
+        prefix: SupportsIndex = 1,
+        lengths: Iterable[SupportsIndex] | None = None,
+        sensitivity: npt.NDArray[Any] | None = None,
+    ) -> Basis: ...
+    @staticmethod
+    def of_gradients(
+        x: npt.NDArray[Any],
+        step: float,
+        *,
+        grid: tuple[int, int] | None = None,
+        prefix: SupportsIndex = 1,
+        lengths: Iterable[SupportsIndex] | None = None,
+    ) -> Basis: ...
+    def to_bytes(self) -> bytes: ...
+    @property
+    def name(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def grid(self) -> tuple[int, int] | None: ...
+    @property
+    def prefix(self) -> int: ...
+    @property
+    def cached_rows(self) -> int: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __getnewargs__(self) -> tuple[bytes]: ...
+
+@final
+class TransformEncoder:
+    def __new__(cls, basis: Basis, *, memory_bytes: SupportsIndex = 0) -> TransformEncoder: ...
+    @property
+    def basis(self) -> Basis: ...
+    @property
+    def used_bytes(self) -> int: ...
+    @property
+    def evicted(self) -> int: ...
+    def reset(self) -> None: ...
+    def save(self) -> bytes: ...
+    def restore(self, state: Buffer) -> None: ...
+    def encode(
+        self,
+        x: npt.NDArray[Any],
+        *,
+        samples: Iterable[SupportsIndex] | None = None,
+        lengths: Iterable[SupportsIndex] | None = None,
+        dtype: Literal["f16", "bf16"] | None = None,
+    ) -> bytes: ...
+
+@final
+class TransformDecoder:
+    def __new__(cls, basis: Basis, *, memory_bytes: SupportsIndex = 0) -> TransformDecoder: ...
+    @property
+    def basis(self) -> Basis: ...
+    @property
+    def used_bytes(self) -> int: ...
+    @property
+    def evicted(self) -> int: ...
+    def reset(self) -> None: ...
+    def save(self) -> bytes: ...
+    def restore(self, state: Buffer) -> None: ...
+    def decode(
+        self,
+        message: Buffer,
+        shape: Sequence[SupportsIndex],
+        *,
+        samples: Iterable[SupportsIndex] | None = None,
+        lengths: Iterable[SupportsIndex] | None = None,
+    ) -> npt.NDArray[Any]: ...
 
 @final
 class RateTable:

@@ -102,8 +102,8 @@ def test_codecs_differ_by_every_setting() -> None:
 
 
 def test_what_is_given_no_codec_uses_that_of_its_kind() -> None:
-    assert sft.Codec() == sft.Codec.default_activation() == sft.Codec.for_error(0.02)
-    assert sft.Codec.default_gradient() == sft.Codec.unbiased(8)
+    assert sft.Codec() == sft.Codec.default_activation() == sft.Codec.for_error(0.01)
+    assert sft.Codec.default_gradient() == sft.Codec.unbiased(1)
     assert sft.Codec.default_adapter() == sft.Codec.unbiased(2)
     defaults = inspect.signature(sft.finetune).parameters
     trainer = json.loads(sft._sft._run_defaults())

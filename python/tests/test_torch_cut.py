@@ -67,8 +67,10 @@ def test_traffic_counts_the_frames() -> None:
     assert str(cut.traffic).startswith("up 0 bytes in 0 messages")
     h = hidden(32, 64)
     cut(h).sum().backward()
-    up = cut.activation.encode(h.detach().numpy(), stream(3, 0, 0, 0))
-    down = cut.gradient.encode(np.ones((32, 64), np.float32), stream(3, 0, 1, 0))
+    activation, gradient = sft.Codec.default_activation(), sft.Codec.default_gradient()
+    assert (cut.activation, cut.gradient) == (activation, gradient)
+    up = activation.encode(h.detach().numpy(), stream(3, 0, 0, 0))
+    down = gradient.encode(np.ones((32, 64), np.float32), stream(3, 0, 1, 0))
     traffic = cut.traffic
     assert traffic.up == st.Direction(1, len(up), 4 * h.numel())
     # Nothing of a gradient of ones is as large as the default step asks for.

@@ -37,7 +37,7 @@ RAW = sft.Codec.raw()
         (
             lambda cut: type(cut)(gradient=0.2),
             TypeError,
-            "gradient must be a sft.Codec or text such as 'dead-zone:1.25', got float",
+            "gradient must be a sft.Codec, a Transform or text such as",
         ),
         (lambda cut: type(cut)(seed=True), TypeError, "seed must be a whole number, got bool"),
         (lambda cut: type(cut)(seed=2.0), TypeError, "seed must be a whole number, got float"),

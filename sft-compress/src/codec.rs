@@ -154,8 +154,8 @@ impl Codec {
 
     /// What activations get where nothing else is asked for: a dead zone
     /// [for the error](Self::for_error) [`Config::ACTIVATION_ERROR`]. Vision transformers and a
-    /// convolutional network lose nothing by it and stand more; a language model of 135 million
-    /// parameters needs 0.01 or less.
+    /// convolutional network lose nothing by it and stand more; the tokens of a language model cross
+    /// better by a [basis](crate::Basis).
     pub fn default_activation() -> Self {
         Self {
             config: Config::default(),

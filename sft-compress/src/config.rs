@@ -48,9 +48,9 @@ impl Default for Config {
 
 impl Config {
     /// The [error](Quantize::Error) that activations get by default.
-    pub const ACTIVATION_ERROR: f64 = 0.02;
+    pub const ACTIVATION_ERROR: f64 = 0.01;
     /// The [step](Quantize::Unbiased) that gradients get by default.
-    pub const GRADIENT_STEP: f64 = 8.0;
+    pub const GRADIENT_STEP: f64 = 1.0;
 
     /// The step of the [dead zone](Quantize::DeadZone) for activations of a vision transformer.
     pub const VIT_ACTIVATION_STEP: f64 = 1.25;

@@ -114,8 +114,8 @@ fn errors_name_the_text_and_what_is_accepted() {
 fn the_defaults_are_safe_for_any_model() {
     assert_eq!(Codec::default(), Codec::default_activation());
     assert_eq!(Codec::default_activation().config(), &Config::default());
-    assert_eq!(Codec::default_activation().to_string(), "error:0.02");
-    assert_eq!(Codec::default_gradient().to_string(), "unbiased:8");
+    assert_eq!(Codec::default_activation().to_string(), "error:0.01");
+    assert_eq!(Codec::default_gradient().to_string(), "unbiased:1");
     assert_eq!(Codec::default_adapter().to_string(), "unbiased:2");
     assert_eq!(Codec::vit_activation().to_string(), "dead-zone:1.25");
     assert_eq!(Codec::vit_gradient().to_string(), "error:0.25,of=all");

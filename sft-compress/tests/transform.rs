@@ -41,7 +41,7 @@ fn tokens() -> Tokens {
 fn basis(step: f64) -> Arc<Basis> {
     let samples = samples(1);
     let view = TensorView::new(&samples, &SHAPE).unwrap();
-    Arc::new(Basis::of_activations(view, tokens(), step, None).unwrap())
+    Arc::new(Basis::of_activations(view, &[], tokens(), step, None).unwrap())
 }
 
 fn relative_error(a: &[f32], b: &[f32]) -> f64 {
@@ -221,7 +221,7 @@ fn a_lost_memory_is_told_of_and_a_saved_one_goes_on() {
 fn gradients_of_any_size_do_not_become_zero() {
     let activations = samples(1);
     let view = TensorView::new(&activations, &SHAPE).unwrap();
-    let basis = Arc::new(Basis::of_gradients(view, tokens(), 5.0).unwrap());
+    let basis = Arc::new(Basis::of_gradients(view, &[], tokens(), 5.0).unwrap());
     let (mut encoder, mut decoder) = pair(&basis, 1 << 20);
     for size in [1e-30_f32, 1e-8, 1.0, 1e20] {
         let gradient: Vec<f32> = (0..activations.len() as u64)
@@ -288,14 +288,15 @@ fn what_does_not_fit_is_refused() {
     );
     refused(&[], &[0, 26, 24]);
     let view = TensorView::new(&[0.0; 24], &[1, 1, 24]).unwrap();
-    assert!(Basis::of_activations(view, tokens(), 1.0, None).is_err());
+    assert!(Basis::of_activations(view, &[], tokens(), 1.0, None).is_err());
     let data = samples(1);
     let view = TensorView::new(&data, &SHAPE).unwrap();
-    assert!(Basis::of_activations(view, tokens(), 0.0, None).is_err());
-    assert!(Basis::of_activations(view, tokens(), f64::NAN, None).is_err());
+    assert!(Basis::of_activations(view, &[], tokens(), 0.0, None).is_err());
+    assert!(Basis::of_activations(view, &[], tokens(), f64::NAN, None).is_err());
     assert!(
         Basis::of_activations(
             view,
+            &[],
             tokens(),
             1.0,
             Some(TensorView::new(&data[..624], &[1, 26, 24]).unwrap())

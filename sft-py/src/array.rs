@@ -177,18 +177,18 @@ pub(crate) fn frozen<T: Element>(py: Python<'_>, values: Vec<T>) -> Bound<'_, Py
     array
 }
 
-/// The bytes of `frame`. Only `bytes` cannot change without the lock: others are copied.
-pub(crate) fn frame_bytes<'a>(frame: &'a Bound<'_, PyAny>) -> PyResult<Cow<'a, [u8]>> {
-    if let Ok(bytes) = frame.cast::<PyBytes>() {
+/// The bytes of the argument `name`. Only `bytes` cannot change without the lock: others are copied.
+pub(crate) fn frame_bytes<'a>(data: &'a Bound<'_, PyAny>, name: &str) -> PyResult<Cow<'a, [u8]>> {
+    if let Ok(bytes) = data.cast::<PyBytes>() {
         return Ok(Cow::Borrowed(bytes.as_bytes()));
     }
-    let name = frame.get_type().name()?;
-    let buffer = PyBuffer::<u8>::get(frame).map_err(|_| {
+    let got = data.get_type().name()?;
+    let buffer = PyBuffer::<u8>::get(data).map_err(|_| {
         PyTypeError::new_err(format!(
-            "frame must be bytes, bytearray, memoryview or another buffer of bytes, got {name}"
+            "{name} must be bytes, bytearray, memoryview or another buffer of bytes, got {got}"
         ))
     })?;
-    buffer.to_vec(frame.py()).map(Cow::Owned)
+    buffer.to_vec(data.py()).map(Cow::Owned)
 }
 
 /// A whole number that `T` can hold; `accepted` tells what can.

@@ -59,7 +59,7 @@ pub(crate) fn decode<'py>(
     #[pyo3(from_py_with = shape_argument)] shape: Option<Vec<usize>>,
     #[pyo3(from_py_with = max_elements_argument)] max_elements: Option<usize>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let frame = frame_bytes(frame)?;
+    let frame = frame_bytes(frame, "frame")?;
     let brain = bfloat16(py).is_some();
     if shape.is_some() && max_elements.is_some() {
         let reason = "shape and max_elements exclude each other: give one of them";
@@ -168,7 +168,7 @@ impl Info {
 /// ((4, 8), 'f16', 8)
 #[pyfunction]
 pub(crate) fn inspect(py: Python<'_>, frame: &Bound<'_, PyAny>) -> PyResult<Info> {
-    let frame = frame_bytes(frame)?;
+    let frame = frame_bytes(frame, "frame")?;
     let info = detached(py, || sft_compress::inspect(&frame))?;
     Ok(Info {
         shape: Shape(info.shape),

@@ -31,6 +31,8 @@ mod opt;
 mod rate;
 /// The trainer.
 mod train;
+/// `sft.Basis` and the codec of it.
+mod transform;
 
 /// Compiled part of sft; import `sft` instead.
 #[pyo3::pymodule]
@@ -55,6 +57,8 @@ mod _sft {
     use crate::rate::{Choice, RateTable};
     #[pymodule_export]
     use crate::train::{_finetune, _run_defaults, _start_candle, _write_run};
+    #[pymodule_export]
+    use crate::transform::{Basis, PyDecoder, PyEncoder};
 
     #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "Python's name")]

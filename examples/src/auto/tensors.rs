@@ -58,7 +58,7 @@ impl Tensors {
             CutCodec::Transform(step) => step,
         };
         let activation = TensorView::new(&self.activation, &self.shape)?;
-        let basis = Arc::new(Basis::of_gradients(activation, self.tokens, step)?);
+        let basis = Arc::new(Basis::of_gradients(activation, &[], self.tokens, step)?);
         let (mut message, gradient) = (Vec::new(), TensorView::new(&self.gradient, &self.shape)?);
         let context = Context::new(&self.shape, 0);
         TransformEncoder::new(basis).compress(gradient, &context, &mut message, None)?;

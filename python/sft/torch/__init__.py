@@ -34,6 +34,7 @@ from sft.torch._cut import Cut
 from sft.torch._halves import DeviceHalf, ServerHalf
 from sft.torch._split import split
 from sft.torch._traffic import Direction, Traffic
+from sft.torch._transform import Transform
 
 __all__ = [
     "CallPlan",
@@ -43,6 +44,7 @@ __all__ = [
     "Direction",
     "ServerHalf",
     "Traffic",
+    "Transform",
     "attach",
     "cuts",
     "split",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -76,10 +76,16 @@ def to_host(x: Tensor) -> Tensor:
 
 def encode(codec: sft.Codec | sft.ErrorFeedback, x: Tensor, seed: int) -> bytes:
     """Encode a tensor of any device; a contiguous one of the CPU is not copied."""
+    array, dtype = to_array(x)
+    return codec.encode(array, seed, dtype=dtype)
+
+
+def to_array(x: Tensor) -> tuple[npt.NDArray[Any], Literal["bf16"] | None]:
+    """Return a tensor as an encoder takes it; what NumPy has no type for as its bits."""
     x = to_host(x)
     if x.dtype == torch.bfloat16:
-        return codec.encode(x.view(torch.uint16).numpy(), seed, dtype="bf16")
-    return codec.encode(x.numpy(), seed)
+        return x.view(torch.uint16).numpy(), "bf16"
+    return x.numpy(), None
 
 
 def decode(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sft.torch._coding import DOWN, UP
+from sft.torch._transform import Batch
 
 if TYPE_CHECKING:
     from sft.torch._cut import Cut
@@ -19,23 +20,25 @@ NO_SCRIPT = _NOT_UNDER.format("torch.jit.script, which has no codec")
 
 class StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(h: Tensor, cut: Cut, frame: bytes | None) -> Tensor:
-        if frame is not None:
-            return cut._received(frame, h)
-        return cut._send(h, UP, cut.traffic.up)
+    def forward(h: Tensor, cut: Cut, batch: Batch, again: Tensor | None) -> Tensor:
+        if again is not None:
+            return again.clone()
+        return cut._send(h, UP, cut.traffic.up, batch)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Cut, bytes | None], output: Tensor) -> None:
-        ctx.cut = inputs[1]
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Cut, Batch, Tensor | None], output: Tensor
+    ) -> None:
+        ctx.cut, ctx.batch = inputs[1], Batch(None, inputs[2].mask)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         cut: Cut = ctx.cut
         # Recorded only where it may be differentiated again: to apply costs as much as to code.
         if not torch.is_grad_enabled():
-            return cut._send(grad, DOWN, cut.traffic.down), None, None
-        received: Tensor = _Once.apply(grad, cut)
-        return received, None, None
+            return cut._send(grad, DOWN, cut.traffic.down, ctx.batch), None, None, None
+        received: Tensor = _Once.apply(grad, cut, ctx.batch)
+        return received, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -50,11 +53,11 @@ class _Once(torch.autograd.Function):
     """The way of a gradient down; it is not differentiated again."""
 
     @staticmethod
-    def forward(grad: Tensor, cut: Cut) -> Tensor:
-        return cut._send(grad, DOWN, cut.traffic.down)
+    def forward(grad: Tensor, cut: Cut, batch: Batch) -> Tensor:
+        return cut._send(grad, DOWN, cut.traffic.down, batch)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Cut], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Cut, Batch], output: Tensor) -> None:
         pass
 
     @staticmethod

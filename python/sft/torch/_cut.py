@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -16,8 +18,9 @@ from sft.torch._crossing import CallPlan, Crossing, plan_of, with_plan
 from sft.torch._eager import eager
 from sft.torch._packing import Reader
 from sft.torch._replay import Replay, called_from
-from sft.torch._settings import codec_of, number
+from sft.torch._settings import number
 from sft.torch._traffic import Direction, Traffic
+from sft.torch._transform import Bases, Batch, Transform, Transforms, codec_of
 from sft.torch._values import Ghost
 
 if TYPE_CHECKING:
@@ -43,11 +46,18 @@ class Cut(nn.Module):
 
     Parameters
     ----------
-    activation : sft.Codec or str, optional
-        For what goes up, as a codec or as text such as 'dead-zone:1.25'; by default
+    activation : sft.Codec, Transform or str, optional
+        For what goes up, as a codec or as text such as 'error:0.02' or 'transform:0.2'; by default
         ``Codec.default_activation()``.
-    gradient : sft.Codec or str, optional
+    gradient : sft.Codec, Transform or str, optional
         For what comes down; by default ``Codec.default_gradient()``.
+    grid : tuple of int, optional
+        For 'transform': height and width of the grid of tokens, as of a vision transformer; by
+        default the tokens are a sequence, as those of a language model.
+    prefix : int, default 1
+        For 'transform': tokens before the grid or sequence that have a mean of their own.
+    sample_memory_mb : int, default 64
+        For 'transform': memory for samples that have numbers, in each direction.
     compress_eval : bool, default False
         Whether to compress in evaluation too. By default the cut then passes everything through
         and counts nothing, as accuracy is measured in the paper. To generate with Transformers is
@@ -92,9 +102,12 @@ class Cut(nn.Module):
 
     def __init__(
         self,
-        activation: sft.Codec | str | None = None,
-        gradient: sft.Codec | str | None = None,
+        activation: sft.Codec | Transform | str | None = None,
+        gradient: sft.Codec | Transform | str | None = None,
         *,
+        grid: tuple[int, int] | None = None,
+        prefix: int = 1,
+        sample_memory_mb: int = 64,
         compress_eval: bool = False,
         error_feedback: bool = False,
         seed: int = 0,
@@ -110,27 +123,74 @@ class Cut(nn.Module):
         self.traffic = Traffic()
         self._replay = Replay()
         self._coding = Coding()
+        memory_bytes = number(sample_memory_mb, "sample_memory_mb") << 20
+        self._transforms = Transforms(grid, number(prefix, "prefix"), memory_bytes)
+        self._batch = Batch()
+
+    @classmethod
+    def of_tokens(
+        cls, *, grid: tuple[int, int] | None = None, prefix: int = 1, **settings: Any
+    ) -> Cut:
+        """Make the cut of a transformer: its tokens cross by a basis that is learnt from the first.
+
+        Parameters
+        ----------
+        grid : tuple of int, optional
+            Height and width of the grid of tokens of a vision transformer; by default the tokens
+            are those of a language model.
+        prefix : int, default 1
+            Tokens before, such as a class token, or the first of a text.
+        **settings
+            As `Cut` takes them.
+
+        Examples
+        --------
+        >>> import sft.torch as st
+        >>> st.Cut.of_tokens()
+        Cut(activation=transform:0.3, gradient=transform:2, seed=0)
+        >>> st.Cut.of_tokens(grid=(14, 14)).gradient
+        Transform(step=1.5)
+        """
+        down = _GRADIENT_STEP if grid is None else _GRID_GRADIENT_STEP
+        codecs = (Transform(_STEP), Transform(down))
+        return cls(*codecs, grid=grid, prefix=prefix, **settings)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a setting is checked as when the cut is made."""
         if name in ("activation", "gradient"):
             if value is None:
                 raise TypeError(f"{name} must be a sft.Codec, got None")
-            value = codec_of(value, value, name)
+            value = codec_of(value, sft.Codec.raw(), name)
         elif name in ("compress_eval", "error_feedback"):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be True or False, got {value!r}")
         elif name == "seed" or (name == "rank" and value is not None):
             value = number(value, name)
+        settings = {**self.__dict__, name: value}
+        codecs = (settings.get("activation"), settings.get("gradient"))
+        if settings.get("error_feedback") and any(isinstance(c, Transform) for c in codecs):
+            raise ValueError("error_feedback must be False with a transform codec, got True")
         super().__setattr__(name, value)
 
-    def forward(self, h: _H) -> _H:
+    def forward(
+        self,
+        h: _H,
+        *,
+        samples: Iterable[int] | Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> _H:
         """Send an activation through the cut.
 
         Parameters
         ----------
         h : torch.Tensor or Crossing
             A tensor of float32, float16 or bfloat16, or what `device_model` returned.
+        samples : sequence of int, optional
+            The number of each sample in its data set: with 'transform' one that comes again, in a
+            later epoch, costs little.
+        mask : torch.Tensor, optional
+            Which tokens are real, [B, T] of 0 and 1, as tokenizers give it. Only those cross; the
+            others are zero behind the cut, and so is their gradient.
 
         Returns
         -------
@@ -152,8 +212,37 @@ class Cut(nn.Module):
             _arrays.check(h, "h")
         if self._passes():
             return h
-        crossed: _H = self._cross(h)
+        said = samples is not None or mask is not None
+        with self.batch(samples=samples, mask=mask) if said else nullcontext():
+            crossed: _H = self._cross(h)
         return crossed
+
+    @contextmanager
+    def batch(
+        self, *, samples: Iterable[int] | Tensor | None = None, mask: Tensor | None = None
+    ) -> Iterator[None]:
+        """Say of which samples and tokens what crosses in the block is, as `forward` takes them.
+
+        For a cut inside a whole model (`attach`), which is not called by itself. The backward of
+        what crossed may come later.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import sft.torch as st
+        >>> model = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.Linear(64, 2))
+        >>> cut = st.Cut()
+        >>> handle = st.attach(model, after="0", cut=cut)
+        >>> with cut.batch(mask=torch.tensor([[1, 1, 1], [1, 0, 0]])):
+        ...     y = model(torch.randn(2, 3, 8))
+        >>> cut.traffic.up.bytes < 2 * 3 * 64 * 4
+        True
+        """
+        before, self._batch = self._batch, Batch.of(samples, mask)
+        try:
+            yield
+        finally:
+            self._batch = before
 
     def __prepare_scriptable__(self) -> None:
         """Be asked by `torch.jit.script` for what it may compile."""
@@ -178,17 +267,24 @@ class Cut(nn.Module):
         sent = tuple(Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
         return Crossing(self._hidden(h.hidden), sent, h.plan)
 
-    def _crossed_again(self, h: _H, frame: bytes) -> _H:
+    def _crossed_again(self, h: _H, again: Tensor) -> _H:
         if not isinstance(h, Crossing):
-            return with_plan(self._hidden(h, frame), plan_of(h))
+            return with_plan(self._hidden(h, again), plan_of(h))
         sent = tuple(Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
-        return Crossing(self._hidden(h.hidden, frame), sent, h.plan)
+        return Crossing(self._hidden(h.hidden, again), sent, h.plan)
 
-    def _hidden(self, h: Tensor, frame: bytes | None = None) -> Tensor:
-        z: Tensor = StraightThrough.apply(h, self, frame)
+    def _hidden(self, h: Tensor, again: Tensor | None = None) -> Tensor:
+        self._batch.check(tuple(h.shape))
+        z: Tensor = StraightThrough.apply(h, self, self._batch, again)
         return z
 
-    def encode(self, h: Tensor | Crossing) -> bytes:
+    def encode(
+        self,
+        h: Tensor | Crossing,
+        *,
+        samples: Iterable[int] | Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> bytes:
         """Encode an activation on the device, for a server in another process.
 
         In evaluation without `compress_eval` nothing is lost.
@@ -197,6 +293,8 @@ class Cut(nn.Module):
         ----------
         h : torch.Tensor or Crossing
             What `device_model` returned.
+        samples, mask
+            As `forward` takes them.
 
         Returns
         -------
@@ -217,7 +315,9 @@ class Cut(nn.Module):
         torch.Size([4, 8])
         """
         hidden = _arrays.check(h.hidden if isinstance(h, Crossing) else h, "h")
-        frame = self._encode(hidden, UP)
+        batch = Batch.of(samples, mask)
+        batch.check(tuple(hidden.shape))
+        frame = self._encode(hidden, UP, batch)
         message = _message.pack(h, frame)
         raw = hidden.nbytes + sum(x.nbytes for x in _message.beside(h))
         self.traffic.up.add(len(message), raw, zeroed=_arrays.is_zeroed(frame, hidden))
@@ -228,6 +328,8 @@ class Cut(nn.Module):
         message: bytes,
         server_model: ServerHalf | None = None,
         *,
+        samples: Iterable[int] | Tensor | None = None,
+        mask: Tensor | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor | Crossing:
         """Decode an activation on the server.
@@ -240,6 +342,8 @@ class Cut(nn.Module):
             The half that it is for, needed where `split` made it of more than modules in a row.
             What the message holds is checked against the plan that this half agreed on
             (`ServerHalf.agree`) and against its own model.
+        samples, mask
+            Those that `encode` was given.
         device : torch.device or str, optional
             Where to put it.
 
@@ -266,9 +370,12 @@ class Cut(nn.Module):
         """
         head, frame, tensors = _message.unpack(_arrays.frame_bytes(message, "message"))
         plan, sent = self._entered(server_model, head, tensors, _message.limit(message))
-        if plan is not None:
+        batch = Batch.of(samples, mask)
+        if plan is not None and batch.mask is None:
             _message.check_hidden(plan, frame)
-        z = _arrays.decode(frame, device)
+        z = self._decode(frame, UP, batch, None).to(device)
+        if self._learns():
+            self._transforms.saw(batch.packed(z), UP, batch)
         self.traffic.up.add(len(message), z.nbytes + sum(x.nbytes for x in sent))
         if plan is not None and sent:
             return Crossing(z, tuple(x.to(device) for x in sent), plan)
@@ -288,13 +395,15 @@ class Cut(nn.Module):
             "cut.decode(message, server_model)",
         )
 
-    def encode_gradient(self, grad: Tensor | None) -> bytes:
+    def encode_gradient(self, grad: Tensor | None, *, mask: Tensor | None = None) -> bytes:
         """Encode the gradient of an activation on the server.
 
         Parameters
         ----------
         grad : torch.Tensor
             ``z.grad`` after ``loss.backward()``.
+        mask
+            That of the activation.
 
         Returns
         -------
@@ -317,17 +426,27 @@ class Cut(nn.Module):
         torch.Size([4, 8])
         """
         grad = _arrays.check(grad, "grad")
-        frame = self._encode(grad, DOWN)
+        batch = Batch.of(None, mask)
+        batch.check(tuple(grad.shape))
+        frame = self._encode(grad, DOWN, batch)
         self.traffic.down.add(len(frame), grad.nbytes, zeroed=_arrays.is_zeroed(frame, grad))
         return frame
 
-    def decode_gradient(self, reply: bytes, *, device: torch.device | str | None = None) -> Tensor:
+    def decode_gradient(
+        self,
+        reply: bytes,
+        *,
+        mask: Tensor | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
         """Decode the gradient of an activation on the device.
 
         Parameters
         ----------
         reply : bytes
             What `encode_gradient` returned on the server.
+        mask
+            That of the activation.
         device : torch.device or str, optional
             Where to put it.
 
@@ -352,7 +471,8 @@ class Cut(nn.Module):
         >>> h.grad
         tensor([1., 1.])
         """
-        grad = _arrays.decode(_arrays.frame_bytes(reply, "reply"), device)
+        frame = _arrays.frame_bytes(reply, "reply")
+        grad = self._decode(frame, DOWN, Batch.of(None, mask), None).to(device)
         self.traffic.down.add(len(reply), grad.nbytes)
         return grad
 
@@ -392,7 +512,12 @@ class Cut(nn.Module):
         >>> again.traffic == cut.traffic
         True
         """
-        return {"seed": self.seed, "traffic": self.traffic.state(), **self._coding.state()}
+        return {
+            "seed": self.seed,
+            "traffic": self.traffic.state(),
+            **self._coding.state(),
+            **self._transforms.state(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned; the rank stays this one's.
@@ -412,10 +537,16 @@ class Cut(nn.Module):
         """
         try:
             seed, traffic = number(state["seed"], "seed"), Traffic.restore(state["traffic"])
-            coding = Coding.restored(state, (self.activation, self.gradient))
+            codecs = (self.activation, self.gradient)
+            up, down = (
+                p if isinstance(c, Transform) else c for c, p in zip(codecs, _PLAIN, strict=True)
+            )
+            coding = Coding.restored(state, (up, down))
+            transforms = self._transforms.restored(state)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"state must be what Cut.state returned, got {state!r:.80}") from error
         self.seed, self.traffic, self._coding = seed, traffic, coding
+        self._transforms = transforms
 
     def extra_repr(self) -> str:
         """Name the settings."""
@@ -425,29 +556,125 @@ class Cut(nn.Module):
             text += f", {name}=True" if getattr(self, name) else ""
         return text
 
-    def _send(self, x: Tensor, way: Way, count: Direction) -> Tensor:
+    @property
+    def bases(self) -> Bases:
+        """The bases of 'transform' for activations and gradients; None where there is none yet.
+
+        In one process a cut learns them by itself. Where `encode` and `decode` are in two, the
+        server gets them from `learn` and sends their bytes to the device, and both set them
+        between two steps.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import sft.torch as st
+        >>> cut = st.Cut("transform:0.2")
+        >>> for _ in range(3):
+        ...     _ = cut(torch.randn(16, 5, 8))
+        >>> cut.bases[0].width, cut.bases[1]
+        (8, None)
+        """
+        return self._transforms.bases
+
+    @bases.setter
+    def bases(self, bases: Bases) -> None:
+        up, down = bases
+        for basis in (up, down):
+            if basis is not None and not isinstance(basis, sft.Basis):
+                raise TypeError(f"bases must be two of sft.Basis or None, got {basis!r:.80}")
+        self._transforms.use((up, down))
+
+    def learn(self) -> Bases | None:
+        """Return bases learnt from the activations decoded so far; None while they are too few.
+
+        A basis takes at least 16 samples, and as many tokens as there are channels.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import sft.torch as st
+        >>> cut = st.Cut.of_tokens()
+        >>> _ = cut.decode(cut.encode(torch.randn(16, 5, 8)))
+        >>> cut.bases = cut.learn()
+        >>> len(cut.encode(torch.randn(16, 5, 8))) < 16 * 5 * 8
+        True
+        """
+        return self._transforms.learnt(self._steps())
+
+    def _steps(self) -> tuple[float | None, float | None]:
+        """Return the steps of the directions that need a basis."""
+        up, down = (
+            codec.step if isinstance(codec, Transform) else None
+            for codec in (self.activation, self.gradient)
+        )
+        return up, down
+
+    def _learns(self) -> bool:
+        """Tell whether a basis is missing."""
+        pairs = zip(self._steps(), self.bases, strict=True)
+        return any(step is not None and basis is None for step, basis in pairs)
+
+    def _send(self, x: Tensor, way: Way, count: Direction, batch: Batch) -> Tensor:
         """Encode and decode in one process."""
-        frame = self._encode(x, way)
-        count.add(len(frame), x.nbytes, zeroed=_arrays.is_zeroed(frame, x))
+        if self._learns():
+            self._take_up_bases(way)
+        frame = self._encode(x, way, batch)
+        sent = len(frame) + (batch.mask_bytes if way == UP else 0)
+        count.add(sent, x.nbytes, zeroed=_arrays.is_zeroed(frame, x))
+        received = self._decode(frame, way, batch, tuple(x.shape))
+        if self._learns():
+            self._transforms.saw(batch.packed(received), way, batch)
+        received = received.to(x.dtype).to(x.device)
         if way == UP:
-            self._replay.keep(x, frame)
-        return self._received(frame, x)
+            self._replay.keep(x, received)
+        return received
 
-    @staticmethod
-    def _received(frame: bytes, x: Tensor) -> Tensor:
-        return _arrays.decode(frame, shape=tuple(x.shape)).to(x.dtype).to(x.device)
+    def _take_up_bases(self, way: Way) -> None:
+        """Learn what can be learnt; of a grid when the gradients of all that was seen are there."""
+        bases = self.learn() if way == UP or self._transforms.grid is None else None
+        if bases is None:
+            return
+        new = [b for b, before in zip(bases, self.bases, strict=True) if b != before]
+        self.traffic.down.bytes += sum(len(b.to_bytes()) for b in new if b is not None)
+        self._transforms.use(bases)
+        if not self._learns():
+            self._transforms.forget()
 
-    def _encode(self, x: Tensor, way: Way) -> bytes:
-        codec: sft.Codec | sft.ErrorFeedback
-        codec = setting = (self.activation, self.gradient)[way]
-        if not self.training and not self.compress_eval:
-            codec = sft.Codec.raw()
-        elif self.error_feedback and self.training:
-            codec = self._coding.with_feedback(setting, way)
+    def _decode(
+        self, frame: bytes, way: Way, batch: Batch, shape: tuple[int, ...] | None
+    ) -> Tensor:
+        """Decode a frame of either kind to a tensor of this shape, where it is known."""
+        rows = batch.packed_shape(shape) if shape else sft.inspect(frame).shape
+        y = self._transforms.decode(frame, rows, way, batch)
+        if y is None:
+            y = _arrays.decode(frame, shape=rows)
+        if shape is None and batch.mask is not None:
+            shape = (*batch.mask.shape, *rows[1:])
+        return batch.unpacked(y, shape or rows)
+
+    def _encode(self, x: Tensor, way: Way, batch: Batch) -> bytes:
+        x, setting = batch.packed(x), (self.activation, self.gradient)[way]
         seed = self._coding.seed(self.seed, self.rank, way)
+        compresses = self.training or self.compress_eval
         try:
-            return _arrays.encode(codec, x, seed)
+            if not compresses:
+                return _arrays.encode(sft.Codec.raw(), x, seed)
+            if isinstance(setting, Transform):
+                frame = self._transforms.encode(x, way, batch)
+                if frame is not None:
+                    return frame
+                setting = _PLAIN[way]
+            if self.error_feedback and self.training:
+                return _arrays.encode(self._coding.with_feedback(setting, way), x, seed)
+            return _arrays.encode(setting, x, seed)
         except sft.CodecError as error:
             if error.kind != "non_finite":
                 raise
             return _arrays.encode(sft.Codec.raw(), x, seed)
+
+
+_STEP, _GRID_GRADIENT_STEP, _GRADIENT_STEP = 0.3, 1.5, 2.0
+
+# What crosses before there is a basis: finely, as it is learnt from, and as the first gradients set
+# the scales of adaptive optimizers.
+_PLAIN = (sft.Codec("error:0.003"), sft.Codec("unbiased:1"))

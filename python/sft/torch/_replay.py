@@ -10,44 +10,44 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
-_KEPT = 256
-"""So many frames of checkpointed segments wait for their recomputation at most."""
+_KEPT = 32
+"""So many tensors of checkpointed segments wait for their recomputation at most."""
 _PROBES = 64
 
 
 class Replay:
-    """The frames of checkpointed segments, found again by the tensor that was encoded.
+    """What was received of checkpointed segments, found again by the tensor that was encoded.
 
     A tensor is known by its shape, type and some of its elements. Should two be taken for one, the
-    later frame is used first, as backward comes to it first.
+    later one is used first, as backward comes to it first.
     """
 
     def __init__(self) -> None:
-        self._frames: OrderedDict[object, list[bytes]] = OrderedDict()
+        self._received: OrderedDict[object, list[Tensor]] = OrderedDict()
 
-    def keep(self, h: Tensor, frame: bytes) -> None:
-        """Keep a frame if its tensor will be computed again."""
+    def keep(self, h: Tensor, received: Tensor) -> None:
+        """Keep what was received of a tensor that will be computed again."""
         if not _in_checkpoint():
             return
-        self._frames.setdefault(_key(h), []).append(frame)
-        if len(self._frames) > _KEPT:
-            self._frames.popitem(last=False)
+        self._received.setdefault(_key(h), []).append(received.clone())
+        if len(self._received) > _KEPT:
+            self._received.popitem(last=False)
 
-    def take(self, h: Tensor) -> bytes | None:
-        """Return the frame of a tensor that is computed again."""
-        if not self._frames or not in_backward():
+    def take(self, h: Tensor) -> Tensor | None:
+        """Return what was received of a tensor that is computed again."""
+        if not self._received or not in_backward():
             return None
         key = _key(h)
-        frames = self._frames.get(key)
-        if frames is None:
+        waiting = self._received.get(key)
+        if waiting is None:
             return None
-        frame = frames.pop()
-        if not frames:
-            del self._frames[key]
-        return frame
+        received = waiting.pop()
+        if not waiting:
+            del self._received[key]
+        return received
 
     def __reduce__(self) -> tuple[type[Replay], tuple[()]]:
-        """Forget the frames in a copy."""
+        """Forget the tensors in a copy."""
         return Replay, ()
 
 

@@ -6,8 +6,6 @@ from operator import index
 
 from torch import Tensor
 
-import sft
-
 
 def number(value: object, name: str) -> int:
     """Return a whole number of any library."""
@@ -20,16 +18,3 @@ def number(value: object, name: str) -> int:
     if not 0 <= number < 2**64:
         raise ValueError(f"{name} must be in 0..2**64, got {number}")
     return number
-
-
-def codec_of(codec: sft.Codec | str | None, default: sft.Codec, name: str) -> sft.Codec:
-    if codec is None:
-        return default
-    if isinstance(codec, str):
-        return sft.Codec(codec)
-    if not isinstance(codec, sft.Codec):
-        raise TypeError(
-            f"{name} must be a sft.Codec or text such as 'dead-zone:1.25', "
-            f"got {type(codec).__name__}"
-        )
-    return codec

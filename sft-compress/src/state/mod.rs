@@ -6,6 +6,8 @@ mod feedback;
 mod parts;
 /// The codecs without memory.
 mod plain;
+/// The rows of earlier messages.
+mod rows;
 /// What samples were last time.
 mod samples;
 /// The codec of a basis.
@@ -38,9 +40,12 @@ pub struct Context<'a> {
     /// Decides random roundings; a new one for every message. Only compressors
     /// use it.
     pub seed: u64,
-    /// The sample of each index of the first dimension; empty where samples
-    /// have no numbers.
+    /// The number of each sample; empty where samples have none. A sample is an
+    /// index of the first dimension, or as many rows as `lengths` says.
     pub samples: &'a [SampleId],
+    /// The tokens of each sample, where samples of several lengths are one
+    /// tensor `[S, D]`, one after the other; else empty.
+    pub lengths: &'a [usize],
     /// Passes over the data before this one.
     pub epoch: u32,
     /// Which way the message goes.
@@ -54,6 +59,7 @@ impl<'a> Context<'a> {
             shape,
             seed,
             samples: &[],
+            lengths: &[],
             epoch: 0,
             direction: Direction::Up,
         }
@@ -63,6 +69,12 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn with_samples(self, samples: &'a [SampleId]) -> Self {
         Self { samples, ..self }
+    }
+
+    /// The same context for samples of so many tokens.
+    #[must_use]
+    pub fn with_lengths(self, lengths: &'a [usize]) -> Self {
+        Self { lengths, ..self }
     }
 
     /// The same context in another epoch.
@@ -77,14 +89,31 @@ impl<'a> Context<'a> {
         Self { direction, ..self }
     }
 
-    /// Checks that there are as many samples as the shape says, or none, and
-    /// that a tensor to compress has the shape.
+    /// Checks that there are as many samples as the shape or the lengths say, or
+    /// none, that lengths add up, and that a tensor to compress has the shape.
     ///
     /// # Errors
     /// `InvalidArgument` if not.
     pub fn check(&self, tensor: Option<TensorView<'_>>) -> Result<()> {
-        let (expected, samples) = (self.shape.first().copied(), self.samples.len());
-        if samples != 0 && Some(samples) != expected {
+        let (first, samples) = (self.shape.first().copied(), self.samples.len());
+        if !self.lengths.is_empty() {
+            let sum = self
+                .lengths
+                .iter()
+                .try_fold(0, |sum: usize, &len| sum.checked_add(len));
+            if self.shape.len() != 2 || sum != first {
+                return Err(Error::invalid(format!(
+                    "lengths must add up to the rows of a tensor [S, D], got {sum:?} for shape {:?}",
+                    self.shape
+                )));
+            }
+            if samples != 0 && samples != self.lengths.len() {
+                return Err(Error::invalid(format!(
+                    "samples must be one for each of the {} lengths, or none, got {samples}",
+                    self.lengths.len()
+                )));
+            }
+        } else if samples != 0 && Some(samples) != first {
             return Err(Error::invalid(format!(
                 "samples must be one for each index of the first dimension of shape {:?}, or \
                  none, got {samples}",

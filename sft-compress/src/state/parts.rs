@@ -2,29 +2,35 @@
 
 use std::ops::Range;
 
-use super::SampleId;
+use super::rows::RowCache;
 use super::samples::SampleMemory;
+use super::{Context, SampleId};
 use crate::coding::adaptive::Coder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel;
 use crate::simd::{self, Level, MAX_INDEX};
 use crate::tensor::{Tensor, element_count};
-use crate::transform::{Basis, Models, Work};
+use crate::transform::{Basis, Known, Models, Row, Work};
 
 /// The index that a sample had is kept while the coefficient is within so many steps of it.
 const HYSTERESIS: f32 = 0.8;
+/// The same of a row of another sample: what it says of this one is less.
+const ROW_HYSTERESIS: f32 = 0.6;
 
 /// Some samples of a message, and what they are transformed in.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Part {
     pub(super) samples: Range<usize>,
     pub(super) work: Work,
+    /// Of each row, `[n, S]`.
+    pub(super) rows: Vec<Row>,
     /// `[n, S, K]`
     pub(super) indices: Vec<i32>,
-    /// Those that the samples had, where they had some.
+    /// What they are expected to be, 0 without a reference.
     pub(super) references: Vec<i32>,
+    /// Whether a sample builds on what it was.
     pub(super) has_reference: Vec<bool>,
-    /// Indices that are not zero, or that differ from those.
+    /// Indices that are not what is expected.
     pub(super) kept: usize,
     /// All bits of the magnitudes of indices.
     bits: u32,
@@ -32,18 +38,19 @@ pub(super) struct Part {
     is_finite: bool,
 }
 
-/// The sizes of a message.
-#[derive(Clone, Copy)]
+/// The samples of a message.
+#[derive(Clone, Debug)]
 pub(super) struct Sizes {
-    pub(super) samples: usize,
-    /// Elements of a sample.
-    pub(super) elements: usize,
-    /// Indices of a sample.
-    pub(super) indices: usize,
+    /// The first row of each sample, and the end of the last.
+    bounds: Vec<usize>,
+    /// Channels of elements and of indices.
+    pub(super) width: usize,
+    pub(super) channels: usize,
 }
 
 impl Sizes {
-    pub(super) fn of(basis: &Basis, shape: &[usize]) -> Result<Self> {
+    pub(super) fn of(basis: &Basis, context: &Context<'_>) -> Result<Self> {
+        let shape = context.shape;
         let (tokens, width) = match shape {
             [.., tokens, width] => (*tokens, *width),
             _ => (0, 0),
@@ -54,22 +61,80 @@ impl Sizes {
                 "shape must be [..., S, {expected}] of some elements for this basis, got {shape:?}"
             )));
         }
-        basis.tokens().check(tokens)?;
+        let bounds = if context.lengths.is_empty() {
+            basis.tokens().check(tokens)?;
+            let samples: usize = shape[..shape.len() - 2].iter().product();
+            (0..=samples).map(|sample| sample * tokens).collect()
+        } else {
+            let mut bounds = vec![0];
+            for &length in context.lengths {
+                basis.tokens().check(length)?;
+                bounds.push(bounds.last().map_or(0, |end| end + length));
+            }
+            bounds
+        };
         Ok(Self {
-            samples: shape[..shape.len() - 2].iter().product(),
-            elements: tokens * width,
-            indices: tokens * basis.channels(),
+            bounds,
+            width,
+            channels: basis.channels(),
+        })
+    }
+
+    pub(super) fn samples(&self) -> usize {
+        self.bounds.len() - 1
+    }
+
+    /// The rows of samples.
+    fn rows(&self, samples: Range<usize>) -> Range<usize> {
+        self.bounds[samples.start]..self.bounds[samples.end]
+    }
+
+    /// All rows.
+    pub(super) fn all_rows(&self) -> usize {
+        self.rows(0..self.samples()).end
+    }
+
+    /// The indices of a sample.
+    pub(super) fn indices(&self, sample: usize) -> usize {
+        self.rows(sample..sample + 1).len() * self.channels
+    }
+
+    /// The samples of a part, each with its rows in the part.
+    fn each(&self, samples: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let start = self.bounds[samples.start];
+        samples.map(move |sample| {
+            let rows = self.rows(sample..sample + 1);
+            rows.start - start..rows.end - start
         })
     }
 }
 
-/// Gives each thread its samples.
-pub(super) fn divide(parts: &mut Vec<Part>, sizes: Sizes) {
-    let count = parallel::threads().clamp(1, sizes.samples);
+/// The elements of rows of so many channels.
+fn times(rows: &Range<usize>, channels: usize) -> Range<usize> {
+    rows.start * channels..rows.end * channels
+}
+
+/// Gives each thread its samples; one has them all where rows name those before.
+pub(super) fn divide(parts: &mut Vec<Part>, sizes: &Sizes, cache: &RowCache) {
+    let threads = if cache.is_off() {
+        parallel::threads()
+    } else {
+        1
+    };
+    let count = threads.clamp(1, sizes.samples());
     parts.resize_with(count, Part::default);
-    let bound = |part: usize| part * sizes.samples / count;
+    let bound = |part: usize| part * sizes.samples() / count;
     for (number, part) in parts.iter_mut().enumerate() {
         part.samples = bound(number)..bound(number + 1);
+        let rows = sizes.rows(part.samples.clone()).len();
+        part.rows.clear();
+        part.rows.resize(rows, Row::default());
+        part.references.clear();
+        part.references.resize(rows * sizes.channels, 0);
+        part.indices.clear();
+        part.indices.resize(rows * sizes.channels, 0);
+        part.has_reference.clear();
+        part.has_reference.resize(part.samples.len(), false);
     }
 }
 
@@ -78,15 +143,12 @@ pub(super) fn find(
     basis: &Basis,
     memory: &SampleMemory,
     parts: &mut [Part],
-    sizes: Sizes,
+    sizes: &Sizes,
     samples: &[SampleId],
 ) -> Result<Option<u32>> {
-    let known: Vec<Option<u32>> = samples
-        .iter()
-        .map(|&sample| memory.checksum(sample, sizes.indices))
-        .collect();
+    let known = |(at, &sample)| memory.checksum(sample, sizes.indices(at));
+    let known: Vec<Option<u32>> = samples.iter().enumerate().map(known).collect();
     if memory.is_off() || known.iter().all(Option::is_none) {
-        clear_references(parts);
         return Ok(None);
     }
     for part in parts {
@@ -97,14 +159,6 @@ pub(super) fn find(
         part.read_references(basis, memory, sizes, samples)?;
     }
     Ok(Some(combined(known.into_iter().flatten())))
-}
-
-pub(super) fn clear_references(parts: &mut [Part]) {
-    for part in parts {
-        part.references.clear();
-        part.has_reference.clear();
-        part.has_reference.resize(part.samples.len(), false);
-    }
 }
 
 /// The checksum of checksums.
@@ -128,65 +182,52 @@ pub(super) fn rms(data: &[f32]) -> f32 {
     ((energy / data.len() as f64).sqrt() as f32).max(f32::from(energy > 0.0) * f32::MIN_POSITIVE)
 }
 
+/// Gives rows their steps, for a tensor of this root mean square.
+pub(super) fn scale_rows(basis: &Basis, parts: &mut [Part], sizes: &Sizes, rms: f32, data: &[f32]) {
+    for part in parts {
+        let data = &data[times(&sizes.rows(part.samples.clone()), sizes.width)];
+        basis.scale_rows(data, rms, &mut part.rows);
+    }
+}
+
 /// Makes indices of samples.
-pub(super) fn transform(basis: &Basis, parts: &mut [Part], sizes: Sizes, scale: f32, data: &[f32]) {
-    parallel::for_each(parts, |_, part| {
-        let Part {
-            samples,
-            work,
-            indices,
-            references,
-            has_reference,
-            kept,
-            bits,
-            is_finite,
-        } = part;
-        let level = Level::best();
-        indices.resize(samples.len() * sizes.indices, 0);
-        (*kept, *bits, *is_finite) = (0, 0, true);
-        let data = &data[samples.start * sizes.elements..][..samples.len() * sizes.elements];
-        let each = data
-            .chunks_exact(sizes.elements)
-            .zip(indices.chunks_exact_mut(sizes.indices));
-        for (at, (sample, indices)) in each.enumerate() {
-            // What is asked of a sample is asked while it is in the cache.
-            *is_finite &= f32::from_bits(simd::span(level, sample).1).is_finite();
-            basis.forward(sample, work);
-            if scale > 0.0 {
-                basis.quantize(work, scale, indices);
-            } else {
-                indices.fill(0);
-            }
-            let (some, sample_bits) = simd::survey(level, indices);
-            *bits |= sample_bits;
-            if has_reference[at] {
-                let reference = &references[at * sizes.indices..][..sizes.indices];
-                basis.stay(work, scale, HYSTERESIS, reference, indices);
-                let differs = |(a, b)| usize::from(a != b);
-                *kept += indices.iter().zip(reference).map(differs).sum::<usize>();
-            } else {
-                *kept += some;
-            }
-        }
+pub(super) fn transform(
+    basis: &Basis,
+    parts: &mut [Part],
+    cache: &mut RowCache,
+    sizes: &Sizes,
+    scale: f32,
+    data: &[f32],
+) -> Result<()> {
+    if let ([part], false) = (&mut *parts, cache.is_off()) {
+        return part.transform(basis, Some(cache), sizes, scale, data);
+    }
+    let mut done: Vec<_> = parts.iter_mut().map(|part| (part, Ok(()))).collect();
+    parallel::for_each(&mut done, |_, (part, done)| {
+        *done = part.transform(basis, None, sizes, scale, data);
     });
+    done.into_iter().try_for_each(|(_, done)| done)
 }
 
 /// The largest coefficient in steps.
 pub(super) fn largest(
     basis: &Basis,
     parts: &mut [Part],
-    sizes: Sizes,
+    sizes: &Sizes,
     scale: f32,
     data: &[f32],
 ) -> f32 {
-    let Some(Part { work, .. }) = parts.first_mut() else {
-        return 0.0;
-    };
-    let samples = data.chunks_exact(sizes.elements);
-    samples.fold(0.0, |largest, sample| {
-        basis.forward(sample, work);
-        largest.max(basis.largest(work, scale))
-    })
+    let mut largest = 0.0;
+    for part in parts {
+        let start = sizes.rows(part.samples.clone()).start * sizes.width;
+        for rows in sizes.each(part.samples.clone()) {
+            let sample = &data[start..][times(&rows, sizes.width)];
+            let of_rows = &part.rows[rows];
+            basis.forward(sample, of_rows, &mut part.work);
+            largest = f32::max(largest, basis.largest(&part.work, of_rows, scale));
+        }
+    }
+    largest
 }
 
 /// Fails where an element is not finite, or a coefficient beyond what an index can tell.
@@ -207,21 +248,82 @@ pub(super) fn check(parts: &[Part], data: &[f32]) -> Result<()> {
 }
 
 impl Part {
-    /// Reads the references of those samples that have one, and zeros for the others.
+    /// Reads the references of those samples that have one.
     pub(super) fn read_references(
         &mut self,
         basis: &Basis,
         memory: &SampleMemory,
-        sizes: Sizes,
+        sizes: &Sizes,
         samples: &[SampleId],
     ) -> Result<()> {
-        self.references.clear();
-        self.references
-            .resize(self.samples.len() * sizes.indices, 0);
-        let each = self.references.chunks_exact_mut(sizes.indices);
-        for ((at, reference), has) in self.samples.clone().zip(each).zip(&self.has_reference) {
+        let each = self.samples.clone().zip(sizes.each(self.samples.clone()));
+        for ((sample, rows), has) in each.zip(&self.has_reference) {
             if *has {
-                memory.read(basis, samples[at], reference)?;
+                let reference = &mut self.references[times(&rows, sizes.channels)];
+                memory.read(basis, samples[sample], reference, &mut self.rows[rows])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn transform(
+        &mut self,
+        basis: &Basis,
+        mut cache: Option<&mut RowCache>,
+        sizes: &Sizes,
+        scale: f32,
+        data: &[f32],
+    ) -> Result<()> {
+        let data = &data[times(&sizes.rows(self.samples.clone()), sizes.width)];
+        let (level, each) = (Level::best(), sizes.each(self.samples.clone()));
+        (self.kept, self.bits, self.is_finite) = (0, 0, true);
+        for (rows, &has_reference) in each.zip(&self.has_reference) {
+            let sample = &data[times(&rows, sizes.width)];
+            let planes = times(&rows, sizes.channels);
+            let indices = &mut self.indices[planes.clone()];
+            let (references, rows) = (&mut self.references[planes], &mut self.rows[rows]);
+            // What is asked of a sample is asked while it is in the cache.
+            self.is_finite &= f32::from_bits(simd::span(level, sample).1).is_finite();
+            if !has_reference {
+                basis.find_sinks(sample, rows);
+            }
+            basis.forward(sample, rows, &mut self.work);
+            if scale > 0.0 {
+                basis.quantize(&self.work, rows, scale, indices);
+            } else {
+                indices.fill(0);
+            }
+            let steps = match &mut cache {
+                Some(cache) if !has_reference => {
+                    let steps = basis.in_steps(&self.work, rows);
+                    for (row, found) in rows.iter_mut().zip(cache.search(&steps)) {
+                        row.reference = found;
+                    }
+                    cache.predict(rows, references)?;
+                    ROW_HYSTERESIS
+                }
+                _ => HYSTERESIS,
+            };
+            let (some, bits) = simd::survey(level, indices);
+            self.bits |= bits;
+            if !has_reference && rows.iter().all(|row| row.reference.is_none()) {
+                self.kept += some;
+            } else {
+                let each = indices.chunks_exact_mut(sizes.channels);
+                let each = each
+                    .zip(references.chunks_exact(sizes.channels))
+                    .zip(&*rows);
+                for (number, ((indices, reference), &row)) in each.enumerate() {
+                    if has_reference || row.reference.is_some() {
+                        let place = (number, row);
+                        basis.stay(&self.work, place, scale, steps, reference, indices);
+                    }
+                    let each = indices.iter().zip(reference);
+                    self.kept += each.map(|(a, b)| usize::from(a != b)).sum::<usize>();
+                }
+            }
+            if let Some(cache) = &mut cache {
+                cache.push(indices);
             }
         }
         Ok(())
@@ -231,28 +333,39 @@ impl Part {
     pub(super) fn code<C: Coder>(
         &mut self,
         basis: &Basis,
-        sizes: Sizes,
+        cache: &mut RowCache,
+        sizes: &Sizes,
         models: &mut Models,
         coder: &mut C,
     ) -> Result<()> {
-        let each = self.indices.chunks_exact_mut(sizes.indices);
-        for (at, (indices, &has)) in each.zip(&self.has_reference).enumerate() {
-            if !has {
-                models.code(coder, basis, indices, None)?;
-                continue;
-            }
-            let reference = &self.references[at * sizes.indices..][..sizes.indices];
+        let each = sizes.each(self.samples.clone());
+        for (rows, &has) in each.zip(&self.has_reference) {
+            let planes = times(&rows, sizes.channels);
+            let before = rows.start;
+            let indices = &mut self.indices[planes.clone()];
+            let (references, rows) = (&mut self.references[planes], &mut self.rows[rows]);
             if C::WRITES {
-                subtract(indices, reference);
+                subtract(indices, references);
             }
-            models.code(coder, basis, indices, Some(reference))?;
+            let known = if has {
+                Known::Sample(references)
+            } else {
+                Known::Rows(cache.known(before))
+            };
+            models.code(coder, basis, indices, rows, known)?;
+            if !C::WRITES && !has {
+                cache.predict(rows, references)?;
+            }
             let mut in_range = true;
-            for (index, before) in indices.iter_mut().zip(reference) {
-                *index = index.saturating_add(*before);
+            for (index, reference) in indices.iter_mut().zip(&*references) {
+                *index = index.saturating_add(*reference);
                 in_range &= index.unsigned_abs() < MAX_INDEX.unsigned_abs();
             }
             if !in_range {
                 return Err(Error::corrupt("an index out of range"));
+            }
+            if !C::WRITES {
+                cache.push(indices);
             }
         }
         Ok(())
@@ -269,24 +382,25 @@ fn subtract(indices: &mut [i32], reference: &[i32]) {
 pub(super) fn reconstruct(
     basis: &Basis,
     parts: &mut [Part],
-    sizes: Sizes,
+    sizes: &Sizes,
     scale: f32,
     out: &mut Tensor,
 ) {
     let largest = out.dtype.largest();
     // Every element is written.
-    out.data.resize(sizes.samples * sizes.elements, 0.0);
+    out.data.resize(sizes.all_rows() * sizes.width, 0.0);
     let mut rest = &mut out.data[..];
     let mut each = Vec::with_capacity(parts.len());
     for part in parts {
-        let (samples, after) = rest.split_at_mut(part.samples.len() * sizes.elements);
+        let (samples, after) = rest.split_at_mut(part.rows.len() * sizes.width);
         each.push((part, samples));
         rest = after;
     }
     parallel::for_each(&mut each, |_, (part, samples)| {
-        let indices = part.indices.chunks_exact(sizes.indices);
-        for (indices, sample) in indices.zip(samples.chunks_exact_mut(sizes.elements)) {
-            basis.inverse(indices, scale, &mut part.work, sample);
+        for rows in sizes.each(part.samples.clone()) {
+            let sample = &mut samples[times(&rows, sizes.width)];
+            let indices = &part.indices[times(&rows, sizes.channels)];
+            basis.inverse(indices, &part.rows[rows], scale, &mut part.work, sample);
             simd::limit(Level::best(), sample, largest);
         }
     });
@@ -297,16 +411,17 @@ pub(super) fn remember(
     basis: &Basis,
     memory: &mut SampleMemory,
     parts: &mut [Part],
+    sizes: &Sizes,
     samples: &[SampleId],
 ) -> Result<()> {
     if memory.is_off() || samples.is_empty() {
         return Ok(());
     }
     for part in parts {
-        let len = part.indices.len() / part.samples.len().max(1);
-        let each = part.indices.chunks_exact_mut(len);
-        for (&sample, indices) in samples[part.samples.clone()].iter().zip(each) {
-            memory.keep(basis, sample, indices)?;
+        let each = samples[part.samples.clone()].iter();
+        for (&sample, rows) in each.zip(sizes.each(part.samples.clone())) {
+            let indices = &mut part.indices[times(&rows, sizes.channels)];
+            memory.keep(basis, sample, indices, &mut part.rows[rows])?;
         }
     }
     Ok(())

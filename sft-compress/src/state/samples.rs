@@ -4,7 +4,7 @@ use super::SampleId;
 use crate::coding::adaptive::{Reader, Writer};
 use crate::coding::bytes::{ByteReader, put_varint};
 use crate::error::{Error, Result};
-use crate::transform::{Basis, Models};
+use crate::transform::{Basis, Known, Models, Row};
 
 /// The indices that samples had last, coded, the oldest forgotten first beyond so many bytes.
 ///
@@ -65,12 +65,18 @@ impl SampleMemory {
         (entry.len == len).then_some(entry.checksum)
     }
 
-    /// The indices of a sample that has some.
-    pub(super) fn read(&self, basis: &Basis, sample: SampleId, out: &mut [i32]) -> Result<()> {
+    /// The indices of a sample that has some, and its rows.
+    pub(super) fn read(
+        &self,
+        basis: &Basis,
+        sample: SampleId,
+        out: &mut [i32],
+        rows: &mut [Row],
+    ) -> Result<()> {
         let Some(entry) = self.entries.get(&sample) else {
             return Err(Error::corrupt("a sample that is not remembered"));
         };
-        decode(basis, &entry.coded, out)
+        decode(basis, &entry.coded, out, rows)
     }
 
     /// Remembers the indices of a sample in place of earlier ones.
@@ -79,10 +85,14 @@ impl SampleMemory {
         basis: &Basis,
         sample: SampleId,
         indices: &mut [i32],
+        rows: &mut [Row],
     ) -> Result<()> {
         let mut coded = Vec::new();
         let mut writer = Writer::new(&mut coded);
-        Models::new().code(&mut writer, basis, indices, None)?;
+        for row in &mut *rows {
+            row.reference = None;
+        }
+        Models::new().code(&mut writer, basis, indices, rows, Known::Nothing)?;
         writer.finish();
         coded.shrink_to_fit();
         self.insert(sample, indices, coded);
@@ -134,7 +144,7 @@ impl SampleMemory {
         const MOST: usize = 1 << 24;
         let mut memory = Self::new(self.limit_bytes);
         let count = state.varint_up_to(state.remaining(), "the number of samples")?;
-        let mut indices = Vec::new();
+        let (mut indices, mut rows) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let sample = u64::from(state.u32()?) | u64::from(state.u32()?) << 32;
             let len = state.varint_up_to(MOST, "the indices of a sample")?;
@@ -145,16 +155,18 @@ impl SampleMemory {
             }
             indices.clear();
             indices.resize(len, 0);
-            decode(basis, coded, &mut indices)?;
+            rows.resize(len / basis.channels(), Row::default());
+            decode(basis, coded, &mut indices, &mut rows)?;
             memory.insert(sample, &indices, coded.to_vec());
         }
         Ok(memory)
     }
 }
 
-fn decode(basis: &Basis, coded: &[u8], out: &mut [i32]) -> Result<()> {
+fn decode(basis: &Basis, coded: &[u8], out: &mut [i32], rows: &mut [Row]) -> Result<()> {
     out.fill(0);
-    Models::new().code(&mut Reader::new(coded), basis, out, None)
+    rows.fill(Row::default());
+    Models::new().code(&mut Reader::new(coded), basis, out, rows, Known::Nothing)
 }
 
 /// Of the indices of a sample.

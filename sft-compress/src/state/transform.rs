@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::parts::{self, Part, Sizes};
+use super::rows::RowCache;
 use super::samples::SampleMemory;
 use super::{Compressor, Context, Decompressor, SampleId, Stateful};
 use crate::coding::adaptive::{Reader, Writer};
@@ -19,6 +20,7 @@ use crate::transform::{Basis, Models};
 pub struct TransformEncoder {
     basis: Arc<Basis>,
     memory: SampleMemory,
+    cache: RowCache,
     parts: Vec<Part>,
 }
 
@@ -27,6 +29,7 @@ pub struct TransformEncoder {
 pub struct TransformDecoder {
     basis: Arc<Basis>,
     memory: SampleMemory,
+    cache: RowCache,
     parts: Vec<Part>,
 }
 
@@ -36,8 +39,9 @@ macro_rules! common {
             /// One without memory of samples.
             pub fn new(basis: Arc<Basis>) -> Self {
                 Self {
-                    basis,
                     memory: SampleMemory::default(),
+                    cache: RowCache::new(&basis),
+                    basis,
                     parts: Vec::new(),
                 }
             }
@@ -72,25 +76,36 @@ macro_rules! common {
             }
         }
 
+        impl $side {
+            /// Remembers what a message became.
+            fn remember(&mut self, sizes: &Sizes, samples: &[SampleId]) -> Result<()> {
+                self.cache.commit();
+                let (basis, memory) = (&*self.basis, &mut self.memory);
+                parts::remember(basis, memory, &mut self.parts, sizes, samples)
+            }
+        }
+
         impl Stateful for $side {
-            /// Forgets the samples, not the basis.
+            /// Forgets samples and rows, not the basis.
             fn reset(&mut self) {
                 self.memory.clear();
+                self.cache.clear();
             }
 
-            /// The name of the basis and the samples; nothing without any.
+            /// The name of the basis, the samples and the rows; nothing without any.
             fn save(&self) -> Result<Vec<u8>> {
-                if self.memory.used_bytes() == 0 {
+                if self.memory.used_bytes() == 0 && self.cache.is_empty() {
                     return Ok(Vec::new());
                 }
                 let mut state = self.basis.name().to_le_bytes().to_vec();
                 self.memory.save(&mut state);
+                self.cache.save(&self.basis, &mut state)?;
                 Ok(state)
             }
 
             fn restore(&mut self, state: &[u8]) -> Result<()> {
                 if state.is_empty() {
-                    self.memory.clear();
+                    self.reset();
                     return Ok(());
                 }
                 let mut state = ByteReader::new(state);
@@ -101,8 +116,9 @@ macro_rules! common {
                     )));
                 }
                 let memory = self.memory.restored(&self.basis, &mut state)?;
+                let cache = self.cache.restored(&self.basis, &mut state)?;
                 state.finish()?;
-                self.memory = memory;
+                (self.memory, self.cache) = (memory, cache);
                 Ok(())
             }
         }
@@ -124,49 +140,46 @@ impl Compressor for TransformEncoder {
         let written = self.write(tensor, context, message);
         if written.is_err() {
             message.clear();
+            self.cache.undo();
         }
-        let scale = written?;
+        let (scale, sizes) = written?;
         if let Some(decoded) = decoded {
-            let sizes = Sizes::of(&self.basis, context.shape)?;
             decoded.dtype = tensor.elements().dtype();
-            parts::reconstruct(&self.basis, &mut self.parts, sizes, scale, decoded);
+            parts::reconstruct(&self.basis, &mut self.parts, &sizes, scale, decoded);
             decoded.shape = context.shape.to_vec();
         }
-        parts::remember(
-            &self.basis,
-            &mut self.memory,
-            &mut self.parts,
-            context.samples,
-        )
+        self.remember(&sizes, context.samples)
     }
 }
 
 impl TransformEncoder {
-    /// Writes a message, and tells the scale of its steps.
+    /// Writes a message, and tells the scale of its steps and the sizes.
     fn write(
         &mut self,
         tensor: TensorView<'_>,
         context: &Context<'_>,
         message: &mut Vec<u8>,
-    ) -> Result<f32> {
+    ) -> Result<(f32, Sizes)> {
         context.check(Some(tensor))?;
-        let (basis, sizes) = (&*self.basis, Sizes::of(&self.basis, context.shape)?);
+        let (basis, sizes) = (&*self.basis, Sizes::of(&self.basis, context)?);
         let data = tensor.elements().to_f32();
-        let parts = &mut self.parts;
-        parts::divide(parts, sizes);
-        let remembered = parts::find(basis, &self.memory, parts, sizes, context.samples)?;
+        let (parts, cache) = (&mut self.parts, &mut self.cache);
+        parts::divide(parts, &sizes, cache);
+        let remembered = parts::find(basis, &self.memory, parts, &sizes, context.samples)?;
+        let cached = (!cache.is_off()).then(|| cache.checksum());
         let mut scale = if basis.is_relative() {
             parts::rms(&data)
         } else {
             1.0
         };
-        parts::transform(basis, parts, sizes, scale, &data);
+        parts::scale_rows(basis, parts, &sizes, scale, &data);
+        parts::transform(basis, parts, cache, &sizes, scale, &data)?;
         parts::check(parts, &data)?;
         let mut kept: usize = parts.iter().map(|part| part.kept).sum();
         if kept == 0 && basis.is_relative() && scale > 0.0 {
             // What is not zero does not become zero.
-            scale *= parts::largest(basis, parts, sizes, scale, &data);
-            parts::transform(basis, parts, sizes, scale, &data);
+            scale *= parts::largest(basis, parts, &sizes, scale, &data);
+            parts::transform(basis, parts, cache, &sizes, scale, &data)?;
             parts::check(parts, &data)?;
             kept = parts.iter().map(|part| part.kept).sum();
         }
@@ -182,21 +195,19 @@ impl TransformEncoder {
         if basis.is_relative() {
             message.extend(scale.to_le_bytes());
         }
-        match remembered {
-            None => message.push(0),
-            Some(checksum) => {
-                message.push(1);
-                parts::put_flags(message, parts.iter().flat_map(|part| &part.has_reference));
-                message.extend(checksum.to_le_bytes());
-            }
+        message.push(u8::from(remembered.is_some()));
+        if let Some(checksum) = remembered {
+            parts::put_flags(message, parts.iter().flat_map(|part| &part.has_reference));
+            message.extend(checksum.to_le_bytes());
         }
+        message.extend(cached.into_iter().flat_map(u32::to_le_bytes));
         let (mut models, mut writer) = (Models::new(), Writer::new(message));
         for part in parts {
-            part.code(basis, sizes, &mut models, &mut writer)?;
+            part.code(basis, cache, &sizes, &mut models, &mut writer)?;
         }
         writer.finish();
         format::seal(message)?;
-        Ok(scale)
+        Ok((scale, sizes))
     }
 }
 
@@ -210,17 +221,13 @@ impl Decompressor for TransformDecoder {
         let read = self.read(message, context);
         if read.is_err() {
             tensor.clear();
+            self.cache.undo();
         }
         let (dtype, scale, sizes) = read?;
         tensor.dtype = dtype;
-        parts::reconstruct(&self.basis, &mut self.parts, sizes, scale, tensor);
+        parts::reconstruct(&self.basis, &mut self.parts, &sizes, scale, tensor);
         tensor.shape = context.shape.to_vec();
-        parts::remember(
-            &self.basis,
-            &mut self.memory,
-            &mut self.parts,
-            context.samples,
-        )
+        self.remember(&sizes, context.samples)
     }
 }
 
@@ -244,14 +251,14 @@ impl TransformDecoder {
                 ),
             ));
         }
-        let (basis, sizes) = (Arc::clone(&self.basis), Sizes::of(&self.basis, shape)?);
+        let (basis, sizes) = (Arc::clone(&self.basis), Sizes::of(&self.basis, context)?);
         let (name, ours) = (body.u32()?, basis.name());
         if name != ours {
             let message = format!("the message needs the basis {name:08x}, this is {ours:08x}");
             return Err(Error::new(ErrorKind::LostReference, message));
         }
         let kept = body.varint_up_to(
-            sizes.samples * sizes.indices,
+            sizes.all_rows() * sizes.channels,
             "the number of kept coefficients",
         )?;
         let scale = if basis.is_relative() {
@@ -262,18 +269,20 @@ impl TransformDecoder {
         if !(0.0..=f32::MAX).contains(&scale) {
             return Err(Error::corrupt(format!("steps times {scale}")));
         }
-        parts::divide(&mut self.parts, sizes);
+        parts::divide(&mut self.parts, &sizes, &self.cache);
         match body.u8()? {
-            0 => parts::clear_references(&mut self.parts),
-            1 => self.references(&mut body, sizes, context.samples)?,
+            0 => {}
+            1 => self.references(&mut body, &sizes, context.samples)?,
             kind => return Err(Error::corrupt(format!("a message of kind {kind}"))),
+        }
+        if !self.cache.is_off() && body.u32()? != self.cache.checksum() {
+            let message = "the message builds on rows that are not remembered";
+            return Err(Error::new(ErrorKind::LostReference, message));
         }
         let mut reader = Reader::new(body.take_rest());
         let mut models = Models::new();
         for part in &mut self.parts {
-            part.indices.clear();
-            part.indices.resize(part.samples.len() * sizes.indices, 0);
-            part.code(&basis, sizes, &mut models, &mut reader)?;
+            part.code(&basis, &mut self.cache, &sizes, &mut models, &mut reader)?;
         }
         if !reader.is_at_end() || models.kept() != kept {
             return Err(Error::corrupt("the coefficients do not end with the body"));
@@ -285,18 +294,18 @@ impl TransformDecoder {
     fn references(
         &mut self,
         body: &mut ByteReader<'_>,
-        sizes: Sizes,
+        sizes: &Sizes,
         samples: &[SampleId],
     ) -> Result<()> {
-        let flags = body.take(sizes.samples.div_ceil(8))?;
+        let flags = body.take(sizes.samples().div_ceil(8))?;
         let checksum = body.u32()?;
         let flag = |sample: usize| flags[sample / 8] >> (sample % 8) & 1 == 1;
         let lost = || {
             let message = "the message builds on samples that are not remembered";
             Error::new(ErrorKind::LostReference, message)
         };
-        let known = |at: usize| self.memory.checksum(*samples.get(at)?, sizes.indices);
-        let wanted = (0..sizes.samples).filter(|&at| flag(at)).map(known);
+        let known = |at: usize| self.memory.checksum(*samples.get(at)?, sizes.indices(at));
+        let wanted = (0..sizes.samples()).filter(|&at| flag(at)).map(known);
         let found = wanted.collect::<Option<Vec<u32>>>().ok_or_else(lost)?;
         if parts::combined(found.into_iter()) != checksum {
             return Err(lost());

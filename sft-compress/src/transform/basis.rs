@@ -3,6 +3,7 @@ use std::borrow::Cow;
 use super::bytes::open;
 use super::planes::Models;
 use super::rotation::Rotation;
+use super::rows::{Known, Row};
 use super::spectrum::{Cosines, Work};
 use super::tokens::Tokens;
 use crate::coding::adaptive::Reader;
@@ -41,9 +42,13 @@ pub(super) struct Settings {
     pub(super) width: usize,
     /// Channels of coefficients, K.
     pub(super) channels: usize,
+    /// Rows of earlier messages that rows can name.
+    pub(super) cached: usize,
     /// The step, or the step over the root mean square of the tensor.
     pub(super) step: f32,
     pub(super) relative: bool,
+    /// Whether each row has a step of its own besides.
+    pub(super) scales_rows: bool,
     /// What is added before rounding down, in units of 1/128.
     pub(super) rounding: u8,
     /// What is added to the first level, and to the others, in units of 1/128 step.
@@ -165,9 +170,19 @@ impl Basis {
         self.settings.channels
     }
 
+    /// Rows of earlier messages that both sides keep, so that rows can name one of them.
+    pub fn cached_rows(&self) -> usize {
+        self.settings.cached
+    }
+
     /// Whether steps are relative to the root mean square of a tensor.
     pub(crate) fn is_relative(&self) -> bool {
         self.settings.relative
+    }
+
+    /// Whether each row has a step of its own.
+    pub(crate) fn scales_rows(&self) -> bool {
+        self.settings.scales_rows
     }
 
     pub(super) fn rotation(&self) -> Option<&Rotation> {
@@ -190,10 +205,19 @@ impl Basis {
         Cow::Owned(self.tokens().order(tokens))
     }
 
+    /// The group of a row.
+    fn group(&self, number: usize, row: Row) -> usize {
+        if row.sink {
+            0
+        } else {
+            self.tokens().group(number)
+        }
+    }
+
     /// The step of a row.
-    pub(super) fn group_step(&self, row: usize) -> f32 {
-        let eighths = self.settings.group_steps[self.tokens().group(row)];
-        self.settings.step * eighth_octaves(eighths)
+    pub(super) fn group_step(&self, number: usize, row: Row) -> f32 {
+        let eighths = i32::from(self.settings.group_steps[self.group(number, row)]);
+        self.settings.step * eighth_octaves(eighths + 4 * i32::from(row.scale))
     }
 
     /// The channels of a row that may have coefficients.
@@ -202,8 +226,8 @@ impl Basis {
     }
 
     /// The expected size of a row, in half octaves.
-    pub(super) fn group_scale(&self, row: usize) -> i32 {
-        self.settings.group_scales[self.tokens().group(row)].into()
+    pub(super) fn group_scale(&self, number: usize, row: Row) -> i32 {
+        self.settings.group_scales[self.group(number, row)].into()
     }
 
     /// That of each channel, over it.
@@ -232,12 +256,13 @@ impl Basis {
     #[cfg(feature = "learn")]
     pub(super) fn write_positions(&self, residual: &[f32]) -> Vec<u8> {
         let (mut work, mut bytes) = (Work::default(), Vec::new());
-        self.forward(residual, &mut work);
+        let mut rows = vec![Row::default(); residual.len() / self.width()];
+        self.forward(residual, &rows, &mut work);
         let mut indices = vec![0; work.coefficients.len()];
-        self.quantize(&work, MEAN_STEP, &mut indices);
+        self.quantize(&work, &rows, MEAN_STEP, &mut indices);
         let mut writer = Writer::new(&mut bytes);
         if Models::new()
-            .code(&mut writer, self, &mut indices, None)
+            .code(&mut writer, self, &mut indices, &mut rows, Known::Nothing)
             .is_ok()
         {
             writer.finish();
@@ -254,12 +279,13 @@ impl Basis {
         let tokens = prefix + height * across;
         let mut indices = vec![0; tokens * self.channels()];
         let mut reader = Reader::new(&parts.positions);
-        Models::new().code(&mut reader, self, &mut indices, None)?;
+        let mut kinds = vec![Row::default(); tokens];
+        Models::new().code(&mut reader, self, &mut indices, &mut kinds, Known::Nothing)?;
         if !reader.is_at_end() {
             return Err(Error::corrupt("a basis with bytes behind its means"));
         }
         let mut rows = vec![0.0; tokens * width];
-        self.inverse(&indices, MEAN_STEP, &mut Work::default(), &mut rows);
+        self.inverse(&indices, &kinds, MEAN_STEP, &mut Work::default(), &mut rows);
         let (last, of_prefix) = (&groups[prefix * width..], groups.chunks_exact(width));
         let means = of_prefix.take(prefix).chain(std::iter::repeat(last));
         for (row, mean) in rows.chunks_exact_mut(width).zip(means) {
@@ -284,7 +310,7 @@ impl PartialEq for Basis {
 impl Eq for Basis {}
 
 /// 2 to the power of so many eighths.
-fn eighth_octaves(eighths: i8) -> f32 {
+fn eighth_octaves(eighths: i32) -> f32 {
     const FRACTIONS: [f64; 8] = [
         1.0,
         1.090_507_732_665_257_7,
@@ -295,6 +321,6 @@ fn eighth_octaves(eighths: i8) -> f32 {
         1.681_792_830_507_429,
         1.834_008_086_409_342_4,
     ];
-    let octaves = 2.0_f64.powi(i32::from(eighths).div_euclid(8));
+    let octaves = 2.0_f64.powi(eighths.div_euclid(8));
     (FRACTIONS[eighths.rem_euclid(8) as usize] * octaves) as f32
 }

@@ -12,6 +12,7 @@ const VERSION: u8 = 1;
 const FLAG_ROTATION: u8 = 1;
 const FLAG_MEAN: u8 = 2;
 const FLAG_RELATIVE: u8 = 4;
+const FLAG_ROWS: u8 = 8;
 /// The most channels that are rotated: both sides make the rotation orthonormal, which takes the
 /// third power.
 pub(super) const MAX_ROTATED: usize = 1536;
@@ -29,11 +30,19 @@ impl Settings {
         out.push(
             flag(FLAG_ROTATION, parts.rotation.is_some())
                 | flag(FLAG_MEAN, parts.mean.is_some())
-                | flag(FLAG_RELATIVE, self.relative),
+                | flag(FLAG_RELATIVE, self.relative)
+                | flag(FLAG_ROWS, self.scales_rows),
         );
         let [height, width] = self.tokens.sides().unwrap_or([0; 2]);
         let prefix = self.tokens.prefix();
-        for number in [prefix, height, width, self.width, self.channels] {
+        for number in [
+            prefix,
+            height,
+            width,
+            self.width,
+            self.channels,
+            self.cached,
+        ] {
             put_varint(out, number as u64);
         }
         out.extend(self.step.to_le_bytes());
@@ -61,7 +70,7 @@ impl Settings {
 
     pub(super) fn read(body: &mut ByteReader<'_>) -> Result<(Self, Parts)> {
         let flags = body.u8()?;
-        if flags > (FLAG_ROTATION | FLAG_MEAN | FLAG_RELATIVE) {
+        if flags > (FLAG_ROTATION | FLAG_MEAN | FLAG_RELATIVE | FLAG_ROWS) {
             return Err(Error::new(
                 ErrorKind::UnsupportedVersion,
                 format!("flags {flags} are not defined in basis version {VERSION}"),
@@ -82,6 +91,7 @@ impl Settings {
             number("the width of a basis")?,
             number("the channels of a basis")?,
         );
+        let cached = number("the cached rows of a basis")?;
         let rotates = flags & FLAG_ROTATION != 0;
         let most = if rotates {
             width.min(MAX_ROTATED)
@@ -122,8 +132,10 @@ impl Settings {
             tokens,
             width,
             channels,
+            cached,
             step,
             relative: flags & FLAG_RELATIVE != 0,
+            scales_rows: flags & FLAG_ROWS != 0,
             rounding,
             levels: [levels[0], levels[1]],
             group_steps: numbers(tokens.groups())?,
@@ -133,9 +145,7 @@ impl Settings {
                 .map(|_| body.varint_up_to(channels, "the channels of a group"))
                 .collect::<Result<_>>()?,
         };
-        if rounding > 128 || settings.levels.iter().any(|&more| more < -64) {
-            return Err(Error::corrupt("levels that are out of order"));
-        }
+        settings.check()?;
         let mut part = |name| {
             let len = body.varint_up_to(body.remaining(), name)?;
             Ok::<_, Error>(body.take(len)?.to_vec())
@@ -151,6 +161,26 @@ impl Settings {
         });
         let mean = mean.transpose()?;
         Ok((settings, Parts { rotation, mean }))
+    }
+
+    /// Fails where what was read does not go together.
+    fn check(&self) -> Result<()> {
+        let (is_sequence, channels) = (self.tokens.sides().is_none(), self.channels);
+        if is_sequence && self.group_channels.iter().any(|&some| some != channels) {
+            return Err(Error::corrupt("a sequence with rows of fewer channels"));
+        }
+        if !is_sequence && (self.cached > 0 || self.scales_rows) {
+            return Err(Error::corrupt("rows of a sequence on a grid"));
+        }
+        if self.relative && self.cached > 0 || self.scales_rows && !self.relative {
+            return Err(Error::corrupt(
+                "a gradient's rows of an activation, or the reverse",
+            ));
+        }
+        if self.rounding > 128 || self.levels.iter().any(|&more| more < -64) {
+            return Err(Error::corrupt("levels that are out of order"));
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,8 @@ mod learn;
 mod planes;
 /// The principal channels.
 mod rotation;
+/// What is told of the rows of a sequence.
+mod rows;
 /// Samples to coefficients and back.
 mod spectrum;
 /// How the tokens of a sample lie, and in which order they are coded.
@@ -18,5 +20,6 @@ mod tokens;
 
 pub use basis::Basis;
 pub(crate) use planes::Models;
+pub(crate) use rows::{Known, Reference, Row};
 pub(crate) use spectrum::Work;
 pub use tokens::Tokens;

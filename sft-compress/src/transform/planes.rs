@@ -2,6 +2,7 @@
 //! what its place, its neighbours and its reference let expect.
 
 use super::basis::Basis;
+use super::rows::{KINDS, Known, NAMES, Row, RowModels};
 use crate::coding::adaptive::{Bit, Coder};
 use crate::error::{Error, Result};
 
@@ -10,11 +11,20 @@ const CLASSES: i32 = 24;
 /// The class of places where a magnitude of one step is expected.
 const ONE: i32 = 16;
 /// Kinds of references: 0, ±1, ±2, more.
-const REFERENCES: usize = 4;
-/// Classes of places and kinds of references.
-const TABLES: usize = CLASSES as usize + REFERENCES;
-/// Kinds of neighbourhoods.
-const NEAR: usize = 5;
+const REFERENCES: i32 = 4;
+/// Where the classes of rows that name another begin.
+const NAMED: i32 = CLASSES + REFERENCES;
+/// Classes of places, kinds of references, and classes of rows that name another.
+const TABLES: usize = (NAMED + CLASSES) as usize;
+/// Kinds of neighbourhoods: on a grid, and those of a sequence behind them.
+const GRID_NEAR: usize = 5;
+const NEAR: usize = GRID_NEAR + 8;
+/// What a row begins with as the magnitudes before, in units of 1/256.
+const LATELY: usize = 100;
+/// What each says of the expected magnitude.
+const NEAR_MEANS: [f64; NEAR] = [
+    0.4, 0.8, 1.3, 2.0, 3.0, 0.15, 0.25, 0.4, 0.6, 0.9, 1.4, 2.0, 3.0,
+];
 /// Magnitudes up to this are counted up to.
 const COUNTED: usize = 14;
 /// The most bits of what is above.
@@ -24,13 +34,14 @@ const LENGTHS: usize = 17;
 
 /// The probabilities of a frame.
 pub(crate) struct Models {
-    empty_sample: [Bit; 2],
-    /// By kind (with a reference or not), expected size of the row, and how many parents are empty.
-    empty_row: [[[Bit; 3]; 8]; 2],
+    empty_sample: [Bit; KINDS],
+    rows: RowModels,
+    /// By kind, expected size of the row, and how many parents are empty.
+    empty_row: [[[Bit; 3]; 8]; KINDS],
     /// By kind, bits of the parents' length, and bits so far.
-    longer: [[[Bit; LENGTHS]; LENGTHS]; 2],
+    longer: [[[Bit; LENGTHS]; LENGTHS]; KINDS],
     /// The bit below the highest, by the number of bits.
-    half: [[Bit; LENGTHS]; 2],
+    half: [[Bit; LENGTHS]; KINDS],
     /// Whether an index is not zero.
     some: [[Bit; NEAR]; TABLES],
     /// Whether its magnitude is larger, by quarters of the classes.
@@ -51,18 +62,20 @@ impl Models {
             // A geometric distribution of this mean; of references, that little moved.
             let mean = match (class as u32).cast_signed() {
                 class @ 0..CLASSES => half_octaves(class - ONE),
+                class @ NAMED.. => half_octaves(class - NAMED - ONE),
                 _ => 0.03,
             };
-            [0.4, 0.8, 1.3, 2.0, 3.0].map(|near| {
+            NEAR_MEANS.map(|near| {
                 let zero = 1.0 / (1.0 + mean * near);
                 Bit::new((zero * 65536.0).clamp(128.0, 65408.0) as u16)
             })
         });
         Self {
-            empty_sample: [Bit::EVEN; 2],
-            empty_row: [[[Bit::EVEN; 3]; 8]; 2],
-            longer: [[[Bit::EVEN; LENGTHS]; LENGTHS]; 2],
-            half: [[Bit::EVEN; LENGTHS]; 2],
+            empty_sample: [Bit::EVEN; _],
+            rows: RowModels::EVEN,
+            empty_row: [[[Bit::EVEN; _]; _]; _],
+            longer: [[[Bit::EVEN; _]; _]; _],
+            half: [[Bit::EVEN; _]; _],
             some,
             larger: [[Bit::EVEN; COUNTED]; _],
             exponent: [[Bit::EVEN; MAX_EXPONENT + 1]; _],
@@ -77,8 +90,8 @@ impl Models {
         self.kept
     }
 
-    /// Codes the indices `[S, K]` of a sample: writes them, or makes them of zeros. With a
-    /// `reference`, they are differences to it.
+    /// Codes the indices `[S, K]` of a sample and what is known of its rows: writes them, or makes
+    /// them of zeros. Where there is a reference, indices are differences to it.
     ///
     /// # Errors
     /// `Corrupt` if what is read is no such indices.
@@ -87,32 +100,62 @@ impl Models {
         coder: &mut C,
         basis: &Basis,
         plane: &mut [i32],
-        reference: Option<&[i32]>,
+        rows: &mut [Row],
+        known: Known<'_>,
     ) -> Result<()> {
-        let (channels, kind) = (basis.channels(), usize::from(reference.is_some()));
+        let (channels, of_sample) = (basis.channels(), known.kind());
+        let is_sequence = basis.tokens().sides().is_none();
         self.ends.clear();
         self.ends.resize(plane.len() / channels, 0);
-        let empty = C::WRITES && plane.iter().all(|&index| index == 0);
-        if coder.bit(&mut self.empty_sample[kind], empty) {
+        let plain = |row: &Row| !(row.sink || row.reference.is_some());
+        let empty = C::WRITES
+            && plane.iter().all(|&index| index == 0)
+            && (of_sample == 1 || rows.iter().all(plain));
+        if coder.bit(&mut self.empty_sample[of_sample], empty) {
             return Ok(());
         }
         for &row in basis.order(self.ends.len()).iter() {
             let (row, parents) = (row as usize, basis.tokens().parents(row as usize));
-            let limit = basis.row_channels(row);
-            let end = if C::WRITES {
-                end(&plane[row * channels..][..limit])
+            self.rows.about(coder, basis.tokens(), row, rows, known)?;
+            let info = rows[row];
+            let kind = if info.reference.is_some() {
+                NAMES
             } else {
-                0
+                of_sample % NAMES
             };
-            let known = parents.map(|parent| parent.map(|parent| self.ends[parent]));
-            let expected = basis.group_scale(row);
-            let end = self.end(coder, kind, expected, known, end);
+            let limit = basis.row_channels(row);
+            // A reader has nothing to look at yet.
+            let values = &plane[row * channels..][..if C::WRITES { limit } else { 0 }];
+            let (end, expected) = if is_sequence {
+                let weight = self.rows.weight(coder, kind, values);
+                if weight > 0 && basis.scales_rows() {
+                    self.rows.scale(coder, &mut rows[row]);
+                }
+                let expected =
+                    (weight as u32).cast_signed() - 1 - 2 * channels.ilog2().cast_signed();
+                (if weight == 0 { 0 } else { limit }, expected)
+            } else {
+                let expected = basis.group_scale(row, info);
+                let ends = parents.map(|parent| parent.map(|parent| self.ends[parent]));
+                (self.end(coder, kind, expected, ends, end(values)), expected)
+            };
             if end > limit {
                 return Err(Error::corrupt(format!("{end} of {limit} channels")));
             }
             self.ends[row] = end;
-            let place = Place { row, parents, end };
-            self.row(coder, basis, place, plane, reference)?;
+            let class = match known {
+                Known::Sample(reference) => Class::Reference(&reference[row * channels..]),
+                _ if kind == NAMES => Class::Expected(NAMED, expected),
+                _ => Class::Expected(0, expected),
+            };
+            let place = Place {
+                row,
+                parents,
+                end,
+                class,
+                is_sequence,
+            };
+            self.row(coder, basis, place, plane)?;
         }
         Ok(())
     }
@@ -150,42 +193,59 @@ impl Models {
         &mut self,
         coder: &mut C,
         basis: &Basis,
-        place: Place,
+        place: Place<'_>,
         plane: &mut [i32],
-        reference: Option<&[i32]>,
     ) -> Result<()> {
         let channels = basis.channels();
         let (above, row) = plane.split_at_mut(place.row * channels);
         let row = &mut row[..place.end];
         let mut around = std::mem::take(&mut self.around);
         around.clear();
-        around.resize(row.len(), 0);
-        for parent in place.parents.into_iter().flatten() {
-            let end = self.ends[parent].min(row.len());
-            let parent = &above[parent * channels..][..end];
-            for (around, index) in around.iter_mut().zip(parent) {
-                *around += 2 * size(*index) as u8;
+        if !place.is_sequence {
+            around.resize(row.len(), 0);
+            for parent in place.parents.into_iter().flatten() {
+                let end = self.ends[parent].min(row.len());
+                let parent = &above[parent * channels..][..end];
+                for (around, index) in around.iter_mut().zip(parent) {
+                    *around += 2 * size(*index) as u8;
+                }
             }
         }
-        let group = basis.group_scale(place.row) + ONE;
-        let scales = basis.channel_scales().iter();
-        let coded = match reference {
-            None => {
-                let class = |scale: &i8| (group + i32::from(*scale)).clamp(0, CLASSES - 1) as usize;
-                self.indices(coder, row, &around, scales.map(class))
+        let around_row = (!place.is_sequence).then_some(&around[..]);
+        let coded = match place.class {
+            Class::Expected(first, expected) => {
+                let class = |scale: &i8| {
+                    let class = expected + ONE + i32::from(*scale);
+                    (first + class.clamp(0, CLASSES - 1)) as usize
+                };
+                let classes = basis.channel_scales().iter().map(class);
+                self.indices(coder, row, around_row, classes)
             }
-            Some(reference) => {
-                let reference = &reference[place.row * channels..][..channels];
+            Class::Reference(reference) => {
                 let class = |index: &i32| CLASSES as usize + size(*index);
-                self.indices(coder, row, &around, reference.iter().map(class))
+                self.indices(coder, row, around_row, reference.iter().map(class))
             }
         };
         self.around = around;
         coded
     }
 
-    /// The indices of a row, by what is around each in other rows, and by its class.
+    /// The indices of a row, by its class and by what is around each in other rows of a grid, or was
+    /// before in a sequence.
     fn indices<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        row: &mut [i32],
+        around: Option<&[u8]>,
+        classes: impl Iterator<Item = usize>,
+    ) -> Result<()> {
+        match around {
+            Some(around) => self.of_grid(coder, row, around, classes),
+            None => self.of_sequence(coder, row, classes),
+        }
+    }
+
+    fn of_grid<C: Coder>(
         &mut self,
         coder: &mut C,
         row: &mut [i32],
@@ -203,6 +263,24 @@ impl Models {
             }
             *index = self.some_index(coder, class, *index)?;
             (before, second) = (size(*index), before);
+        }
+        Ok(())
+    }
+
+    fn of_sequence<C: Coder>(
+        &mut self,
+        coder: &mut C,
+        row: &mut [i32],
+        classes: impl Iterator<Item = usize>,
+    ) -> Result<()> {
+        let mut lately = LATELY;
+        for (index, class) in row.iter_mut().zip(classes) {
+            let some = &mut self.some[class][lately_kind(lately)];
+            lately -= lately / 16;
+            if coder.bit(some, *index != 0) {
+                *index = self.some_index(coder, class, *index)?;
+                lately += 16 * size(*index);
+            }
         }
         Ok(())
     }
@@ -243,10 +321,21 @@ impl Models {
 
 /// A row that is coded.
 #[derive(Clone, Copy)]
-struct Place {
+struct Place<'a> {
     row: usize,
     parents: [Option<usize>; 2],
     end: usize,
+    class: Class<'a>,
+    is_sequence: bool,
+}
+
+/// What tells the classes of a row.
+#[derive(Clone, Copy)]
+enum Class<'a> {
+    /// The first of these classes, and the expected size of the row.
+    Expected(i32, i32),
+    /// What the row was.
+    Reference(&'a [i32]),
 }
 
 /// One more than the place of the last index that is not zero, 0 without any.
@@ -271,6 +360,11 @@ fn size(index: i32) -> usize {
 const NEAR_KINDS: [usize; 22] = [
     0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4,
 ];
+
+fn lately_kind(lately: usize) -> usize {
+    let above = |bound: &&usize| lately >= **bound;
+    GRID_NEAR + [8, 16, 32, 64, 128, 224, 400].iter().filter(above).count()
+}
 
 /// 2 to the power of so many halves.
 fn half_octaves(halves: i32) -> f64 {

@@ -2,6 +2,8 @@
 //! channels.
 
 use super::basis::Basis;
+use super::rows::{MOST_SCALE, Row};
+use crate::math::log2;
 use crate::simd::{self, Level, Matrix};
 
 /// What a sample is transformed in, kept from one to the next.
@@ -67,18 +69,57 @@ fn cosine(part: usize, whole: usize) -> f64 {
 }
 
 impl Basis {
+    /// Tells which rows of a sample `[S, D]` are nearer to the first token's mean than to that of
+    /// the others.
+    pub(crate) fn find_sinks(&self, sample: &[f32], rows: &mut [Row]) {
+        let (Some(mean), true) = (self.mean(), self.tokens().has_sinks()) else {
+            return;
+        };
+        let (width, prefix) = (self.width(), self.tokens().prefix());
+        let (first, rest) = (&mean[..width], &mean[prefix * width..]);
+        let each = sample.chunks_exact(width).zip(rows).skip(prefix);
+        for (x, row) in each {
+            row.sink = distance(x, first) < distance(x, rest);
+        }
+    }
+
+    /// Gives each row of a sample `[S, D]` its step, where the basis has steps by row, for a tensor of
+    /// this root mean square.
+    pub(crate) fn scale_rows(&self, sample: &[f32], rms: f32, rows: &mut [Row]) {
+        if !self.scales_rows() || rms == 0.0 {
+            return;
+        }
+        let most = f64::from(MOST_SCALE);
+        for (x, row) in sample.chunks_exact(self.width()).zip(rows) {
+            let energy: f64 = x
+                .iter()
+                .map(|&x| (f64::from(x) / f64::from(rms)).powi(2))
+                .sum();
+            // The root of the ratio, in half octaves.
+            let halves = 0.5 * log2((energy / x.len() as f64).max(1e-30));
+            row.scale = halves.round().clamp(-most, most - 1.0) as i8;
+        }
+    }
+
+    /// The mean of a row.
+    fn mean_of<'a>(&self, mean: &'a [f32], number: usize, row: Row) -> &'a [f32] {
+        let width = self.width();
+        // Of a sequence the last row is the mean of all that follow.
+        let last = mean.len() / width - 1;
+        let at = if row.sink { 0 } else { number.min(last) };
+        &mean[at * width..][..width]
+    }
+
     /// The coefficients `[S, K]` of a sample `[S, D]`, in `work`.
-    pub(crate) fn forward(&self, sample: &[f32], work: &mut Work) {
+    pub(crate) fn forward(&self, sample: &[f32], rows: &[Row], work: &mut Work) {
         let (level, width) = (Level::best(), self.width());
         work.rows.clear();
         match self.mean() {
             Some(mean) => {
-                // Of a sequence the last row is the mean of all that follow.
-                let last = &mean[mean.len() - width..];
-                let rows = mean.chunks_exact(width).chain(std::iter::repeat(last));
-                for (row, mean) in sample.chunks_exact(width).zip(rows) {
+                for (at, (x, &row)) in sample.chunks_exact(width).zip(rows).enumerate() {
+                    let mean = self.mean_of(mean, at, row);
                     work.rows
-                        .extend(row.iter().zip(mean).map(|(x, mean)| x - mean));
+                        .extend(x.iter().zip(mean).map(|(x, mean)| x - mean));
                 }
             }
             None => work.rows.extend_from_slice(sample),
@@ -111,14 +152,21 @@ impl Basis {
     }
 
     /// The sample `[S, D]` of the indices `[S, K]`, for steps times `scale`.
-    pub(crate) fn inverse(&self, indices: &[i32], scale: f32, work: &mut Work, out: &mut [f32]) {
+    pub(crate) fn inverse(
+        &self,
+        indices: &[i32],
+        rows: &[Row],
+        scale: f32,
+        work: &mut Work,
+        out: &mut [f32],
+    ) {
         let (level, width, channels) = (Level::best(), self.width(), self.channels());
-        let rows = indices
+        let each = indices
             .chunks_exact(channels)
             .zip(out.chunks_exact_mut(width));
         work.has_factors.clear();
-        for (row, (indices, out)) in rows.enumerate() {
-            let step = self.group_step(row) * scale;
+        for (row, (indices, out)) in each.enumerate() {
+            let step = self.group_step(row, rows[row]) * scale;
             work.places.clear();
             simd::nonzero(level, &indices[..self.row_channels(row)], &mut work.places);
             let factor = |&channel: &u32| {
@@ -147,59 +195,71 @@ impl Basis {
             turn_across(level, across, across_depth, width, &work.spare, rows);
         }
         if let Some(mean) = self.mean() {
-            let last = &mean[mean.len() - width..];
-            let rows = mean.chunks_exact(width).chain(std::iter::repeat(last));
-            for (row, mean) in out.chunks_exact_mut(width).zip(rows) {
-                simd::add(level, row, mean);
+            for (at, (out, &row)) in out.chunks_exact_mut(width).zip(rows).enumerate() {
+                simd::add(level, out, self.mean_of(mean, at, row));
             }
         }
     }
 
     /// The indices `[S, K]` of the coefficients in `work`, for steps times `scale`.
-    pub(crate) fn quantize(&self, work: &Work, scale: f32, indices: &mut [i32]) {
+    pub(crate) fn quantize(&self, work: &Work, rows: &[Row], scale: f32, indices: &mut [i32]) {
         let (level, channels) = (Level::best(), self.channels());
-        let rows = work.coefficients.chunks_exact(channels);
-        for (row, (values, indices)) in rows.zip(indices.chunks_exact_mut(channels)).enumerate() {
-            let per_step = 1.0 / (self.group_step(row) * scale);
+        let each = work.coefficients.chunks_exact(channels);
+        for (row, (values, indices)) in each.zip(indices.chunks_exact_mut(channels)).enumerate() {
+            let per_step = 1.0 / (self.group_step(row, rows[row]) * scale);
             let (some, none) = indices.split_at_mut(self.row_channels(row));
             simd::indices(level, values, per_step, self.rounding(), some);
             none.fill(0);
         }
     }
 
+    /// The coefficients in `work`, in steps.
+    pub(crate) fn in_steps(&self, work: &Work, rows: &[Row]) -> Vec<f32> {
+        let each = work.coefficients.chunks_exact(self.channels()).zip(rows);
+        let steps = each.enumerate().flat_map(|(number, (values, &row))| {
+            let per_step = 1.0 / self.group_step(number, row);
+            values.iter().map(move |x| x * per_step)
+        });
+        steps.collect()
+    }
+
     /// The largest coefficient in `work`, in steps times `scale`.
-    pub(crate) fn largest(&self, work: &Work, scale: f32) -> f32 {
-        let rows = work.coefficients.chunks_exact(self.channels()).enumerate();
+    pub(crate) fn largest(&self, work: &Work, rows: &[Row], scale: f32) -> f32 {
+        let each = work.coefficients.chunks_exact(self.channels()).enumerate();
         let largest = |(row, values): (usize, &[f32])| {
             let largest = values[..self.row_channels(row)]
                 .iter()
                 .fold(0.0_f32, |largest, x| largest.max(x.abs()));
-            largest / (self.group_step(row) * scale)
+            largest / (self.group_step(row, rows[row]) * scale)
         };
-        rows.map(largest).fold(0.0, f32::max)
+        each.map(largest).fold(0.0, f32::max)
     }
 
-    /// Keeps the indices of `reference` of which the coefficients in `work` are within so many
-    /// steps.
+    /// Keeps those indices of `reference`, one row from `row` on, of which the coefficients in
+    /// `work` are within so many steps.
     pub(crate) fn stay(
         &self,
         work: &Work,
+        (number, row): (usize, Row),
         scale: f32,
         steps: f32,
         reference: &[i32],
         indices: &mut [i32],
     ) {
-        let channels = self.channels();
-        for (at, (index, &before)) in indices.iter_mut().zip(reference).enumerate() {
+        let values = &work.coefficients[number * self.channels()..];
+        let step = self.group_step(number, row) * scale;
+        for ((index, &before), x) in indices.iter_mut().zip(reference).zip(values) {
             // Most are as they were.
-            if *index != before {
-                let value = work.coefficients[at] / (self.group_step(at / channels) * scale);
-                if (value - self.steps(before)).abs() < steps {
-                    *index = before;
-                }
+            if *index != before && (x / step - self.steps(before)).abs() < steps {
+                *index = before;
             }
         }
     }
+}
+
+/// The squared distance.
+pub(super) fn distance(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
 /// Transforms every column of the grid, whose rows of tokens are as many as the matrix has. In each

@@ -84,6 +84,12 @@ impl Tokens {
         )))
     }
 
+    /// Whether rows behind the prefix may be like its first token, as those of massive activations
+    /// in a language model are.
+    pub(crate) fn has_sinks(&self) -> bool {
+        self.grid.is_none() && self.prefix > 0
+    }
+
     /// The group of a row: of a token of the prefix, of a frequency, or of a sequence's token.
     pub(super) fn group(&self, row: usize) -> usize {
         match (row.checked_sub(self.prefix), self.grid) {

@@ -119,12 +119,13 @@ pub(crate) fn learn(
         let sensitivity = TensorView::new(&sensitivity, &shape)?;
         Ok::<_, Error>(Basis::of_activations(
             view,
+            &[],
             tokens,
             step,
             Some(sensitivity),
         )?)
     };
-    let of_gradients = |step| Ok::<_, Error>(Basis::of_gradients(view, tokens, step)?);
+    let of_gradients = |step| Ok::<_, Error>(Basis::of_gradients(view, &[], tokens, step)?);
     Ok(Bases {
         up: up.step().map(of_activations).transpose()?.map(Arc::new),
         down: down.step().map(of_gradients).transpose()?.map(Arc::new),

@@ -64,7 +64,7 @@ use crate::error::{detached, raised};
 /// step : float
 ///     Step relative to the root mean square of the tensor without its outliers,
 ///     0.001 to 1000, with 'dead_zone' and 'unbiased'.
-/// relative_mse : float, default 0.02
+/// relative_mse : float, default 0.01
 ///     With 'error' as the next, as `Codec.for_error` takes them.
 /// of : {'bulk', 'all'}, default 'bulk'
 ///     What the error is relative to.
@@ -89,7 +89,7 @@ use crate::error::{detached, raised};
 /// >>> sft.decode(frame)[1]
 /// array([1., 0., 3.], dtype=float32)
 ///
-/// >>> sft.Codec("error:0.02") == sft.Codec()
+/// >>> sft.Codec("error:0.01") == sft.Codec()
 /// True
 /// >>> sft.Codec(**{**sft.Codec.activation().config, "rounding": "nearest"})
 /// Codec('activation:0.2:8,rounding=nearest')

@@ -16,14 +16,14 @@ impl Codec {
     /// --------
     /// >>> import sft
     /// >>> sft.Codec.default_activation()
-    /// Codec('error:0.02')
+    /// Codec('error:0.01')
     #[staticmethod]
     fn default_activation() -> Self {
         Self(sft_compress::Codec::default_activation())
     }
 
     /// What gradients get where no codec is given: a rounding without a bias, in
-    /// steps of 8 root mean squares.
+    /// steps of a root mean square.
     ///
     /// Returns
     /// -------
@@ -33,7 +33,7 @@ impl Codec {
     /// --------
     /// >>> import sft
     /// >>> sft.Codec.default_gradient()
-    /// Codec('unbiased:8')
+    /// Codec('unbiased:1')
     #[staticmethod]
     fn default_gradient() -> Self {
         Self(sft_compress::Codec::default_gradient())
