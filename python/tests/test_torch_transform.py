@@ -193,6 +193,26 @@ def test_what_is_not_finite_crosses_uncompressed() -> None:
     cut(hidden(9))
 
 
+def test_what_is_not_finite_is_not_learnt_from() -> None:
+    cut = st.Cut.of_tokens()
+    h = hidden(0)
+    h[3, 2, 1] = torch.nan
+    cut(h)
+    warm(cut)
+    assert cut.bases[0] is not None
+
+
+def test_another_step_needs_another_basis() -> None:
+    cut = st.Cut.of_tokens()
+    warm(cut)
+    before = cut.bases
+    cut.activation = "transform:0.1"  # type: ignore[assignment]
+    assert cut.bases == (None, before[1])
+    warm(cut)
+    assert cut.bases[0] not in (None, before[0])
+    assert cut.bases[1] == before[1]
+
+
 def test_half_precision_comes_back_as_it_went() -> None:
     cut = st.Cut.of_tokens()
     for seed in range(4):

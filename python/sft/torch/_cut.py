@@ -170,6 +170,10 @@ class Cut(nn.Module):
         codecs = (settings.get("activation"), settings.get("gradient"))
         if settings.get("error_feedback") and any(isinstance(c, Transform) for c in codecs):
             raise ValueError("error_feedback must be False with a transform codec, got True")
+        if name in ("activation", "gradient") and value != self.__dict__.get(name, value):
+            # A basis has the step that it was learnt for.
+            up, down = self._transforms.bases
+            self._transforms.use((None, down) if name == "activation" else (up, None))
         super().__setattr__(name, value)
 
     def forward(
@@ -562,7 +566,7 @@ class Cut(nn.Module):
 
         In one process a cut learns them by itself. Where `encode` and `decode` are in two, the
         server gets them from `learn` and sends their bytes to the device, and both set them
-        between two steps.
+        between two steps. Their bytes are counted as traffic down.
 
         Examples
         --------
@@ -582,7 +586,12 @@ class Cut(nn.Module):
         for basis in (up, down):
             if basis is not None and not isinstance(basis, sft.Basis):
                 raise TypeError(f"bases must be two of sft.Basis or None, got {basis!r:.80}")
+        pairs = zip((up, down), self.bases, strict=True)
+        new = [basis for basis, before in pairs if basis is not None and basis != before]
+        self.traffic.down.bytes += sum(len(basis.to_bytes()) for basis in new)
         self._transforms.use((up, down))
+        if not self._learns():
+            self._transforms.forget()
 
     def learn(self) -> Bases | None:
         """Return bases learnt from the activations decoded so far; None while they are too few.
@@ -632,13 +641,8 @@ class Cut(nn.Module):
     def _take_up_bases(self, way: Way) -> None:
         """Learn what can be learnt; of a grid when the gradients of all that was seen are there."""
         bases = self.learn() if way == UP or self._transforms.grid is None else None
-        if bases is None:
-            return
-        new = [b for b, before in zip(bases, self.bases, strict=True) if b != before]
-        self.traffic.down.bytes += sum(len(b.to_bytes()) for b in new if b is not None)
-        self._transforms.use(bases)
-        if not self._learns():
-            self._transforms.forget()
+        if bases is not None:
+            self.bases = bases
 
     def _decode(
         self, frame: bytes, way: Way, batch: Batch, shape: tuple[int, ...] | None

@@ -17,6 +17,8 @@ Bases = tuple[sft.Basis | None, sft.Basis | None]
 
 _SAMPLES = 16
 """A basis is learnt from at least so many samples, and from as many tokens as there are channels."""
+_MOST_TOKENS = 1536
+"""More channels are not rotated, so that their tokens need not be as many."""
 _TEXT = "transform:"
 _MOST_PREFIX, _MOST_SIDE = 64, 1024
 
@@ -213,6 +215,8 @@ class Transforms:
         x = x.detach().float().cpu()
         if x.dim() < 2:
             raise ValueError(f"h must be [..., S, D] for a transform codec, got {list(x.shape)}")
+        if not bool(x.isfinite().all()):
+            return
         if way == 1:
             self._gradients.append(x.reshape(-1, x.shape[-1]))
             return
@@ -227,7 +231,8 @@ class Transforms:
         if not self._seen:
             return None
         lengths = [length for _, some in self._seen for length in some]
-        enough = len(lengths) >= _SAMPLES and sum(lengths) >= self._seen[0][0].shape[-1]
+        tokens_needed = min(self._seen[0][0].shape[-1], _MOST_TOKENS)
+        enough = len(lengths) >= _SAMPLES and sum(lengths) >= tokens_needed
         (up, down), tokens = steps, _Tokens(grid=self.grid, prefix=self.prefix, lengths=lengths)
         x = torch.cat([x for x, _ in self._seen]).numpy()
         bases: list[sft.Basis | None] = list(self.bases)
