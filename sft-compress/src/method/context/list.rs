@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn lists_come_back() {
-        let dense: Vec<i8> = (0..300_u32).map(|i| (i * 37 % 141) as i8 - 70).collect();
+        let symbol = |i: i32| i8::try_from(i * 37 % 141 - 70).unwrap();
+        let dense: Vec<i8> = (0..300).map(symbol).collect();
         let mut few = vec![0; 1 << 18];
         (few[7], few[8], few[200_000], few[(1 << 18) - 1]) = (1, -70, 5, -1);
         for plane in [vec![], vec![0; 99], vec![-3], dense, few] {
