@@ -73,6 +73,13 @@ impl Sizes {
             }
             bounds
         };
+        let (numbers, samples) = (context.samples.len(), bounds.len() - 1);
+        if numbers != 0 && numbers != samples {
+            return Err(Error::invalid(format!(
+                "samples must be one for each of the {samples} of shape {shape:?}, or none, got \
+                 {numbers}"
+            )));
+        }
         Ok(Self {
             bounds,
             width,

@@ -87,6 +87,9 @@ impl SampleMemory {
         indices: &mut [i32],
         rows: &mut [Row],
     ) -> Result<()> {
+        if indices.is_empty() {
+            return Ok(());
+        }
         let mut coded = Vec::new();
         let mut writer = Writer::new(&mut coded);
         for row in &mut *rows {
@@ -150,7 +153,9 @@ impl SampleMemory {
             let len = state.varint_up_to(MOST, "the indices of a sample")?;
             let bytes = state.varint_up_to(state.remaining(), "the length of a sample")?;
             let coded = state.take(bytes)?;
-            if len == 0 || !len.is_multiple_of(basis.channels()) {
+            let tokens = len / basis.channels();
+            let fits = len > 0 && len.is_multiple_of(basis.channels());
+            if !fits || basis.tokens().check(tokens).is_err() {
                 return Err(Error::corrupt(format!("a sample of {len} indices")));
             }
             indices.clear();

@@ -18,6 +18,8 @@ const FLAG_ROWS: u8 = 8;
 pub(super) const MAX_ROTATED: usize = 1536;
 /// The most elements of means by position.
 pub(super) const MAX_MEAN: usize = 1 << 24;
+/// The most indices of rows that both sides of a sequence keep.
+pub(super) const MAX_CACHED: usize = 1 << 22;
 /// The most channels.
 const MAX_WIDTH: usize = 1 << 16;
 
@@ -171,6 +173,15 @@ impl Settings {
         }
         if !is_sequence && (self.cached > 0 || self.scales_rows) {
             return Err(Error::corrupt("rows of a sequence on a grid"));
+        }
+        if self.cached.saturating_mul(channels) > MAX_CACHED {
+            return Err(Error::corrupt(format!(
+                "{} rows of {channels} channels",
+                self.cached
+            )));
+        }
+        if !is_sequence && channels == MAX_WIDTH {
+            return Err(Error::corrupt(format!("a grid of {channels} channels")));
         }
         if self.relative && self.cached > 0 || self.scales_rows && !self.relative {
             return Err(Error::corrupt(

@@ -206,7 +206,8 @@ impl Basis {
         let (level, channels) = (Level::best(), self.channels());
         let each = work.coefficients.chunks_exact(channels);
         for (row, (values, indices)) in each.zip(indices.chunks_exact_mut(channels)).enumerate() {
-            let per_step = 1.0 / (self.group_step(row, rows[row]) * scale);
+            let step = self.group_step(row, rows[row]) * scale;
+            let per_step = (1.0 / step).min(f32::MAX);
             let (some, none) = indices.split_at_mut(self.row_channels(row));
             simd::indices(level, values, per_step, self.rounding(), some);
             none.fill(0);
@@ -217,7 +218,7 @@ impl Basis {
     pub(crate) fn in_steps(&self, work: &Work, rows: &[Row]) -> Vec<f32> {
         let each = work.coefficients.chunks_exact(self.channels()).zip(rows);
         let steps = each.enumerate().flat_map(|(number, (values, &row))| {
-            let per_step = 1.0 / self.group_step(number, row);
+            let per_step = (1.0 / self.group_step(number, row)).min(f32::MAX);
             values.iter().map(move |x| x * per_step)
         });
         steps.collect()

@@ -89,6 +89,13 @@ impl Samples {
                 place == prefix && distance(x, first) < distance(x, rest)
             };
             sinks = places.iter().zip(rows()).map(is_sink).collect();
+            let others = places
+                .iter()
+                .zip(&sinks)
+                .filter(|(place, _)| **place == prefix);
+            if others.clone().all(|(_, sink)| *sink) {
+                sinks.fill(false);
+            }
             groups = self.group_means(&places, &sinks);
         } else {
             sinks.fill(false);

@@ -10,7 +10,7 @@ use nalgebra::DMatrix;
 use self::centred::Centred;
 use self::samples::Samples;
 use super::basis::{Basis, MeanParts, Parts, Settings};
-use super::bytes::{MAX_MEAN, MAX_ROTATED};
+use super::bytes::{MAX_CACHED, MAX_MEAN, MAX_ROTATED};
 use super::rotation::Rotation;
 use super::rows::Row;
 use super::spectrum::Work;
@@ -38,8 +38,7 @@ const LEAST_LEFT: f64 = 1e-6;
 /// The step of a class token, and of other tokens before a grid, over the common one: it holds
 /// half of the server's sensitivity in few elements.
 const PREFIX_STEP: f64 = 1.0 / 12.0;
-/// The most indices of rows that both sides of a sequence keep, and the most rows.
-const CACHED_INDICES: usize = 1 << 22;
+/// The most rows that both sides of a sequence keep.
 const CACHED_ROWS: usize = 1 << 12;
 /// How steps of gradients follow the energy of activations at the frequency.
 const GRADIENT_EXPONENT: f64 = -0.4;
@@ -185,7 +184,7 @@ impl Samples {
         if self.tokens.sides().is_some() {
             settings.levels = [13, 6];
         } else {
-            settings.cached = CACHED_ROWS.min(CACHED_INDICES / self.width);
+            settings.cached = CACHED_ROWS.min(MAX_CACHED / self.width);
             (settings.rounding, settings.levels) = (51, [0, -4]);
         }
         let finer = |group| group < prefix && self.tokens.sides().is_some();
