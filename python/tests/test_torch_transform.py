@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -146,20 +147,22 @@ def test_what_is_computed_again_is_what_crossed() -> None:
     cut = st.Cut.of_tokens()
     warm(cut)
     other = copy.deepcopy(cut)
-    gradients = []
-    for c, checkpointed in ((cut, False), (other, True)):
+    third, gradients = copy.deepcopy(cut), []
+    for c, reentrant in ((cut, None), (other, False), (third, True)):
         h = hidden(9).requires_grad_()
 
         def run(h: Tensor, c: st.Cut = c) -> Tensor:
-            y: Tensor = c(h, samples=range(BATCH))
+            y: Tensor = c(h)
             return y.square()
 
-        y = checkpoint(run, h, use_reentrant=False) if checkpointed else run(h)
+        with c.batch(samples=range(BATCH), mask=mask()):
+            y = run(h) if reentrant is None else checkpoint(run, h, use_reentrant=reentrant)
         y.sum().backward()
         assert h.grad is not None
         gradients.append(h.grad)
     assert torch.equal(gradients[0], gradients[1])
-    assert cut.traffic == other.traffic
+    assert torch.equal(gradients[0], gradients[2])
+    assert cut.traffic == other.traffic == third.traffic
 
 
 def test_two_processes_share_bases_by_their_bytes() -> None:
@@ -200,6 +203,66 @@ def test_what_is_not_finite_is_not_learnt_from() -> None:
     cut(h)
     warm(cut)
     assert cut.bases[0] is not None
+
+
+def test_texts_of_a_token_are_not_learnt_from() -> None:
+    cut = st.Cut.of_tokens()
+    for _ in range(3):
+        h = torch.randn(BATCH, 1, WIDTH).requires_grad_()
+        cut(h).sum().backward()
+    assert cut.bases == (None, None)
+    warm(cut)
+    assert cut.bases[0] is not None
+
+
+def test_a_server_keeps_no_more_than_it_learns_from() -> None:
+    device, server = st.Cut.of_tokens(), st.Cut.of_tokens()
+    assert server.learn() is None
+    for seed in range(9):
+        server.decode(device.encode(hidden(seed)))
+    rows = sum(len(x) for x, _ in server.state()["seen"])
+    assert rows == 2 * BATCH * TOKENS
+    learnt = server.learn()
+    assert learnt is not None
+    assert all(learnt)
+
+
+def test_lost_messages_are_told_of_and_forgotten() -> None:
+    device, server = st.Cut.of_tokens(), st.Cut.of_tokens()
+    server.decode(device.encode(hidden(0)))
+    server.decode(device.encode(hidden(1)))
+    learnt = server.learn()
+    assert learnt is not None
+    device.bases = server.bases = learnt
+    server.decode(device.encode(hidden(2)))
+    device.encode(hidden(3))
+    with pytest.raises(sft.CodecError) as caught:
+        server.decode(device.encode(hidden(4)))
+    assert caught.value.kind == "lost_reference"
+    for cut in (device, server):
+        cut.reset_memory()
+    server.decode(device.encode(hidden(4)))
+    with pytest.raises(sft.CodecError) as caught:
+        server.decode(device.encode(hidden(5), mask=mask()), mask=mask()[:, :3])
+    assert caught.value.kind == "other_shape"
+
+
+def test_messages_that_change_nothing_are_not_zeroed() -> None:
+    cut = st.Cut.of_tokens()
+    warm(cut)
+    before = cut.traffic.up.zeroed
+    for _ in range(3):
+        cut(hidden(7), samples=range(BATCH))
+    assert cut.traffic.up.zeroed == before
+
+
+def test_few_bytes_are_not_believed_to_be_a_huge_tensor() -> None:
+    body = bytes([3, 0, 0, 1, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20, 0, 0, 0, 0, 0, 0])
+    for start in (body, bytes([1]) + body[1:]):
+        sealed = b"SFTZ\x01" + len(start).to_bytes(4, "little") + start
+        frame = sealed + zlib.crc32(sealed).to_bytes(4, "little")
+        with pytest.raises(sft.CodecError):
+            st.Cut().decode_gradient(frame)
 
 
 def test_another_step_needs_another_basis() -> None:

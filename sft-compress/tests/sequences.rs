@@ -289,3 +289,27 @@ fn texts_that_are_all_alike_cross() {
         );
     }
 }
+
+#[test]
+fn numbers_of_samples_must_be_as_many_as_samples() {
+    let basis = basis(0.3);
+    let (mut encoder, data) = (
+        TransformEncoder::new(basis).with_memory(1 << 20),
+        [1.0; 4 * WIDTH],
+    );
+    for (shape, ids) in [
+        (&[4, WIDTH][..], &[0, 1, 2, 3][..]),
+        (&[2, 1, 2, WIDTH], &[0, 1, 2]),
+        (&[1, 2, 2, WIDTH], &[0]),
+    ] {
+        let view = TensorView::new(&data, shape).unwrap();
+        let context = Context::new(shape, 0).with_samples(ids);
+        let error = encoder
+            .compress(view, &context, &mut Vec::new(), None)
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("samples must be one for each"),
+            "{error}"
+        );
+    }
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -16,6 +17,8 @@ import sft
 _DTYPES = {torch.float32, torch.float16, torch.bfloat16}
 # More than a frame has that keeps nothing.
 _EMPTY_BYTES = 128
+# A few bytes can stand for any number of zeros.
+_MOST_ELEMENTS, _ELEMENTS_A_BYTE = 1 << 24, 1 << 10
 _ML_DTYPES = find_spec("ml_dtypes") is not None
 
 
@@ -105,6 +108,23 @@ def is_zeroed(frame: bytes, x: Tensor) -> bool:
     if x.is_meta or len(frame) >= _EMPTY_BYTES or sft.inspect(frame).kept > 0:
         return False
     return bool(x.any())
+
+
+def shape_of(frame: bytes) -> tuple[int, ...]:
+    """Return the shape of a frame that may come from anyone.
+
+    Raises
+    ------
+    sft.CodecError
+        If it has more elements than a frame of so many bytes may claim.
+    """
+    shape = tuple(sft.inspect(frame).shape)
+    elements, most = math.prod(shape), _MOST_ELEMENTS + _ELEMENTS_A_BYTE * len(frame)
+    if elements > most:
+        error = sft.CodecError(f"a tensor of {elements} elements, at most {most} are accepted")
+        error.kind = "too_large"
+        raise error
+    return shape
 
 
 def from_numpy(y: npt.NDArray[Any]) -> Tensor:

@@ -17,7 +17,7 @@ from sft.torch._coding import DOWN, UP, Coding, Way
 from sft.torch._crossing import CallPlan, Crossing, plan_of, with_plan
 from sft.torch._eager import eager
 from sft.torch._packing import Reader
-from sft.torch._replay import Replay, called_from
+from sft.torch._replay import Received, Replay, called_from
 from sft.torch._settings import number
 from sft.torch._traffic import Direction, Traffic
 from sft.torch._transform import Bases, Batch, Transform, Transforms, codec_of
@@ -271,15 +271,17 @@ class Cut(nn.Module):
         sent = tuple(Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
         return Crossing(self._hidden(h.hidden), sent, h.plan)
 
-    def _crossed_again(self, h: _H, again: Tensor) -> _H:
+    def _crossed_again(self, h: _H, again: Received) -> _H:
         if not isinstance(h, Crossing):
             return with_plan(self._hidden(h, again), plan_of(h))
         sent = tuple(Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
         return Crossing(self._hidden(h.hidden, again), sent, h.plan)
 
-    def _hidden(self, h: Tensor, again: Tensor | None = None) -> Tensor:
-        self._batch.check(tuple(h.shape))
-        z: Tensor = StraightThrough.apply(h, self, self._batch, again)
+    def _hidden(self, h: Tensor, again: Received | None = None) -> Tensor:
+        """Send, or take up again what was received; the gradient goes as that went."""
+        batch = self._batch if again is None else again.batch
+        batch.check(tuple(h.shape))
+        z: Tensor = StraightThrough.apply(h, self, batch, again and again.tensor)
         return z
 
     def encode(
@@ -324,7 +326,8 @@ class Cut(nn.Module):
         frame = self._encode(hidden, UP, batch)
         message = _message.pack(h, frame)
         raw = hidden.nbytes + sum(x.nbytes for x in _message.beside(h))
-        self.traffic.up.add(len(message), raw, zeroed=_arrays.is_zeroed(frame, hidden))
+        zeroed = not self._transforms.is_of(frame) and _arrays.is_zeroed(frame, hidden)
+        self.traffic.up.add(len(message), raw, zeroed=zeroed)
         return message
 
     def decode(
@@ -375,8 +378,8 @@ class Cut(nn.Module):
         head, frame, tensors = _message.unpack(_arrays.frame_bytes(message, "message"))
         plan, sent = self._entered(server_model, head, tensors, _message.limit(message))
         batch = Batch.of(samples, mask)
-        if plan is not None and batch.mask is None:
-            _message.check_hidden(plan, frame)
+        if plan is not None:
+            _message.check_hidden(plan, frame, batch)
         z = self._decode(frame, UP, batch, None).to(device)
         if self._learns():
             self._transforms.saw(batch.packed(z), UP, batch)
@@ -433,7 +436,8 @@ class Cut(nn.Module):
         batch = Batch.of(None, mask)
         batch.check(tuple(grad.shape))
         frame = self._encode(grad, DOWN, batch)
-        self.traffic.down.add(len(frame), grad.nbytes, zeroed=_arrays.is_zeroed(frame, grad))
+        zeroed = not self._transforms.is_of(frame) and _arrays.is_zeroed(frame, grad)
+        self.traffic.down.add(len(frame), grad.nbytes, zeroed=zeroed)
         return frame
 
     def decode_gradient(
@@ -594,7 +598,7 @@ class Cut(nn.Module):
             self._transforms.forget()
 
     def learn(self) -> Bases | None:
-        """Return bases learnt from the activations decoded so far; None while they are too few.
+        """Return bases learnt from the first activations decoded; None while they are too few.
 
         A basis takes at least 16 samples, and as many tokens as there are channels.
 
@@ -608,7 +612,26 @@ class Cut(nn.Module):
         >>> len(cut.encode(torch.randn(16, 5, 8))) < 16 * 5 * 8
         True
         """
-        return self._transforms.learnt(self._steps())
+        bases, pairs = self._transforms.learnt(self._steps()), self._steps()
+        if bases is None or any(s and not b for s, b in zip(pairs, bases, strict=True)):
+            return None
+        return bases
+
+    def reset_memory(self) -> None:
+        """Forget what both sides remember of samples and rows, not the bases.
+
+        After a message was lost, which the next one fails of with the kind 'lost_reference', call it
+        in both processes and send the message anew.
+
+        Examples
+        --------
+        >>> import torch
+        >>> import sft.torch as st
+        >>> cut = st.Cut.of_tokens()
+        >>> _ = cut(torch.randn(16, 5, 8))
+        >>> cut.reset_memory()
+        """
+        self._transforms.reset()
 
     def _steps(self) -> tuple[float | None, float | None]:
         """Return the steps of the directions that need a basis."""
@@ -628,19 +651,22 @@ class Cut(nn.Module):
         if self._learns():
             self._take_up_bases(way)
         frame = self._encode(x, way, batch)
+        by_basis = self._transforms.is_of(frame)
+        zeroed = not by_basis and _arrays.is_zeroed(frame, batch.packed(x))
         sent = len(frame) + (batch.mask_bytes if way == UP else 0)
-        count.add(sent, x.nbytes, zeroed=_arrays.is_zeroed(frame, x))
+        count.add(sent, x.nbytes, zeroed=zeroed)
         received = self._decode(frame, way, batch, tuple(x.shape))
         if self._learns():
             self._transforms.saw(batch.packed(received), way, batch)
         received = received.to(x.dtype).to(x.device)
         if way == UP:
-            self._replay.keep(x, received)
+            self._replay.keep(x, Received(received, batch))
         return received
 
     def _take_up_bases(self, way: Way) -> None:
         """Learn what can be learnt; of a grid when the gradients of all that was seen are there."""
-        bases = self.learn() if way == UP or self._transforms.grid is None else None
+        learns_now = way == UP or self._transforms.grid is None
+        bases = self._transforms.learnt(self._steps()) if learns_now else None
         if bases is not None:
             self.bases = bases
 
@@ -648,7 +674,11 @@ class Cut(nn.Module):
         self, frame: bytes, way: Way, batch: Batch, shape: tuple[int, ...] | None
     ) -> Tensor:
         """Decode a frame of either kind to a tensor of this shape, where it is known."""
-        rows = batch.packed_shape(shape) if shape else sft.inspect(frame).shape
+        rows = batch.packed_shape(shape) if shape else _arrays.shape_of(frame)
+        if batch.mask is not None and rows[:1] != (int(batch.mask.sum()),):
+            raise _message.error_of(
+                "other_shape", f"a tensor of {list(rows)}, mask has {int(batch.mask.sum())} tokens"
+            )
         y = self._transforms.decode(frame, rows, way, batch)
         if y is None:
             y = _arrays.decode(frame, shape=rows)

@@ -18,6 +18,7 @@ import sft
 from sft.torch._crossing import HIDDEN, CallPlan, Crossing, plan_of, slots, slots_of
 from sft.torch._forms import Form, form_of
 from sft.torch._packing import DTYPES, Reader, packed, varint, zigzag
+from sft.torch._transform import Batch
 
 VERSION = 1
 _NUMBERS = {dtype: number for number, dtype in enumerate(DTYPES)}
@@ -113,8 +114,8 @@ def limit(message: bytes) -> int:
     return (1 << 24) + 1024 * len(message)
 
 
-def check_hidden(plan: CallPlan, frame: bytes) -> None:
-    """Refuse a frame of another shape than the hidden state has by the plan.
+def check_hidden(plan: CallPlan, frame: bytes, batch: Batch) -> None:
+    """Refuse a frame of another shape than the hidden state has by the plan and its mask.
 
     Raises
     ------
@@ -123,6 +124,8 @@ def check_hidden(plan: CallPlan, frame: bytes) -> None:
     """
     shape = next(slot.shape for slot in slots(plan.cut) if slot.sent == HIDDEN)
     found = tuple(sft.inspect(frame).shape)
+    if batch.mask is not None and shape[:2] == batch.mask.shape:
+        shape = batch.packed_shape(shape)
     if found != shape:
         raise error_of("corrupt", f"the hidden state has shape {found}, by its plan {shape}")
 

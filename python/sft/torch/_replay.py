@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
+from sft.torch._transform import Batch
+
 _KEPT = 32
 """So many tensors of checkpointed segments wait for their recomputation at most."""
 _PROBES = 64
+
+
+@dataclass(frozen=True)
+class Received:
+    """What was received of a message, and what was said of its samples."""
+
+    tensor: Tensor
+    batch: Batch
 
 
 class Replay:
@@ -23,17 +34,19 @@ class Replay:
     """
 
     def __init__(self) -> None:
-        self._received: OrderedDict[object, list[Tensor]] = OrderedDict()
+        self._received: OrderedDict[object, list[Received]] = OrderedDict()
 
-    def keep(self, h: Tensor, received: Tensor) -> None:
+    def keep(self, h: Tensor, received: Received) -> None:
         """Keep what was received of a tensor that will be computed again."""
         if not _in_checkpoint():
             return
-        self._received.setdefault(_key(h), []).append(received.clone())
+        self._received.setdefault(_key(h), []).append(
+            Received(received.tensor.clone(), received.batch)
+        )
         if len(self._received) > _KEPT:
             self._received.popitem(last=False)
 
-    def take(self, h: Tensor) -> Tensor | None:
+    def take(self, h: Tensor) -> Received | None:
         """Return what was received of a tensor that is computed again."""
         if not self._received or not in_backward():
             return None

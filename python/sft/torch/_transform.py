@@ -17,6 +17,8 @@ Bases = tuple[sft.Basis | None, sft.Basis | None]
 
 _SAMPLES = 16
 """A basis is learnt from at least so many samples, and from as many tokens as there are channels."""
+_METHOD, _TRANSFORM = 9, 3
+"""The place of a frame's method behind its envelope, and that of a basis."""
 _MOST_TOKENS = 1536
 """More channels are not rotated, so that their tokens need not be as many."""
 _TEXT = "transform:"
@@ -206,6 +208,12 @@ class Transforms:
                 self._decoders[way] = basis and sft.TransformDecoder(basis, memory_bytes=memory)
         self.bases = bases
 
+    def reset(self) -> None:
+        """Forget what both sides remember of messages, not the bases."""
+        for side in (*self._encoders, *self._decoders):
+            if side is not None:
+                side.reset()
+
     def forget(self) -> None:
         """Forget what was seen, as all is learnt."""
         self._seen, self._gradients = [], []
@@ -215,13 +223,24 @@ class Transforms:
         x = x.detach().float().cpu()
         if x.dim() < 2:
             raise ValueError(f"h must be [..., S, D] for a transform codec, got {list(x.shape)}")
+        rows = x.reshape(-1, x.shape[-1])
         if not bool(x.isfinite().all()):
             return
         if way == 1:
-            self._gradients.append(x.reshape(-1, x.shape[-1]))
+            # Those of what is learnt from, and no more.
+            waiting = sum(len(x) for x, _ in self._seen) - sum(map(len, self._gradients))
+            if len(rows) <= waiting:
+                self._gradients.append(rows)
             return
         lengths = batch.lengths or [x.shape[-2]] * (x.shape[:-2].numel())
-        self._seen.append((x.reshape(-1, x.shape[-1]), lengths))
+        if not self._is_enough() and min(lengths) >= self.prefix < max(lengths):
+            self._seen.append((rows, lengths))
+
+    def _is_enough(self) -> bool:
+        """Tell whether a basis can be learnt."""
+        lengths = [length for _, some in self._seen for length in some]
+        needed = min(self._seen[0][0].shape[-1], _MOST_TOKENS) if self._seen else 0
+        return len(lengths) >= _SAMPLES and sum(lengths) >= needed
 
     def learnt(self, steps: tuple[float | None, float | None]) -> Bases | None:
         """Return bases from what was seen; None while that is too little.
@@ -231,8 +250,7 @@ class Transforms:
         if not self._seen:
             return None
         lengths = [length for _, some in self._seen for length in some]
-        tokens_needed = min(self._seen[0][0].shape[-1], _MOST_TOKENS)
-        enough = len(lengths) >= _SAMPLES and sum(lengths) >= tokens_needed
+        enough = self._is_enough()
         (up, down), tokens = steps, _Tokens(grid=self.grid, prefix=self.prefix, lengths=lengths)
         x = torch.cat([x for x, _ in self._seen]).numpy()
         bases: list[sft.Basis | None] = list(self.bases)
@@ -254,6 +272,10 @@ class Transforms:
         # Gradients are no samples that come again: theirs are relative to each message.
         return encoder.encode(array, samples=batch.samples, lengths=batch.lengths, dtype=dtype)
 
+    def is_of(self, frame: bytes) -> bool:
+        """Tell whether a frame was made with a basis: nothing kept is then what is expected."""
+        return any(b is not None for b in self.bases) and frame[_METHOD] == _TRANSFORM
+
     def decode(self, frame: bytes, shape: tuple[int, ...], way: int, batch: Batch) -> Tensor | None:
         """Decode a message of the basis of a direction; None of a plain frame."""
         decoder = self._decoders[way]
@@ -265,6 +287,10 @@ class Transforms:
             if error.kind != "unsupported_version":
                 raise
             return None
+        except ValueError as error:
+            other = sft.CodecError(str(error))
+            other.kind = "other_shape"
+            raise other from error
         return _arrays.from_numpy(y)
 
     def state(self) -> dict[str, Any]:
