@@ -26,7 +26,7 @@ pub(super) struct Part {
     pub(super) rows: Vec<Row>,
     /// `[n, S, K]`
     pub(super) indices: Vec<i32>,
-    /// What they are expected to be, 0 without a reference.
+    /// What they are expected to be, 0 without a reference; empty where nothing has one.
     pub(super) references: Vec<i32>,
     /// Whether a sample builds on what it was.
     pub(super) has_reference: Vec<bool>,
@@ -137,9 +137,9 @@ pub(super) fn divide(parts: &mut Vec<Part>, sizes: &Sizes, cache: &RowCache) {
         part.rows.clear();
         part.rows.resize(rows, Row::default());
         part.references.clear();
-        part.references.resize(rows * sizes.channels, 0);
-        part.indices.clear();
-        part.indices.resize(rows * sizes.channels, 0);
+        if !cache.is_off() {
+            part.references.resize(rows * sizes.channels, 0);
+        }
         part.has_reference.clear();
         part.has_reference.resize(part.samples.len(), false);
     }
@@ -263,6 +263,7 @@ impl Part {
         sizes: &Sizes,
         samples: &[SampleId],
     ) -> Result<()> {
+        self.references.resize(self.rows.len() * sizes.channels, 0);
         let each = self.samples.clone().zip(sizes.each(self.samples.clone()));
         for ((sample, rows), has) in each.zip(&self.has_reference) {
             if *has {
@@ -284,11 +285,14 @@ impl Part {
         let data = &data[times(&sizes.rows(self.samples.clone()), sizes.width)];
         let (level, each) = (Level::best(), sizes.each(self.samples.clone()));
         (self.kept, self.bits, self.is_finite) = (0, 0, true);
+        // Every index is written.
+        self.indices.resize(self.rows.len() * sizes.channels, 0);
         for (rows, &has_reference) in each.zip(&self.has_reference) {
             let sample = &data[times(&rows, sizes.width)];
             let planes = times(&rows, sizes.channels);
             let indices = &mut self.indices[planes.clone()];
-            let (references, rows) = (&mut self.references[planes], &mut self.rows[rows]);
+            let references = self.references.get_mut(planes).unwrap_or_default();
+            let rows = &mut self.rows[rows];
             // What is asked of a sample is asked while it is in the cache.
             self.is_finite &= f32::from_bits(simd::span(level, sample).1).is_finite();
             if !has_reference {
@@ -350,7 +354,11 @@ impl Part {
             let planes = times(&rows, sizes.channels);
             let before = rows.start;
             let indices = &mut self.indices[planes.clone()];
-            let (references, rows) = (&mut self.references[planes], &mut self.rows[rows]);
+            let rows = &mut self.rows[rows];
+            let Some(references) = self.references.get_mut(planes) else {
+                models.code(coder, basis, indices, rows, Known::Nothing)?;
+                continue;
+            };
             if C::WRITES {
                 subtract(indices, references);
             }

@@ -282,6 +282,8 @@ impl TransformDecoder {
         let mut reader = Reader::new(body.take_rest());
         let mut models = Models::new();
         for part in &mut self.parts {
+            part.indices.clear();
+            part.indices.resize(part.rows.len() * sizes.channels, 0);
             part.code(&basis, &mut self.cache, &sizes, &mut models, &mut reader)?;
         }
         if !reader.is_at_end() || models.kept() != kept {
