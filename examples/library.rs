@@ -1,13 +1,13 @@
 //! `sft_core` as a library: load, split, train, evaluate and save, in forty lines.
 //!
 //! The model and the images are the embedded ones of `vit_finetune`; yours come from
-//! `Pretrained::open` and `cifar100`, `tiny_imagenet` or `image_folder`.
+//! `PretrainedVit::open` and `cifar100`, `tiny_imagenet` or `image_folder`.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sft_core::adapter::{Head, Lora, ModuleNames, save_peft};
 use sft_core::data::Partition;
-use sft_core::model::{Backend, Model, Vit, save_merged};
+use sft_core::model::{Backend, Model, Pretrained, Vit};
 use sft_core::run::{Channel, Job, Scheme, Settings, Wireless, accuracy, finetune};
 use sft_examples::console::say;
 use sft_examples::{digits, input};
@@ -55,5 +55,5 @@ fn main() -> sft_core::Result<()> {
         &outcome.adapters,
         ModuleNames::default(),
     )?;
-    save_merged(&out, &pretrained, Some(settings.lora), &outcome.adapters)
+    pretrained.save_merged(&out, Some(settings.lora), &outcome.adapters)
 }

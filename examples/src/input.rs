@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use sft_core::data::{Examples, ImageInput};
-use sft_core::model::Pretrained;
-use sft_core::run::{Inputs, RunConfig, open_data, open_model};
+use sft_core::data::Examples;
+use sft_core::model::{Pretrained, PretrainedVit};
+use sft_core::run::{Inputs, RunConfig, image_input, open_data, open_model};
 use sft_core::{Error, Result};
 
 use crate::digits;
@@ -17,11 +17,11 @@ const CONFIG: &str = include_str!("../data/digits_vit/config.json");
 /// # Errors
 /// A file that is not there or not what it should be.
 pub fn open(config: &RunConfig) -> Result<Inputs> {
-    let pretrained = match config.model {
+    let pretrained: Box<dyn Pretrained> = match config.model {
         Some(_) => open_model(config)?,
-        None => embedded_model(config.heads)?,
+        None => Box::new(embedded_model(config.heads)?),
     };
-    let examples = data(config, &pretrained.input)?;
+    let examples = data(config, pretrained.as_ref())?;
     Inputs::new(config, pretrained, examples)
 }
 
@@ -29,22 +29,22 @@ pub fn open(config: &RunConfig) -> Result<Inputs> {
 ///
 /// # Errors
 /// A number of heads that does not divide its width.
-pub fn embedded_model(heads: Option<usize>) -> Result<Pretrained> {
-    Pretrained::from_bytes(MODEL, Some(CONFIG), None, heads)
+pub fn embedded_model(heads: Option<usize>) -> Result<PretrainedVit> {
+    PretrainedVit::from_bytes(MODEL, Some(CONFIG), None, heads)
         .map_err(|reason| Error::file("the embedded model", reason))
 }
 
-fn data(config: &RunConfig, input: &ImageInput) -> Result<Examples> {
+fn data(config: &RunConfig, model: &dyn Pretrained) -> Result<Examples> {
     let data = config.data.as_deref().unwrap_or("digits");
     let (kind, path) = data.split_once(':').unwrap_or((data, ""));
     match kind {
         "digits" => {
             let path = Some(Path::new(path)).filter(|path| !path.as_os_str().is_empty());
-            let (train, test) = digits::load(path, input)?;
+            let (train, test) = digits::load(path, image_input(model)?)?;
             let train = train.with_augmentation(config.augmentation());
             Ok((Box::new(train), Box::new(test)))
         }
-        "cifar100" | "tiny-imagenet" | "folder" => open_data(config, input),
+        "cifar100" | "tiny-imagenet" | "folder" => open_data(config, model),
         _ => {
             let accepted = "digits, digits:FILE, cifar100:DIR, tiny-imagenet:DIR or folder:DIR";
             let reason = format!("must be {accepted}, got {data}");

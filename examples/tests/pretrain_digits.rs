@@ -5,7 +5,7 @@ mod common;
 use std::process::Command;
 
 use common::{Folder, program};
-use sft_core::model::Pretrained;
+use sft_core::model::PretrainedVit;
 
 #[test]
 fn the_same_seed_gives_the_same_file() {
@@ -36,7 +36,7 @@ fn the_same_seed_gives_the_same_file() {
         std::fs::read(folder.0.join(name).join("model.safetensors")).unwrap()
     });
     assert!(files[0] == files[1], "two runs gave different files");
-    let model = Pretrained::open(&folder.0.join("a/model.safetensors"), None).unwrap();
+    let model = PretrainedVit::open(&folder.0.join("a/model.safetensors"), None).unwrap();
     assert_eq!(
         (model.config.hidden_size, model.config.num_attention_heads),
         (64, 4)

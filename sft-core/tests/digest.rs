@@ -101,11 +101,11 @@ fn a_data_set_of_any_kind_has_a_digest() {
 
 #[test]
 fn a_model_is_its_weights_sizes_and_input() {
-    let of = |change: &dyn Fn(&mut sft_core::model::Pretrained)| {
+    let of = |change: &dyn Fn(&mut sft_core::model::PretrainedVit)| {
         let mut model = base(&config());
         change(&mut model);
         let mut digest = Digest::default();
-        model.digest(&mut digest).unwrap();
+        sft_core::model::digest(&model, &mut digest).unwrap();
         digest.to_string()
     };
     let all = [

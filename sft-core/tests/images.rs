@@ -13,7 +13,7 @@ use sft_core::adapter::{Adapters, Head, Lora};
 use sft_core::data::{
     Augment, Data, Filter, Fit, ImageFiles, ImageInput, Images, Resize, image_folder, tiny_imagenet,
 };
-use sft_core::model::{Pretrained, save_merged};
+use sft_core::model::{Pretrained, PretrainedVit};
 
 fn fixture(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
@@ -81,12 +81,12 @@ fn settings() -> serde_json::Value {
     serde_json::from_str(&text).unwrap()
 }
 
-fn read(config: Option<&str>, preprocessor: Option<&str>) -> Result<Pretrained, String> {
+fn read(config: Option<&str>, preprocessor: Option<&str>) -> Result<PretrainedVit, String> {
     let bytes = std::fs::read(fixture("hugging_face").join("model.safetensors")).unwrap();
-    Pretrained::from_bytes(&bytes, config, preprocessor, Some(4))
+    PretrainedVit::from_bytes(&bytes, config, preprocessor, Some(4))
 }
 
-fn timm(settings: &str) -> Result<Pretrained, String> {
+fn timm(settings: &str) -> Result<PretrainedVit, String> {
     let config = format!(r#"{{"architecture": "vit_tiny", "pretrained_cfg": {settings}}}"#);
     read(Some(&config), None)
 }
@@ -173,7 +173,7 @@ fn a_merged_model_says_how_its_images_were_made() {
     assert_eq!(silent.input.fit, None);
     let folder = folder("1.png", &picture("wide.png"));
     let (_, test) = image_folder(&folder.0, &silent.input).unwrap();
-    let used = Pretrained {
+    let used = PretrainedVit {
         input: test.input().unwrap().clone(),
         ..silent
     };
@@ -187,14 +187,14 @@ fn a_merged_model_says_how_its_images_were_made() {
 }
 
 /// The preprocessor's file of a merged model, and the model read back.
-fn merged(model: &Pretrained, name: &str) -> (serde_json::Value, Pretrained) {
+fn merged(model: &PretrainedVit, name: &str) -> (serde_json::Value, PretrainedVit) {
     let lora = Lora::new(2, 2.0).unwrap();
     let head = Head::new(7, model.config.hidden_size, 1);
     let adapters = Adapters::new(&model.config.spec(), lora, head, 1);
     let folder = Folder::new(&format!("merged-{name}"));
-    save_merged(&folder.0, model, Some(lora), &adapters).unwrap();
+    model.save_merged(&folder.0, Some(lora), &adapters).unwrap();
     let text = std::fs::read_to_string(folder.0.join("preprocessor_config.json")).unwrap();
-    let again = Pretrained::open(&folder.0.join("model.safetensors"), None).unwrap();
+    let again = PretrainedVit::open(&folder.0.join("model.safetensors"), None).unwrap();
     (serde_json::from_str(&text).unwrap(), again)
 }
 

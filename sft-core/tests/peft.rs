@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use common::Folder;
 use sft_core::adapter::{Adapters, Head, Lora, ModuleNames, load_peft, save_peft};
 use sft_core::data::{Fit, ImageInput, Inputs};
-use sft_core::model::{Backend, Model, Pretrained, Vit, save_merged};
+use sft_core::model::{Backend, Model, Pretrained, PretrainedVit, Vit};
 use sft_core::run::logits;
 
 fn fixture(name: &str) -> PathBuf {
@@ -25,8 +25,8 @@ fn tensor(path: &str, name: &str) -> Tensor {
     candle_core::safetensors::load(fixture(path), &Device::Cpu).unwrap()[name].clone()
 }
 
-fn base() -> (Pretrained, Vit) {
-    let base = Pretrained::open(&fixture("hugging_face/model.safetensors"), None).unwrap();
+fn base() -> (PretrainedVit, Vit) {
+    let base = PretrainedVit::open(&fixture("hugging_face/model.safetensors"), None).unwrap();
     let vit = Vit::new(&base.config, &base.weights, Backend::default()).unwrap();
     (base, vit)
 }
@@ -319,8 +319,8 @@ fn the_merged_model_is_the_adapted_one() {
         let lora = lora.with_targets(common::targets(targets));
         let adapters = adapters(&vit, lora);
         let folder = Folder::new("merged");
-        save_merged(&folder.0, &base, Some(lora), &adapters).unwrap();
-        let merged = Pretrained::open(&folder.0.join("model.safetensors"), None).unwrap();
+        base.save_merged(&folder.0, Some(lora), &adapters).unwrap();
+        let merged = PretrainedVit::open(&folder.0.join("model.safetensors"), None).unwrap();
         let whole = Fit::whole(base.input.side);
         let input = ImageInput {
             fit: base.input.fit.or(Some(whole)),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use sft_core::adapter::{Adapters, Lora};
 use sft_core::data::{Data, Inputs, cifar100};
-use sft_core::model::{Backend, Model, Pretrained, Vit, save_merged};
+use sft_core::model::{Backend, Model, Pretrained, PretrainedVit, Vit};
 use sft_core::run::logits;
 
 fn fixture(name: &str) -> PathBuf {
@@ -25,7 +25,7 @@ fn load(path: &Path) -> HashMap<String, Tensor> {
 }
 
 fn assert_logits(folder: &str, file: &str, heads: Option<usize>) {
-    let pretrained = Pretrained::open(&fixture(folder).join(file), heads).unwrap();
+    let pretrained = PretrainedVit::open(&fixture(folder).join(file), heads).unwrap();
     let expected = load(&fixture(folder).join("expected.safetensors"));
     let lora = Lora::new(2, 2.0).unwrap();
     let engine = Vit::new(&pretrained.config, &pretrained.weights, Backend::default()).unwrap();
@@ -81,11 +81,11 @@ fn logits_agree_with_timm() {
 fn sizes_come_from_the_shapes_where_config_json_is_missing() {
     let path = fixture("hugging_face").join("model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
-    let inferred = Pretrained::from_bytes(&bytes, None, None, Some(4)).unwrap();
-    let read = Pretrained::open(&path, None).unwrap();
+    let inferred = PretrainedVit::from_bytes(&bytes, None, None, Some(4)).unwrap();
+    let read = PretrainedVit::open(&path, None).unwrap();
     assert_eq!(inferred.config, read.config);
     assert_eq!(inferred.input.mean, [0.5; 3]);
-    let default = Pretrained::from_bytes(&bytes, None, None, None).unwrap();
+    let default = PretrainedVit::from_bytes(&bytes, None, None, None).unwrap();
     assert_eq!(
         default.config.num_attention_heads, 1,
         "one head for every 64 features"
@@ -96,7 +96,7 @@ fn sizes_come_from_the_shapes_where_config_json_is_missing() {
 fn the_preprocessor_decides_the_normalisation() {
     let bytes = std::fs::read(fixture("hugging_face").join("model.safetensors")).unwrap();
     let json = r#"{"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], "size": 12}"#;
-    let input = Pretrained::from_bytes(&bytes, None, Some(json), Some(4))
+    let input = PretrainedVit::from_bytes(&bytes, None, Some(json), Some(4))
         .unwrap()
         .input;
     assert_eq!(
@@ -105,20 +105,20 @@ fn the_preprocessor_decides_the_normalisation() {
     );
     let timm = r#"{"architecture": "vit_tiny", "pretrained_cfg":
         {"mean": [0.7, 0.8, 0.9], "std": [0.1, 0.2, 0.3]}}"#;
-    let input = Pretrained::from_bytes(&bytes, Some(timm), None, Some(4))
+    let input = PretrainedVit::from_bytes(&bytes, Some(timm), None, Some(4))
         .unwrap()
         .input;
     assert_eq!(
         (input.mean, input.std),
         (vec![0.7, 0.8, 0.9], vec![0.1, 0.2, 0.3])
     );
-    let error = Pretrained::from_bytes(&bytes, None, Some("{}"), Some(4)).unwrap_err();
+    let error = PretrainedVit::from_bytes(&bytes, None, Some("{}"), Some(4)).unwrap_err();
     assert!(
         error.contains("mean and std must be lists of numbers, got null"),
         "{error}"
     );
     let json = r#"{"image_mean": [0.1], "image_std": [0.4]}"#;
-    let error = Pretrained::from_bytes(&bytes, None, Some(json), Some(4)).unwrap_err();
+    let error = PretrainedVit::from_bytes(&bytes, None, Some(json), Some(4)).unwrap_err();
     assert!(error.contains("need 3 values, got 1 and 1"), "{error}");
 }
 
@@ -127,7 +127,7 @@ fn refusal(config: Option<&str>, edit: impl Fn(&mut HashMap<String, Tensor>)) ->
     let mut tensors = common::tensors(&common::config(), 1);
     edit(&mut tensors);
     let bytes = safetensors::serialize(&tensors, None).unwrap();
-    Pretrained::from_bytes(&bytes, config, None, Some(3)).unwrap_err()
+    PretrainedVit::from_bytes(&bytes, config, None, Some(3)).unwrap_err()
 }
 
 /// A pipe would wait for who writes into it.
@@ -139,7 +139,7 @@ fn what_is_no_regular_file_is_no_model() {
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     let pipe = made.is_ok_and(|status| status.success()).then_some(pipe);
     for path in [Some(folder.clone()), pipe].into_iter().flatten() {
-        let error = Pretrained::open(&path, None).unwrap_err().to_string();
+        let error = PretrainedVit::open(&path, None).unwrap_err().to_string();
         assert!(error.ends_with("must be a regular file"), "{error}");
     }
     std::fs::remove_dir_all(folder).unwrap();
@@ -281,7 +281,7 @@ fn a_configuration_that_contradicts_the_file_is_refused() {
 #[test]
 fn a_model_without_a_head_may_leave_out_the_prefix() {
     let tensors = common::tensors(&common::config(), 1);
-    let want = Pretrained::from_bytes(&bytes(&tensors), Some(TINY), None, None).unwrap();
+    let want = PretrainedVit::from_bytes(&bytes(&tensors), Some(TINY), None, None).unwrap();
     let stripped = tensors.iter().map(|(name, tensor)| {
         let name = name.strip_prefix("vit.").unwrap();
         (name.to_string(), tensor.clone())
@@ -292,10 +292,10 @@ fn a_model_without_a_head_may_leave_out_the_prefix() {
         common::random(&[12, 12], 1.0, 1),
     );
     stripped.insert("pooler.dense.bias".into(), common::random(&[12], 1.0, 1));
-    let got = Pretrained::from_bytes(&bytes(&stripped), Some(TINY), None, None).unwrap();
+    let got = PretrainedVit::from_bytes(&bytes(&stripped), Some(TINY), None, None).unwrap();
     assert!(got.head.is_none());
     let images = common::random(&[2, 2, 6, 6], 1.0, 9);
-    let features = |from: &Pretrained| {
+    let features = |from: &PretrainedVit| {
         let vit = Vit::new(&from.config, &from.weights, Backend::default()).unwrap();
         vit.features(&images).unwrap().to_vec2::<f32>().unwrap()
     };
@@ -358,7 +358,7 @@ fn scaled_branches_are_read_run_and_folded_into_a_merged_model() {
         "num_attention_heads": 3, "mlp_ratio": 2, "image_size": 6, "patch_size": 2,
         "num_channels": 2, "layer_norm_eps": 1e-12}"#;
     let read =
-        Pretrained::from_bytes(&bytes(&as_dinov2(&tensors)), Some(json), None, None).unwrap();
+        PretrainedVit::from_bytes(&bytes(&as_dinov2(&tensors)), Some(json), None, None).unwrap();
     assert_eq!(read.config, config);
 
     let images = Inputs::Pixels(common::random(&[2, 2, 6, 6], 1.0, 9));
@@ -369,15 +369,15 @@ fn scaled_branches_are_read_run_and_folded_into_a_merged_model() {
         let len = vector.len();
         *vector = common::random(&[len], 0.2, 3).to_vec1().unwrap();
     }
-    let found = |from: &Pretrained, backend: Backend, lora: Lora, adapters: &Adapters| {
+    let found = |from: &PretrainedVit, backend: Backend, lora: Lora, adapters: &Adapters| {
         let vit = Vit::new(&from.config, &from.weights, backend).unwrap();
         logits(&vit, lora, adapters, &images).unwrap()
     };
     let engine = found(&read, Backend::default(), lora, &adapters);
     let plain = found(&read, Backend::Candle(Device::Cpu), lora, &adapters);
     let folder = std::env::temp_dir().join(format!("sft-folded-{}", std::process::id()));
-    save_merged(&folder, &read, Some(lora), &adapters).unwrap();
-    let merged = Pretrained::open(&folder.join("model.safetensors"), None).unwrap();
+    read.save_merged(&folder, Some(lora), &adapters).unwrap();
+    let merged = PretrainedVit::open(&folder.join("model.safetensors"), None).unwrap();
     assert!(!merged.config.layer_scale);
     let none = Adapters {
         blocks: vec![Vec::new(); 4],
@@ -397,7 +397,7 @@ fn scaled_branches_are_read_run_and_folded_into_a_merged_model() {
         layer_scale: false,
         ..config
     };
-    let unscaled = Pretrained {
+    let unscaled = PretrainedVit {
         weights: sft_core::model::VitWeights::new(&unscaled, &tensors).unwrap(),
         config: unscaled,
         ..read
@@ -425,7 +425,7 @@ fn timm_models_get_the_heads_of_their_architecture_and_its_epsilon() {
             r#"{{"architecture": "{name}", "pretrained_cfg":
             {{"mean": [0.5, 0.5], "std": [0.5, 0.5]}}}}"#
         );
-        Pretrained::from_bytes(&wide, Some(&json), None, heads).map(|read| read.config)
+        PretrainedVit::from_bytes(&wide, Some(&json), None, heads).map(|read| read.config)
     };
     let huge = read("vit_huge_patch14_224", None).unwrap();
     assert_eq!((huge.num_attention_heads, huge.layer_norm_eps), (16, 1e-6));
@@ -436,7 +436,7 @@ fn timm_models_get_the_heads_of_their_architecture_and_its_epsilon() {
     assert_eq!(read(name, Some(8)).unwrap().num_attention_heads, 8);
 
     let timm = std::fs::read(fixture("timm").join("model.safetensors")).unwrap();
-    let bare = Pretrained::from_bytes(&timm, None, None, Some(4)).unwrap();
+    let bare = PretrainedVit::from_bytes(&timm, None, None, Some(4)).unwrap();
     assert!((bare.config.layer_norm_eps - 1e-6).abs() < 1e-18);
 
     let mut wide = common::tensors(&common::config(), 1);
@@ -444,7 +444,7 @@ fn timm_models_get_the_heads_of_their_architecture_and_its_epsilon() {
         "vit.embeddings.patch_embeddings.projection.weight".into(),
         common::random(&[1280, 2, 2, 2], 1.0, 1),
     );
-    let wide = Pretrained::from_bytes(&bytes(&wide), None, None, None).unwrap_err();
+    let wide = PretrainedVit::from_bytes(&bytes(&wide), None, None, None).unwrap_err();
     assert_eq!(
         wide,
         "the number of heads at width 1280 is not known: give it"
@@ -455,7 +455,7 @@ fn timm_models_get_the_heads_of_their_architecture_and_its_epsilon() {
 fn heads_must_divide_the_width() {
     let bytes = std::fs::read(fixture("hugging_face").join("model.safetensors")).unwrap();
     for heads in [0, 5] {
-        let error = Pretrained::from_bytes(&bytes, None, None, Some(heads)).unwrap_err();
+        let error = PretrainedVit::from_bytes(&bytes, None, None, Some(heads)).unwrap_err();
         assert!(error.contains("heads"), "{error}");
     }
 }
@@ -471,13 +471,13 @@ fn every_truncation_is_an_error_and_names_the_file() {
         .chain([bytes.len() - 1])
     {
         std::fs::write(&path, &bytes[..length]).unwrap();
-        let error = Pretrained::open(&path, Some(4)).unwrap_err().to_string();
+        let error = PretrainedVit::open(&path, Some(4)).unwrap_err().to_string();
         assert!(error.starts_with(&path.display().to_string()), "{error}");
         assert!(error.contains("not a complete safetensors file"), "{error}");
     }
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(
-        Pretrained::open(&path, None)
+        PretrainedVit::open(&path, None)
             .unwrap_err()
             .to_string()
             .contains("model.safetensors")
@@ -495,7 +495,7 @@ fn a_real_vit_classifies_cifar_as_transformers_does() {
     }
     let list = std::fs::read_to_string(fixture("cifar_predictions.json")).unwrap();
     let expected: Vec<u32> = serde_json::from_str(&list).unwrap();
-    let pretrained = Pretrained::open(&weights, None).unwrap();
+    let pretrained = PretrainedVit::open(&weights, None).unwrap();
     let (_, test) = cifar100(&shared.join("cifar100"), &pretrained.input).unwrap();
     let model = Vit::new(&pretrained.config, &pretrained.weights, Backend::default()).unwrap();
     let lora = Lora::new(1, 1.0).unwrap();

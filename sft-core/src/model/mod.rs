@@ -2,11 +2,15 @@
 
 /// Files of weights.
 mod checkpoint;
+/// What a pre-trained model is.
+mod pretrained;
 /// What a splittable model is.
 mod splittable;
 /// The vision transformer.
 pub(crate) mod vit;
 
 pub use crate::layers::Backend;
+pub(crate) use pretrained::not_finite;
+pub use pretrained::{Pretrained, digest};
 pub use splittable::{Hidden, Model};
-pub use vit::{Pretrained, Vit, VitConfig, VitWeights, save_merged};
+pub use vit::{PretrainedVit, Vit, VitConfig, VitWeights};

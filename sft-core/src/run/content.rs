@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::inputs::of;
 use super::{Inputs, RunConfig};
 use crate::adapter::TENSORS;
-use crate::{Digest, Error, Result};
+use crate::{Digest, Error, Result, model};
 
 /// The fields that name inputs, of which the contents decide.
 pub(super) const NAMES: [&str; 3] = ["model", "data", "adapters"];
@@ -29,7 +29,9 @@ pub(super) fn contents(config: &RunConfig, inputs: &Inputs) -> Result<Map<String
         all.insert(name.into(), digest.to_string().into());
         Ok(())
     };
-    add("model", &|digest| inputs.pretrained.digest(digest))?;
+    add("model", &|digest| {
+        model::digest(inputs.pretrained.as_ref(), digest)
+    })?;
     add("training data", &|digest| inputs.train.digest(digest))?;
     add("test data", &|digest| inputs.test.digest(digest))?;
     if let Some(folder) = &config.adapters {

@@ -2,51 +2,77 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::whole::Unsplit;
-use crate::adapter::{Adapters, Head, NamedShape, head_shapes};
+use crate::adapter::{Adapters, Head, Lora, NamedShape, Targets, head_shapes};
 use crate::data::{Inputs, Labels};
-use crate::model::{Backend, Pretrained, Vit, VitWeights};
+use crate::model::{Backend, Model, Pretrained};
 use crate::optim::OptimizerConfig;
 use crate::optim::Trainable;
-use crate::split::Step;
-use crate::task::{cross_entropy, linear};
+use crate::split::{Step, forward};
+use crate::task::{Classifier, cross_entropy};
 use crate::{Error, Result};
 
 /// The weights of a model as the vectors of what is trained, with a head.
-pub(super) fn start(base: &Pretrained, head: Head) -> Result<Adapters> {
+pub(super) fn start(base: &dyn Pretrained, head: Head) -> Result<Adapters> {
+    let parameters = base.parameters().into_iter();
+    let values = |NamedShape { name, .. }| base.weight(&name)?.flatten_all()?.to_vec1();
     Ok(Adapters {
         embedding: Vec::new(),
-        blocks: base.weights.vectors(&base.config)?,
+        blocks: parameters.map(values).collect::<Result<_, _>>()?,
         head,
     })
 }
 
 /// The names and shapes of what is trained, in the order of [`Adapters::vectors`].
-pub(super) fn layout(base: &Pretrained, head: &Head) -> Vec<NamedShape> {
-    let parameters = base.config.parameters().into_iter();
-    let parameters = parameters.map(|(name, shape)| NamedShape { name, shape });
-    parameters
-        .chain(head_shapes(&base.config.spec(), head))
-        .collect()
+pub(super) fn layout(base: &dyn Pretrained, head: &Head) -> Vec<NamedShape> {
+    let parameters = base.parameters().into_iter();
+    parameters.chain(head_shapes(&base.spec(), head)).collect()
 }
 
-/// The model's weights, from their vectors.
-pub(super) fn weights(base: &Pretrained, vectors: &[Vec<f32>]) -> Result<VitWeights> {
+/// Checks that vectors are the weights of a model.
+pub(super) fn check(base: &dyn Pretrained, vectors: &[Vec<f32>]) -> Result<()> {
+    let (parameters, got) = (base.parameters(), vectors.len());
+    let want = parameters.len();
+    Error::require(got == want, "weights", got, &format!("{want} parameters"))?;
+    for (NamedShape { name, shape }, values) in parameters.iter().zip(vectors) {
+        let (want, got) = (shape.iter().product::<usize>(), values.len());
+        let accepted = format!("{want} values for {name}");
+        Error::require(got == want, "weights", got, &accepted)?;
+    }
+    Ok(())
+}
+
+/// The frozen model with the weights that training left, on the backend of another.
+pub(super) fn model(
+    base: &dyn Pretrained,
+    vectors: &[Vec<f32>],
+    backend: &Backend,
+) -> Result<Box<dyn Model>> {
     let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu);
-    named(base, vectors, tensor)
+    base.model_of(&named(base, vectors, tensor)?, backend.clone())
+}
+
+/// No adapters, for a model without.
+pub(super) fn without_adapters() -> Result<Lora> {
+    Ok(Lora::new(1, 1.0)?.with_targets(Targets::NONE))
 }
 
 /// A model and a head in candle's own operations, which differentiate in every weight.
 pub(super) struct FullModel {
-    vit: Vit,
+    model: Box<dyn Model>,
+    classifier: Classifier,
+    head: Head,
+    /// An empty vector in place of every adapter.
+    empty: Vec<Tensor>,
+    lora: Lora,
     trainable: Trainable,
 }
 
 impl FullModel {
     pub(super) fn new(
-        base: &Pretrained,
+        base: &dyn Pretrained,
         start: &Adapters,
         config: OptimizerConfig,
         device: &Device,
@@ -57,16 +83,18 @@ impl FullModel {
             vars.push(var.clone());
             Ok(var.into_inner())
         })?;
-        let (head, width) = (&start.head, base.config.hidden_size);
-        vars.push(Var::from_slice(
-            &head.weight,
-            (head.classes(), width),
-            device,
-        )?);
-        vars.push(Var::from_slice(&head.bias, head.classes(), device)?);
+        for values in start.head.trained() {
+            vars.push(Var::from_slice(values, values.len(), device)?);
+        }
+        let model = base.model_of(&weights, Backend::Candle(device.clone()))?;
+        let empty = Tensor::zeros(0, DType::F32, device)?;
         Ok(Self {
-            vit: Vit::new(&base.config, &weights, Backend::Candle(device.clone()))?,
+            classifier: Classifier::new(&start.head, model.backend())?,
+            head: start.head.clone(),
+            empty: vec![empty; 1 + model.spec().depth],
+            lora: without_adapters()?,
             trainable: Trainable::from_vars(vars, config)?,
+            model,
         })
     }
 }
@@ -76,7 +104,9 @@ impl Unsplit for FullModel {
         let [.., weight, bias] = self.trainable.tensors() else {
             unreachable!("a full model is made with a head")
         };
-        let logits = linear(&self.vit.features(inputs.pixels()?)?, weight, bias)?;
+        let vectors = [self.empty.as_slice(), &[weight.clone(), bias.clone()]].concat();
+        let model = self.model.as_ref();
+        let logits = forward::logits(model, self.lora, &vectors, &self.classifier, inputs)?;
         let loss = cross_entropy(&logits, labels)?;
         self.trainable.step(loss.backward()?, step.learning_rate)?;
         Ok(loss.to_scalar()?)
@@ -84,29 +114,24 @@ impl Unsplit for FullModel {
 
     fn adapters(&self) -> Result<Adapters> {
         let mut blocks = self.trainable.values()?;
-        let bias = blocks.pop().unwrap_or_default();
-        let weight = blocks.pop().unwrap_or_default();
-        let adapter = Vec::new();
+        let head = blocks.split_off(blocks.len() - self.classifier.trained());
         Ok(Adapters {
             embedding: Vec::new(),
             blocks,
-            head: Head {
-                weight,
-                bias,
-                adapter,
-            },
+            head: self.head.with_trained(head),
         })
     }
 }
 
+/// Tensors made of vectors, by the names of the parameters that these are.
 fn named(
-    base: &Pretrained,
+    base: &dyn Pretrained,
     vectors: &[Vec<f32>],
     mut tensor: impl FnMut(&[f32], &[usize]) -> candle_core::Result<Tensor>,
-) -> Result<VitWeights> {
+) -> Result<HashMap<String, Tensor>> {
     let mut tensors = HashMap::with_capacity(vectors.len());
-    for ((name, shape), values) in base.config.parameters().into_iter().zip(vectors) {
+    for (NamedShape { name, shape }, values) in base.parameters().into_iter().zip(vectors) {
         tensors.insert(name, tensor(values, &shape)?);
     }
-    VitWeights::new(&base.config, &tensors).map_err(|reason| Error::argument("weights", reason))
+    Ok(tensors)
 }

@@ -6,13 +6,13 @@ use candle_core::Device;
 
 use super::{BackendKind, RunConfig};
 use crate::data::{Data, DataLayout, Examples, ImageInput};
-use crate::model::{Backend, Model, Pretrained, Vit};
+use crate::model::{Backend, Model, Pretrained, PretrainedVit};
 use crate::{Error, Result};
 
 /// What a run trains, and on what.
 pub struct Inputs {
     /// The weights as they were read.
-    pub pretrained: Pretrained,
+    pub pretrained: Box<dyn Pretrained>,
     /// The frozen model where it runs.
     pub model: Box<dyn Model>,
     /// The training data of all devices.
@@ -28,7 +28,7 @@ impl Inputs {
     /// A file that is not there or not what it should be.
     pub fn open(config: &RunConfig) -> Result<Self> {
         let pretrained = open_model(config)?;
-        let examples = open_data(config, &pretrained.input)?;
+        let examples = open_data(config, pretrained.as_ref())?;
         Self::new(config, pretrained, examples)
     }
 
@@ -44,14 +44,12 @@ impl Inputs {
     /// A backend that this build or this machine does not have, or that has no checkpointing.
     pub fn new(
         config: &RunConfig,
-        mut pretrained: Pretrained,
+        mut pretrained: Box<dyn Pretrained>,
         (train, test): Examples,
     ) -> Result<Self> {
-        if let Some(input) = test.input() {
-            pretrained.input.clone_from(input);
-        }
+        pretrained.take_input_of(test.as_ref());
         Ok(Self {
-            model: on_backend(config, &pretrained)?,
+            model: on_backend(config, pretrained.as_ref())?,
             pretrained,
             train,
             test,
@@ -63,17 +61,18 @@ impl Inputs {
 ///
 /// # Errors
 /// None is named, or its file does not hold a vision transformer.
-pub fn open_model(config: &RunConfig) -> Result<Pretrained> {
+pub fn open_model(config: &RunConfig) -> Result<Box<dyn Pretrained>> {
     let missing = || Error::argument("model", "must be given, got none");
     let path = config.model.as_deref().ok_or_else(missing)?;
-    Pretrained::open(path, config.heads).map_err(of("model"))
+    let vit = PretrainedVit::open(path, config.heads);
+    Ok(Box::new(vit.map_err(of("model"))?))
 }
 
 /// The training and test samples that the configuration names, as a model wants them.
 ///
 /// # Errors
 /// None or an unknown kind is named, or its files do not hold it.
-pub fn open_data(config: &RunConfig, input: &ImageInput) -> Result<Examples> {
+pub fn open_data(config: &RunConfig, model: &dyn Pretrained) -> Result<Examples> {
     let data = config.data.as_deref().unwrap_or("none");
     let (layout, dir) = data.split_once(':').unwrap_or((data, ""));
     let unknown = |_| {
@@ -81,12 +80,22 @@ pub fn open_data(config: &RunConfig, input: &ImageInput) -> Result<Examples> {
         Error::argument("data", format!("must be {accepted}, got {data}"))
     };
     let layout: DataLayout = layout.parse().map_err(unknown)?;
+    let input = image_input(model)?;
     let examples = layout.open(Path::new(dir), input, config.augmentation());
     examples.map_err(of("data"))
 }
 
+/// How images are made what a model takes.
+///
+/// # Errors
+/// A model of texts.
+pub fn image_input(model: &dyn Pretrained) -> Result<&ImageInput> {
+    let reason = "must be texts for a model of texts, got images";
+    (model.image_input()).ok_or_else(|| Error::argument("data", reason))
+}
+
 /// The block engine on a processor, candle's operations elsewhere.
-fn on_backend(config: &RunConfig, pretrained: &Pretrained) -> Result<Box<dyn Model>> {
+fn on_backend(config: &RunConfig, pretrained: &dyn Pretrained) -> Result<Box<dyn Model>> {
     let device = match config.backend {
         BackendKind::Cpu => None,
         _ if config.gradient_checkpointing => {
@@ -103,11 +112,7 @@ fn on_backend(config: &RunConfig, pretrained: &Pretrained) -> Result<Box<dyn Mod
         checkpointing: config.gradient_checkpointing,
     };
     let backend = device.map_or(engine, Backend::Candle);
-    Ok(Box::new(Vit::new(
-        &pretrained.config,
-        &pretrained.weights,
-        backend,
-    )?))
+    Ok(pretrained.model(backend)?)
 }
 
 /// Names the field that a file was given by.

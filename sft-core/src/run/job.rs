@@ -17,7 +17,7 @@ pub struct Job<'a> {
     pub model: &'a dyn Model,
     /// The same model's own weights, which [`Scheme::FlFull`] starts from; no other scheme needs
     /// them.
-    pub base: Option<&'a Pretrained>,
+    pub base: Option<&'a dyn Pretrained>,
     /// The head to start from, without an adapter: it gets a new one where it is a target.
     pub head: &'a Head,
     /// The training data of all devices.
@@ -110,7 +110,7 @@ impl Job<'_> {
         own.unwrap_or(self.settings.cut)
     }
 
-    pub(super) fn own_weights(&self) -> Result<&Pretrained> {
+    pub(super) fn own_weights(&self) -> Result<&dyn Pretrained> {
         let missing = || Error::argument("base", "must be given for fl-full, got none");
         self.base.ok_or_else(missing)
     }
@@ -133,7 +133,7 @@ impl Job<'_> {
             return check_adapters(self.model.spec(), self.settings.lora, adapters);
         }
         check_head(self.model.spec(), None, &adapters.head)?;
-        full::weights(self.own_weights()?, &adapters.blocks).map(|_| ())
+        full::check(self.own_weights()?, &adapters.blocks)
     }
 
     /// Checks that the parts fit together; [`finetune`](crate::run::finetune) does so first.

@@ -42,7 +42,7 @@ pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use config::{BackendKind, FadingKind, OptimizerKind, RunConfig, ScheduleKind};
 pub use evaluate::{accuracy, logits};
 pub use file::RunFile;
-pub use inputs::{Inputs, open_data, open_model};
+pub use inputs::{Inputs, image_input, open_data, open_model};
 pub use job::Job;
 pub use local::CodecState;
 pub use record::{RoundRecord, Run};

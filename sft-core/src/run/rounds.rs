@@ -8,9 +8,8 @@ use super::evaluate::accuracy_until;
 use super::full::{self, FullModel};
 use super::local::{Part, Participant};
 use super::{DeviceRound, Job, RoundRecord, Run, Scheme, Settings};
-use crate::adapter::{Adapters, Targets};
+use crate::adapter::Adapters;
 use crate::kernels::one_thread_per_product;
-use crate::model::{Model, Vit};
 use crate::parallel::{parallel, with_threads};
 use crate::split::{Traffic, Update, WholeModel, Work};
 use crate::{Error, Result};
@@ -151,16 +150,15 @@ fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
     if scheme != Scheme::FlFull {
         return accuracy_until(job.model, lora, adapters, job.test, threads, job.stop);
     }
-    let base = job.own_weights()?;
-    let weights = full::weights(base, &adapters.blocks)?;
-    let model = Vit::new(&base.config, &weights, job.model.backend().clone())?;
+    let model = full::model(job.own_weights()?, &adapters.blocks, job.model.backend())?;
+    let model = model.as_ref();
     let plain = Adapters {
         embedding: Vec::new(),
         blocks: vec![Vec::new(); model.spec().depth],
         head: adapters.head.clone(),
     };
-    let lora = lora.with_targets(Targets::NONE);
-    accuracy_until(&model, lora, &plain, job.test, threads, job.stop)
+    let lora = full::without_adapters()?;
+    accuracy_until(model, lora, &plain, job.test, threads, job.stop)
 }
 
 fn record(

@@ -15,7 +15,7 @@ use super::{
     save_checkpoint,
 };
 use crate::adapter::{Adapters, Head, load_peft, save_peft};
-use crate::model::save_merged;
+use crate::model::not_finite;
 use crate::{Error, Result};
 
 /// What is told while a run goes on; `()` hears nothing.
@@ -131,14 +131,15 @@ impl<'a> Session<'a> {
         let pretrained = &self.inputs.pretrained;
         let settings = self.config.settings(scheme, self.inputs.model.spec())?;
         let classes = self.inputs.train.classes();
-        let model = pretrained.config.transformer(classes, settings.lora.rank());
+        let spec = self.inputs.model.spec();
+        let model = pretrained.transformer(classes, settings.lora.rank(), spec.tokens);
         let samples: Vec<usize> = self.partition.iter().map(Vec::len).collect();
         let channel = self.config.channel()?;
         let setup = Setup {
             wireless: Wireless::new(model, channel, &samples, &settings)?,
-            head: match &pretrained.head {
+            head: match pretrained.head() {
                 Some(head) if head.classes() == classes => head.clone(),
-                _ => Head::new(classes, pretrained.config.hidden_size, settings.seed),
+                _ => Head::new(classes, spec.width, settings.seed),
             },
             settings,
         };
@@ -155,7 +156,7 @@ impl<'a> Session<'a> {
     ) -> Job<'s> {
         Job {
             model: self.inputs.model.as_ref(),
-            base: Some(&self.inputs.pretrained),
+            base: Some(self.inputs.pretrained.as_ref()),
             head: &setup.head,
             train: self.inputs.train.as_ref(),
             partition: &self.partition,
@@ -257,7 +258,7 @@ impl<'a> Session<'a> {
     /// The error that `error` is where training diverged because the weights were never finite.
     fn blame_weights(&self, error: Error) -> Error {
         let name = match error {
-            Error::Diverged { .. } => self.inputs.pretrained.not_finite(),
+            Error::Diverged { .. } => not_finite(self.inputs.pretrained.as_ref()),
             _ => Ok(None),
         };
         match name {
@@ -313,8 +314,11 @@ impl<'a> Session<'a> {
         }
         if full || self.config.merged {
             let lora = (!full).then_some(lora);
-            save_merged(&named("merged"), &self.inputs.pretrained, lora, adapters)
-                .map_err(of("out"))?;
+            let merged = self
+                .inputs
+                .pretrained
+                .save_merged(&named("merged"), lora, adapters);
+            merged.map_err(of("out"))?;
         }
         Ok(())
     }

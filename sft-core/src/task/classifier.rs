@@ -88,7 +88,7 @@ impl Classifier {
 }
 
 /// The outputs `[B, K]` of a linear layer for `[B, D]`.
-pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     Ok(x.matmul(&weight.t()?)?.broadcast_add(bias)?)
 }
 

@@ -5,5 +5,5 @@ mod classifier;
 /// Classification by cross-entropy.
 mod classify;
 
-pub(crate) use classifier::{Classifier, linear};
+pub(crate) use classifier::Classifier;
 pub use classify::{correct, cross_entropy};

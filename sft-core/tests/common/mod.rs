@@ -15,7 +15,7 @@ use sft_compress::Codec;
 use sft_core::Result;
 use sft_core::adapter::{Head, Lora, TargetModules, Targets};
 use sft_core::data::{Batch, Data, ImageInput, Inputs, Labels};
-use sft_core::model::{Backend, Pretrained, Vit, VitConfig, VitWeights};
+use sft_core::model::{Backend, PretrainedVit, Vit, VitConfig, VitWeights};
 use sft_core::optim::Optimizer;
 use sft_core::optim::{Decay, Schedule};
 use sft_core::run::{Channel, Job, Run, Scheme, Settings, Wireless, finetune};
@@ -75,8 +75,8 @@ pub fn vit(config: &VitConfig) -> Vit {
 }
 
 /// The weights of [`vit`] as a file would give them.
-pub fn base(config: &VitConfig) -> Pretrained {
-    Pretrained {
+pub fn base(config: &VitConfig) -> PretrainedVit {
+    PretrainedVit {
         config: config.clone(),
         weights: weights(config, 7),
         head: None,
@@ -236,7 +236,7 @@ pub fn plan() -> RoundPlan {
 /// Everything a job borrows.
 pub struct Bench {
     pub vit: Vit,
-    pub base: Pretrained,
+    pub base: PretrainedVit,
     pub head: Head,
     pub train: InMemory,
     pub test: InMemory,

@@ -8,7 +8,8 @@ use pyo3::types::PyDict;
 use serde_json::{Map, Value};
 use sft_core::Result;
 use sft_core::run::{
-    Inputs, Progress, RoundRecord, RunConfig, RunFile, Scheme, SchemeRun, Session, open_model,
+    Inputs, Progress, RoundRecord, RunConfig, RunFile, Scheme, SchemeRun, Session, image_input,
+    open_model,
 };
 
 use super::config;
@@ -105,7 +106,8 @@ fn train(
         None => Inputs::open(config)?,
         Some(arrays) => {
             let model = open_model(config)?;
-            let examples = arrays.examples(full, &model.input, config.augmentation())?;
+            let input = image_input(model.as_ref())?;
+            let examples = arrays.examples(full, input, config.augmentation())?;
             Inputs::new(config, model, examples)?
         }
     };

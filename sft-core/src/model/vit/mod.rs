@@ -12,8 +12,7 @@ mod weights;
 use candle_core::{Result, Tensor, bail};
 
 pub use config::VitConfig;
-pub use pretrained::Pretrained;
-pub use save::save_merged;
+pub use pretrained::PretrainedVit;
 pub use weights::VitWeights;
 
 use self::config::{SCALED, block_path};

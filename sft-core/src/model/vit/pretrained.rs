@@ -3,20 +3,24 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use candle_core::{Result as TensorResult, Tensor};
 use serde_json::Value;
+use sft_opt::Transformer;
 
 use super::infer::{blocks, has_layer_scale, has_qkv_bias, infer_config};
 use super::preprocessor::image_input;
+use super::save::save_merged;
 use super::weights::checked;
-use super::{VitConfig, VitWeights, names};
-use crate::adapter::Head;
-use crate::data::ImageInput;
+use super::{Vit, VitConfig, VitWeights, names};
+use crate::adapter::{Adapters, Head, Lora, ModelSpec, NamedShape};
+use crate::data::{Data, ImageInput};
 use crate::model::checkpoint::{Checkpoint, Weight};
+use crate::model::{Backend, Model, Pretrained};
 use crate::{Digest, Error, Result};
 
 /// A pre-trained vision transformer as its files describe it.
 #[derive(Clone, Debug)]
-pub struct Pretrained {
+pub struct PretrainedVit {
     /// The model's sizes.
     pub config: VitConfig,
     /// Every parameter but the head's; of a file they are read when a model is made of them, and are
@@ -28,7 +32,7 @@ pub struct Pretrained {
     pub input: ImageInput,
 }
 
-impl Pretrained {
+impl PretrainedVit {
     /// Reads `path` and, where they exist beside it, `config.json` and `preprocessor_config.json`.
     ///
     /// Without `config.json` the sizes come from the tensors' shapes with `heads` (default:
@@ -87,39 +91,6 @@ impl Pretrained {
         })
     }
 
-    /// The first parameter, by name, that has a value which is not finite.
-    ///
-    /// # Errors
-    /// A file that weights cannot be read from any more.
-    pub(crate) fn not_finite(&self) -> Result<Option<String>> {
-        let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
-        for (name, _) in self.config.parameters() {
-            let values = self.weights.get(&name)?.flatten_all()?.to_vec1::<f32>()?;
-            if !finite(&values) {
-                return Ok(Some(name));
-            }
-        }
-        let mut head = self.head.iter().flat_map(|head| [&head.weight, &head.bias]);
-        Ok((!head.all(|values| finite(values))).then(|| "classifier".into()))
-    }
-
-    /// Adds sizes, weights and input to a digest, which is the same for the same model in another
-    /// file.
-    ///
-    /// # Errors
-    /// A file that weights cannot be read from any more.
-    pub fn digest(&self, digest: &mut Digest) -> Result<()> {
-        digest.bytes(format!("{:?} {:?}", self.config, self.input).as_bytes());
-        for (name, _) in self.config.parameters() {
-            digest.bytes(name.as_bytes());
-            digest.tensor(&self.weights.get(&name)?)?;
-        }
-        for vector in self.head.iter().flat_map(|head| [&head.weight, &head.bias]) {
-            digest.floats(vector);
-        }
-        Ok(())
-    }
-
     fn new(
         file: Checkpoint,
         config: Option<&str>,
@@ -153,6 +124,63 @@ impl Pretrained {
             head,
             input,
         })
+    }
+}
+
+impl Pretrained for PretrainedVit {
+    fn spec(&self) -> ModelSpec {
+        self.config.spec()
+    }
+
+    fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    fn image_input(&self) -> Option<&ImageInput> {
+        Some(&self.input)
+    }
+
+    fn take_input_of(&mut self, data: &dyn Data) {
+        if let Some(input) = data.input() {
+            self.input.clone_from(input);
+        }
+    }
+
+    fn transformer(&self, classes: usize, rank: usize, _: usize) -> Transformer {
+        self.config.transformer(classes, rank)
+    }
+
+    fn parameters(&self) -> Vec<NamedShape> {
+        let parameters = self.config.parameters().into_iter();
+        parameters
+            .map(|(name, shape)| NamedShape { name, shape })
+            .collect()
+    }
+
+    fn weight(&self, name: &str) -> TensorResult<Tensor> {
+        self.weights.get(name)
+    }
+
+    fn model(&self, backend: Backend) -> TensorResult<Box<dyn Model>> {
+        Ok(Box::new(Vit::new(&self.config, &self.weights, backend)?))
+    }
+
+    fn model_of(
+        &self,
+        weights: &HashMap<String, Tensor>,
+        backend: Backend,
+    ) -> Result<Box<dyn Model>> {
+        let weights = VitWeights::new(&self.config, weights);
+        let weights = weights.map_err(|reason| Error::argument("weights", reason))?;
+        Ok(Box::new(Vit::new(&self.config, &weights, backend)?))
+    }
+
+    fn digest_sizes(&self, digest: &mut Digest) {
+        digest.bytes(format!("{:?} {:?}", self.config, self.input).as_bytes());
+    }
+
+    fn save_merged(&self, folder: &Path, lora: Option<Lora>, adapters: &Adapters) -> Result<()> {
+        save_merged(folder, self, lora, adapters)
     }
 }
 

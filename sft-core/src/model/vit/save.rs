@@ -7,23 +7,17 @@ use candle_core::{Device, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::config::{SCALED, block_path};
-use super::{Pretrained, preprocessor};
+use super::{PretrainedVit, preprocessor};
 use crate::adapter::{AdaptedLayer, Adapters, Lora, adapted_layers, check_adapters, check_head};
 use crate::atomic_write::write_whole;
 use crate::{Error, Result};
 
-/// Writes `W + s B A` for every adapted weight, and everything else, as Hugging Face's
-/// `ViTForImageClassification`, which scaled branches are folded into: `model.safetensors`,
-/// `config.json`, and `preprocessor_config.json` with what [`Pretrained::input`] says of images.
-///
-/// With `lora` the adapters are LoRA's; without it they are the weights themselves, as
-/// [`Scheme::FlFull`](crate::run::Scheme::FlFull) leaves them. Each file appears whole or not at all.
-///
-/// # Errors
-/// Adapters that do not fit the model, or a folder that cannot be written.
-pub fn save_merged(
+/// Writes the tuned model as Hugging Face's `ViTForImageClassification`, which scaled branches are
+/// folded into: `model.safetensors`, `config.json`, and `preprocessor_config.json` with what
+/// [`PretrainedVit::input`] says of images.
+pub(super) fn save_merged(
     folder: &Path,
-    base: &Pretrained,
+    base: &PretrainedVit,
     lora: Option<Lora>,
     adapters: &Adapters,
 ) -> Result<()> {
@@ -43,7 +37,7 @@ pub fn save_merged(
 }
 
 fn merged(
-    base: &Pretrained,
+    base: &PretrainedVit,
     lora: Option<Lora>,
     adapters: &Adapters,
 ) -> Result<HashMap<String, Tensor>> {
@@ -110,7 +104,7 @@ fn add(tensors: &mut HashMap<String, Tensor>, adapted: &AdaptedLayer<'_>) -> Res
     Ok(())
 }
 
-fn config(base: &Pretrained, classes: usize) -> Value {
+fn config(base: &PretrainedVit, classes: usize) -> Value {
     let label = |i: usize| format!("LABEL_{i}");
     let id2label: Map<_, _> = (0..classes)
         .map(|i| (i.to_string(), label(i).into()))

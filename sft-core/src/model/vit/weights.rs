@@ -88,12 +88,6 @@ impl VitWeights {
             eps,
         })
     }
-
-    /// The values of every parameter, in the order of the configuration's list.
-    pub(crate) fn vectors(&self, config: &VitConfig) -> TensorResult<Vec<Vec<f32>>> {
-        let values = |(name, _): (String, _)| self.get(&name)?.flatten_all()?.to_vec1();
-        config.parameters().into_iter().map(values).collect()
-    }
 }
 
 /// The tensor of this name, which must be floats of this shape.

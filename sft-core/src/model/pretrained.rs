@@ -1,0 +1,112 @@
+//! A pre-trained model, whatever kind it is.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Result as TensorResult, Tensor};
+use sft_opt::Transformer;
+
+use super::{Backend, Model};
+use crate::adapter::{Adapters, Head, Lora, ModelSpec, NamedShape};
+use crate::data::{Data, ImageInput};
+use crate::{Digest, Result};
+
+/// A pre-trained model as its files describe it.
+pub trait Pretrained: Send + Sync {
+    /// Its sizes, and the layers of it that may take adapters.
+    fn spec(&self) -> ModelSpec;
+
+    /// The head, where the file has one.
+    fn head(&self) -> Option<&Head>;
+
+    /// The images that the model wants, and how they are made such; none of a model of texts.
+    fn image_input(&self) -> Option<&ImageInput> {
+        None
+    }
+
+    /// Takes over how a data set makes samples what the model takes: what is saved tells it.
+    fn take_input_of(&mut self, data: &dyn Data) {
+        let _ = data;
+    }
+
+    /// The same sizes for the cost model, with adapters of `rank`, a head of `classes` and samples of
+    /// so many tokens.
+    fn transformer(&self, classes: usize, rank: usize, tokens: usize) -> Transformer;
+
+    /// Every parameter but the head's by its name in the checkpoint.
+    fn parameters(&self) -> Vec<NamedShape>;
+
+    /// A parameter as f32.
+    ///
+    /// # Errors
+    /// A file that it cannot be read from any more, or a name that the model does not have.
+    fn weight(&self, name: &str) -> TensorResult<Tensor>;
+
+    /// The frozen model where it runs.
+    ///
+    /// # Errors
+    /// Weights that cannot be read, or a device that has no room for them.
+    fn model(&self, backend: Backend) -> TensorResult<Box<dyn Model>>;
+
+    /// The same with other weights, those of [`Self::parameters`] by their names; variables stay
+    /// variables.
+    ///
+    /// # Errors
+    /// The first tensor that is missing or misshapen, or a device without room.
+    fn model_of(
+        &self,
+        weights: &HashMap<String, Tensor>,
+        backend: Backend,
+    ) -> Result<Box<dyn Model>>;
+
+    /// Adds what tells models of the same weights apart to a digest.
+    fn digest_sizes(&self, digest: &mut Digest);
+
+    /// Writes the tuned model as one model, for whoever knows no adapters: `W + s B A` for every
+    /// adapted weight, and everything else, as a Hugging Face folder.
+    ///
+    /// With `lora` the adapters are LoRA's; without it they are the weights themselves, as
+    /// [`Scheme::FlFull`](crate::run::Scheme::FlFull) leaves them. Each file appears whole or not at all.
+    ///
+    /// # Errors
+    /// Adapters that do not fit the model, or a folder that cannot be written.
+    fn save_merged(&self, folder: &Path, lora: Option<Lora>, adapters: &Adapters) -> Result<()>;
+}
+
+/// The first parameter, by name, that has a value which is not finite.
+///
+/// # Errors
+/// A file that weights cannot be read from any more.
+pub(crate) fn not_finite(model: &dyn Pretrained) -> Result<Option<String>> {
+    let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
+    for NamedShape { name, .. } in model.parameters() {
+        let values = model.weight(&name)?.flatten_all()?.to_vec1::<f32>()?;
+        if !finite(&values) {
+            return Ok(Some(name));
+        }
+    }
+    let head = model.head().into_iter();
+    let mut head = head.flat_map(|head| [&head.weight, &head.bias]);
+    Ok((!head.all(|values| finite(values))).then(|| model.spec().head.checkpoint))
+}
+
+/// Adds sizes, weights and input to a digest, which is the same for the same model in another
+/// file.
+///
+/// # Errors
+/// A file that weights cannot be read from any more.
+pub fn digest(model: &dyn Pretrained, digest: &mut Digest) -> Result<()> {
+    model.digest_sizes(digest);
+    for NamedShape { name, .. } in model.parameters() {
+        digest.bytes(name.as_bytes());
+        digest.tensor(&model.weight(&name)?)?;
+    }
+    for vector in model
+        .head()
+        .into_iter()
+        .flat_map(|head| [&head.weight, &head.bias])
+    {
+        digest.floats(vector);
+    }
+    Ok(())
+}
