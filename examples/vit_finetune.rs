@@ -57,8 +57,8 @@ fn run(flags: Flags) -> Result<()> {
     let Flags { mut config, auto } = flags;
     let inputs = input::open(&config)?;
     for (kind, data) in [("training", &inputs.train), ("test", &inputs.test)] {
-        if let Some(found) = data.found() {
-            tell(format_args!("{kind} data: {found}"));
+        if let Some(told) = data.told() {
+            tell(format_args!("{kind} data: {told}"));
         }
     }
     if auto.auto {

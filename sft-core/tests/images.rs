@@ -309,18 +309,18 @@ fn what_is_neither_class_nor_image_is_skipped_and_told() {
     }
     let (train, test) = open(&folder).unwrap();
     assert_eq!((train.len(), train.classes(), test.len()), (2, 2, 1));
-    let found = train.found().unwrap();
+    let found = train.found();
     assert_eq!(
         (found.images, found.classes, found.skipped.len()),
         (2, 2, 10)
     );
-    let told = found.to_string();
+    let told = train.told().unwrap();
     assert!(told.starts_with("2 images of 2 classes in "), "{told}");
     assert!(
         told.contains("10 entries skipped: .DS_Store, .ipynb_checkpoints, "),
         "{told}"
     );
-    let found = test.found().unwrap();
+    let found = test.found();
     assert_eq!(
         (found.images, found.classes, found.skipped.len()),
         (1, 1, 1)
@@ -387,7 +387,7 @@ fn what_is_no_regular_file_is_refused_at_once() {
     symlink("self", folder.0.join("train/cat/self")).unwrap();
     symlink("1.png", folder.0.join("train/cat/2.png")).unwrap();
     let (train, _) = open(&folder).unwrap();
-    let skipped = train.found().unwrap().skipped.len();
+    let skipped = train.found().skipped.len();
     assert_eq!((train.len(), train.classes(), skipped), (3, 2, 3));
 }
 
@@ -407,7 +407,7 @@ fn tiny_imagenet_tells_what_it_skips() {
     folder.write("val/val_annotations.txt", b"1.JPEG\tn01\t0\n");
     let (train, val) = tiny_imagenet(&folder.0, &levels(32, None)).unwrap();
     let of = |set: &ImageFiles| {
-        let found = set.found().unwrap();
+        let found = set.found();
         (found.images, found.classes, found.skipped.len())
     };
     assert_eq!((of(&train), of(&val)), ((1, 1, 1), (1, 1, 0)));

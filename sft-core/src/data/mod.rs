@@ -6,6 +6,8 @@ mod batch;
 mod images;
 /// How samples are spread over the devices.
 mod partition;
+/// Texts as token ids.
+mod text;
 
 pub use batch::{Batch, Inputs, Labels, SampleId};
 pub use images::{
@@ -13,6 +15,7 @@ pub use images::{
     Images, Resize, cifar100, image_folder, tiny_imagenet,
 };
 pub use partition::Partition;
+pub use text::{Texts, Wanted, classification};
 
 use crate::{Digest, Result};
 
@@ -37,8 +40,15 @@ pub trait Data: Sync {
         None
     }
 
-    /// What was found in a folder of images; nothing where samples come from elsewhere.
-    fn found(&self) -> Option<&Found> {
+    /// Tokens of a sample, where samples have their own numbers of them.
+    fn tokens(&self, index: usize) -> Option<usize> {
+        let _ = index;
+        None
+    }
+
+    /// What a person should hear of what was read: how much, what was left out; nothing where there
+    /// is nothing to tell.
+    fn told(&self) -> Option<String> {
         None
     }
 

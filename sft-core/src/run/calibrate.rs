@@ -17,20 +17,21 @@ pub(super) type Costs = BTreeMap<usize, Traffic>;
 /// The bases so far and what was missing for the cuts of a round's devices, each learnt from
 /// activations of the devices that have it.
 pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &Run) -> Result<(BasesByCut, Costs)> {
-    let (mut all, mut costs) = (run.bases.clone(), Costs::new());
+    let (mut bases_by_cut, mut costs) = (run.bases.clone(), Costs::new());
     let (up, down) = job.settings.codecs();
     if up.step().or(down.step()).is_none() {
-        return Ok((all, costs));
+        return Ok((bases_by_cut, costs));
     }
     let mut by_cut = BTreeMap::<usize, Vec<usize>>::new();
     for device in job.participants(round) {
         by_cut.entry(job.cut(device)).or_default().push(device);
     }
-    by_cut.retain(|cut, _| !all.contains_key(cut));
+    by_cut.retain(|cut, _| !bases_by_cut.contains_key(cut));
     for (cut, devices) in by_cut {
-        let samples = calibration::SAMPLES.div_ceil(devices.len());
+        let all = calibration::samples(job.model.spec());
+        let samples = all.div_ceil(devices.len());
         // More devices than samples would cost more than they tell.
-        let devices = &devices[..devices.len().min(calibration::SAMPLES)];
+        let devices = &devices[..devices.len().min(all)];
         let shown = parallel(job.settings.threads, devices.len(), |n| {
             Participant {
                 job,
@@ -39,9 +40,9 @@ pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &Run) -> Result<(Bases
             }
             .calibrate(samples)
         })?;
-        let mut activations = Vec::new();
+        let mut activations = calibration::Shown::default();
         for (&device, (values, traffic)) in devices.iter().zip(shown) {
-            activations.extend(values);
+            activations.append(values);
             costs.insert(device, traffic);
         }
         let (settings, codecs) = (job.settings, (up, down));
@@ -53,7 +54,7 @@ pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &Run) -> Result<(Bases
             &activations,
             settings.seed,
         )?;
-        all.insert(cut, bases);
+        bases_by_cut.insert(cut, bases);
     }
-    Ok((all, costs))
+    Ok((bases_by_cut, costs))
 }

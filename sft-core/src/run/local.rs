@@ -7,7 +7,7 @@ use super::Job;
 use super::whole::{Unsplit, WholeServer, train_whole};
 use crate::adapter::Adapters;
 use crate::optim::OptimizerConfig;
-use crate::split::calibration::{self, CalibrationSide};
+use crate::split::calibration::{self, CalibrationSide, Shown};
 use crate::split::{
     Bases, Connection, Deadline, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve,
     ServerCodecs, ServerSide, Traffic, Update, Work,
@@ -123,13 +123,12 @@ impl<'a> Participant<'a> {
         })
     }
 
-    /// Some activations `[n, S, D]` as the server sees them, of up to so many samples, and what they
-    /// cost.
-    pub(super) fn calibrate(self, samples: usize) -> Result<(Vec<f32>, Traffic)> {
+    /// Some activations as the server sees them, of up to so many samples, and what they cost.
+    pub(super) fn calibrate(self, samples: usize) -> Result<(Shown, Traffic)> {
         let (job, number) = (self.job, self.device as u32);
         let cut = job.cut(self.device);
         let plan = RoundPlan {
-            activation: calibration::first_codec(),
+            activation: calibration::first_codec(job.model.spec()),
             ..self.plan(Work::Calibrate { cut, samples })
         };
         let side = CalibrationSide::new(number, plan, job.model.spec())?;
@@ -143,7 +142,7 @@ impl<'a> Participant<'a> {
         device.round(&mut connection)?;
         let traffic = connection.traffic();
         Ok((
-            connection.into_transport().into_server().into_activations(),
+            connection.into_transport().into_server().into_shown(),
             traffic,
         ))
     }

@@ -7,6 +7,7 @@ use candle_core::{Tensor, Var};
 use sft_compress::{Basis, Codec, Direction, TensorView};
 
 use super::coded::Crossing;
+use super::extent::Extent;
 use super::memory::Serve;
 use super::message::{Activation, Message};
 use super::server::check_hello;
@@ -16,14 +17,26 @@ use crate::adapter::{Lora, ModelSpec, device_lengths, normal};
 use crate::model::{Hidden, Model};
 use crate::{Error, Result, seed};
 
-/// Samples that a basis is learnt from, of all devices together.
-pub(crate) const SAMPLES: usize = 16;
 /// Samples that pass through the server's half together.
 const BATCH: usize = 16;
+/// A basis of a sequence is learnt from about as many tokens as it has channels, of texts of about
+/// so many.
+const TOKENS_OF_A_TEXT: usize = 8;
+
+/// Samples that a basis is learnt from, of all devices together.
+pub(crate) fn samples(spec: &ModelSpec) -> usize {
+    match spec.grid {
+        Some(_) => BATCH,
+        None => BATCH.max(spec.width.div_ceil(TOKENS_OF_A_TEXT)),
+    }
+}
 
 /// How activations cross before there is a basis.
-pub(crate) fn first_codec() -> CutCodec {
-    Codec::vit_activation().into()
+pub(crate) fn first_codec(spec: &ModelSpec) -> CutCodec {
+    match spec.grid {
+        Some(_) => Codec::vit_activation().into(),
+        None => Codec::default_activation().into(),
+    }
 }
 
 /// The server's side of a calibration for one device: it collects activations.
@@ -31,9 +44,27 @@ pub(crate) struct CalibrationSide<'a> {
     device: u32,
     plan: RoundPlan,
     spec: &'a ModelSpec,
-    /// `[n, S, D]`
-    activations: Vec<f32>,
+    shown: Shown,
     next: u32,
+}
+
+/// Activations that devices showed.
+#[derive(Default)]
+pub(crate) struct Shown {
+    /// Those of every sample, `[n, S, D]`, or `[T, D]` where samples have their own lengths.
+    values: Vec<f32>,
+    /// Tokens of each sample, where they have their own.
+    lengths: Vec<u32>,
+    samples: usize,
+}
+
+impl Shown {
+    /// Those of another device, too.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.values.append(&mut other.values);
+        self.lengths.append(&mut other.lengths);
+        self.samples += other.samples;
+    }
 }
 
 impl<'a> CalibrationSide<'a> {
@@ -43,46 +74,45 @@ impl<'a> CalibrationSide<'a> {
             device,
             plan,
             spec,
-            activations: Vec::new(),
+            shown: Shown::default(),
             next: 0,
         })
     }
 
     /// What was collected.
-    pub(crate) fn into_activations(self) -> Vec<f32> {
-        self.activations
+    pub(crate) fn into_shown(self) -> Shown {
+        self.shown
     }
 
     fn collect(&mut self, up: &Activation) -> Result<()> {
         let Work::Calibrate { samples, .. } = self.plan.work else {
             return Err(Error::protocol("sent a calibration that was not asked for"));
         };
-        let known = self.activations.len() / (self.spec.tokens * self.spec.width).max(1);
-        let (count, most) = (
-            up.samples.len(),
-            self.plan.batch.min(samples.saturating_sub(known)),
-        );
-        if up.step != self.next || count == 0 || count > most || up.lengths.is_some() {
-            let reason = format!(
-                "sent {count} samples as number {} of a calibration",
-                up.step
-            );
+        let left = samples.saturating_sub(self.shown.samples);
+        let (count, most) = (up.samples.len(), self.plan.batch.min(left));
+        if up.step != self.next || count == 0 || count > most {
+            let number = up.step;
+            let reason = format!("sent {count} samples as number {number} of a calibration");
             return Err(Error::protocol(reason));
         }
+        let tokens = up.tokens(self.spec)?;
+        let padded = [count, tokens, self.spec.width];
         let crossing = Crossing {
             plan: &self.plan,
             device: self.device,
             step: up.step,
             epoch: 0,
             samples: &up.samples,
-            shape: [count, self.spec.tokens, self.spec.width],
+            extent: Extent::new(padded, up.lengths.as_deref()),
         };
-        let mut decompressor = first_codec().decompressor(None, 0)?;
+        let mut decompressor = first_codec(self.spec).decompressor(None, 0)?;
         let cpu = candle_core::Device::Cpu;
         let state = crossing.decompress(&mut *decompressor, Direction::Up, &up.frame, &cpu)?;
         let state = state.ok_or_else(|| Error::protocol("sent what builds on a basis"))?;
-        self.activations
-            .extend(state.flatten_all()?.to_vec1::<f32>()?);
+        let values = state.flatten_all()?.to_vec1::<f32>()?;
+        self.shown.values.extend(crossing.extent.pack(values));
+        self.shown.lengths.extend(up.lengths.iter().flatten());
+        self.shown.samples += count;
         self.next += 1;
         Ok(())
     }
@@ -101,35 +131,37 @@ impl Serve for CalibrationSide<'_> {
     }
 }
 
-/// The bases for codecs, of activations `[n, S, D]` before block `cut`.
+/// The bases for codecs, of activations before block `cut`.
 pub(crate) fn learn(
     model: &dyn Model,
     lora: Lora,
     cut: usize,
     (up, down): (CutCodec, CutCodec),
-    activations: &[f32],
+    shown: &Shown,
     seed: u64,
 ) -> Result<Bases> {
     let spec = model.spec();
-    let sample = spec.tokens * spec.width;
-    let shape = [activations.len() / sample, spec.tokens, spec.width];
-    let (tokens, view) = (spec.layout()?, TensorView::new(activations, &shape)?);
+    let extent = extent(shown.samples, &shown.lengths, spec);
+    let (shape, lengths) = (extent.crossing(), extent.lengths());
+    let (tokens, view) = (spec.layout()?, TensorView::new(&shown.values, shape)?);
     let of_activations = |step| {
-        let sensitivity = sensitivity(model, lora, cut, activations, seed)?;
-        let sensitivity = TensorView::new(&sensitivity, &shape)?;
-        Ok::<_, Error>(Basis::of_activations(
-            view,
-            &[],
-            tokens,
-            step,
-            Some(sensitivity),
-        )?)
+        let sensitivity = sensitivity(model, lora, cut, shown, seed)?;
+        let sensitivity = TensorView::new(&sensitivity, shape)?;
+        let basis = Basis::of_activations(view, lengths, tokens, step, Some(sensitivity));
+        Ok::<_, Error>(basis?)
     };
-    let of_gradients = |step| Ok::<_, Error>(Basis::of_gradients(view, &[], tokens, step)?);
+    let of_gradients = |step| Ok::<_, Error>(Basis::of_gradients(view, lengths, tokens, step)?);
     Ok(Bases {
         up: up.step().map(of_activations).transpose()?.map(Arc::new),
         down: down.step().map(of_gradients).transpose()?.map(Arc::new),
     })
+}
+
+/// The sizes of samples of these lengths, or with all of the model's tokens.
+fn extent(samples: usize, lengths: &[u32], spec: &ModelSpec) -> Extent {
+    let longest = lengths.iter().max().map(|&length| length as usize);
+    let padded = [samples, longest.unwrap_or(spec.tokens), spec.width];
+    Extent::new(padded, (!lengths.is_empty()).then_some(lengths))
 }
 
 /// Gradients of what the server's blocks make of activations, with respect to them, for random
@@ -138,7 +170,7 @@ fn sensitivity(
     model: &dyn Model,
     lora: Lora,
     cut: usize,
-    activations: &[f32],
+    shown: &Shown,
     seed: u64,
 ) -> Result<Vec<f32>> {
     let spec = model.spec();
@@ -148,15 +180,20 @@ fn sensitivity(
         .iter()
         .map(|&length| Tensor::zeros(length, candle_core::DType::F32, model.device()));
     let adapters = adapters.collect::<candle_core::Result<Vec<_>>>()?;
-    let mut gradients = Vec::with_capacity(activations.len());
-    for part in activations.chunks(BATCH * spec.tokens * spec.width) {
-        let shape = (
-            part.len() / (spec.tokens * spec.width),
-            spec.tokens,
-            spec.width,
-        );
-        let state = Var::from_tensor(&Tensor::from_slice(part, shape, model.device())?)?;
-        let mut hidden = Hidden::even(state.as_tensor().clone());
+    let mut gradients = Vec::with_capacity(shown.values.len());
+    for first in (0..shown.samples).step_by(BATCH) {
+        let count = BATCH.min(shown.samples - first);
+        let lengths = shown.lengths.get(first..first + count).unwrap_or_default();
+        let extent = extent(count, lengths, spec);
+        let part = &shown.values[gradients.len()..];
+        let part = &part[..extent.crossing().iter().product()];
+        let state = extent.unpack(part.to_vec());
+        let state = Tensor::from_vec(state, &extent.padded()[..], model.device())?;
+        let state = Var::from_tensor(&state)?;
+        let mut hidden = Hidden {
+            state: state.as_tensor().clone(),
+            lengths: (!lengths.is_empty()).then(|| lengths.to_vec()),
+        };
         for (index, adapter) in adapters.iter().enumerate().skip(cut) {
             hidden = model.block(index, &hidden, adapter, lora.in_block(index))?;
         }
@@ -167,7 +204,7 @@ fn sensitivity(
         let directions = Tensor::from_vec(directions, features.shape(), model.device())?;
         let mut grads = (features * directions)?.sum_all()?.backward()?;
         let gradient = grads.remove(&state).ok_or(Error::NoGradient(0))?;
-        let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+        let gradient = extent.pack(gradient.flatten_all()?.to_vec1::<f32>()?);
         if gradient.iter().any(|value| !value.is_finite()) {
             return Err(Error::Diverged {
                 round: 1,

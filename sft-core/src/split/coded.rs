@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use sft_compress::{Compressor, Context, Decompressor, Direction, ErrorKind, TensorView};
 
 use super::RoundPlan;
+use super::extent::Extent;
 use crate::data::SampleId;
 use crate::{Error, Result, seed};
 
@@ -16,8 +17,7 @@ pub(super) struct Crossing<'a> {
     /// Passes over the data before it.
     pub(super) epoch: u32,
     pub(super) samples: &'a [SampleId],
-    /// `[B, S, D]`
-    pub(super) shape: [usize; 3],
+    pub(super) extent: Extent,
 }
 
 impl Crossing<'_> {
@@ -27,8 +27,9 @@ impl Crossing<'_> {
             Direction::Down => seed::DOWNLINK,
         };
         let seed = seed::derive(self.plan.seed, &[key, u64::from(self.step)]);
-        Context::new(&self.shape, seed)
+        Context::new(self.extent.crossing(), seed)
             .with_samples(self.samples)
+            .with_lengths(self.extent.lengths())
             .with_epoch(self.epoch)
             .with_direction(direction)
     }
@@ -40,7 +41,7 @@ impl Crossing<'_> {
         direction: Direction,
         tensor: &Tensor,
     ) -> Result<Vec<u8>> {
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+        let values = self.extent.pack(tensor.flatten_all()?.to_vec1::<f32>()?);
         self.finite(
             &values,
             match direction {
@@ -48,7 +49,7 @@ impl Crossing<'_> {
                 Direction::Down => "the gradient",
             },
         )?;
-        let view = TensorView::new(&values, &self.shape)?;
+        let view = TensorView::new(&values, self.extent.crossing())?;
         let mut frame = Vec::new();
         compressor.compress(view, &self.context(direction), &mut frame, None)?;
         Ok(frame)
@@ -65,8 +66,12 @@ impl Crossing<'_> {
         let (context, mut decoded) = (self.context(direction), sft_compress::Tensor::default());
         match decompressor.decompress(frame, &context, &mut decoded) {
             Ok(()) => {
-                let values = decoded.into_data();
-                Ok(Some(Tensor::from_vec(values, &self.shape[..], device)?))
+                let values = self.extent.unpack(decoded.into_data());
+                Ok(Some(Tensor::from_vec(
+                    values,
+                    &self.extent.padded()[..],
+                    device,
+                )?))
             }
             Err(error) if error.kind() == ErrorKind::LostReference => Ok(None),
             Err(error) => Err(error.into()),

@@ -4,6 +4,7 @@ use sft_compress::{Compressor, Decompressor, Direction};
 
 use super::adapters::Held;
 use super::coded::{Crossing, finite};
+use super::extent::Extent;
 use super::local_data::{Loaded, LocalData};
 use super::message::{Activation, Failure, FailureKind, Hello, Message, Tensors};
 use super::transport::{Connection, Transport, unexpected};
@@ -161,7 +162,7 @@ impl DeviceSide<'_> {
                 step: number,
                 epoch: 0,
                 samples: &batch.samples,
-                shape: hidden.state.dims3()?.into(),
+                extent: Extent::of(&hidden)?,
             };
             let frame = crossing.compress(&mut *compressor, Direction::Up, &hidden.state);
             connection.send(&Message::Activation(Activation {
@@ -193,7 +194,7 @@ impl DeviceSide<'_> {
             step: *number,
             epoch: plan.epoch(*number, samples),
             samples: &batch.samples,
-            shape: hidden.state.dims3()?.into(),
+            extent: Extent::of(&hidden)?,
         };
         let reply = exchange(&crossing, &hidden, batch, codecs, connection);
         let mut reply = reply.map_err(|error| blame_samples(error, batch))?;

@@ -11,6 +11,9 @@ use crate::data::{Batch, Data};
 use crate::parallel::spawn;
 use crate::{Error, Result, seed};
 
+/// Batches whose samples are sorted by length together.
+const BUCKET: usize = 8;
+
 /// A device's own samples, and whom to tell of progress.
 #[derive(Clone, Copy)]
 pub struct LocalData<'a> {
@@ -82,10 +85,9 @@ impl LocalData<'_> {
     /// What the mini-batches of the round hold, newly shuffled in every local epoch.
     fn batches(&self, plan: &RoundPlan) -> impl Iterator<Item = BatchOrder> {
         let epochs = (0..plan.local_epochs as u64).flat_map(move |epoch| {
-            let mut order = self.samples.to_vec();
-            order.shuffle(&mut seed::rng(plan.seed, &[seed::ORDER, epoch]));
-            let batches = order.chunks(plan.batch).map(<[usize]>::to_vec);
-            batches.map(|indices| (epoch, indices)).collect::<Vec<_>>()
+            let mut rng = seed::rng(plan.seed, &[seed::ORDER, epoch]);
+            let batches = self.shuffled(plan.batch, &mut rng).into_iter();
+            batches.map(move |indices| (epoch, indices))
         });
         (0..)
             .zip(epochs)
@@ -94,6 +96,25 @@ impl LocalData<'_> {
                 epoch,
                 indices,
             })
+    }
+
+    /// All samples in batches in a random order. Samples of several lengths come together with others
+    /// of about theirs: [`BUCKET`] batches at a time are sorted by length.
+    fn shuffled(&self, batch: usize, rng: &mut impl rand::Rng) -> Vec<Vec<usize>> {
+        let mut order = self.samples.to_vec();
+        order.shuffle(rng);
+        let tokens = |&index: &usize| self.data.tokens(index);
+        let ragged = order.first().and_then(tokens).is_some();
+        if ragged {
+            for bucket in order.chunks_mut(BUCKET.saturating_mul(batch)) {
+                bucket.sort_by_key(tokens);
+            }
+        }
+        let mut batches: Vec<_> = order.chunks(batch).map(<[usize]>::to_vec).collect();
+        if ragged {
+            batches.shuffle(rng);
+        }
+        batches
     }
 
     fn load(&self, plan: &RoundPlan, order: &BatchOrder, device: &Device) -> Result<Loaded> {

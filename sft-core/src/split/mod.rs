@@ -17,6 +17,8 @@ mod deadline;
 mod device;
 /// The device's half of a step.
 mod device_half;
+/// How large a mini-batch at the cut is.
+mod extent;
 /// The forward pass of the adapted model and its two parts.
 pub(crate) mod forward;
 /// A device's own samples, mini-batch by mini-batch.

@@ -5,6 +5,7 @@ use sft_compress::{Compressor, Decompressor, Direction};
 
 use super::adapters::Held;
 use super::coded::{Crossing, finite};
+use super::extent::Extent;
 use super::memory::Serve;
 use super::message::{Activation, Failure, FailureKind, Gradient, Hello, Message};
 use super::transport::unexpected;
@@ -115,7 +116,7 @@ struct Stage {
     /// The next mini-batch.
     step: u32,
     /// The last gradient, with the samples of its mini-batch.
-    gradient: Option<(Tensor, Vec<SampleId>)>,
+    gradient: Option<(Tensor, Vec<SampleId>, Extent)>,
     update: Option<Vec<Vec<f32>>>,
     loss: f64,
     samples: usize,
@@ -175,12 +176,10 @@ impl<'a> ServerSide<'a> {
     /// One step of the server's half; the gradient, or that the activation cannot be read.
     fn train(&mut self, up: &Activation, hello: Hello) -> Result<Message> {
         self.check(up)?;
-        let tokens = match &up.lengths {
-            Some(lengths) => lengths.iter().copied().max().unwrap_or(0) as usize,
-            None => self.model.spec().tokens,
-        };
-        let shape = [up.samples.len(), tokens, self.model.spec().width];
-        let crossing = crossing(&self.plan, hello, up.step, &up.samples, shape);
+        let tokens = up.tokens(self.model.spec())?;
+        let padded = [up.samples.len(), tokens, self.model.spec().width];
+        let extent = Extent::new(padded, up.lengths.as_deref());
+        let crossing = crossing(&self.plan, hello, up.step, &up.samples, extent.clone());
         let decompressor = self.codecs.up.as_mut();
         let device = self.model.device();
         let state = crossing.decompress(decompressor, Direction::Up, &up.frame, device)?;
@@ -203,7 +202,7 @@ impl<'a> ServerSide<'a> {
         let stage = &mut self.stage;
         stage.loss += f64::from(done.loss) * up.samples.len() as f64;
         stage.samples += up.samples.len();
-        stage.gradient = Some((done.gradient, up.samples.clone()));
+        stage.gradient = Some((done.gradient, up.samples.clone(), extent));
         stage.step += 1;
         self.gradient(hello)
     }
@@ -221,12 +220,6 @@ impl<'a> ServerSide<'a> {
             let reason = format!("sent {count} samples at once, expected 1 to {most}");
             return Err(Error::protocol(reason));
         }
-        let tokens = self.model.spec().tokens;
-        let long = |&&length: &&u32| length == 0 || length as usize > tokens;
-        if let Some(length) = up.lengths.iter().flatten().find(long) {
-            let reason = format!("sent a sample of {length} tokens, expected 1 to {tokens}");
-            return Err(Error::protocol(reason));
-        }
         let classes = self.half.classes();
         if let Some(class) = up.classes.iter().find(|&&class| class as usize >= classes) {
             let reason = format!("sent the class {class}, the head has {classes}");
@@ -237,16 +230,15 @@ impl<'a> ServerSide<'a> {
 
     /// The message with the last gradient.
     fn gradient(&mut self, hello: Hello) -> Result<Message> {
-        let Some((gradient, samples)) = self.stage.gradient.take() else {
+        let Some((gradient, samples, extent)) = self.stage.gradient.take() else {
             return Err(Error::protocol(
                 "asked for a gradient before any activation",
             ));
         };
         let step = self.stage.step - 1;
-        let shape = gradient.dims3()?.into();
-        let crossing = crossing(&self.plan, hello, step, &samples, shape);
+        let crossing = crossing(&self.plan, hello, step, &samples, extent.clone());
         let frame = crossing.compress(self.codecs.down.as_mut(), Direction::Down, &gradient)?;
-        self.stage.gradient = Some((gradient, samples));
+        self.stage.gradient = Some((gradient, samples, extent));
         Ok(Message::Gradient(Gradient { step, frame }))
     }
 
@@ -285,7 +277,7 @@ fn crossing<'a>(
     hello: Hello,
     step: u32,
     samples: &'a [SampleId],
-    shape: [usize; 3],
+    extent: Extent,
 ) -> Crossing<'a> {
     Crossing {
         plan,
@@ -293,7 +285,7 @@ fn crossing<'a>(
         step,
         epoch: plan.epoch(step, hello.samples as usize),
         samples,
-        shape,
+        extent,
     }
 }
 

@@ -24,7 +24,7 @@ const JPEG: [u8; 2] = [0xff, 0xd8];
 pub struct ImageFiles {
     files: Vec<(PathBuf, u32)>,
     classes: usize,
-    pub(super) found: Found,
+    found: Found,
     augmented: Augmented,
     input: ImageInput,
     augment: Option<Augment>,
@@ -55,6 +55,11 @@ impl ImageFiles {
             input,
             augment: None,
         }
+    }
+
+    /// What was found in the folder.
+    pub fn found(&self) -> &Found {
+        &self.found
     }
 
     /// The same, changed at random in training.
@@ -154,8 +159,8 @@ impl Data for ImageFiles {
         Some(&self.input)
     }
 
-    fn found(&self) -> Option<&Found> {
-        Some(&self.found)
+    fn told(&self) -> Option<String> {
+        Some(self.found.to_string())
     }
 
     fn batch(&self, indices: &[usize]) -> Result<Batch> {

@@ -39,7 +39,7 @@ pub fn image_folder(dir: &Path, input: &ImageInput) -> Result<(ImageFiles, Image
     let mut skipped = Vec::new();
     let tested = folders(&test, &mut skipped)?;
     let test = read_classes(&test, &tested, &numbers, skipped, input)?;
-    tracing::info!(train = %train.found, test = %test.found, "found images");
+    tracing::info!(train = %train.found(), test = %test.found(), "found images");
     Ok((train, test))
 }
 

@@ -14,6 +14,7 @@ pub use tensors::Tensors;
 
 use self::bytes::{Reader, put_bytes, put_u32, put_varint};
 use super::{Bases, RoundPlan};
+use crate::adapter::ModelSpec;
 use crate::data::SampleId;
 use crate::{Error, Result};
 
@@ -306,6 +307,23 @@ impl Message {
 }
 
 impl Activation {
+    /// The most tokens of a sample.
+    ///
+    /// # Errors
+    /// A sample without tokens, or of more than the model takes.
+    pub(super) fn tokens(&self, spec: &ModelSpec) -> Result<usize> {
+        let most = spec.tokens;
+        let Some(lengths) = &self.lengths else {
+            return Ok(most);
+        };
+        let wrong = |&&length: &&u32| length == 0 || length as usize > most;
+        if let Some(length) = lengths.iter().find(wrong) {
+            let reason = format!("sent a sample of {length} tokens, expected 1 to {most}");
+            return Err(Error::protocol(reason));
+        }
+        Ok(lengths.iter().copied().max().unwrap_or(0) as usize)
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         put_u32(out, self.step);
         put_varint(out, self.samples.len() as u64);

@@ -1,0 +1,150 @@
+//! Texts as token ids, with a class each.
+
+/// Lines of files that hold texts and classes.
+mod labelled;
+/// Files with one sample a line or record.
+mod read;
+
+use candle_core::{Device, Tensor};
+
+pub use labelled::{Wanted, classification};
+
+use super::{Batch, Data, Inputs, Labels, SampleId};
+use crate::{Digest, Error, Result};
+
+/// Texts as token ids, with a class each.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    /// The ids of all samples, one after the other.
+    ids: Vec<u32>,
+    /// Where each sample ends.
+    ends: Vec<usize>,
+    labels: Vec<u32>,
+    classes: Vec<String>,
+    /// How many samples were cut to the most tokens.
+    cut: usize,
+    /// The most tokens of a sample.
+    most: usize,
+}
+
+impl Texts {
+    /// Samples with the numbers of their classes; of a longer one than `most` tokens the last ones
+    /// stay where `keep_last` says so, as a prompt's end has to, else the first ones.
+    ///
+    /// # Errors
+    /// No samples, a sample without tokens, or a class that has no name.
+    pub fn new(
+        samples: impl IntoIterator<Item = (Vec<u32>, u32)>,
+        classes: Vec<String>,
+        most: usize,
+        keep_last: bool,
+    ) -> Result<Self> {
+        Error::require(most > 0, "max_tokens", most, "at least 1")?;
+        let mut texts = Self {
+            ids: Vec::new(),
+            ends: Vec::new(),
+            labels: Vec::new(),
+            classes,
+            cut: 0,
+            most,
+        };
+        for (ids, label) in samples {
+            texts.push(&ids, label, keep_last)?;
+        }
+        Error::require(!texts.is_empty(), "samples", 0, "at least 1")?;
+        Ok(texts)
+    }
+
+    fn push(&mut self, ids: &[u32], label: u32, keep_last: bool) -> Result<()> {
+        let (number, classes) = (self.labels.len(), self.classes.len());
+        if ids.is_empty() {
+            let reason = format!("must have tokens, sample {number} has none");
+            return Err(Error::argument("samples", reason));
+        }
+        if label as usize >= classes {
+            let reason = format!("must be in 0..{classes}, got {label} for sample {number}");
+            return Err(Error::argument("label", reason));
+        }
+        let over = ids.len().saturating_sub(self.most);
+        let kept = if keep_last {
+            &ids[over..]
+        } else {
+            &ids[..ids.len() - over]
+        };
+        self.cut += usize::from(over > 0);
+        self.ids.extend(kept);
+        self.ends.push(self.ids.len());
+        self.labels.push(label);
+        Ok(())
+    }
+
+    /// The token ids of a sample.
+    pub fn ids(&self, index: usize) -> &[u32] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.ids[start..self.ends[index]]
+    }
+
+    /// The names of the classes.
+    pub fn class_names(&self) -> &[String] {
+        &self.classes
+    }
+}
+
+impl Data for Texts {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn classes(&self) -> usize {
+        self.classes.len()
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        self.labels[index]
+    }
+
+    fn tokens(&self, index: usize) -> Option<usize> {
+        Some(self.ids(index).len())
+    }
+
+    fn told(&self) -> Option<String> {
+        let (samples, classes) = (self.len(), self.classes.len());
+        let mean = self.ids.len() as f64 / samples as f64;
+        let mut text = format!("{samples} texts of {classes} classes, {mean:.1} tokens each");
+        if self.cut > 0 {
+            let (cut, most) = (self.cut, self.most);
+            text += ", ";
+            text += &[cut.to_string(), most.to_string()].join(" of them cut to ");
+        }
+        Some(text)
+    }
+
+    fn batch(&self, indices: &[usize]) -> Result<Batch> {
+        let samples: Vec<_> = indices.iter().map(|&i| self.ids(i)).collect();
+        let longest = samples.iter().map(|ids| ids.len()).max().unwrap_or(0);
+        let mut ids = vec![0; samples.len() * longest];
+        for (row, sample) in ids.chunks_exact_mut(longest.max(1)).zip(&samples) {
+            row[..sample.len()].copy_from_slice(sample);
+        }
+        Ok(Batch {
+            inputs: Inputs::Tokens {
+                ids: Tensor::from_vec(ids, (samples.len(), longest), &Device::Cpu)?,
+                lengths: samples.iter().map(|ids| ids.len() as u32).collect(),
+            },
+            labels: Labels::Classes(indices.iter().map(|&i| self.label(i)).collect()),
+            samples: indices.iter().map(|&i| i as SampleId).collect(),
+        })
+    }
+
+    fn digest(&self, digest: &mut Digest) -> Result<()> {
+        digest.number(self.classes.len() as u64);
+        for (index, &label) in self.labels.iter().enumerate() {
+            digest.number(u64::from(label));
+            digest.number(self.ids(index).len() as u64);
+            for &id in self.ids(index) {
+                digest.number(u64::from(id));
+            }
+        }
+        Ok(())
+    }
+}

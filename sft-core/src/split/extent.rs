@@ -1,0 +1,110 @@
+//! How large a mini-batch at the cut is, and which rows of it are padding: these do not cross.
+
+use candle_core::Result;
+
+use crate::model::Hidden;
+
+/// The sizes of hidden states of some samples.
+#[derive(Clone, Debug)]
+pub(super) struct Extent {
+    /// `[B, S, D]`
+    padded: [usize; 3],
+    /// Tokens of each sample; empty where all have S.
+    lengths: Vec<usize>,
+    /// `[T, D]` of all tokens.
+    packed: [usize; 2],
+}
+
+impl Extent {
+    /// Of samples with these numbers of tokens, none above S, or with S each.
+    pub(super) fn new(padded: [usize; 3], lengths: Option<&[u32]>) -> Self {
+        let [samples, tokens, width] = padded;
+        let lengths = lengths.unwrap_or_default().iter();
+        let lengths: Vec<_> = lengths.map(|&length| length as usize).collect();
+        let rows = if lengths.is_empty() {
+            samples * tokens
+        } else {
+            lengths.iter().sum()
+        };
+        Self {
+            padded,
+            lengths,
+            packed: [rows, width],
+        }
+    }
+
+    pub(super) fn of(hidden: &Hidden) -> Result<Self> {
+        let padded = hidden.state.dims3()?.into();
+        Ok(Self::new(padded, hidden.lengths.as_deref()))
+    }
+
+    /// The shape in memory, `[B, S, D]`.
+    pub(super) fn padded(&self) -> &[usize; 3] {
+        &self.padded
+    }
+
+    /// Tokens of each sample; empty where all have S.
+    pub(super) fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// The shape that crosses: `[B, S, D]`, or `[T, D]` where samples have their own lengths.
+    pub(super) fn crossing(&self) -> &[usize] {
+        if self.lengths.is_empty() {
+            &self.padded
+        } else {
+            &self.packed
+        }
+    }
+
+    /// What crosses of values `[B, S, D]`.
+    pub(super) fn pack(&self, values: Vec<f32>) -> Vec<f32> {
+        if self.lengths.is_empty() {
+            return values;
+        }
+        let [_, tokens, width] = self.padded;
+        let samples = values
+            .chunks_exact((tokens * width).max(1))
+            .zip(&self.lengths);
+        samples
+            .flat_map(|(rows, length)| &rows[..length * width])
+            .copied()
+            .collect()
+    }
+
+    /// `[B, S, D]` of what crossed, with zeros as padding.
+    pub(super) fn unpack(&self, values: Vec<f32>) -> Vec<f32> {
+        if self.lengths.is_empty() {
+            return values;
+        }
+        let [samples, tokens, width] = self.padded;
+        let (mut padded, mut rest) = (vec![0.0; samples * tokens * width], values.as_slice());
+        let rows = padded.chunks_exact_mut((tokens * width).max(1));
+        for (rows, length) in rows.zip(&self.lengths) {
+            let (own, others) = rest.split_at(length * width);
+            rows[..own.len()].copy_from_slice(own);
+            rest = others;
+        }
+        padded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_does_not_cross() {
+        let ragged = Extent::new([2, 3, 2], Some(&[1, 3]));
+        let values: Vec<f32> = (1..=12).map(|i| i as f32).collect();
+        assert_eq!(ragged.crossing(), [4, 2]);
+        let packed = ragged.pack(values.clone());
+        assert_eq!(packed, [1., 2., 7., 8., 9., 10., 11., 12.]);
+        let again = ragged.unpack(packed);
+        assert_eq!(again, [1., 2., 0., 0., 0., 0., 7., 8., 9., 10., 11., 12.]);
+
+        let even = Extent::new([2, 3, 2], None);
+        assert_eq!(even.crossing(), [2, 3, 2]);
+        assert_eq!(even.unpack(even.pack(values.clone())), values);
+    }
+}
