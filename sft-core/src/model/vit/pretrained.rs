@@ -7,11 +7,10 @@ use serde_json::Value;
 
 use super::infer::{blocks, has_layer_scale, has_qkv_bias, infer_config};
 use super::preprocessor::image_input;
-use super::weights::checked;
 use super::{VitConfig, VitWeights, names};
 use crate::adapter::Head;
 use crate::data::ImageInput;
-use crate::model::checkpoint::{Checkpoint, Weight};
+use crate::model::checkpoint::{Checkpoint, Weight, checked};
 use crate::{Digest, Error, Result};
 
 /// A pre-trained vision transformer as its files describe it.

@@ -7,7 +7,7 @@ use rand_distr::{Distribution, Normal};
 
 use super::VitConfig;
 use crate::layers::{LinearWeights, NormWeights};
-use crate::model::checkpoint::Weight;
+use crate::model::checkpoint::{Weight, checked};
 use crate::seed;
 
 /// Every parameter of a [`VitConfig`] but the head's, present and of the right shape: tensors in
@@ -93,26 +93,5 @@ impl VitWeights {
     pub(crate) fn vectors(&self, config: &VitConfig) -> TensorResult<Vec<Vec<f32>>> {
         let values = |(name, _): (String, _)| self.get(&name)?.flatten_all()?.to_vec1();
         config.parameters().into_iter().map(values).collect()
-    }
-}
-
-/// The tensor of this name, which must be floats of this shape.
-pub(super) fn checked<'w>(
-    weights: &'w HashMap<String, Weight>,
-    name: &str,
-    shape: &[usize],
-) -> Result<&'w Weight, String> {
-    let weight = weights
-        .get(name)
-        .ok_or_else(|| format!("missing tensor {name}"))?;
-    if weight.dims() != shape {
-        return Err(format!(
-            "tensor {name} has shape {:?}, expected {shape:?}",
-            weight.dims()
-        ));
-    }
-    match weight.dtype() {
-        (_, true) => Ok(weight),
-        (dtype, false) => Err(format!("tensor {name} is {dtype}, expected floats")),
     }
 }
