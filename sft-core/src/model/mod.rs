@@ -12,6 +12,7 @@ pub(crate) mod vit;
 pub use crate::layers::Backend;
 pub use splittable::{Hidden, Model};
 pub use text::{
-    Pooling, PretrainedText, SpecialTokens, TextConfig, TextFamily, TextModel, TextWeights, Tokenizer,
+    Pooling, PretrainedText, SpecialTokens, TextConfig, TextFamily, TextModel, TextWeights,
+    Tokenizer,
 };
 pub use vit::{Pretrained, Vit, VitConfig, VitWeights, save_merged};

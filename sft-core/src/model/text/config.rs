@@ -99,7 +99,10 @@ impl TextConfig {
     pub(super) fn linears(&self) -> Vec<(&'static str, usize, usize)> {
         let names = self.family.names();
         let (d, m) = (self.width, self.mlp_width);
-        let (q, kv) = (self.heads * self.head_width, self.kv_heads * self.head_width);
+        let (q, kv) = (
+            self.heads * self.head_width,
+            self.kv_heads * self.head_width,
+        );
         let [query, key, value, output] = names.attention;
         let mut list = vec![(query, q, d), (key, kv, d), (value, kv, d), (output, d, q)];
         list.extend(names.gate.map(|gate| (gate, m, d)));
@@ -111,16 +114,34 @@ impl TextConfig {
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let (names, d, form) = (self.family.names(), self.width, self.embedding);
         let mut list = vec![(names.at(names.tokens), vec![self.vocabulary, d])];
-        list.extend(names.positions.map(|path| (names.at(path), vec![form.positions, d])));
-        list.extend(names.types.map(|path| (names.at(path), vec![form.types, d])));
+        list.extend(
+            names
+                .positions
+                .map(|path| (names.at(path), vec![form.positions, d])),
+        );
+        list.extend(
+            names
+                .types
+                .map(|path| (names.at(path), vec![form.types, d])),
+        );
         for (path, _) in &mut list {
             path.push_str(".weight");
         }
-        list.extend(names.embedding_norm.iter().flat_map(|path| self.norm(&names.at(path), d)));
+        list.extend(
+            names
+                .embedding_norm
+                .iter()
+                .flat_map(|path| self.norm(&names.at(path), d)),
+        );
         for index in 0..self.depth {
             self.block_parameters(index, &mut list);
         }
-        list.extend(names.final_norm.iter().flat_map(|path| self.norm(&names.at(path), d)));
+        list.extend(
+            names
+                .final_norm
+                .iter()
+                .flat_map(|path| self.norm(&names.at(path), d)),
+        );
         list
     }
 
@@ -140,7 +161,11 @@ impl TextConfig {
         for below in norms {
             list.extend(self.norm(&names.in_block(index, below), self.width));
         }
-        for below in names.head_norms.iter().filter(|_| self.attention.head_norms) {
+        for below in names
+            .head_norms
+            .iter()
+            .filter(|_| self.attention.head_norms)
+        {
             list.extend(self.norm(&names.in_block(index, below), self.head_width));
         }
     }

@@ -19,7 +19,11 @@ pub(super) struct Embedding {
 }
 
 impl Embedding {
-    pub(super) fn new(config: &TextConfig, weights: &TextWeights, backend: &Backend) -> Result<Self> {
+    pub(super) fn new(
+        config: &TextConfig,
+        weights: &TextWeights,
+        backend: &Backend,
+    ) -> Result<Self> {
         let (names, form) = (config.family.names(), config.embedding);
         let get = |path| weights.get(&format!("{}.weight", names.at(path)));
         let mut positions = names.positions.map(get).transpose()?;
@@ -30,7 +34,9 @@ impl Embedding {
             positions = Some(rows.broadcast_add(&get(path)?.narrow(0, 0, 1)?)?);
         }
         let device = backend.device();
-        let norm = names.embedding_norm.map(|path| weights.norm(config, &names.at(path)));
+        let norm = names
+            .embedding_norm
+            .map(|path| weights.norm(config, &names.at(path)));
         let norm = norm.transpose()?.map(|norm| Norm::new(&norm, backend));
         Ok(Self {
             tokens: get(names.tokens)?.to_device(device)?,
@@ -54,7 +60,9 @@ impl Embedding {
         let (kept, real) = (mask(lengths, tokens), ids.device());
         let ids = (ids * Tensor::from_vec(kept.clone(), (batch, tokens), real)?)?;
         let device = self.tokens.device();
-        let mut rows = self.tokens.index_select(&ids.flatten_all()?.to_device(device)?, 0)?;
+        let mut rows = self
+            .tokens
+            .index_select(&ids.flatten_all()?.to_device(device)?, 0)?;
         if self.scale != 1.0 {
             rows = (rows * self.scale)?;
         }
@@ -82,7 +90,10 @@ impl Embedding {
             bail!("{batch} samples must have 1 to {tokens} tokens each, got {lengths:?}")
         }
         let ids = ids.to_device(&Device::Cpu)?.to_vec2::<u32>()?;
-        let real = ids.iter().zip(lengths).flat_map(|(ids, length)| &ids[..*length as usize]);
+        let real = ids
+            .iter()
+            .zip(lengths)
+            .flat_map(|(ids, length)| &ids[..*length as usize]);
         match real.max() {
             Some(id) if *id as usize >= vocabulary => {
                 bail!("the vocabulary has {vocabulary} tokens, got the id {id}")

@@ -60,7 +60,9 @@ impl TextModel {
     ) -> Result<Self> {
         let names = config.family.names();
         let block = |i| Block::new(&block_weights(config, weights, i)?, &backend);
-        let norm = names.final_norm.map(|path| weights.norm(config, &names.at(path)));
+        let norm = names
+            .final_norm
+            .map(|path| weights.norm(config, &names.at(path)));
         let norm = norm.transpose()?.map(|norm| Norm::new(&norm, &backend));
         Ok(Self {
             embedding: Embedding::new(config, weights, &backend)?,
@@ -84,9 +86,8 @@ impl TextModel {
     /// Images, or ids and lengths that do not fit the model.
     pub fn features(&self, inputs: &Inputs) -> Result<Tensor> {
         let embedded = self.embed(inputs, None)?;
-        let hidden = (0..self.blocks.len()).try_fold(embedded, |hidden, index| {
-            self.run(index, &hidden, None)
-        });
+        let hidden = (0..self.blocks.len())
+            .try_fold(embedded, |hidden, index| self.run(index, &hidden, None));
         self.finish(&hidden?)
     }
 
@@ -121,7 +122,10 @@ impl Model for TextModel {
             bail!("the model takes token ids, got images")
         };
         if let Some((vector, _)) = adapter.filter(|(vector, _)| vector.elem_count() > 0) {
-            bail!("no layer before the blocks takes an adapter, got {} values", vector.elem_count())
+            bail!(
+                "no layer before the blocks takes an adapter, got {} values",
+                vector.elem_count()
+            )
         }
         Ok(Hidden {
             state: self.embedding.embed(ids, lengths)?,
@@ -143,12 +147,12 @@ impl Model for TextModel {
 
 fn block_weights(config: &TextConfig, weights: &TextWeights, index: usize) -> Result<BlockWeights> {
     let names = config.family.names();
-    let at = |below| names.in_block(index, below);
-    let norm = |below: &&str| weights.norm(config, &at(*below));
+    let at = |below: &str| names.in_block(index, below);
+    let norm = |below: &str| weights.norm(config, &at(below));
     let [attention_norm, mlp_norm] = &names.norms;
     let out_norms = names.out_norms.as_ref();
     let [attention_out_norm, mlp_out_norm] =
-        [0, 1].map(|i| out_norms.map(|norms| norm(&norms[i])).transpose());
+        [0, 1].map(|i| out_norms.map(|norms| norm(norms[i])).transpose());
     Ok(BlockWeights {
         order: config.norm.order,
         attention_norm: norm(attention_norm)?,
@@ -157,7 +161,10 @@ fn block_weights(config: &TextConfig, weights: &TextWeights, index: usize) -> Re
         attention_scale: None,
         mlp_norm: norm(mlp_norm)?,
         mlp: MlpWeights {
-            gate: names.gate.map(|gate| weights.linear(&at(gate))).transpose()?,
+            gate: names
+                .gate
+                .map(|gate| weights.linear(&at(gate)))
+                .transpose()?,
             up: weights.linear(&at(names.up))?,
             down: weights.linear(&at(names.down))?,
             activation: config.mlp.activation,
@@ -173,12 +180,15 @@ fn attention_weights(
     index: usize,
 ) -> Result<AttentionWeights> {
     let (names, form) = (config.family.names(), &config.attention);
-    let [query, key, value, output] =
-        names.attention.map(|below| weights.linear(&names.in_block(index, below)));
-    let [query_norm, key_norm] = names.head_norms.map(|below| -> Result<Option<NormWeights>> {
-        let norm = || weights.norm(config, &names.in_block(index, below));
-        form.head_norms.then(norm).transpose()
-    });
+    let [query, key, value, output] = names
+        .attention
+        .map(|below| weights.linear(&names.in_block(index, below)));
+    let [query_norm, key_norm] = names
+        .head_norms
+        .map(|below| -> Result<Option<NormWeights>> {
+            let norm = || weights.norm(config, &names.in_block(index, below));
+            form.head_norms.then(norm).transpose()
+        });
     let (mask, rotary) = &form.blocks[index];
     Ok(AttentionWeights {
         heads: config.heads,

@@ -45,8 +45,14 @@ impl PretrainedText {
         if Gguf::is_one(path) {
             return Self::from_gguf(path).map_err(|reason| Error::file(path, reason));
         }
-        if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) {
-            return Err(Error::file(path, "not a GGUF file: it does not begin with GGUF"));
+        if path
+            .extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("gguf"))
+        {
+            return Err(Error::file(
+                path,
+                "not a GGUF file: it does not begin with GGUF",
+            ));
         }
         let (folder, weights) = files(path)?;
         let config = folder.join(CONFIG);
@@ -55,13 +61,16 @@ impl PretrainedText {
         let tensors = if weights.extension().is_some_and(|end| end == "json") {
             open_shards(&weights)?
         } else {
-            let file = Checkpoint::open(&weights).map_err(|reason| Error::file(&weights, reason))?;
+            let file =
+                Checkpoint::open(&weights).map_err(|reason| Error::file(&weights, reason))?;
             file.weights()
         };
         let tensors = as_checkpoint(found.family, tensors);
         let model = tensors.and_then(|tensors| Self::new(found, tensors));
         let model = model.map_err(|reason| Error::file(&weights, reason))?;
-        model.check_classes(&json).map_err(|reason| Error::file(&config, reason))?;
+        model
+            .check_classes(&json)
+            .map_err(|reason| Error::file(&config, reason))?;
         let tokenizer = Tokenizer::open(&folder, &json)?;
         Ok(Self { tokenizer, ..model })
     }
@@ -72,7 +81,10 @@ impl PretrainedText {
         let (mut config, mut weights) = from_gguf(file)?;
         scale_angles(&mut config, &mut weights)?;
         let model = Self::new(config, weights)?;
-        Ok(Self { tokenizer: Some(tokenizer), ..model })
+        Ok(Self {
+            tokenizer: Some(tokenizer),
+            ..model
+        })
     }
 
     fn new(config: TextConfig, mut tensors: HashMap<String, Weight>) -> Result<Self, String> {
@@ -126,11 +138,16 @@ impl PretrainedText {
 
     /// The classes that the configuration names must be those of the head.
     fn check_classes(&self, json: &Map<String, Value>) -> Result<(), String> {
-        let labels = json.get("id2label").and_then(Value::as_object).map(Map::len);
+        let labels = json
+            .get("id2label")
+            .and_then(Value::as_object)
+            .map(Map::len);
         match (labels, &self.head) {
             (Some(named), Some(head)) if named != head.classes() => {
                 let classes = head.classes();
-                Err(format!("id2label names {named} classes, the head has {classes}"))
+                Err(format!(
+                    "id2label names {named} classes, the head has {classes}"
+                ))
             }
             _ => Ok(()),
         }
@@ -167,14 +184,16 @@ fn as_checkpoint(
     let names = family.names();
     let prefix = format!("{}.", names.model);
     let bare = !tensors.iter().any(|(name, _)| name.starts_with(&prefix));
-    let outside = |name: &str| {
-        name == LANGUAGE_HEAD || name.starts_with(names.head) || names.is_unused(name)
-    };
+    let outside =
+        |name: &str| name == LANGUAGE_HEAD || name.starts_with(names.head) || names.is_unused(name);
     let mut renamed = HashMap::with_capacity(tensors.len());
     for (stored, tensor) in tensors {
         let mut name = stored.clone();
         // What the first BERT calls the parameters of a norm.
-        for (old, new) in [("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")] {
+        for (old, new) in [
+            ("LayerNorm.gamma", "LayerNorm.weight"),
+            ("LayerNorm.beta", "LayerNorm.bias"),
+        ] {
             if let Some(path) = name.strip_suffix(old) {
                 name = format!("{path}{new}");
             }
@@ -204,7 +223,9 @@ fn take_head(
         checked(tensors, &bias, &[classes])?;
     }
     let mut values = |name: &str| {
-        let values = tensors.remove(name).map(|tensor| tensor.load()?.flatten_all()?.to_vec1());
+        let values = tensors
+            .remove(name)
+            .map(|tensor| tensor.load()?.flatten_all()?.to_vec1());
         values.transpose().map_err(|e| e.to_string())
     };
     Ok(Some(Head {

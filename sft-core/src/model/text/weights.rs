@@ -47,7 +47,9 @@ impl TextWeights {
     pub fn language_head(&self, config: &TextConfig) -> TensorResult<Option<Tensor>> {
         if config.tied_head {
             let names = config.family.names();
-            return self.get(&format!("{}.weight", names.at(names.tokens))).map(Some);
+            return self
+                .get(&format!("{}.weight", names.at(names.tokens)))
+                .map(Some);
         }
         self.find(LANGUAGE_HEAD)
     }

@@ -6,7 +6,7 @@ use candle_core::{Device, Result as TensorResult, Tensor, bail};
 use rand_distr::{Distribution, Normal};
 
 use super::VitConfig;
-use crate::layers::{LinearWeights, NormWeights};
+use crate::layers::{LinearWeights, NormKind, NormWeights};
 use crate::model::checkpoint::{Weight, checked};
 use crate::seed;
 
@@ -84,8 +84,9 @@ impl VitWeights {
     pub(super) fn norm(&self, path: &str, eps: f64) -> TensorResult<NormWeights> {
         Ok(NormWeights {
             gain: self.get(&format!("{path}.weight"))?,
-            bias: self.get(&format!("{path}.bias"))?,
+            bias: Some(self.get(&format!("{path}.bias"))?),
             eps,
+            kind: NormKind::Layer,
         })
     }
 

@@ -32,7 +32,11 @@ pub(super) fn read(settings: Settings<'_>, family: TextFamily) -> Result<TextCon
     };
     let bias = settings.flag("attention_bias", false)?;
     let score = head_width as f64;
-    let score = if gemma { settings.number("query_pre_attn_scalar", None)? } else { score };
+    let score = if gemma {
+        settings.number("query_pre_attn_scalar", None)?
+    } else {
+        score
+    };
     Ok(TextConfig {
         family,
         depth,
@@ -130,7 +134,9 @@ fn sliding(settings: Settings<'_>, family: TextFamily, depth: usize) -> Result<V
             TextFamily::Gemma3 => settings.small("sliding_window_pattern", Some(6))?,
             family => return Ok(vec![family == TextFamily::Mistral; depth]),
         };
-        return Ok((1..=depth).map(|block| !block.is_multiple_of(pattern)).collect());
+        return Ok((1..=depth)
+            .map(|block| !block.is_multiple_of(pattern))
+            .collect());
     };
     let wrong = || {
         let accepted = format!("{depth} times full_attention or sliding_attention");
@@ -159,9 +165,17 @@ fn rotation(
     };
     // The newest files have one table, perhaps for each kind of block.
     if let Some(table) = settings.table("rope_parameters")? {
-        let kind = if sliding { "sliding_attention" } else { "full_attention" };
+        let kind = if sliding {
+            "sliding_attention"
+        } else {
+            "full_attention"
+        };
         let table = table.table(kind)?.unwrap_or(table);
-        return rotary(table.number("rope_theta", Some(own))?, Some(table), head_width);
+        return rotary(
+            table.number("rope_theta", Some(own))?,
+            Some(table),
+            head_width,
+        );
     }
     let scaling = settings.table("rope_scaling")?;
     let scaling = scaling.filter(|_| family != TextFamily::Gemma3 || !sliding);

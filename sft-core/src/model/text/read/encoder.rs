@@ -42,7 +42,11 @@ pub(super) fn read(settings: Settings<'_>, family: TextFamily) -> Result<TextCon
     let heads = settings.size(names.heads, None)?;
     let depth = settings.small(names.depth, None)?;
     let positions = settings.tokens("max_position_embeddings", Some(512))?;
-    let first = if family == TextFamily::Roberta { first_position(settings)? } else { 0 };
+    let first = if family == TextFamily::Roberta {
+        first_position(settings)?
+    } else {
+        0
+    };
     if first >= positions {
         let accepted = format!("above {first}, where positions begin");
         return Err(settings.wrong("max_position_embeddings", &accepted));
@@ -60,7 +64,11 @@ pub(super) fn read(settings: Settings<'_>, family: TextFamily) -> Result<TextCon
         tied_head: settings.flag("tie_word_embeddings", true)?,
         norm: NormForm {
             kind: NormKind::Layer,
-            eps: if distil { 1e-12 } else { settings.number("layer_norm_eps", Some(1e-12))? },
+            eps: if distil {
+                1e-12
+            } else {
+                settings.number("layer_norm_eps", Some(1e-12))?
+            },
             order: NormOrder::After,
             plus_one: false,
         },
@@ -78,7 +86,11 @@ pub(super) fn read(settings: Settings<'_>, family: TextFamily) -> Result<TextCon
             scale: 1.0,
             positions,
             first,
-            types: if distil { 0 } else { settings.size("type_vocab_size", Some(2))? },
+            types: if distil {
+                0
+            } else {
+                settings.size("type_vocab_size", Some(2))?
+            },
         },
     })
 }

@@ -96,21 +96,28 @@ pub(in super::super) fn from_gguf(
     config.norm.plus_one = false;
     if config.family == TextFamily::Llama {
         let attention = [("q_proj", config.heads), ("k_proj", config.kv_heads)];
-        weights = weights.into_iter().map(|(name, weight)| {
-            let rotated = attention.iter().find(|(linear, _)| name.contains(&format!(".self_attn.{linear}.")));
-            let weight = match rotated {
-                Some((_, heads)) => weight.interleaved(*heads),
-                None => weight,
-            };
-            (name, weight)
-        }).collect();
+        weights = weights
+            .into_iter()
+            .map(|(name, weight)| {
+                let rotated = attention
+                    .iter()
+                    .find(|(linear, _)| name.contains(&format!(".self_attn.{linear}.")));
+                let weight = match rotated {
+                    Some((_, heads)) => weight.interleaved(*heads),
+                    None => weight,
+                };
+                (name, weight)
+            })
+            .collect();
     }
     Ok((config, weights))
 }
 
 /// A refusal that names GGUF's setting beside Hugging Face's.
 fn in_their_words(reason: &str, architecture: &str) -> String {
-    let same = SAME.iter().find(|(_, name)| reason.starts_with(&format!("{name} ")));
+    let same = SAME
+        .iter()
+        .find(|(_, name)| reason.starts_with(&format!("{name} ")));
     match same {
         Some((name, _)) => format!("{architecture}.{name}, {reason}"),
         None => reason.into(),
@@ -125,8 +132,14 @@ fn config(
 ) -> Result<Map<String, Value>, String> {
     let get = |name: &str| settings.get(&format!("{architecture}.{name}"));
     let off = |value: &Value| *value == false || *value == 0;
-    if let Some(name) = REFUSED.iter().find(|name| get(name).is_some_and(|value| !off(value))) {
-        return Err(format!("{architecture}.{name} must be off, got {}", settings[&format!("{architecture}.{name}")]));
+    if let Some(name) = REFUSED
+        .iter()
+        .find(|name| get(name).is_some_and(|value| !off(value)))
+    {
+        return Err(format!(
+            "{architecture}.{name} must be off, got {}",
+            settings[&format!("{architecture}.{name}")]
+        ));
     }
     let mut json = Map::new();
     json.insert("model_type".into(), kind.into());
@@ -136,16 +149,25 @@ fn config(
         }
     }
     // A file without its own number of them has as many heads of keys as of queries.
-    if json.get("num_key_value_heads").is_none() && let Some(heads) = get("attention.head_count") {
+    if json.get("num_key_value_heads").is_none()
+        && let Some(heads) = get("attention.head_count")
+    {
         json.insert("num_key_value_heads".into(), heads.clone());
     }
     if get("rope.freq_base").is_none() && kind != "gemma3_text" {
         json.insert("rope_theta".into(), 1e4.into());
     }
-    let rows = |name: &str| weights.get(name).and_then(|weight| weight.dims().first().copied());
+    let rows = |name: &str| {
+        weights
+            .get(name)
+            .and_then(|weight| weight.dims().first().copied())
+    };
     let vocabulary = rows("model.embed_tokens.weight").ok_or("missing tensor token_embd.weight")?;
     json.insert("vocab_size".into(), vocabulary.into());
-    json.insert("tie_word_embeddings".into(), (!weights.contains_key("lm_head.weight")).into());
+    json.insert(
+        "tie_word_embeddings".into(),
+        (!weights.contains_key("lm_head.weight")).into(),
+    );
     let biased = |linear: &str| weights.contains_key(&format!("model.layers.0.{linear}.bias"));
     if kind == "llama" {
         json.insert("attention_bias".into(), biased("self_attn.q_proj").into());
@@ -153,17 +175,27 @@ fn config(
     }
     let head = json.get("head_dim").cloned();
     let width = get("embedding_length").and_then(Value::as_u64);
-    let heads = get("attention.head_count").and_then(Value::as_u64).filter(|heads| *heads > 0);
+    let heads = get("attention.head_count")
+        .and_then(Value::as_u64)
+        .filter(|heads| *heads > 0);
     let head = head.or_else(|| Some((width? / heads?).into()));
     for name in ["attention.value_length", "rope.dimension_count"] {
-        if let (Some(got), Some(head)) = (get(name), &head) && got != head {
-            return Err(format!("{architecture}.{name} must be the width of a head, {head}, got {got}"));
+        if let (Some(got), Some(head)) = (get(name), &head)
+            && got != head
+        {
+            return Err(format!(
+                "{architecture}.{name} must be the width of a head, {head}, got {got}"
+            ));
         }
     }
     if let (Some(head), "gemma3_text") = (&head, kind) {
         json.insert("query_pre_attn_scalar".into(), head.clone());
     }
-    if let Some(scaling) = scaling(get("rope.scaling.type"), get("rope.scaling.factor"), architecture)? {
+    if let Some(scaling) = scaling(
+        get("rope.scaling.type"),
+        get("rope.scaling.factor"),
+        architecture,
+    )? {
         json.insert("rope_scaling".into(), scaling);
     }
     Ok(json)
@@ -187,12 +219,16 @@ fn scaling(
 
 fn rename(name: &str, gemma: bool) -> String {
     let find = |list: &[(&str, &'static str)], name: &str| {
-        list.iter().find(|(from, _)| *from == name).map(|(_, to)| *to)
+        list.iter()
+            .find(|(from, _)| *from == name)
+            .map(|(_, to)| *to)
     };
     let Some((path, part)) = name.rsplit_once('.') else {
         return name.into();
     };
-    let block = path.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+    let block = path
+        .strip_prefix("blk.")
+        .and_then(|rest| rest.split_once('.'));
     let renamed = match block {
         None => find(&OUTSIDE, path).map(str::to_string),
         Some((block, "ffn_norm")) if gemma => {
@@ -219,14 +255,21 @@ pub(in super::super) fn scale_angles(
     let half = config.head_width / 2;
     if weight.dims() != [half] {
         let got = weight.dims();
-        return Err(format!("tensor {ANGLES} has shape {got:?}, expected [{half}]"));
+        return Err(format!(
+            "tensor {ANGLES} has shape {got:?}, expected [{half}]"
+        ));
     }
     let divisors = weight.load().and_then(|tensor| tensor.to_vec1::<f32>());
     let divisors = divisors.map_err(|e| e.to_string())?;
     if let Some(wrong) = divisors.iter().find(|divisor| !(**divisor > 0.0)) {
         return Err(format!("tensor {ANGLES} must be positive, got {wrong}"));
     }
-    for rotary in config.attention.blocks.iter_mut().filter_map(|(_, rotary)| rotary.as_mut()) {
+    for rotary in config
+        .attention
+        .blocks
+        .iter_mut()
+        .filter_map(|(_, rotary)| rotary.as_mut())
+    {
         for (angle, divisor) in rotary.inverse_frequencies.iter_mut().zip(&divisors) {
             *angle /= divisor;
         }

@@ -31,7 +31,9 @@ impl<'a> Settings<'a> {
         let Some(value) = self.get(name) else {
             return default.ok_or_else(|| self.wrong(name, "a whole number"));
         };
-        let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+        let number = value
+            .as_u64()
+            .and_then(|number| usize::try_from(number).ok());
         let valid = number.filter(|number| (1..=most).contains(number));
         valid.ok_or_else(|| self.wrong(name, &format!("in 1..={most}")))
     }
@@ -56,7 +58,9 @@ impl<'a> Settings<'a> {
         let Some(value) = self.get(name) else {
             return default.ok_or_else(|| self.wrong(name, "a number"));
         };
-        let number = value.as_f64().filter(|number| *number > 0.0 && number.is_finite());
+        let number = value
+            .as_f64()
+            .filter(|number| *number > 0.0 && number.is_finite());
         number.ok_or_else(|| self.wrong(name, "a positive number"))
     }
 

@@ -76,7 +76,10 @@ impl<'a> Vocabulary<'a> {
                 "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": cut,
             })
         };
-        let name = self.0.get("tokenizer.ggml.pre").map_or(Some("default"), Value::as_str);
+        let name = self
+            .0
+            .get("tokenizer.ggml.pre")
+            .map_or(Some("default"), Value::as_str);
         let digits = json!({"type": "Digits", "individual_digits": true});
         let plain = Value::Null;
         Ok(match name {
@@ -105,17 +108,24 @@ impl<'a> Vocabulary<'a> {
         };
         let kinds = kinds.as_array().filter(|kinds| kinds.len() == tokens.len());
         let kinds = kinds.ok_or_else(|| {
-            format!("tokenizer.ggml.token_type must be a list of {}", tokens.len())
+            format!(
+                "tokenizer.ggml.token_type must be a list of {}",
+                tokens.len()
+            )
         })?;
-        let added = kinds.iter().zip(tokens).enumerate().filter_map(|(id, (kind, token))| {
-            let special = kind.as_u64()? == CONTROL;
-            (special || kind.as_u64()? == USER_DEFINED).then(|| {
-                json!({
-                    "id": id, "content": token, "special": special, "single_word": false,
-                    "lstrip": false, "rstrip": false, "normalized": false,
+        let added = kinds
+            .iter()
+            .zip(tokens)
+            .enumerate()
+            .filter_map(|(id, (kind, token))| {
+                let special = kind.as_u64()? == CONTROL;
+                (special || kind.as_u64()? == USER_DEFINED).then(|| {
+                    json!({
+                        "id": id, "content": token, "special": special, "single_word": false,
+                        "lstrip": false, "rstrip": false, "normalized": false,
+                    })
                 })
-            })
-        });
+            });
         Ok(added.collect())
     }
 
@@ -131,10 +141,17 @@ impl<'a> Vocabulary<'a> {
         let text = |name: &str| json!({"Sequence": {"id": name, "type_id": 0}});
         let around = |names: &[&str]| {
             let texts = names.iter().map(|name| text(name));
-            bos.iter().map(piece).chain(texts).chain(eos.iter().map(piece)).collect::<Vec<_>>()
+            bos.iter()
+                .map(piece)
+                .chain(texts)
+                .chain(eos.iter().map(piece))
+                .collect::<Vec<_>>()
         };
         let special = bos.iter().chain(&eos).map(|(token, id)| {
-            ((*token).to_string(), json!({"id": token, "ids": [id], "tokens": [token]}))
+            (
+                (*token).to_string(),
+                json!({"id": token, "ids": [id], "tokens": [token]}),
+            )
         });
         Ok(json!({
             "type": "TemplateProcessing",
@@ -146,18 +163,27 @@ impl<'a> Vocabulary<'a> {
 
     fn token<'t>(&self, name: &str, tokens: &[&'t str]) -> Result<(&'t str, u64), String> {
         let name = format!("{name}_token_id");
-        let id = self.0.get(&format!("tokenizer.ggml.{name}")).and_then(Value::as_u64);
+        let id = self
+            .0
+            .get(&format!("tokenizer.ggml.{name}"))
+            .and_then(Value::as_u64);
         let token = id.and_then(|id| Some((*tokens.get(usize::try_from(id).ok()?)?, id)));
         token.ok_or_else(|| self.wrong(&name, "the id of a token"))
     }
 
     fn text(&self, name: &str) -> Result<&'a str, String> {
-        let text = self.0.get(&format!("tokenizer.ggml.{name}")).and_then(Value::as_str);
+        let text = self
+            .0
+            .get(&format!("tokenizer.ggml.{name}"))
+            .and_then(Value::as_str);
         text.ok_or_else(|| self.wrong(name, "a text"))
     }
 
     fn texts(&self, name: &str) -> Result<Vec<&'a str>, String> {
-        let list = self.0.get(&format!("tokenizer.ggml.{name}")).and_then(Value::as_array);
+        let list = self
+            .0
+            .get(&format!("tokenizer.ggml.{name}"))
+            .and_then(Value::as_array);
         let texts = list.and_then(|list| list.iter().map(Value::as_str).collect());
         texts.ok_or_else(|| format!("tokenizer.ggml.{name} must be a list of texts"))
     }

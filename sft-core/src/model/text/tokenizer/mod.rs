@@ -50,7 +50,10 @@ impl Tokenizer {
         cut.map_err(|e| Error::file(&path, e))?;
         inner.with_padding(None);
         let settings = folder.join(SETTINGS);
-        let settings = settings.exists().then(|| read_json(&settings)).transpose()?;
+        let settings = settings
+            .exists()
+            .then(|| read_json(&settings))
+            .transpose()?;
         let settings = settings.unwrap_or_default();
         Ok(Some(Self {
             special: special_tokens(&inner, &settings, config),
@@ -67,9 +70,12 @@ impl Tokenizer {
         let inner = gguf::tokenizer(settings)?;
         let id = |name: &str| {
             let id = settings.get(&format!("tokenizer.ggml.{name}_token_id"));
-            id.and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok())
+            id.and_then(Value::as_u64)
+                .and_then(|id| u32::try_from(id).ok())
         };
-        let template = settings.get("tokenizer.chat_template").and_then(Value::as_str);
+        let template = settings
+            .get("tokenizer.chat_template")
+            .and_then(Value::as_str);
         Ok(Self {
             inner,
             special: SpecialTokens {
@@ -125,7 +131,8 @@ fn special_tokens(
 ) -> SpecialTokens {
     let find = |name: &str| {
         let token = settings.get(&format!("{name}_token"));
-        let text = token.and_then(|token| token.as_str().or_else(|| token.get("content")?.as_str()));
+        let text =
+            token.and_then(|token| token.as_str().or_else(|| token.get("content")?.as_str()));
         let id = || {
             // Several ends of a text are a list.
             let id = config.get(&format!("{name}_token_id"))?;
@@ -143,7 +150,9 @@ fn special_tokens(
 fn chat_template(folder: &Path, settings: &Map<String, Value>) -> Result<Option<String>> {
     let path = folder.join(TEMPLATE);
     if path.exists() {
-        return std::fs::read_to_string(&path).map(Some).map_err(|e| Error::file(&path, e));
+        return std::fs::read_to_string(&path)
+            .map(Some)
+            .map_err(|e| Error::file(&path, e));
     }
     let template = match settings.get("chat_template") {
         Some(Value::Array(named)) => {
