@@ -1,6 +1,6 @@
 //! Who computes a model's frozen layers.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 
 use super::engine::{FrozenBlock, FrozenNorm};
 use super::low_rank::with_gradients;
@@ -89,17 +89,45 @@ impl Block {
     /// The block's output for `hidden` `[B, S, D]` and the flat vector of its adapters: `[B, S, D]`,
     /// of which the engine computes the first `wanted` tokens of each sample only, where that is
     /// given.
+    ///
+    /// Of each sample the first `lengths` tokens are real, 1 to S, all without `lengths`; the output is
+    /// zero in the rows of padding, and so is the gradient of `hidden`.
     pub(crate) fn forward(
         &self,
         hidden: &Tensor,
+        lengths: Option<&[u32]>,
         adapter: Option<(&Tensor, Lora)>,
         wanted: Option<usize>,
     ) -> Result<Tensor> {
+        let lengths = ragged(hidden, lengths)?;
         match self {
-            Self::Engine(block) => block.forward(hidden, adapter, wanted),
-            Self::Candle(block) => block.forward(hidden, adapter),
+            Self::Engine(block) => block.forward(hidden, lengths, adapter, wanted),
+            Self::Candle(block) => block.forward(hidden, lengths, adapter),
         }
     }
+}
+
+/// The tokens of each sample, where not all have as many as the hidden state has room for.
+fn ragged(hidden: &Tensor, lengths: Option<&[u32]>) -> Result<Option<Vec<usize>>> {
+    let Some(lengths) = lengths else {
+        return Ok(None);
+    };
+    let (samples, tokens, _) = hidden.dims3()?;
+    let lengths: Vec<_> = lengths.iter().map(|&length| length as usize).collect();
+    if lengths.len() != samples {
+        bail!(
+            "lengths must be as many as samples, {samples}, got {}",
+            lengths.len()
+        )
+    }
+    if let Some(length) = lengths
+        .iter()
+        .find(|&length| !(1..=tokens).contains(length))
+    {
+        bail!("lengths must be 1 to {tokens}, got {length}")
+    }
+    let even = lengths.iter().all(|&length| length == tokens);
+    Ok((!even).then_some(lengths))
 }
 
 /// A frozen layer normalisation outside the blocks; cloning shares the weights.

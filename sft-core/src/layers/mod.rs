@@ -8,10 +8,13 @@ mod engine;
 mod low_rank;
 mod parts;
 mod plain;
+#[cfg(test)]
+mod tests;
 
 pub use backend::Backend;
 pub(crate) use backend::{Block, Norm};
 pub(crate) use low_rank::LowRank;
 pub(crate) use parts::{
-    AttentionWeights, BlockWeights, LinearWeights, MlpWeights, NormWeights, bytes,
+    Activation, AttentionWeights, BlockWeights, LinearWeights, Mask, MlpWeights, NormKind,
+    NormOrder, NormWeights, Rotary, bytes,
 };

@@ -6,6 +6,8 @@ mod checkpoint;
 mod pretrained;
 /// What a splittable model is.
 mod splittable;
+/// Text models.
+mod text;
 /// The vision transformer.
 pub(crate) mod vit;
 
@@ -13,4 +15,8 @@ pub use crate::layers::Backend;
 pub(crate) use pretrained::not_finite;
 pub use pretrained::{Pretrained, digest};
 pub use splittable::{Hidden, Model};
+pub use text::{
+    Pooling, PretrainedText, SpecialTokens, TextConfig, TextFamily, TextModel, TextWeights,
+    Tokenizer,
+};
 pub use vit::{PretrainedVit, Vit, VitConfig, VitWeights};

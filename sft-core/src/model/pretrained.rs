@@ -9,7 +9,7 @@ use sft_opt::Transformer;
 use super::{Backend, Model};
 use crate::adapter::{Adapters, Head, Lora, ModelSpec, NamedShape};
 use crate::data::{Data, ImageInput};
-use crate::{Digest, Result};
+use crate::{Digest, Error, Result};
 
 /// A pre-trained model as its files describe it.
 pub trait Pretrained: Send + Sync {
@@ -69,8 +69,21 @@ pub trait Pretrained: Send + Sync {
     /// [`Scheme::FlFull`](crate::run::Scheme::FlFull) leaves them. Each file appears whole or not at all.
     ///
     /// # Errors
-    /// Adapters that do not fit the model, or a folder that cannot be written.
-    fn save_merged(&self, folder: &Path, lora: Option<Lora>, adapters: &Adapters) -> Result<()>;
+    /// A kind of model that is not written so, adapters that do not fit the model, or a folder that
+    /// cannot be written.
+    fn save_merged(&self, folder: &Path, lora: Option<Lora>, adapters: &Adapters) -> Result<()> {
+        let _ = (folder, lora, adapters);
+        self.check_merged()
+    }
+
+    /// Whether [`Self::save_merged`] writes this kind of model.
+    ///
+    /// # Errors
+    /// It does not.
+    fn check_merged(&self) -> Result<()> {
+        let reason = "must be off for a text model, whose head no Hugging Face model has";
+        Err(Error::argument("merged", reason))
+    }
 }
 
 /// The first parameter, by name, that has a value which is not finite.

@@ -47,8 +47,9 @@ impl Attention {
             key,
             value,
             output,
+            ..
         } = weights;
-        let (head_width, kv_heads) = (weights.head_width()?, weights.kv_heads()?);
+        let (head_width, kv_heads) = (weights.head_width, weights.kv_heads()?);
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             bail!("heads of keys and values must divide {heads}, got {kv_heads}")
         }

@@ -20,8 +20,6 @@ mod op;
 mod piece;
 mod pieces;
 mod scale;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use norm::FrozenNorm;
 pub(crate) use op::FrozenBlock;

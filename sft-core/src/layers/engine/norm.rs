@@ -19,7 +19,7 @@ impl Norm {
     pub(super) fn new(weights: &NormWeights) -> Result<Self> {
         Ok(Self {
             gain: weights.gain.to_vec1()?,
-            bias: weights.bias.to_vec1()?,
+            bias: weights.bias.as_ref().expect("todo").to_vec1()?,
             eps: weights.eps as f32,
         })
     }

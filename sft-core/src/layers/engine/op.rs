@@ -47,6 +47,7 @@ impl FrozenBlock {
     pub(crate) fn forward(
         &self,
         hidden: &Tensor,
+        _lengths: Option<Vec<usize>>,
         adapter: Option<(&Tensor, Lora)>,
         wanted: Option<usize>,
     ) -> Result<Tensor> {

@@ -20,7 +20,9 @@ use self::stem::Stem;
 use super::splittable::{Hidden, Model};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
-use crate::layers::{AttentionWeights, Backend, Block, BlockWeights, MlpWeights, Norm};
+use crate::layers::{
+    Activation, AttentionWeights, Backend, Block, BlockWeights, Mask, MlpWeights, Norm, NormOrder,
+};
 
 /// A frozen vision transformer, its layers run by a backend.
 ///
@@ -67,7 +69,7 @@ impl Vit {
     pub fn features(&self, images: &Tensor) -> Result<Tensor> {
         let embedded = self.stem.embed(images, None)?;
         let hidden = (0..self.blocks.len()).try_fold(embedded, |state, index| {
-            self.blocks[index].forward(&state, None, self.wanted(index))
+            self.blocks[index].forward(&state, None, None, self.wanted(index))
         });
         self.finish(&Hidden::even(hidden?))
     }
@@ -95,7 +97,7 @@ impl Model for Vit {
         // A mask of dropout is numbered by all tokens.
         let wanted = self.wanted(index).filter(|_| !lora.is_masked());
         let block = &self.blocks[index];
-        let state = block.forward(&hidden.state, Some((adapter, lora)), wanted)?;
+        let state = block.forward(&hidden.state, None, Some((adapter, lora)), wanted)?;
         Ok(hidden.with_state(state))
     }
 
@@ -118,18 +120,33 @@ fn block_weights(config: &VitConfig, weights: &VitWeights, index: usize) -> Resu
     let [attention_scale, mlp_scale] =
         SCALED.map(|(_, scale)| weights.find(&format!("{path}.{scale}")));
     let norm = |name| weights.norm(&format!("{path}.{name}"), config.layer_norm_eps);
+    let head_width = config.hidden_size / config.num_attention_heads;
     Ok(BlockWeights {
+        order: NormOrder::Before,
         attention_norm: norm("layernorm_before")?,
         attention: AttentionWeights {
             heads: config.num_attention_heads,
+            head_width,
+            scale: f64::from(1.0 / (head_width as f32).sqrt()),
+            rotary: None,
+            query_norm: None,
+            key_norm: None,
+            mask: Mask::None,
             query,
             key,
             value,
             output,
         },
+        attention_out_norm: None,
         attention_scale: attention_scale?,
         mlp_norm: norm("layernorm_after")?,
-        mlp: MlpWeights { up, down },
+        mlp: MlpWeights {
+            gate: None,
+            up,
+            down,
+            activation: Activation::Gelu,
+        },
+        mlp_out_norm: None,
         mlp_scale: mlp_scale?,
     })
 }

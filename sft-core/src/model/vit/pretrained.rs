@@ -10,11 +10,10 @@ use sft_opt::Transformer;
 use super::infer::{blocks, has_layer_scale, has_qkv_bias, infer_config};
 use super::preprocessor::image_input;
 use super::save::save_merged;
-use super::weights::checked;
 use super::{Vit, VitConfig, VitWeights, names};
 use crate::adapter::{Adapters, Head, Lora, ModelSpec, NamedShape};
 use crate::data::{Data, ImageInput};
-use crate::model::checkpoint::{Checkpoint, Weight};
+use crate::model::checkpoint::{Checkpoint, Weight, checked};
 use crate::model::{Backend, Model, Pretrained};
 use crate::{Digest, Error, Result};
 
@@ -181,6 +180,10 @@ impl Pretrained for PretrainedVit {
 
     fn save_merged(&self, folder: &Path, lora: Option<Lora>, adapters: &Adapters) -> Result<()> {
         save_merged(folder, self, lora, adapters)
+    }
+
+    fn check_merged(&self) -> Result<()> {
+        Ok(())
     }
 }
 

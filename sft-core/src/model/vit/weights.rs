@@ -6,8 +6,8 @@ use candle_core::{Device, Result as TensorResult, Tensor, bail};
 use rand_distr::{Distribution, Normal};
 
 use super::VitConfig;
-use crate::layers::{LinearWeights, NormWeights};
-use crate::model::checkpoint::Weight;
+use crate::layers::{LinearWeights, NormKind, NormWeights};
+use crate::model::checkpoint::{Weight, checked};
 use crate::seed;
 
 /// Every parameter of a [`VitConfig`] but the head's, present and of the right shape: tensors in
@@ -84,29 +84,9 @@ impl VitWeights {
     pub(super) fn norm(&self, path: &str, eps: f64) -> TensorResult<NormWeights> {
         Ok(NormWeights {
             gain: self.get(&format!("{path}.weight"))?,
-            bias: self.get(&format!("{path}.bias"))?,
+            bias: Some(self.get(&format!("{path}.bias"))?),
             eps,
+            kind: NormKind::Layer,
         })
-    }
-}
-
-/// The tensor of this name, which must be floats of this shape.
-pub(super) fn checked<'w>(
-    weights: &'w HashMap<String, Weight>,
-    name: &str,
-    shape: &[usize],
-) -> Result<&'w Weight, String> {
-    let weight = weights
-        .get(name)
-        .ok_or_else(|| format!("missing tensor {name}"))?;
-    if weight.dims() != shape {
-        return Err(format!(
-            "tensor {name} has shape {:?}, expected {shape:?}",
-            weight.dims()
-        ));
-    }
-    match weight.dtype() {
-        (_, true) => Ok(weight),
-        (dtype, false) => Err(format!("tensor {name} is {dtype}, expected floats")),
     }
 }

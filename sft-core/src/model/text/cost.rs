@@ -1,0 +1,69 @@
+//! What a text model costs, for the cost model.
+
+use sft_opt::Transformer;
+use sft_opt::system::{Counts, Part};
+
+use super::TextConfig;
+
+impl TextConfig {
+    /// The same sizes for the cost model, with adapters of `rank` on every linear of the blocks, a
+    /// head of `classes` on one vector a sample, and samples of `tokens`.
+    pub fn transformer(&self, classes: usize, rank: usize, tokens: usize) -> Transformer {
+        let counts = Counts {
+            block: self.block_part(rank, tokens),
+            embedding: Part {
+                parameters: self.embedding_parameters(),
+                ..Part::default()
+            },
+            head: self.head_part(classes),
+        };
+        Transformer::counted(self.depth, tokens, self.width, self.heads, counts)
+    }
+
+    /// A frozen block: the backward pass has no gradients of weights, but those of the adapters.
+    fn block_part(&self, rank: usize, tokens: usize) -> Part {
+        let (linears, tokens) = (self.linears(), tokens as u64);
+        let sizes = linears.iter().map(|&(_, outputs, inputs)| (outputs as u64, inputs as u64));
+        let weights: u64 = sizes.clone().map(|(outputs, inputs)| outputs * inputs).sum();
+        let lora: u64 = sizes.map(|(outputs, inputs)| outputs + inputs).sum();
+        let lora = rank as u64 * lora;
+        // Scores, and the values that they weigh.
+        let pairs = match self.family.is_decoder() {
+            true => tokens * (tokens + 1) / 2,
+            false => tokens * tokens,
+        };
+        let attention = 4 * pairs * (self.heads * self.head_width) as u64;
+        let (linear, adapters) = (2 * tokens * weights, 2 * tokens * lora);
+        let mut parameters = Vec::new();
+        self.block_parameters(0, &mut parameters);
+        Part {
+            parameters: count(&parameters),
+            lora_parameters: lora,
+            forward_flop: linear + attention + adapters,
+            backward_flop: linear + 2 * (attention + adapters),
+        }
+    }
+
+    fn embedding_parameters(&self) -> u64 {
+        let mut blocks = Vec::new();
+        (0..self.depth).for_each(|index| self.block_parameters(index, &mut blocks));
+        count(&self.parameters()) - count(&blocks)
+    }
+
+    /// The trained head, which a bias belongs to.
+    fn head_part(&self, classes: usize) -> Part {
+        let weights = (self.width * classes) as u64;
+        Part {
+            parameters: weights + classes as u64,
+            forward_flop: 2 * weights,
+            backward_flop: 4 * weights,
+            ..Part::default()
+        }
+    }
+}
+
+/// How many numbers parameters of these shapes have.
+fn count(parameters: &[(String, Vec<usize>)]) -> u64 {
+    let sizes = parameters.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64);
+    sizes.sum()
+}

@@ -1,0 +1,208 @@
+//! Text models as they are on people's disks: LLaMA, Mistral, Qwen, Gemma, BERT and kin.
+
+/// What the parts cost.
+mod cost;
+/// Sizes and form.
+mod config;
+/// Vectors of tokens.
+mod embedding;
+/// Names of parameters.
+mod names;
+/// Which tokens features are made of.
+mod pooling;
+/// Models in files.
+mod pretrained;
+/// Configurations in files.
+mod read;
+/// From texts to token ids.
+mod tokenizer;
+/// Parameters by name.
+mod weights;
+
+use candle_core::{Result, Tensor, bail};
+
+pub use config::TextConfig;
+pub use names::TextFamily;
+pub use pooling::Pooling;
+pub use pretrained::PretrainedText;
+pub use tokenizer::{SpecialTokens, Tokenizer};
+pub use weights::TextWeights;
+
+use self::embedding::Embedding;
+use super::splittable::{Hidden, Model};
+use crate::adapter::{Lora, ModelSpec};
+use crate::data::Inputs;
+use crate::layers::{
+    AttentionWeights, Backend, Block, BlockWeights, MlpWeights, Norm, NormWeights,
+};
+
+/// A frozen text model, its layers run by a backend.
+///
+/// Cloning shares the weights.
+#[derive(Clone, Debug)]
+pub struct TextModel {
+    embedding: Embedding,
+    blocks: Vec<Block>,
+    norm: Option<Norm>,
+    pooling: Pooling,
+    spec: ModelSpec,
+    backend: Backend,
+}
+
+impl TextModel {
+    /// The model with these weights, whose head reads what `pooling` says.
+    ///
+    /// # Errors
+    /// Weights that cannot be read, or a device that has no room for them.
+    pub fn new(
+        config: &TextConfig,
+        weights: &TextWeights,
+        pooling: Pooling,
+        backend: Backend,
+    ) -> Result<Self> {
+        let names = config.family.names();
+        let block = |i| Block::new(&block_weights(config, weights, i)?, &backend);
+        let norm = names
+            .final_norm
+            .map(|path| weights.norm(config, &names.at(path)));
+        let norm = norm.transpose()?.map(|norm| Norm::new(&norm, &backend));
+        Ok(Self {
+            embedding: Embedding::new(config, weights, &backend)?,
+            blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
+            norm: norm.transpose()?,
+            pooling,
+            spec: config.spec(),
+            backend,
+        })
+    }
+
+    /// Memory of the frozen weights, bytes.
+    pub fn bytes(&self) -> usize {
+        let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
+        self.embedding.bytes() + blocks + self.norm.as_ref().map_or(0, Norm::bytes)
+    }
+
+    /// The features `[B, D]` of token ids, without adapters.
+    ///
+    /// # Errors
+    /// Images, or ids and lengths that do not fit the model.
+    pub fn features(&self, inputs: &Inputs) -> Result<Tensor> {
+        let embedded = self.embed(inputs, None)?;
+        let hidden = (0..self.blocks.len())
+            .try_fold(embedded, |hidden, index| self.run(index, &hidden, None));
+        self.finish(&hidden?)
+    }
+
+    fn run(
+        &self,
+        index: usize,
+        hidden: &Hidden,
+        adapter: Option<(&Tensor, Lora)>,
+    ) -> Result<Hidden> {
+        // Where the head reads the first token, nothing else is needed of the last block, but a mask
+        // of dropout is numbered by all tokens.
+        let last = index + 1 == self.spec.depth && self.pooling == Pooling::First;
+        let masked = adapter.is_some_and(|(_, lora)| lora.is_masked());
+        let wanted = (last && !masked).then_some(1);
+        let block = &self.blocks[index];
+        let state = block.forward(&hidden.state, hidden.lengths.as_deref(), adapter, wanted)?;
+        Ok(hidden.with_state(state))
+    }
+}
+
+impl Model for TextModel {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    fn embed(&self, inputs: &Inputs, adapter: Option<(&Tensor, Lora)>) -> Result<Hidden> {
+        let Inputs::Tokens { ids, lengths } = inputs else {
+            bail!("the model takes token ids, got images")
+        };
+        if let Some((vector, _)) = adapter.filter(|(vector, _)| vector.elem_count() > 0) {
+            bail!(
+                "no layer before the blocks takes an adapter, got {} values",
+                vector.elem_count()
+            )
+        }
+        Ok(Hidden {
+            state: self.embedding.embed(ids, lengths)?,
+            lengths: Some(lengths.clone()),
+        })
+    }
+
+    fn block(&self, index: usize, hidden: &Hidden, adapter: &Tensor, lora: Lora) -> Result<Hidden> {
+        self.run(index, hidden, Some((adapter, lora)))
+    }
+
+    fn finish(&self, hidden: &Hidden) -> Result<Tensor> {
+        self.pooling.pool(hidden, |rows| match &self.norm {
+            Some(norm) => norm.forward(rows),
+            None => Ok(rows.clone()),
+        })
+    }
+}
+
+fn block_weights(config: &TextConfig, weights: &TextWeights, index: usize) -> Result<BlockWeights> {
+    let names = config.family.names();
+    let at = |below: &str| names.in_block(index, below);
+    let norm = |below: &str| weights.norm(config, &at(below));
+    let [attention_norm, mlp_norm] = &names.norms;
+    let out_norms = names.out_norms.as_ref();
+    let [attention_out_norm, mlp_out_norm] =
+        [0, 1].map(|i| out_norms.map(|norms| norm(norms[i])).transpose());
+    Ok(BlockWeights {
+        order: config.norm.order,
+        attention_norm: norm(attention_norm)?,
+        attention: attention_weights(config, weights, index)?,
+        attention_out_norm: attention_out_norm?,
+        attention_scale: None,
+        mlp_norm: norm(mlp_norm)?,
+        mlp: MlpWeights {
+            gate: names
+                .gate
+                .map(|gate| weights.linear(&at(gate)))
+                .transpose()?,
+            up: weights.linear(&at(names.up))?,
+            down: weights.linear(&at(names.down))?,
+            activation: config.mlp.activation,
+        },
+        mlp_out_norm: mlp_out_norm?,
+        mlp_scale: None,
+    })
+}
+
+fn attention_weights(
+    config: &TextConfig,
+    weights: &TextWeights,
+    index: usize,
+) -> Result<AttentionWeights> {
+    let (names, form) = (config.family.names(), &config.attention);
+    let [query, key, value, output] = names
+        .attention
+        .map(|below| weights.linear(&names.in_block(index, below)));
+    let [query_norm, key_norm] = names
+        .head_norms
+        .map(|below| -> Result<Option<NormWeights>> {
+            let norm = || weights.norm(config, &names.in_block(index, below));
+            form.head_norms.then(norm).transpose()
+        });
+    let (mask, rotary) = &form.blocks[index];
+    Ok(AttentionWeights {
+        heads: config.heads,
+        head_width: config.head_width,
+        scale: form.scale,
+        query: query?,
+        key: key?,
+        value: value?,
+        output: output?,
+        query_norm: query_norm?,
+        key_norm: key_norm?,
+        rotary: rotary.clone(),
+        mask: *mask,
+    })
+}

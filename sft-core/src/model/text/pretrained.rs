@@ -1,0 +1,258 @@
+//! Reading pre-trained text models: a folder of Hugging Face's files, or a GGUF file.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{Result as TensorResult, Tensor};
+use serde_json::{Map, Value};
+use sft_opt::Transformer;
+
+use super::names::TextFamily;
+use super::read::{from_gguf, read_config, scale_angles};
+use super::weights::LANGUAGE_HEAD;
+use super::{Pooling, TextConfig, TextModel, TextWeights, Tokenizer};
+use crate::adapter::{Head, ModelSpec, NamedShape};
+use crate::model::checkpoint::{Checkpoint, Gguf, Weight, checked, open_shards};
+use crate::model::{Backend, Model, Pretrained};
+use crate::{Digest, Error, Result};
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// A pre-trained text model as its files describe it.
+#[derive(Clone, Debug)]
+pub struct PretrainedText {
+    /// The model's sizes and form.
+    pub config: TextConfig,
+    /// Every parameter but the head's; they are read when a model is made of them, and are not kept
+    /// here.
+    pub weights: TextWeights,
+    /// The head of a classifier, where the files have one that reads features: that of a decoder.
+    /// Heads behind a pooler (BERT) are not read.
+    pub head: Option<Head>,
+    /// From texts to token ids, where the files say how.
+    pub tokenizer: Option<Tokenizer>,
+    /// What a head reads; what the family is made for, where nothing else is chosen.
+    pub pooling: Pooling,
+}
+
+impl PretrainedText {
+    /// Reads a folder with `config.json` and `model.safetensors` (or several such files with
+    /// `model.safetensors.index.json`) and, where it is there, `tokenizer.json`; or a file among
+    /// these; or a GGUF file, quantized or not.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not whole, a configuration that asks for what is not done,
+    /// or weights that are missing, misshapen or without a place; the message names file and tensor
+    /// or setting.
+    pub fn open(path: &Path) -> Result<Self> {
+        if Gguf::is_one(path) {
+            return Self::from_gguf(path).map_err(|reason| Error::file(path, reason));
+        }
+        if path
+            .extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("gguf"))
+        {
+            return Err(Error::file(
+                path,
+                "not a GGUF file: it does not begin with GGUF",
+            ));
+        }
+        let (folder, weights) = files(path)?;
+        let config = folder.join(CONFIG);
+        let json = read_json(&config)?;
+        let found = read_config(&json).map_err(|reason| Error::file(&config, reason))?;
+        let tensors = if weights.extension().is_some_and(|end| end == "json") {
+            open_shards(&weights)?
+        } else {
+            let file =
+                Checkpoint::open(&weights).map_err(|reason| Error::file(&weights, reason))?;
+            file.weights()
+        };
+        let tensors = as_checkpoint(found.family, tensors);
+        let model = tensors.and_then(|tensors| Self::new(found, tensors));
+        let model = model.map_err(|reason| Error::file(&weights, reason))?;
+        model
+            .check_classes(&json)
+            .map_err(|reason| Error::file(&config, reason))?;
+        let tokenizer = Tokenizer::open(&folder, &json)?;
+        Ok(Self { tokenizer, ..model })
+    }
+
+    fn from_gguf(path: &Path) -> Result<Self, String> {
+        let file = Gguf::open(path)?;
+        let tokenizer = Tokenizer::from_gguf(&file.settings)?;
+        let (mut config, mut weights) = from_gguf(file)?;
+        scale_angles(&mut config, &mut weights)?;
+        let model = Self::new(config, weights)?;
+        Ok(Self {
+            tokenizer: Some(tokenizer),
+            ..model
+        })
+    }
+
+    fn new(config: TextConfig, mut tensors: HashMap<String, Weight>) -> Result<Self, String> {
+        let weights = TextWeights::take(&config, &mut tensors)?;
+        let head = take_head(&config, &mut tensors)?;
+        let names = config.family.names();
+        let leftover = tensors.keys().filter(|name| !names.is_unused(name)).min();
+        if let Some(name) = leftover {
+            return Err(format!("tensor {name} has no place in this architecture"));
+        }
+        Ok(Self {
+            pooling: Pooling::of(config.family),
+            config,
+            weights,
+            head,
+            tokenizer: None,
+        })
+    }
+
+    /// The classes that the configuration names must be those of the head.
+    fn check_classes(&self, json: &Map<String, Value>) -> Result<(), String> {
+        let labels = json
+            .get("id2label")
+            .and_then(Value::as_object)
+            .map(Map::len);
+        match (labels, &self.head) {
+            (Some(named), Some(head)) if named != head.classes() => {
+                let classes = head.classes();
+                Err(format!(
+                    "id2label names {named} classes, the head has {classes}"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Pretrained for PretrainedText {
+    fn spec(&self) -> ModelSpec {
+        self.config.spec()
+    }
+
+    fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    fn transformer(&self, classes: usize, rank: usize, tokens: usize) -> Transformer {
+        self.config.transformer(classes, rank, tokens)
+    }
+
+    fn parameters(&self) -> Vec<NamedShape> {
+        let parameters = self.config.parameters().into_iter();
+        parameters
+            .map(|(name, shape)| NamedShape { name, shape })
+            .collect()
+    }
+
+    fn weight(&self, name: &str) -> TensorResult<Tensor> {
+        self.weights.get(name)
+    }
+
+    fn model(&self, backend: Backend) -> TensorResult<Box<dyn Model>> {
+        let model = TextModel::new(&self.config, &self.weights, self.pooling, backend);
+        Ok(Box::new(model?))
+    }
+
+    fn model_of(
+        &self,
+        weights: &HashMap<String, Tensor>,
+        backend: Backend,
+    ) -> Result<Box<dyn Model>> {
+        let weights = weights.iter();
+        let mut weights = weights
+            .map(|(name, tensor)| (name.clone(), tensor.clone().into()))
+            .collect();
+        let weights = TextWeights::take(&self.config, &mut weights);
+        let weights = weights.map_err(|reason| Error::argument("weights", reason))?;
+        let model = TextModel::new(&self.config, &weights, self.pooling, backend);
+        Ok(Box::new(model?))
+    }
+
+    fn digest_sizes(&self, digest: &mut Digest) {
+        digest.bytes(format!("{:?} {:?}", self.config, self.pooling).as_bytes());
+    }
+}
+
+/// The folder of a model and the file with its tensors or their index.
+fn files(path: &Path) -> Result<(PathBuf, PathBuf)> {
+    if !path.is_dir() {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let named = path.file_name().is_some_and(|name| name == CONFIG);
+        return match named {
+            true => files(folder),
+            false => Ok((folder.into(), path.into())),
+        };
+    }
+    let candidates = [WEIGHTS, INDEX].map(|name| path.join(name));
+    let found = candidates.into_iter().find(|file| file.exists());
+    let missing = || Error::file(path, format!("has neither {WEIGHTS} nor {INDEX}"));
+    Ok((path.into(), found.ok_or_else(missing)?))
+}
+
+/// A table in a file.
+pub(super) fn read_json(path: &Path) -> Result<Map<String, Value>> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+    serde_json::from_str(&text).map_err(|e| Error::file(path, e))
+}
+
+/// Tensors by the names of models with a head; those of files without it leave out the model's.
+fn as_checkpoint(
+    family: TextFamily,
+    tensors: Vec<(String, Weight)>,
+) -> Result<HashMap<String, Weight>, String> {
+    let names = family.names();
+    let prefix = format!("{}.", names.model);
+    let bare = !tensors.iter().any(|(name, _)| name.starts_with(&prefix));
+    let outside =
+        |name: &str| name == LANGUAGE_HEAD || name.starts_with(names.head) || names.is_unused(name);
+    let mut renamed = HashMap::with_capacity(tensors.len());
+    for (stored, tensor) in tensors {
+        let mut name = stored.clone();
+        // What the first BERT calls the parameters of a norm.
+        for (old, new) in [
+            ("LayerNorm.gamma", "LayerNorm.weight"),
+            ("LayerNorm.beta", "LayerNorm.bias"),
+        ] {
+            if let Some(path) = name.strip_suffix(old) {
+                name = format!("{path}{new}");
+            }
+        }
+        if bare && !outside(&name) {
+            name.insert_str(0, &prefix);
+        }
+        if renamed.insert(name.clone(), tensor).is_some() {
+            return Err(format!("tensor {stored} is a second {name}"));
+        }
+    }
+    Ok(renamed)
+}
+
+fn take_head(
+    config: &TextConfig,
+    tensors: &mut HashMap<String, Weight>,
+) -> Result<Option<Head>, String> {
+    let path = config.family.names().head;
+    let [weight, bias] = ["weight", "bias"].map(|part| format!("{path}.{part}"));
+    let found = tensors.get(&weight).filter(|_| config.family.is_decoder());
+    let Some(classes) = found.map(|weight| weight.dims().first().copied().unwrap_or(0)) else {
+        return Ok(None);
+    };
+    checked(tensors, &weight, &[classes, config.width])?;
+    if tensors.contains_key(&bias) {
+        checked(tensors, &bias, &[classes])?;
+    }
+    let mut values = |name: &str| {
+        let values = tensors
+            .remove(name)
+            .map(|tensor| tensor.load()?.flatten_all()?.to_vec1());
+        values.transpose().map_err(|e| e.to_string())
+    };
+    Ok(Some(Head {
+        weight: values(&weight)?.unwrap_or_default(),
+        bias: values(&bias)?.unwrap_or_else(|| vec![0.0; classes]),
+        adapter: Vec::new(),
+    }))
+}
