@@ -13,7 +13,7 @@ pub(crate) mod vit;
 
 pub use crate::layers::Backend;
 pub(crate) use pretrained::not_finite;
-pub use pretrained::{Pretrained, digest};
+pub use pretrained::{Pretrained, TextInput, digest};
 pub use splittable::{Hidden, Model};
 pub use text::{
     Pooling, PretrainedText, SpecialTokens, TextConfig, TextFamily, TextModel, TextWeights,

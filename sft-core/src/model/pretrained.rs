@@ -6,10 +6,21 @@ use std::path::Path;
 use candle_core::{Result as TensorResult, Tensor};
 use sft_opt::Transformer;
 
-use super::{Backend, Model};
+use super::{Backend, Model, Tokenizer};
 use crate::adapter::{Adapters, Head, Lora, ModelSpec, NamedShape};
 use crate::data::{Data, ImageInput};
 use crate::{Digest, Error, Result};
+
+/// How texts are made what a model takes.
+#[derive(Clone, Copy, Debug)]
+pub struct TextInput<'a> {
+    /// From texts to token ids.
+    pub tokenizer: &'a Tokenizer,
+    /// The most tokens of a sample.
+    pub most: usize,
+    /// Whether of a longer one the last tokens are kept, in place of the first.
+    pub keep_last: bool,
+}
 
 /// A pre-trained model as its files describe it.
 pub trait Pretrained: Send + Sync {
@@ -22,6 +33,22 @@ pub trait Pretrained: Send + Sync {
     /// The images that the model wants, and how they are made such; none of a model of texts.
     fn image_input(&self) -> Option<&ImageInput> {
         None
+    }
+
+    /// How texts are made what the model takes; none of a model of images.
+    fn text_input(&self) -> Option<TextInput<'_>> {
+        None
+    }
+
+    /// A head for as many classes as there are words, which begins with what a language model says
+    /// these by.
+    ///
+    /// # Errors
+    /// A model that is no language model, or a word without tokens.
+    fn head_of_words(&self, words: &[String]) -> Result<Head> {
+        let _ = words;
+        let reason = "must be left out: the model says no words";
+        Err(Error::argument("class_words", reason))
     }
 
     /// Takes over how a data set makes samples what the model takes: what is saved tells it.

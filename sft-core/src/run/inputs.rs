@@ -5,9 +5,16 @@ use std::path::Path;
 use candle_core::Device;
 
 use super::{BackendKind, RunConfig};
-use crate::data::{Data, DataLayout, Examples, ImageInput};
-use crate::model::{Backend, Model, Pretrained, PretrainedVit};
+use crate::data::{Data, DataLayout, Examples, ImageInput, Wanted, classification};
+use crate::model::{Backend, Model, Pretrained, PretrainedText, PretrainedVit};
 use crate::{Error, Result};
+
+/// How a configuration names labelled texts, before the colon.
+const CLASSIFY: &str = "classify";
+/// What stands for the text in a prompt.
+const TEXT: &str = "{text}";
+/// The most tokens of a text where nothing else is said.
+const MOST_TOKENS: usize = 512;
 
 /// What a run trains, and on what.
 pub struct Inputs {
@@ -60,12 +67,21 @@ impl Inputs {
 /// The model that the configuration names.
 ///
 /// # Errors
-/// None is named, or its file does not hold a vision transformer.
+/// None is named, or its files do not hold a model that is known.
 pub fn open_model(config: &RunConfig) -> Result<Box<dyn Pretrained>> {
     let missing = || Error::argument("model", "must be given, got none");
     let path = config.model.as_deref().ok_or_else(missing)?;
-    let vit = PretrainedVit::open(path, config.heads);
-    Ok(Box::new(vit.map_err(of("model"))?))
+    if !PretrainedText::is_one(path) {
+        let vit = PretrainedVit::open(path, config.heads);
+        return Ok(Box::new(vit.map_err(of("model"))?));
+    }
+    if let Some(heads) = config.heads {
+        let reason = format!("must be left out for a text model, got {heads}");
+        return Err(Error::argument("heads", reason));
+    }
+    let mut text = PretrainedText::open(path).map_err(of("model"))?;
+    text.pooling = config.pooling.unwrap_or(text.pooling);
+    Ok(Box::new(text))
 }
 
 /// The training and test samples that the configuration names, as a model wants them.
@@ -75,14 +91,75 @@ pub fn open_model(config: &RunConfig) -> Result<Box<dyn Pretrained>> {
 pub fn open_data(config: &RunConfig, model: &dyn Pretrained) -> Result<Examples> {
     let data = config.data.as_deref().unwrap_or("none");
     let (layout, dir) = data.split_once(':').unwrap_or((data, ""));
+    if layout == CLASSIFY {
+        return open_texts(config, Path::new(dir), model);
+    }
+    refuse_settings_of_texts(config)?;
     let unknown = |_| {
-        let accepted = "cifar100:DIR, tiny-imagenet:DIR or folder:DIR";
+        let accepted = "cifar100:DIR, tiny-imagenet:DIR, folder:DIR or classify:FILE";
         Error::argument("data", format!("must be {accepted}, got {data}"))
     };
     let layout: DataLayout = layout.parse().map_err(unknown)?;
     let input = image_input(model)?;
     let examples = layout.open(Path::new(dir), input, config.augmentation());
     examples.map_err(of("data"))
+}
+
+/// The training and test texts that the configuration names.
+fn open_texts(config: &RunConfig, train: &Path, model: &dyn Pretrained) -> Result<Examples> {
+    let input = model.text_input().ok_or_else(|| {
+        let reason = "must be images for this model, or texts for one with a tokenizer";
+        Error::argument("data", reason)
+    })?;
+    let named = config.test.as_deref().unwrap_or("none");
+    let test = named
+        .strip_prefix(CLASSIFY)
+        .and_then(|rest| rest.strip_prefix(':'));
+    let test = test.ok_or_else(|| {
+        let reason = format!("must be classify:FILE beside data classify:FILE, got {named}");
+        Error::argument("test", reason)
+    })?;
+    if let Some(prompt) = config
+        .prompt
+        .as_deref()
+        .filter(|prompt| !prompt.contains(TEXT))
+    {
+        let reason = format!("must contain {TEXT}, got {prompt:?}");
+        return Err(Error::argument("prompt", reason));
+    }
+    if config.augment {
+        let reason = "must be off for texts, got true";
+        return Err(Error::argument("augment", reason));
+    }
+    let most = config.max_tokens.unwrap_or(MOST_TOKENS.min(input.most));
+    let accepted = format!("in 1..={}, the model's tokens", input.most);
+    let fits = (1..=input.most).contains(&most);
+    Error::require(fits, "max_tokens", most, &accepted)?;
+    let wanted = Wanted {
+        encode: &|text| input.tokenizer.encode(text, true),
+        prompt: config.prompt.as_deref(),
+        most,
+        keep_last: input.keep_last,
+    };
+    classification(train, Path::new(test), &wanted).map_err(of("data"))
+}
+
+/// Nothing is passed over in silence.
+fn refuse_settings_of_texts(config: &RunConfig) -> Result<()> {
+    let given = [
+        ("test", config.test.is_some()),
+        ("prompt", config.prompt.is_some()),
+        ("max_tokens", config.max_tokens.is_some()),
+        ("pooling", config.pooling.is_some()),
+        ("class_words", config.class_words.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((name, _)) => {
+            let reason = "must be left out for images: it is for texts";
+            Err(Error::argument(name, reason))
+        }
+        None => Ok(()),
+    }
 }
 
 /// How images are made what a model takes.

@@ -128,17 +128,22 @@ impl<'a> Session<'a> {
     /// # Errors
     /// A field outside its range, or parts that do not fit together.
     pub fn setup(&self, scheme: Scheme) -> Result<Setup> {
-        let pretrained = &self.inputs.pretrained;
+        let pretrained = self.inputs.pretrained.as_ref();
+        if self.config.merged || scheme == Scheme::FlFull {
+            pretrained.check_merged()?;
+        }
         let settings = self.config.settings(scheme, self.inputs.model.spec())?;
         let classes = self.inputs.train.classes();
         let spec = self.inputs.model.spec();
-        let model = pretrained.transformer(classes, settings.lora.rank(), spec.tokens);
+        let rank = settings.lora.rank();
+        let model = pretrained.transformer(classes, rank, self.mean_tokens());
         let samples: Vec<usize> = self.partition.iter().map(Vec::len).collect();
         let channel = self.config.channel()?;
         let setup = Setup {
             wireless: Wireless::new(model, channel, &samples, &settings)?,
-            head: match pretrained.head() {
-                Some(head) if head.classes() == classes => head.clone(),
+            head: match (&self.config.class_words, pretrained.head()) {
+                (Some(words), _) => self.head_of_words(words)?,
+                (None, Some(head)) if head.classes() == classes => head.clone(),
                 _ => Head::new(classes, spec.width, settings.seed),
             },
             settings,
@@ -146,6 +151,22 @@ impl<'a> Session<'a> {
         self.job(&setup, &|| (), &AtomicBool::new(false))
             .validate()?;
         Ok(setup)
+    }
+
+    /// Tokens of a training sample, in the mean.
+    fn mean_tokens(&self) -> usize {
+        let (data, most) = (self.inputs.train.as_ref(), self.inputs.model.spec().tokens);
+        let tokens: usize = (0..data.len())
+            .map(|i| data.tokens(i).unwrap_or(most))
+            .sum();
+        tokens.div_ceil(data.len().max(1)).max(1)
+    }
+
+    fn head_of_words(&self, words: &[String]) -> Result<Head> {
+        let (got, classes) = (words.len(), self.inputs.train.classes());
+        let accepted = format!("one for each of {classes} classes");
+        Error::require(got == classes, "class_words", got, &accepted)?;
+        self.inputs.pretrained.head_of_words(words)
     }
 
     fn job<'s>(

@@ -23,8 +23,13 @@ impl TextConfig {
     /// A frozen block: the backward pass has no gradients of weights, but those of the adapters.
     fn block_part(&self, rank: usize, tokens: usize) -> Part {
         let (linears, tokens) = (self.linears(), tokens as u64);
-        let sizes = linears.iter().map(|&(_, outputs, inputs)| (outputs as u64, inputs as u64));
-        let weights: u64 = sizes.clone().map(|(outputs, inputs)| outputs * inputs).sum();
+        let sizes = linears
+            .iter()
+            .map(|&(_, outputs, inputs)| (outputs as u64, inputs as u64));
+        let weights: u64 = sizes
+            .clone()
+            .map(|(outputs, inputs)| outputs * inputs)
+            .sum();
         let lora: u64 = sizes.map(|(outputs, inputs)| outputs + inputs).sum();
         let lora = rank as u64 * lora;
         // Scores, and the values that they weigh.
@@ -64,6 +69,8 @@ impl TextConfig {
 
 /// How many numbers parameters of these shapes have.
 fn count(parameters: &[(String, Vec<usize>)]) -> u64 {
-    let sizes = parameters.iter().map(|(_, shape)| shape.iter().product::<usize>() as u64);
+    let sizes = parameters
+        .iter()
+        .map(|(_, shape)| shape.iter().product::<usize>() as u64);
     sizes.sum()
 }

@@ -1,9 +1,9 @@
 //! Text models as they are on people's disks: LLaMA, Mistral, Qwen, Gemma, BERT and kin.
 
-/// What the parts cost.
-mod cost;
 /// Sizes and form.
 mod config;
+/// What the parts cost.
+mod cost;
 /// Vectors of tokens.
 mod embedding;
 /// Names of parameters.

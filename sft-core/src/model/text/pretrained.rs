@@ -13,10 +13,12 @@ use super::weights::LANGUAGE_HEAD;
 use super::{Pooling, TextConfig, TextModel, TextWeights, Tokenizer};
 use crate::adapter::{Head, ModelSpec, NamedShape};
 use crate::model::checkpoint::{Checkpoint, Gguf, Weight, checked, open_shards};
-use crate::model::{Backend, Model, Pretrained};
+use crate::model::{Backend, Model, Pretrained, TextInput};
 use crate::{Digest, Error, Result};
 
 const CONFIG: &str = "config.json";
+/// What a `config.json` of a vision transformer says that it is.
+const VIT_FAMILIES: [&str; 2] = ["vit", "dinov2"];
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
@@ -38,6 +40,30 @@ pub struct PretrainedText {
 }
 
 impl PretrainedText {
+    /// Whether `path` is a text model, by what its files say: a GGUF file, or `config.json` of one
+    /// of the families in the folder or beside the file.
+    pub fn is_one(path: &Path) -> bool {
+        let gguf = |path: &Path| {
+            path.extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
+        };
+        if gguf(path) || Gguf::is_one(path) {
+            return true;
+        }
+        let folder = if path.is_dir() {
+            Some(path)
+        } else {
+            path.parent()
+        };
+        let json = folder.and_then(|folder| read_json(&folder.join(CONFIG)).ok());
+        let kind = json.as_ref().and_then(|json| json.get("model_type"));
+        match kind.and_then(Value::as_str) {
+            Some(kind) => !VIT_FAMILIES.contains(&kind),
+            // A folder is no ViT, and says so when it is opened.
+            None => path.is_dir(),
+        }
+    }
+
     /// Reads a folder with `config.json` and `model.safetensors` (or several such files with
     /// `model.safetensors.index.json`) and, where it is there, `tokenizer.json`; or a file among
     /// these; or a GGUF file, quantized or not.
@@ -134,6 +160,38 @@ impl Pretrained for PretrainedText {
 
     fn head(&self) -> Option<&Head> {
         self.head.as_ref()
+    }
+
+    fn text_input(&self) -> Option<TextInput<'_>> {
+        let tokenizer = self.tokenizer.as_ref();
+        tokenizer.map(|tokenizer| TextInput {
+            tokenizer,
+            most: self.config.tokens,
+            keep_last: self.pooling == Pooling::Last,
+        })
+    }
+
+    fn head_of_words(&self, words: &[String]) -> Result<Head> {
+        let refused = |reason: String| Error::argument("class_words", reason);
+        let rows = self.weights.language_head(&self.config)?;
+        let (Some(rows), Some(tokenizer)) = (rows, &self.tokenizer) else {
+            return Err(refused("must be left out: the model says no words".into()));
+        };
+        let mut head = Head {
+            weight: Vec::with_capacity(words.len() * self.config.width),
+            bias: vec![0.0; words.len()],
+            adapter: Vec::new(),
+        };
+        for word in words {
+            let ids = tokenizer.encode(&format!(" {word}"), false)?;
+            let first = ids
+                .first()
+                .filter(|&&id| (id as usize) < self.config.vocabulary);
+            let first = first.ok_or_else(|| refused(format!("must be words, got {word:?}")))?;
+            let row = rows.get(*first as usize)?;
+            head.weight.extend(row.to_vec1::<f32>()?);
+        }
+        Ok(head)
     }
 
     fn transformer(&self, classes: usize, rank: usize, tokens: usize) -> Transformer {

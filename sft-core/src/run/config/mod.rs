@@ -24,6 +24,7 @@ use super::Scheme;
 use super::content::NAMES;
 use crate::adapter::{ModuleNames, TargetModules};
 use crate::data::Partition;
+use crate::model::Pooling;
 use crate::split::CutCodec;
 use crate::{Error, Result};
 
@@ -67,16 +68,37 @@ pub struct RunConfig {
         value_parser = <Scheme as std::str::FromStr>::from_str))]
     #[serde(deserialize_with = "choices::schemes")]
     pub scheme: Vec<Scheme>,
-    /// Pre-trained ViT in safetensors with Hugging Face's or timm's names, config.json beside it.
-    #[cfg_attr(feature = "clap", arg(long, value_name = "FILE"))]
+    /// Pre-trained model: a ViT in safetensors with Hugging Face's or timm's names, config.json beside
+    /// it, or a text model as a GGUF file or a Hugging Face folder.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "PATH"))]
     pub model: Option<PathBuf>,
-    /// Attention heads of a model without config.json [A]; by default width / 64.
+    /// Attention heads of a ViT without config.json [A]; by default width / 64.
     #[cfg_attr(feature = "clap", arg(long))]
     pub heads: Option<usize>,
     /// Data set: cifar100:DIR (official binary or Python files), tiny-imagenet:DIR (official
-    /// folder) or folder:DIR (DIR/train/CLASS/*, DIR/test/CLASS/*).
+    /// folder) or folder:DIR (DIR/train/CLASS/*, DIR/test/CLASS/*); of texts classify:FILE (.tsv with
+    /// lines LABEL, tab, TEXT; .csv or .jsonl with label and text) and --test.
     #[cfg_attr(feature = "clap", arg(long))]
     pub data: Option<String>,
+    /// Test data where --data names training texts, as classify:FILE.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub test: Option<String>,
+    /// What every text is put into, in place of {text}.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub prompt: Option<String>,
+    /// The most tokens of a text; of a longer one a decoder gets the last, an encoder the first. By
+    /// default 512 or what the model takes.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub max_tokens: Option<usize>,
+    /// What the head of a text model reads: first, last or mean of the tokens; by default the last
+    /// of a decoder, else the first.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub pooling: Option<Pooling>,
+    /// Words whose rows in the language model's head the new head starts from, comma-separated, one for
+    /// each class in order; of each the first token behind a space.
+    #[cfg_attr(feature = "clap", arg(long, value_delimiter = ',', value_name = "WORDS",
+        action = clap::ArgAction::Set))]
+    pub class_words: Option<Vec<String>>,
     /// Mirror half of the training images and crop them all at random, anew in every epoch.
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
@@ -239,6 +261,11 @@ impl Default for RunConfig {
             model: None,
             heads: None,
             data: None,
+            test: None,
+            prompt: None,
+            max_tokens: None,
+            pooling: None,
+            class_words: None,
             augment: false,
             devices: 8,
             participation: 1.0,
