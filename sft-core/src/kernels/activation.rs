@@ -1,10 +1,10 @@
-//! The exact GELU and the softmax, as polynomials that vectorise.
+//! The activations of an MLP and their derivatives, as polynomials that vectorise.
 //!
 //! Products and sums are fused by name, which gives the same bits on every processor; one
 //! without the instruction only takes longer.
 
+use super::exp::exp;
 use super::kernels;
-use super::reduce::{greatest, sum};
 
 kernels! {
     /// `out = x * Phi(x)`, the exact (error function) GELU.
@@ -24,18 +24,60 @@ kernels! {
         }
     }
 
-    /// Softmax of `scale * x` over each row of `width` elements, in place.
-    pub(crate) fn softmax_rows(x: &mut [f32], width: usize, scale: f32) {
-        for row in x.chunks_exact_mut(width) {
-            let top = greatest(row);
-            for v in row.iter_mut() {
-                *v = exp(scale * (*v - top));
-            }
-            let total = sum(row.len(), |i| row[i]);
-            let inverse = 1.0 / total;
-            for v in row.iter_mut() {
-                *v *= inverse;
-            }
+    /// The GELU with a tanh in place of the error function.
+    pub(crate) fn gelu_tanh(x: &[f32], out: &mut [f32]) {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = gelu_tanh_with_slope(x).0;
+        }
+    }
+
+    /// The same, and in place of `x` its derivative.
+    pub(crate) fn gelu_tanh_and_slope(x: &mut [f32], out: &mut [f32]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            (*out, *x) = gelu_tanh_with_slope(*x);
+        }
+    }
+
+    /// `out = x * sigmoid(x)`
+    pub(crate) fn silu(x: &[f32], out: &mut [f32]) {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = x * sigmoid(x);
+        }
+    }
+
+    /// The same, and in place of `x` its derivative.
+    pub(crate) fn silu_and_slope(x: &mut [f32], out: &mut [f32]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            let s = sigmoid(*x);
+            *out = *x * s;
+            *x = (*x * s).mul_add(1.0 - s, s);
+        }
+    }
+
+    /// `out = max(x, 0)`
+    pub(crate) fn relu(x: &[f32], out: &mut [f32]) {
+        for (out, &x) in out.iter_mut().zip(x) {
+            *out = if x < 0.0 { 0.0 } else { x };
+        }
+    }
+
+    /// The same, and in place of `x` its derivative, 0 at 0.
+    pub(crate) fn relu_and_slope(x: &mut [f32], out: &mut [f32]) {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = if *x < 0.0 { 0.0 } else { *x };
+            *x = if *x > 0.0 { 1.0 } else { 0.0 };
+        }
+    }
+
+    /// Of activations, their slopes and the factors on them: the products in place of the
+    /// activations, and the products' derivatives by what was activated and by the factors, in place
+    /// of slopes and factors.
+    pub(crate) fn gate(activations: &mut [f32], slopes: &mut [f32], factors: &mut [f32]) {
+        let both = slopes.iter_mut().zip(factors);
+        for (activation, (slope, factor)) in activations.iter_mut().zip(both) {
+            let value = *activation;
+            (*activation, *slope) = (value * *factor, *slope * *factor);
+            *factor = value;
         }
     }
 }
@@ -44,6 +86,25 @@ kernels! {
 #[inline(always)]
 fn normal_cdf(x: f32) -> f32 {
     0.5 + 0.5 * erf(x * std::f32::consts::FRAC_1_SQRT_2)
+}
+
+/// `1 / (1 + e^-x)`
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `x sigmoid(2 u)` with `u = sqrt(2 / pi) (x + 0.044715 x^3)`, which is `x (1 + tanh(u)) / 2`, and its
+/// derivative.
+#[inline(always)]
+fn gelu_tanh_with_slope(x: f32) -> (f32, f32) {
+    const TWICE: f32 = 1.595_769_1; // 2 sqrt(2 / pi)
+    const CUBE: f32 = 0.044_715;
+    // Beyond |x| = 10 the sigmoid is 0 or 1.
+    let square = (x * x).min(100.0);
+    let s = sigmoid(TWICE * x * square.mul_add(CUBE, 1.0));
+    let slope = TWICE * square.mul_add(3.0 * CUBE, 1.0);
+    (x * s, (x * s * (1.0 - s)).mul_add(slope, s))
 }
 
 /// The error function as `x * P(x^2) / Q(x^2)`, and 1 where it is within half an ulp of 1.
@@ -76,50 +137,12 @@ fn erf(x: f32) -> f32 {
     if x.abs() < ONE { inner } else { inner.signum() }
 }
 
-/// `e^x` by reduction to `2^k * e^r`, `|r| <= ln 2 / 2`, and a Taylor polynomial of degree 7.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    const TAYLOR: [f32; 8] = [
-        1.0 / 5040.0,
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ];
-    let x = x.clamp(-87.0, 88.0);
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
-    let k = shifted - ROUND;
-    let r = k.mul_add(-LN2_LOW, k.mul_add(-LN2_HIGH, x));
-    let power = f32::from_bits(
-        shifted
-            .to_bits()
-            .wrapping_sub(ROUND.to_bits())
-            .wrapping_add(127)
-            .wrapping_shl(23),
-    );
-    power * TAYLOR.iter().fold(0.0, |sum: f32, &c| sum.mul_add(r, c))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn grid() -> impl Iterator<Item = f32> {
         (-60_000..=60_000).map(|i| i as f32 * 1e-3)
-    }
-
-    #[test]
-    fn exp_is_within_two_ulp() {
-        for x in grid() {
-            let want = f64::from(x).exp();
-            assert!((f64::from(exp(x)) - want).abs() <= 3e-7 * want, "exp({x})");
-        }
     }
 
     /// Candle evaluates its GELU in f64 and rounds once.
@@ -139,28 +162,68 @@ mod tests {
         Ok(())
     }
 
+    type Kernel = fn(&[f32], &mut [f32]);
+    type WithSlope = fn(&mut [f32], &mut [f32]);
+
+    /// Each with its derivative, and in f64.
+    fn activations() -> [(Kernel, WithSlope, fn(f64) -> f64); 4] {
+        let tanh = |x: f64| {
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+            0.5 * x * (1.0 + u.tanh())
+        };
+        let cdf = |x: f64| x * f64::from(normal_cdf(x as f32));
+        [
+            (gelu, gelu_and_slope, cdf),
+            (gelu_tanh, gelu_tanh_and_slope, tanh),
+            (silu, silu_and_slope, |x| x / (1.0 + (-x).exp())),
+            (relu, relu_and_slope, |x| x.max(0.0)),
+        ]
+    }
+
     #[test]
-    fn gelu_gradient_is_the_difference_quotient() {
-        for i in -50..=50 {
-            let x = i as f32 * 0.1;
-            let (mut y, mut slope) = ([0.0], [x]);
-            gelu_and_slope(&mut slope, &mut y);
-            let f = |x: f64| {
-                let x = x as f32;
-                f64::from(x) * f64::from(normal_cdf(x))
-            };
-            let step = 1e-2;
-            let want = (f(f64::from(x) + step) - f(f64::from(x) - step)) / (2.0 * step);
-            assert!((f64::from(slope[0]) - want).abs() < 1e-4, "gelu'({x})");
+    fn values_are_those_in_f64_and_slopes_difference_quotients() {
+        for (index, (kernel, with_slope, want)) in activations().into_iter().enumerate() {
+            for i in -120..=120 {
+                // Off the kink of the ReLU.
+                let x = i as f32 * 0.1 + 0.033;
+                let (mut value, mut again, mut slope) = ([0.0], [0.0], [x]);
+                kernel(&[x], &mut value);
+                with_slope(&mut slope, &mut again);
+                assert_eq!(value, again);
+                let (x, step) = (f64::from(x), 1e-2);
+                let error = (f64::from(value[0]) - want(x)).abs();
+                assert!(error < 1e-6 * (1.0 + x.abs()), "{index}({x})");
+                let quotient = (want(x + step) - want(x - step)) / (2.0 * step);
+                assert!(
+                    (f64::from(slope[0]) - quotient).abs() < 1e-4,
+                    "{index}'({x})"
+                );
+            }
         }
     }
 
     #[test]
-    fn softmax_survives_large_and_keeps_ratios() {
-        let mut row = [1000.0, 999.0, -1e30];
-        softmax_rows(&mut row, 3, 1.0);
-        let e = 1.0 / (1.0 + (-1.0f32).exp());
-        assert!((row[0] - e).abs() < 1e-6 && (row[1] - (1.0 - e)).abs() < 1e-6);
-        assert!(row[2] < 1e-30);
+    fn activations_far_from_zero_are_finite_and_nan_stays() {
+        for (index, (kernel, with_slope, _)) in activations().into_iter().enumerate() {
+            let mut out = [0.0; 3];
+            let mut slope = [-1e4, 1e4, f32::NAN];
+            kernel(&slope.clone(), &mut out);
+            assert!(
+                out[0].abs() < 1e-30 && out[1] == 1e4 && out[2].is_nan(),
+                "{index}: {out:?}"
+            );
+            with_slope(&mut slope, &mut out);
+            assert!(
+                slope[0].abs() < 1e-30 && slope[1] == 1.0,
+                "{index}: {slope:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_gate_is_a_product_with_two_derivatives() {
+        let (mut value, mut slope, mut factor) = ([2.0], [3.0], [5.0]);
+        gate(&mut value, &mut slope, &mut factor);
+        assert_eq!((value, slope, factor), ([10.0], [15.0], [2.0]));
     }
 }

@@ -5,15 +5,22 @@
 #![allow(clippy::inline_always)]
 
 mod activation;
+mod exp;
 mod matmul;
 mod norm;
 mod reduce;
+mod rotate;
+mod softmax;
 mod transpose;
 
-pub(crate) use activation::{gelu, gelu_and_slope, softmax_rows};
+pub(crate) use activation::{
+    gate, gelu, gelu_and_slope, gelu_tanh, gelu_tanh_and_slope, relu, relu_and_slope, silu,
+    silu_and_slope,
+};
 pub(crate) use matmul::{Mat, MatMut, matmul, one_thread_per_product};
-pub(crate) use norm::{layer_norm, layer_norm_backward};
-pub(crate) use reduce::sum;
+pub(crate) use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
+pub(crate) use rotate::rotate;
+pub(crate) use softmax::{softmax_backward, softmax_rows};
 pub(crate) use transpose::transpose_columns;
 
 /// Defines functions whose bodies are compiled for the widest vector instructions of the processor

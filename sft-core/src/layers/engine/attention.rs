@@ -1,29 +1,29 @@
 //! The attention of a block: queries, keys and values, the heads, the linear behind them.
 
-use candle_core::{Result, bail};
+use candle_core::Result;
 
 use super::buffer::{Buffer, sized, slice};
 use super::heads::DotProduct;
 use super::linear::{Adapted, Linear, LinearScratch, Pass};
 use super::lora::Pairs;
-use super::piece::{Piece, Tokens};
+use super::piece::Piece;
+use super::turn::{ReadyTurn, Turn};
 use crate::layers::parts::AttentionWeights;
 
-/// The frozen linears of an attention.
+/// The frozen parts of an attention.
 #[derive(Debug)]
 pub(super) struct Attention {
-    heads: usize,
-    kv_heads: usize,
-    head_width: usize,
+    heads: DotProduct,
+    turn: Turn,
     /// Queries, keys and values side by side.
     qkv: Linear,
     out: Linear,
 }
 
-/// An attention with its adapters, ready for one pass over samples of some tokens.
+/// An attention with its adapters, ready for one pass over samples up to some length.
 pub(super) struct AdaptedAttention<'a> {
-    attention: &'a Attention,
-    tokens: Tokens,
+    heads: DotProduct,
+    turn: ReadyTurn<'a>,
     qkv: Adapted<'a>,
     out: Adapted<'a>,
 }
@@ -31,6 +31,7 @@ pub(super) struct AdaptedAttention<'a> {
 /// What one piece needs beside what is saved.
 #[derive(Default)]
 pub(super) struct AttentionScratch {
+    turned: Buffer,
     context: Buffer,
     dcontext: Buffer,
     dqkv: Buffer,
@@ -41,24 +42,21 @@ pub(super) struct AttentionScratch {
 
 impl Attention {
     pub(super) fn new(weights: &AttentionWeights) -> Result<Self> {
+        weights.check()?;
         let AttentionWeights {
-            heads,
-            query,
-            key,
-            value,
-            output,
-            ..
+            query, key, value, ..
         } = weights;
-        let (head_width, kv_heads) = (weights.head_width, weights.kv_heads()?);
-        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-            bail!("heads of keys and values must divide {heads}, got {kv_heads}")
-        }
         Ok(Self {
-            heads: *heads,
-            kv_heads,
-            head_width,
+            heads: DotProduct {
+                heads: weights.heads,
+                kv_heads: weights.kv_heads()?,
+                head_width: weights.head_width,
+                scale: weights.scale as f32,
+                mask: weights.mask,
+            },
+            turn: Turn::new(weights)?,
             qkv: Linear::new([query, key, value])?,
-            out: Linear::new([output])?,
+            out: Linear::new([&weights.output])?,
         })
     }
 
@@ -67,23 +65,23 @@ impl Attention {
         [&self.qkv, &self.out]
     }
 
+    /// Memory of the weights.
+    pub(super) fn bytes(&self) -> usize {
+        self.qkv.bytes() + self.out.bytes() + self.turn.bytes()
+    }
+
     pub(super) fn adapted<'a>(
         &'a self,
-        tokens: Tokens,
+        positions: usize,
         pairs: &mut Pairs<'a>,
         pass: Pass,
     ) -> AdaptedAttention<'a> {
         AdaptedAttention {
-            attention: self,
-            tokens,
+            heads: self.heads,
+            turn: self.turn.ready(self.heads, positions),
             qkv: self.qkv.adapted(pairs, pass),
             out: self.out.adapted(pairs, pass),
         }
-    }
-
-    /// Features of the context.
-    fn context_width(&self) -> usize {
-        self.heads * self.head_width
     }
 }
 
@@ -93,31 +91,8 @@ impl AdaptedAttention<'_> {
         self.qkv.parameters() + self.out.parameters()
     }
 
-    fn heads(&self, samples: usize) -> DotProduct {
-        let Attention {
-            heads,
-            kv_heads,
-            head_width,
-            ..
-        } = *self.attention;
-        DotProduct {
-            samples,
-            tokens: self.tokens.all,
-            queries: self.tokens.wanted,
-            heads,
-            kv_heads,
-            head_width,
-        }
-    }
-
-    /// Samples in `out` of the output's size.
-    fn samples(&self, out: &[f32]) -> usize {
-        out.len() / (self.tokens.wanted * self.out.outputs())
-    }
-
-    /// Writes the output `[W, D]` for normalised rows `[T, D]`, added to `residual` where there
-    /// is one, and what backward
-    /// needs: queries, keys and values side by side.
+    /// Writes the output `[W, D]` for the rows `[T, D]` that it reads, added to `residual` where
+    /// there is one, and what backward needs: queries, keys and values side by side.
     pub(super) fn forward(
         &self,
         input: Piece<'_>,
@@ -126,14 +101,16 @@ impl AdaptedAttention<'_> {
         out: &mut [f32],
         scratch: &mut AttentionScratch,
     ) {
-        let samples = self.samples(out);
-        let qkv = sized(saved, samples * self.tokens.all * self.qkv.outputs());
-        self.qkv.forward(input.x, input.first, None, qkv);
-        let width = self.attention.context_width();
-        let context = slice(&mut scratch.context, samples * self.tokens.wanted * width);
-        let heads = self.heads(samples);
-        heads.forward(qkv, context, &mut scratch.probabilities);
-        self.out.forward(context, input.first, residual, out);
+        let Piece { x, first, samples } = input;
+        let rows: usize = samples.iter().map(|tokens| tokens.all).sum();
+        let qkv = sized(saved, rows * self.qkv.outputs());
+        self.qkv.forward(x, first, None, qkv);
+        let turned = self.turn.forward(samples, qkv, &mut scratch.turned);
+        let len = input.wanted() * self.heads.width();
+        let context = slice(&mut scratch.context, len);
+        self.heads
+            .forward(samples, turned, context, &mut scratch.probabilities);
+        self.out.forward(context, first, residual, out);
     }
 
     /// Writes the gradients of the adapters and, where there is room for it, of the input.
@@ -147,20 +124,23 @@ impl AdaptedAttention<'_> {
         scratch: &mut AttentionScratch,
     ) {
         let (dqkv_pairs, dout_pair) = grad.split_at_mut(self.qkv.parameters());
-        let (first, linear) = (input.first, &mut scratch.linear);
-        let samples = self.samples(dout);
-        let len = samples * self.tokens.wanted * self.attention.context_width();
+        let Piece { x, first, samples } = input;
+        let linear = &mut scratch.linear;
+        let len = input.wanted() * self.heads.width();
         let dcontext = slice(&mut scratch.dcontext, len);
         self.out.input_gradient(dout, first, dcontext, linear);
         let dqkv = slice(&mut scratch.dqkv, saved.len());
         let context = slice(&mut scratch.context, len);
         let scores = [&mut scratch.probabilities, &mut scratch.dscores];
-        let heads = self.heads(samples);
-        heads.backward(saved, dcontext, [dqkv, context], scores);
+        let turned = self.turn.forward(samples, saved, &mut scratch.turned);
+        self.heads
+            .backward(samples, turned, dcontext, [dqkv, context], scores);
+        self.turn
+            .backward(samples, saved, dqkv, &mut scratch.turned);
         self.out
             .adapter_gradient(context, first, dout, dout_pair, linear);
         self.qkv
-            .adapter_gradient(input.x, first, dqkv, dqkv_pairs, linear);
+            .adapter_gradient(x, first, dqkv, dqkv_pairs, linear);
         if let Some(dinput) = dinput {
             self.qkv.input_gradient(dqkv, first, dinput, linear);
         }

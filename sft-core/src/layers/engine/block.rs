@@ -1,26 +1,23 @@
-//! A pre-norm block put together from its parts, forward and backward, for one piece of a batch.
+//! A block put together from its parts, forward and backward, for one piece of a batch.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
 use super::attention::{AdaptedAttention, Attention, AttentionScratch};
+use super::branch::{Branch, BranchScratch};
 use super::buffer::{Buffer, sized, slice};
 use super::linear::{Linear, Pass};
 use super::lora::Pairs;
 use super::mlp::{AdaptedMlp, Mlp, MlpScratch};
-use super::norm::Norm;
-use super::piece::{Piece, Tokens};
-use super::scale::LayerScale;
+use super::piece::{Piece, Tokens, places};
 use crate::layers::parts::BlockWeights;
 
 /// The frozen parts of a block.
 #[derive(Debug)]
 pub(super) struct Block {
-    attention_norm: Norm,
+    attention_branch: Branch,
     attention: Attention,
-    attention_scale: Option<LayerScale>,
-    mlp_norm: Norm,
+    mlp_branch: Branch,
     mlp: Mlp,
-    mlp_scale: Option<LayerScale>,
 }
 
 /// What the forward pass of a piece keeps for the backward pass, for `T` rows before the block
@@ -29,83 +26,90 @@ pub(super) struct Block {
 pub(super) struct Saved {
     /// What the attention keeps of `T` rows.
     attention: Buffer,
-    /// The residual stream between attention and MLP, `[W, D]`.
-    middle: Buffer,
+    /// What the attention's last linear wrote, `[W, D]`.
+    attention_out: Buffer,
     /// What the MLP keeps of `W` rows.
     mlp: Buffer,
+    /// What the MLP's last linear wrote, `[W, D]`, where that is needed.
+    mlp_out: Buffer,
 }
 
 /// What one piece's forward and backward pass need beside what is saved.
 #[derive(Default)]
 pub(super) struct Scratch {
-    normed: Buffer,
+    /// The wanted rows before the block.
     residual: Buffer,
-    dnormed: Buffer,
+    /// The stream with the attention, with the MLP.
+    middle: [Buffer; 2],
+    output: [Buffer; 2],
+    /// What a branch reads, and the gradient of that.
+    input: Buffer,
+    dinput: Buffer,
+    written: Buffer,
+    /// Gradients of the stream after the attention, and of its sum with it.
     dmiddle: Buffer,
-    dbranch: Buffer,
+    dsum: Buffer,
+    branch: BranchScratch,
     attention: AttentionScratch,
     mlp: MlpScratch,
 }
 
 impl Block {
     pub(super) fn new(weights: &BlockWeights) -> Result<Self> {
-        let scale = |scale: &Option<Tensor>| scale.as_ref().map(LayerScale::new).transpose();
+        let order = weights.order;
         Ok(Self {
-            attention_norm: Norm::new(&weights.attention_norm)?,
+            attention_branch: Branch::new(
+                order,
+                &weights.attention_norm,
+                weights.attention_out_norm.as_ref(),
+                weights.attention_scale.as_ref(),
+            )?,
             attention: Attention::new(&weights.attention)?,
-            attention_scale: scale(&weights.attention_scale)?,
-            mlp_norm: Norm::new(&weights.mlp_norm)?,
+            mlp_branch: Branch::new(
+                order,
+                &weights.mlp_norm,
+                weights.mlp_out_norm.as_ref(),
+                weights.mlp_scale.as_ref(),
+            )?,
             mlp: Mlp::new(&weights.mlp)?,
-            mlp_scale: scale(&weights.mlp_scale)?,
         })
     }
 
     /// Features of a row, D.
     pub(super) fn width(&self) -> usize {
-        self.attention_norm.width()
-    }
-
-    /// Elements of a branch's own gradient, where it is scaled: `len`, else none.
-    fn branch_len(&self, len: usize) -> usize {
-        let scaled = self.attention_scale.is_some() || self.mlp_scale.is_some();
-        if scaled { len } else { 0 }
-    }
-
-    fn linears(&self) -> impl Iterator<Item = &Linear> {
-        let attention = self.attention.linears();
-        attention.into_iter().chain(self.mlp.linears())
+        self.attention_branch.width()
     }
 
     /// Inputs and outputs of the linears that may be adapted, in the adapter's order.
     pub(super) fn sizes(&self) -> impl Iterator<Item = [usize; 2]> {
-        self.linears().flat_map(Linear::sizes)
+        let linears = self.attention.linears().into_iter();
+        linears.chain(self.mlp.linears()).flat_map(Linear::sizes)
     }
 
     /// Memory of the weights.
     pub(super) fn bytes(&self) -> usize {
-        let linears: usize = self.linears().map(Linear::bytes).sum();
-        let scales = [&self.attention_scale, &self.mlp_scale]
-            .into_iter()
-            .flatten();
-        let scales: usize = scales.map(LayerScale::bytes).sum();
-        linears + scales + self.attention_norm.bytes() + self.mlp_norm.bytes()
+        let branches = self.attention_branch.bytes() + self.mlp_branch.bytes();
+        branches + self.attention.bytes() + self.mlp.bytes()
     }
 }
 
-/// A block with its adapters, ready for one pass over samples of some tokens.
+/// A block with its adapters, ready for one pass over samples up to some length.
 pub(super) struct AdaptedBlock<'a> {
     block: &'a Block,
-    pub(super) tokens: Tokens,
     attention: AdaptedAttention<'a>,
     mlp: AdaptedMlp<'a>,
 }
 
 impl<'a> AdaptedBlock<'a> {
-    pub(super) fn new(block: &'a Block, tokens: Tokens, mut pairs: Pairs<'a>, pass: Pass) -> Self {
+    pub(super) fn new(
+        block: &'a Block,
+        positions: usize,
+        mut pairs: Pairs<'a>,
+        pass: Pass,
+    ) -> Self {
         Self {
             block,
-            tokens,
-            attention: block.attention.adapted(tokens, &mut pairs, pass),
+            attention: block.attention.adapted(positions, &mut pairs, pass),
             mlp: block.mlp.adapted(&mut pairs, pass),
         }
     }
@@ -120,45 +124,41 @@ impl<'a> AdaptedBlock<'a> {
         self.attention.parameters() + self.mlp.parameters()
     }
 
-    /// Of `len` elements before the block, those that are wanted after it.
-    pub(super) fn wanted_len(&self, len: usize) -> usize {
-        len / self.tokens.all * self.tokens.wanted
-    }
-
-    /// Computes what is kept of a piece.
-    pub(super) fn forward(&self, piece: Piece<'_>, saved: &mut Saved, scratch: &mut Scratch) {
-        let Self { block, .. } = self;
-        let Piece { x, first } = piece;
-        let Scratch {
-            normed, residual, ..
-        } = scratch;
-        let wanted = self.wanted_len(x.len());
-
-        let rows = slice(normed, x.len());
-        block.attention_norm.forward(x, rows);
-        let middle = sized(&mut saved.middle, wanted);
-        let (input, own) = (Piece { x: rows, first }, &mut saved.attention);
-        let residual = self.wanted(x, residual);
-        let added = block.attention_scale.is_none().then_some(residual);
+    /// Computes what is kept of a piece and, where there is room for it, the block's output.
+    pub(super) fn forward(
+        &self,
+        piece: Piece<'_>,
+        saved: &mut Saved,
+        y: Option<&mut [f32]>,
+        scratch: &mut Scratch,
+    ) {
+        let (branch, len) = (&self.block.attention_branch, piece.wanted() * self.width());
+        let residual = wanted(piece, self.width(), &mut scratch.residual);
+        let input = piece.with(branch.input(piece.x, &mut scratch.input));
+        let added = branch.is_direct().then_some(residual);
+        let written = sized(&mut saved.attention_out, len);
+        let (own, attention) = (&mut saved.attention, &mut scratch.attention);
         self.attention
-            .forward(input, added, own, middle, &mut scratch.attention);
-        if let Some(scale) = &block.attention_scale {
-            scale.forward(residual, middle);
-        }
+            .forward(input, added, own, written, attention);
+        let middle = branch.after(residual, written, &mut scratch.middle);
 
-        let rows = slice(normed, wanted);
-        block.mlp_norm.forward(middle, rows);
-        self.mlp.hidden(Piece { x: rows, first }, &mut saved.mlp);
-    }
-
-    /// Writes the block's output for a piece.
-    pub(super) fn output(&self, first: usize, saved: &Saved, y: &mut [f32], scratch: &mut Scratch) {
-        let Saved { middle, mlp, .. } = saved;
-        let scale = self.block.mlp_scale.as_ref();
-        let added = scale.is_none().then_some(middle.as_slice());
-        self.mlp.output(mlp, first, added, y, &mut scratch.mlp);
-        if let Some(scale) = scale {
-            scale.forward(middle, y);
+        let (branch, first) = (&self.block.mlp_branch, piece.first);
+        let input = piece.with(branch.input(middle, &mut scratch.input));
+        self.mlp.hidden(input, &mut saved.mlp);
+        let added = branch.is_direct().then_some(middle);
+        let mut output = |out: &mut [f32]| {
+            self.mlp
+                .output(&saved.mlp, first, added, out, &mut scratch.mlp);
+        };
+        let written = match y {
+            Some(y) if branch.writes_output() => return output(y),
+            None if !branch.needs_written() => return,
+            _ if branch.needs_written() => sized(&mut saved.mlp_out, len),
+            _ => slice(&mut scratch.written, len),
+        };
+        output(written);
+        if let Some(y) = y {
+            y.copy_from_slice(branch.after(middle, written, &mut scratch.output));
         }
     }
 
@@ -173,76 +173,58 @@ impl<'a> AdaptedBlock<'a> {
         dx: Option<&mut [f32]>,
         scratch: &mut Scratch,
     ) {
-        let Self { block, .. } = self;
-        let Piece { x, first } = piece;
-        let Scratch {
-            normed,
-            dnormed,
-            dmiddle,
-            dbranch,
-            ..
-        } = scratch;
-        let dbranch = slice(dbranch, block.branch_len(dy.len()));
+        let attention_branch = &self.block.attention_branch;
         let (dattention, dmlp) = grad.split_at_mut(self.attention.parameters());
+        let residual = wanted(piece, self.width(), &mut scratch.residual);
+        let written = saved.attention_out.as_slice();
+        let middle = attention_branch.after(residual, written, &mut scratch.middle);
 
-        let rows = slice(normed, dy.len());
-        block.mlp_norm.forward(&saved.middle, rows);
-        let (input, drows) = (Piece { x: rows, first }, slice(dnormed, dy.len()));
-        let dout = through(block.mlp_scale.as_ref(), dy, dbranch);
-        self.mlp
-            .backward(input, &mut saved.mlp, dout, dmlp, drows, &mut scratch.mlp);
-        let dmiddle = slice(dmiddle, dy.len());
-        dmiddle.copy_from_slice(dy);
-        block.mlp_norm.backward(&saved.middle, drows, dmiddle);
+        let branch = &self.block.mlp_branch;
+        let input = piece.with(branch.input(middle, &mut scratch.input));
+        let dmiddle = slice(&mut scratch.dmiddle, dy.len());
+        let dinput = slice(&mut scratch.dinput, dy.len());
+        let dout = branch.backward(middle, &saved.mlp_out, dy, dmiddle, &mut scratch.branch);
+        let (own, mlp) = (&mut saved.mlp, &mut scratch.mlp);
+        self.mlp.backward(input, own, dout, dmlp, dinput, mlp);
+        branch.input_gradient(middle, dinput, dmiddle);
 
-        let rows = slice(normed, x.len());
-        block.attention_norm.forward(x, rows);
-        let input = Piece { x: rows, first };
-        let (own, scratch) = (&saved.attention, &mut scratch.attention);
-        let dout = through(block.attention_scale.as_ref(), dmiddle, dbranch);
+        let branch = attention_branch;
+        let input = piece.with(branch.input(piece.x, &mut scratch.input));
+        let dsum = slice(&mut scratch.dsum, dy.len());
+        let dout = branch.backward(residual, written, dmiddle, dsum, &mut scratch.branch);
+        let (own, attention) = (&saved.attention, &mut scratch.attention);
         let Some(dx) = dx else {
-            return (self.attention).backward(input, own, dout, dattention, None, scratch);
+            return (self.attention).backward(input, own, dout, dattention, None, attention);
         };
-        let drows = slice(dnormed, x.len());
+        let dinput = slice(&mut scratch.dinput, dx.len());
+        let room = Some(&mut *dinput);
         self.attention
-            .backward(input, own, dout, dattention, Some(drows), scratch);
-        self.pass_residual(dmiddle, dx);
-        block.attention_norm.backward(x, drows, dx);
-    }
-
-    /// The rows of `x` whose hidden state is wanted after the block.
-    fn wanted<'x>(&self, x: &'x [f32], out: &'x mut Buffer) -> &'x [f32] {
-        let Tokens { all, wanted } = self.tokens;
-        if wanted == all {
-            return x;
-        }
-        let (width, out) = (self.width(), slice(out, self.wanted_len(x.len())));
-        let samples = out.chunks_exact_mut(wanted * width);
-        for (out, x) in samples.zip(x.chunks_exact(all * width)) {
-            out.copy_from_slice(&x[..wanted * width]);
-        }
-        out
-    }
-
-    /// Writes the gradient that the residual stream carries past the attention.
-    fn pass_residual(&self, dmiddle: &[f32], dx: &mut [f32]) {
-        let (width, tokens) = (self.width(), self.tokens);
-        let samples = dx.chunks_exact_mut(tokens.all * width);
-        for (dx, dmiddle) in samples.zip(dmiddle.chunks_exact(tokens.wanted * width)) {
-            let (wanted, others) = dx.split_at_mut(dmiddle.len());
-            wanted.copy_from_slice(dmiddle);
-            others.fill(0.0);
-        }
+            .backward(input, own, dout, dattention, room, attention);
+        pass_residual(piece.samples, self.width(), dsum, dx);
+        branch.input_gradient(piece.x, dinput, dx);
     }
 }
 
-/// The gradient of a branch from that of the residual stream which it was added to.
-fn through<'d>(scale: Option<&LayerScale>, dy: &'d [f32], dbranch: &'d mut [f32]) -> &'d [f32] {
-    match scale {
-        Some(scale) => {
-            scale.backward(dy, dbranch);
-            dbranch
-        }
-        None => dy,
+/// The rows of a piece whose hidden state is wanted after the block.
+fn wanted<'x>(piece: Piece<'x>, width: usize, room: &'x mut Buffer) -> &'x [f32] {
+    let len = piece.wanted() * width;
+    if len == piece.x.len() {
+        return piece.x;
+    }
+    let out = slice(room, len);
+    for (tokens, row, place) in places(piece.samples) {
+        let len = tokens.wanted * width;
+        out[place * width..][..len].copy_from_slice(&piece.x[row * width..][..len]);
+    }
+    out
+}
+
+/// Writes the gradient that the residual stream carries past the attention.
+fn pass_residual(samples: &[Tokens], width: usize, dsum: &[f32], dx: &mut [f32]) {
+    for (tokens, row, place) in places(samples) {
+        let dx = &mut dx[row * width..][..tokens.all * width];
+        let (wanted, others) = dx.split_at_mut(tokens.wanted * width);
+        wanted.copy_from_slice(&dsum[place * width..][..wanted.len()]);
+        others.fill(0.0);
     }
 }

@@ -1,148 +1,203 @@
-//! Scaled dot-product attention over queries, keys and values side by side, one sample and head at a
-//! time.
+//! Scaled dot-product attention over queries, keys and values side by side, one sample, head and tile
+//! of queries at a time.
 //!
-//! Probabilities and context are recomputed in the backward pass: no `[B, heads, S, S]` tensor exists.
+//! A tile meets the keys that any of its queries sees and no others. Probabilities and context are
+//! recomputed in the backward pass: no `[B, heads, S, S]` tensor exists.
+
+use std::ops::Range;
 
 use super::buffer::{Buffer, slice};
-use crate::kernels::{Mat, MatMut, kernels, matmul, softmax_rows, sum};
+use super::piece::{Tokens, places};
+use crate::kernels::{Mat, MatMut, matmul, softmax_backward, softmax_rows};
+use crate::layers::parts::Mask;
 
-/// Sizes of one attention call. A row is the queries of all heads, then the keys, then the values;
+/// Sizes of an attention. A row is the queries of all heads, then the keys, then the values;
 /// `heads / kv_heads` heads of queries that follow each other share keys and values.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct DotProduct {
-    pub(super) samples: usize,
-    pub(super) tokens: usize,
-    /// The first tokens of each sample, whose context is wanted.
-    pub(super) queries: usize,
     pub(super) heads: usize,
     pub(super) kv_heads: usize,
     pub(super) head_width: usize,
+    /// The factor of the scores.
+    pub(super) scale: f32,
+    pub(super) mask: Mask,
 }
 
-/// The queries `[Q, d]`, keys and values, each `[S, d]`, of one sample and head.
-struct Head<'a> {
-    q: Mat<'a>,
-    k: Mat<'a>,
-    v: Mat<'a>,
+/// Queries of a tile where each sees as far as its own position.
+const TILE_ROWS: usize = 64;
+
+/// Scores of a tile where every query sees all keys: 2 MiB.
+const TILE_SCORES: usize = 1 << 19;
+
+/// Some queries of a sample's head, and the keys that any of them sees.
+struct Tile {
+    /// Positions in the sample.
+    queries: Range<usize>,
+    keys: Range<usize>,
+    /// Tokens of the sample.
+    tokens: usize,
+    /// Where they start in the rows of queries, keys and values.
+    q: usize,
+    k: usize,
+    v: usize,
+    /// Where the queries' context starts.
+    context: usize,
+    /// Whether no earlier tile met these keys.
+    first: bool,
 }
 
 impl DotProduct {
-    fn scale(&self) -> f32 {
-        1.0 / (self.head_width as f32).sqrt()
-    }
-
     /// Features of a row of queries, keys and values.
-    fn stride(&self) -> usize {
+    pub(super) fn stride(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_width
     }
 
     /// Features of a row of the context.
-    fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         self.heads * self.head_width
     }
 
-    /// Where a sample's queries, keys and values of a head start.
-    fn starts(&self, sample: usize, head: usize) -> [usize; 3] {
-        let kv_head = head / (self.heads / self.kv_heads);
-        let columns = [
-            head,
-            self.heads + kv_head,
-            self.heads + self.kv_heads + kv_head,
-        ];
-        let row = sample * self.tokens * self.stride();
-        columns.map(|column| row + column * self.head_width)
+    /// Every tile of every head of every sample.
+    fn tiles<'s>(&'s self, samples: &'s [Tokens]) -> impl Iterator<Item = Tile> + 's {
+        places(samples).flat_map(move |(tokens, row, out)| {
+            let heads =
+                (0..self.heads).flat_map(move |head| self.spans(tokens).map(move |s| (head, s)));
+            heads.map(move |(head, (queries, keys))| {
+                let group = self.heads / self.kv_heads;
+                let kv_head = self.heads + head / group;
+                let start =
+                    |row: usize, column: usize| row * self.stride() + column * self.head_width;
+                Tile {
+                    tokens: tokens.all,
+                    q: start(row + queries.start, head),
+                    k: start(row + keys.start, kv_head),
+                    v: start(row + keys.start, kv_head + self.kv_heads),
+                    context: (out + queries.start) * self.width() + head * self.head_width,
+                    first: head.is_multiple_of(group) && queries.start == 0,
+                    queries,
+                    keys,
+                }
+            })
+        })
     }
 
-    /// Where a sample's head starts in the context.
-    fn start_of_context(&self, sample: usize, head: usize) -> usize {
-        sample * self.queries * self.width() + head * self.head_width
-    }
-
-    fn each_head(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let heads = self.heads;
-        (0..self.samples * heads).map(move |i| (i / heads, i % heads))
-    }
-
-    fn head<'a>(&self, qkv: &'a [f32], sample: usize, head: usize) -> Head<'a> {
-        let [q, k, v] = self.starts(sample, head);
-        let part = |start: usize, rows: usize| {
-            Mat::strided(&qkv[start..], rows, self.head_width, self.stride())
+    /// The positions of each tile's queries and keys.
+    fn spans(&self, tokens: Tokens) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let Tokens { all, wanted } = tokens;
+        let mask = self.mask;
+        let rows = match mask {
+            Mask::None => (TILE_SCORES / all).max(TILE_ROWS),
+            Mask::Causal { .. } => TILE_ROWS,
         };
-        Head {
-            q: part(q, self.queries),
-            k: part(k, self.tokens),
-            v: part(v, self.tokens),
+        (0..wanted).step_by(rows).map(move |first| {
+            let end = (first + rows).min(wanted);
+            let keys = mask.visible(first, all).start..mask.visible(end - 1, all).end;
+            (first..end, keys)
+        })
+    }
+
+    /// Some rows of one head.
+    fn head<'a>(&self, rows: &'a [f32], start: usize, count: usize) -> Mat<'a> {
+        Mat::strided(&rows[start..], count, self.head_width, self.stride())
+    }
+
+    fn probabilities(&self, tile: &Tile, qkv: &[f32], out: &mut [f32]) {
+        let (n, s) = tile.sizes();
+        let (q, k) = (self.head(qkv, tile.q, n), self.head(qkv, tile.k, s));
+        matmul(MatMut::new(out, n, s), q, k.t(), 0.0, 1.0);
+        if self.mask == Mask::None {
+            return softmax_rows(out, s, self.scale);
+        }
+        for (row, position) in out.chunks_exact_mut(s).zip(tile.queries.clone()) {
+            let visible = self.mask.visible(position, tile.tokens);
+            let (before, rest) = row.split_at_mut(visible.start - tile.keys.start);
+            let (seen, after) = rest.split_at_mut(visible.len());
+            before.fill(0.0);
+            after.fill(0.0);
+            softmax_rows(seen, visible.len(), self.scale);
         }
     }
 
-    fn probabilities(&self, head: &Head<'_>, out: &mut [f32]) {
-        let (n, s) = (self.queries, self.tokens);
-        matmul(MatMut::new(out, n, s), head.q, head.k.t(), 0.0, 1.0);
-        softmax_rows(out, s, self.scale());
+    fn context(&self, tile: &Tile, qkv: &[f32], p: &[f32], out: &mut [f32]) {
+        let (n, s) = tile.sizes();
+        let out = MatMut::strided(&mut out[tile.context..], n, self.head_width, self.width());
+        matmul(out, Mat::new(p, n, s), self.head(qkv, tile.v, s), 0.0, 1.0);
     }
 
-    /// `softmax(q k^T / sqrt(d)) v` of every head, side by side, `[samples * Q, heads * d]`.
-    pub(super) fn forward(&self, qkv: &[f32], context: &mut [f32], p: &mut Buffer) {
-        let p = slice(p, self.queries * self.tokens);
-        for (sample, index) in self.each_head() {
-            let head = self.head(qkv, sample, index);
-            self.probabilities(&head, p);
-            let start = self.start_of_context(sample, index);
-            self.context(&head, p, &mut context[start..]);
+    /// `softmax(scale q k^T) v` of every head over what each query sees, side by side, `[W, heads * d]`.
+    pub(super) fn forward(
+        &self,
+        samples: &[Tokens],
+        qkv: &[f32],
+        context: &mut [f32],
+        p: &mut Buffer,
+    ) {
+        for tile in self.tiles(samples) {
+            let p = slice(p, tile.scores());
+            self.probabilities(&tile, qkv, p);
+            self.context(&tile, qkv, p, context);
         }
-    }
-
-    fn context(&self, head: &Head<'_>, p: &[f32], out: &mut [f32]) {
-        let (n, s) = (self.queries, self.tokens);
-        let out = MatMut::strided(out, n, self.head_width, self.width());
-        matmul(out, Mat::new(p, n, s), head.v, 0.0, 1.0);
     }
 
     /// Writes the gradient of `qkv` for the gradient of the context, and the context once more.
     pub(super) fn backward(
         &self,
+        samples: &[Tokens],
         qkv: &[f32],
         dcontext: &[f32],
         [dqkv, context]: [&mut [f32]; 2],
         [p, ds]: [&mut Buffer; 2],
     ) {
-        let (n, s, d) = (self.queries, self.tokens, self.head_width);
-        let (p, ds) = (slice(p, n * s), slice(ds, n * s));
-        if n < s {
+        let whole = samples.iter().all(|tokens| tokens.wanted == tokens.all);
+        if self.mask != Mask::None || !whole {
             dqkv.fill(0.0);
         }
-        for (sample, index) in self.each_head() {
-            let head = self.head(qkv, sample, index);
-            let start = self.start_of_context(sample, index);
-            let dc = Mat::strided(&dcontext[start..], n, d, self.width());
-            self.probabilities(&head, p);
-            self.context(&head, p, &mut context[start..]);
-            matmul(MatMut::new(ds, n, s), dc, head.v.t(), 0.0, 1.0);
-            // Keys and values gather the gradients of all heads that share them.
-            let shared = !index.is_multiple_of(self.heads / self.kv_heads);
-            let keep = if shared { 1.0 } else { 0.0 };
-            let [q, k, v] = self.starts(sample, index);
-            let mut part = |start: usize, lhs: Mat<'_>, rhs: Mat<'_>, keep: f32, scale: f32| {
-                let out = &mut dqkv[start..];
-                let out = MatMut::strided(out, lhs.rows(), d, self.stride());
-                matmul(out, lhs, rhs, keep, scale);
-            };
-            part(v, Mat::new(p, n, s).t(), dc, keep, 1.0);
-            softmax_backward(p, ds, s);
-            part(q, Mat::new(ds, n, s), head.k, 0.0, self.scale());
-            part(k, Mat::new(ds, n, s).t(), head.q, keep, self.scale());
+        for tile in self.tiles(samples) {
+            let (p, ds) = (slice(p, tile.scores()), slice(ds, tile.scores()));
+            self.probabilities(&tile, qkv, p);
+            self.context(&tile, qkv, p, context);
+            self.tile_gradient(&tile, qkv, dcontext, dqkv, [p, ds]);
         }
+    }
+
+    fn tile_gradient(
+        &self,
+        tile: &Tile,
+        qkv: &[f32],
+        dcontext: &[f32],
+        dqkv: &mut [f32],
+        [p, ds]: [&mut [f32]; 2],
+    ) {
+        let ((n, s), d) = (tile.sizes(), self.head_width);
+        let [q, k, v] =
+            [(tile.q, n), (tile.k, s), (tile.v, s)].map(|(at, n)| self.head(qkv, at, n));
+        let dc = Mat::strided(&dcontext[tile.context..], n, d, self.width());
+        matmul(MatMut::new(ds, n, s), dc, v.t(), 0.0, 1.0);
+        // Keys and values gather the gradients of all heads and queries that share them; under a mask
+        // the first tile does not meet them all, and they are zero before it.
+        let keep = if tile.first && self.mask == Mask::None {
+            0.0
+        } else {
+            1.0
+        };
+        let mut part = |start: usize, lhs: Mat<'_>, rhs: Mat<'_>, keep: f32, scale: f32| {
+            let out = MatMut::strided(&mut dqkv[start..], lhs.rows(), d, self.stride());
+            matmul(out, lhs, rhs, keep, scale);
+        };
+        part(tile.v, Mat::new(p, n, s).t(), dc, keep, 1.0);
+        softmax_backward(p, ds, s);
+        part(tile.q, Mat::new(ds, n, s), k, 0.0, self.scale);
+        part(tile.k, Mat::new(ds, n, s).t(), q, keep, self.scale);
     }
 }
 
-kernels! {
-    /// `dp = p * (dp - sum(p * dp))` for each row of `width` elements, in place.
-    fn softmax_backward(p: &[f32], dp: &mut [f32], width: usize) {
-        for (p, dp) in p.chunks_exact(width).zip(dp.chunks_exact_mut(width)) {
-            let dot = sum(width, |i| p[i] * dp[i]);
-            for (dp, p) in dp.iter_mut().zip(p) {
-                *dp = p * (*dp - dot);
-            }
-        }
+impl Tile {
+    /// Queries and keys.
+    fn sizes(&self) -> (usize, usize) {
+        (self.queries.len(), self.keys.len())
+    }
+
+    fn scores(&self) -> usize {
+        self.queries.len() * self.keys.len()
     }
 }

@@ -120,7 +120,7 @@ impl<'a> Adapted<'a> {
         self.pairs.iter().map(LoraPair::len).sum()
     }
 
-    fn inputs(&self) -> usize {
+    pub(super) fn inputs(&self) -> usize {
         self.linear.weight.inputs()
     }
 

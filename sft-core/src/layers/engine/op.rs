@@ -9,6 +9,7 @@ use super::linear::Pass;
 use super::lora::Pairs;
 use super::piece::Tokens;
 use super::pieces::{Activations, backward, forward};
+use super::ragged::Ragged;
 use crate::adapter::Lora;
 use crate::layers::parts::BlockWeights;
 
@@ -43,11 +44,12 @@ impl FrozenBlock {
     }
 
     /// The block's output for `hidden` `[B, S, D]` and a flat vector of adapters: `[B, S, D]`, or
-    /// `[B, W, D]` with the first `wanted` tokens of each sample.
+    /// `[B, W, D]` with the first `wanted` tokens of each sample. Padding behind `lengths` tokens is
+    /// not computed.
     pub(crate) fn forward(
         &self,
         hidden: &Tensor,
-        _lengths: Option<Vec<usize>>,
+        lengths: Option<Vec<usize>>,
         adapter: Option<(&Tensor, Lora)>,
         wanted: Option<usize>,
     ) -> Result<Tensor> {
@@ -62,6 +64,7 @@ impl FrozenBlock {
             frozen: self.frozen.clone(),
             lora,
             input_gradient,
+            lengths,
             wanted,
             keep: tracked && !self.checkpointing,
             saved: Mutex::default(),
@@ -79,6 +82,8 @@ struct BlockOp {
     /// None without adapters.
     lora: Option<Lora>,
     input_gradient: bool,
+    /// Tokens of each sample, where not all have the same.
+    lengths: Option<Vec<usize>>,
     /// Tokens of each sample whose hidden state is wanted, where not all are.
     wanted: Option<usize>,
     /// Whether the forward pass keeps what it computed, or backward computes it again.
@@ -87,25 +92,27 @@ struct BlockOp {
 }
 
 impl BlockOp {
-    fn adapted<'a>(&'a self, tokens: Tokens, adapter: &'a [f32], pass: Pass) -> AdaptedBlock<'a> {
+    fn adapted<'a>(&'a self, batch: &Ragged, adapter: &'a [f32], pass: Pass) -> AdaptedBlock<'a> {
         let pairs = Pairs::new(self.lora, adapter);
-        AdaptedBlock::new(&self.frozen.block, tokens, pairs, pass)
+        AdaptedBlock::new(&self.frozen.block, batch.room.all, pairs, pass)
     }
 
-    fn tokens(&self, all: usize) -> Tokens {
-        let wanted = self.wanted.map_or(all, |wanted| wanted.min(all));
-        Tokens { all, wanted }
+    fn width(&self) -> usize {
+        self.frozen.block.width()
     }
 
-    /// Samples and tokens, once the shapes of both arguments are right.
-    fn check(&self, hidden: &Shape, adapter: &Shape) -> Result<(usize, Tokens)> {
+    /// The samples, once the shapes of both arguments are right.
+    fn batch(&self, hidden: &Shape, adapter: &Shape) -> Result<Ragged> {
         let (samples, tokens, width) = hidden.dims3()?;
         let needed = Pairs::len(self.lora, self.frozen.block.sizes());
         if width != self.frozen.block.width() || tokens == 0 || adapter.dims() != [needed] {
             let want = self.frozen.block.width();
             bail!("a block of width {want} with an adapter of {needed} got {hidden:?}, {adapter:?}")
         }
-        Ok((samples, self.tokens(tokens)))
+        let wanted = self.wanted.map_or(tokens, |wanted| wanted.min(tokens));
+        let all = tokens;
+        let lengths = self.lengths.as_deref();
+        Ok(Ragged::new(samples, Tokens { all, wanted }, lengths))
     }
 }
 
@@ -125,15 +132,18 @@ impl CustomOp2 for BlockOp {
         adapter: &CpuStorage,
         adapter_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (samples, tokens) = self.check(hidden_layout.shape(), adapter_layout.shape())?;
+        let batch = self.batch(hidden_layout.shape(), adapter_layout.shape())?;
         let x = contiguous(hidden, hidden_layout)?;
+        let x = batch.pack(x, self.width(), |tokens| tokens.all);
         let adapter = contiguous(adapter, adapter_layout)?;
         let spare = || lock(&self.frozen.spare).pop().unwrap_or_default();
         let keep = self.keep.then_some(&spare);
-        let (y, saved) = forward(&self.adapted(tokens, adapter, Pass::Forward), x, keep);
+        let block = self.adapted(&batch, adapter, Pass::Forward);
+        let (y, saved) = forward(&block, &batch.samples, &x, keep);
         *lock(&self.saved) = saved;
-        let shape = Shape::from((samples, tokens.wanted, self.frozen.block.width()));
-        Ok((CpuStorage::F32(y), shape))
+        let y = batch.unpack(y, self.width(), |tokens| tokens.wanted);
+        let shape = (batch.samples.len(), batch.room.wanted, self.width());
+        Ok((CpuStorage::F32(y), Shape::from(shape)))
     }
 
     fn bwd(
@@ -147,21 +157,25 @@ impl CustomOp2 for BlockOp {
         if self.keep && saved.is_none() {
             bail!("a block's backward can run once only")
         }
-        let tokens = self.tokens(hidden.dim(1)?);
+        let (batch, width) = (self.batch(hidden.shape(), adapter.shape())?, self.width());
         let (dadapter, dx) = with_slices(
             [hidden, adapter, &grad.contiguous()?],
             |[x, adapter, dy]| {
-                let block = self.adapted(tokens, adapter, Pass::Backward);
-                let backward = |from| backward(&block, x, from, dy, self.input_gradient);
+                let x = batch.pack(x, width, |tokens| tokens.all);
+                let dy = batch.pack(dy, width, |tokens| tokens.wanted);
+                let block = self.adapted(&batch, adapter, Pass::Backward);
+                let samples = &batch.samples;
+                let backward = |from| backward(&block, samples, &x, from, &dy, self.input_gradient);
                 if let Some(saved) = &mut saved {
                     return backward(Activations::Saved(saved));
                 }
-                let again = self.adapted(tokens, adapter, Pass::Forward);
+                let again = self.adapted(&batch, adapter, Pass::Forward);
                 backward(Activations::Again(&again))
             },
         )?;
         lock(&self.frozen.spare).extend(saved.into_iter().flatten());
         let dx = dx
+            .map(|dx| batch.unpack(dx, width, |tokens| tokens.all))
             .map(|dx| Tensor::from_vec(dx, hidden.shape(), hidden.device()))
             .transpose()?;
         let dadapter = Tensor::from_vec(dadapter, adapter.shape(), adapter.device())?;

@@ -1,18 +1,45 @@
 //! What passes through a block at once.
 
 /// The rows of a sample.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tokens {
     pub(super) all: usize,
     /// The first ones, whose hidden state after the block is wanted.
     pub(super) wanted: usize,
 }
 
-/// Some samples of a batch.
+/// Some samples of a batch; their rows follow each other without padding.
 #[derive(Clone, Copy)]
 pub(super) struct Piece<'a> {
     /// Their rows.
     pub(super) x: &'a [f32],
-    /// The number of their first row in the batch.
+    /// The number of their first row among those of the batch.
     pub(super) first: usize,
+    pub(super) samples: &'a [Tokens],
+}
+
+impl<'a> Piece<'a> {
+    /// The same samples with other rows.
+    pub(super) fn with<'b>(self, x: &'b [f32]) -> Piece<'b>
+    where
+        'a: 'b,
+    {
+        Piece { x, ..self }
+    }
+
+    /// Rows whose hidden state is wanted.
+    pub(super) fn wanted(self) -> usize {
+        self.samples.iter().map(|tokens| tokens.wanted).sum()
+    }
+}
+
+/// Each sample's tokens, the number of its first row, and that of its first row among the wanted
+/// ones.
+pub(super) fn places(samples: &[Tokens]) -> impl Iterator<Item = (Tokens, usize, usize)> {
+    samples.iter().scan((0, 0), |(row, wanted), &tokens| {
+        let place = (tokens, *row, *wanted);
+        *row += tokens.all;
+        *wanted += tokens.wanted;
+        Some(place)
+    })
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::block::{AdaptedBlock, Saved, Scratch};
-use super::piece::Piece;
+use super::piece::{Piece, Tokens};
 use crate::kernels::add;
 
 /// Rows that pass through a block at once: few enough that what lies between two products stays
@@ -34,21 +34,23 @@ thread_local! {
     static KEPT: RefCell<Kept> = RefCell::default();
 }
 
-/// The block's output `[W, D]` for `x` `[T, D]`, and what backward needs where it is to be kept:
-/// in the memory that `keep` returns, one call for each piece.
+/// The block's output `[W, D]` for the rows `x` `[T, D]` of samples, and what backward needs where it is
+/// to be kept: in the memory that `keep` returns, one call for each piece.
 pub(super) fn forward(
     block: &AdaptedBlock<'_>,
+    samples: &[Tokens],
     x: &[f32],
     keep: Option<&(impl Fn() -> Saved + Sync)>,
 ) -> (Vec<f32>, Option<Vec<Saved>>) {
-    let mut y = vec![0.0; block.wanted_len(x.len())];
-    let outputs = y.par_chunks_mut(block.wanted_len(piece_len(block)));
-    let saved = pieces(block, x).zip(outputs).map(|(piece, y)| {
+    let (width, pieces) = (block.width(), pieces(block, samples, x));
+    let wanted = |piece: &Piece<'_>| piece.wanted() * width;
+    let mut y = vec![0.0; pieces.iter().map(wanted).sum()];
+    let outputs = split(&mut y, pieces.iter().map(wanted));
+    let saved = pieces.par_iter().zip(outputs).map(|(piece, y)| {
         KEPT.with_borrow_mut(|kept| {
             let mut new = keep.map(|new| new());
             let saved = new.as_mut().unwrap_or(&mut kept.saved);
-            block.forward(piece, saved, &mut kept.scratch);
-            block.output(piece.first, saved, y, &mut kept.scratch);
+            block.forward(*piece, saved, Some(y), &mut kept.scratch);
             new
         })
     });
@@ -62,30 +64,38 @@ pub(super) fn forward(
 /// of threads.
 pub(super) fn backward(
     block: &AdaptedBlock<'_>,
+    samples: &[Tokens],
     x: &[f32],
     activations: Activations<'_, &mut [Saved]>,
     dy: &[f32],
     input_gradient: bool,
 ) -> (Vec<f32>, Option<Vec<f32>>) {
-    let len = piece_len(block);
+    let pieces = pieces(block, samples, x);
     let mut dx = input_gradient.then(|| vec![0.0; x.len()]);
     let dxs: Vec<_> = match &mut dx {
-        Some(dx) => dx.chunks_mut(len).map(Some).collect(),
-        None => x.chunks(len).map(|_| None).collect(),
+        Some(dx) => {
+            let parts = split(dx, pieces.iter().map(|piece| piece.x.len()));
+            parts.into_iter().map(Some).collect()
+        }
+        None => pieces.iter().map(|_| None).collect(),
     };
     let sources: Vec<_> = match activations {
         Activations::Saved(saved) => saved.iter_mut().map(Activations::Saved).collect(),
-        Activations::Again(block) => x.chunks(len).map(|_| Activations::Again(block)).collect(),
+        Activations::Again(block) => pieces.iter().map(|_| Activations::Again(block)).collect(),
     };
-    let dys = dy.par_chunks(block.wanted_len(len));
-    let parts = pieces(block, x).zip(sources).zip(dys).zip(dxs);
-    let parts = parts.map(|(((piece, source), dy), dx)| {
+    let mut rest = dy;
+    let dys = pieces
+        .iter()
+        .map(|piece| take(&mut rest, piece.wanted() * block.width()));
+    let dys: Vec<_> = dys.collect();
+    let parts = pieces.par_iter().zip(sources).zip(dys).zip(dxs);
+    let parts = parts.map(|(((&piece, source), dy), dx)| {
         let mut grad = vec![0.0; block.parameters()];
         KEPT.with_borrow_mut(|Kept { scratch, saved }| {
             let saved = match source {
                 Activations::Saved(saved) => saved,
                 Activations::Again(block) => {
-                    block.forward(piece, saved, scratch);
+                    block.forward(piece, saved, None, scratch);
                     saved
                 }
             };
@@ -99,20 +109,43 @@ pub(super) fn backward(
     (total, dx)
 }
 
-/// Elements of a piece: as many whole samples as give about [`PIECE_ROWS`] rows.
-fn piece_len(block: &AdaptedBlock<'_>) -> usize {
-    let tokens = block.tokens.all;
-    (PIECE_ROWS / tokens).max(1) * tokens * block.width()
+/// The samples piece by piece: as many whole ones as have at most [`PIECE_ROWS`] rows together, or one
+/// that has more.
+fn pieces<'a>(block: &AdaptedBlock<'_>, samples: &'a [Tokens], x: &'a [f32]) -> Vec<Piece<'a>> {
+    let mut rows = 0;
+    let pieces = samples.chunk_by(|tokens, next| {
+        rows += tokens.all;
+        let fits = rows + next.all <= PIECE_ROWS;
+        rows = if fits { rows } else { 0 };
+        fits
+    });
+    let (width, mut rest, mut first) = (block.width(), x, 0);
+    let piece = |samples: &'a [Tokens]| {
+        let rows: usize = samples.iter().map(|tokens| tokens.all).sum();
+        let x = take(&mut rest, rows * width);
+        first += rows;
+        Piece {
+            x,
+            first: first - rows,
+            samples,
+        }
+    };
+    pieces.map(piece).collect()
 }
 
-/// The pieces of `x`, in order.
-fn pieces<'x>(
-    block: &AdaptedBlock<'_>,
-    x: &'x [f32],
-) -> impl IndexedParallelIterator<Item = Piece<'x>> + use<'x> {
-    let (len, width) = (piece_len(block), block.width());
-    x.par_chunks(len).enumerate().map(move |(i, x)| Piece {
-        x,
-        first: i * len / width,
-    })
+/// The next `len` elements of `rest`.
+fn take<'a>(rest: &mut &'a [f32], len: usize) -> &'a [f32] {
+    let (part, others) = rest.split_at(len);
+    *rest = others;
+    part
+}
+
+/// Parts of these lengths, one after the other.
+fn split(mut rest: &mut [f32], lens: impl Iterator<Item = usize>) -> Vec<&mut [f32]> {
+    let next = |len| {
+        let (part, others) = std::mem::take(&mut rest).split_at_mut(len);
+        rest = others;
+        part
+    };
+    lens.map(next).collect()
 }
