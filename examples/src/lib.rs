@@ -16,6 +16,8 @@ pub mod instances;
 pub mod memory;
 /// Curves as SVG.
 pub mod plot;
+/// What the programs that fine-tune have in common.
+pub mod program;
 /// Table, `run.json` and pictures.
 pub mod report;
 /// An accuracy surface as a file.

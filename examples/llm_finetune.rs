@@ -1,0 +1,47 @@
+//! Split LoRA fine-tuning of a language model over many devices, scheme beside scheme: the model a
+//! GGUF file or a Hugging Face folder, the data texts with a class each.
+
+use std::process::ExitCode;
+
+use clap::Command;
+use sft_core::Result;
+use sft_core::run::{Inputs, RunConfig};
+use sft_examples::program;
+
+/// Where the results go, if nothing is said.
+const OUT: &str = "runs/llm_finetune";
+
+fn main() -> ExitCode {
+    program::run(|| {
+        let config = config()?;
+        let inputs = Inputs::open(&config)?;
+        program::tell_data(&inputs);
+        program::finetune(&config, &inputs)
+    })
+}
+
+/// What the command line asks for; ends the program where it cannot be read.
+fn config() -> Result<RunConfig> {
+    let about = "Split LoRA fine-tuning of a language model over simulated mobile devices";
+    let more = "A pre-trained model is split at the cut layer between the devices and an edge server \
+                and fine-tuned by Algorithm 1, with the codec on both directions of the cut and no \
+                padding across it; the other schemes of the paper run beside it. In brackets: the \
+                paper's symbol.";
+    let command = RunConfig::flags(Command::new("llm_finetune"))
+        .mut_arg("out", |arg| {
+            arg.help(format!(
+                "Folder that gets the results and holds no other run [default: that of --resume, \
+                 else {OUT}]"
+            ))
+        })
+        .about(about)
+        .version(env!("CARGO_PKG_VERSION"));
+    let matches = command
+        .long_about(format!("{about}\n\n{more}"))
+        .get_matches();
+    let mut config = RunConfig::from_flags(&matches)?;
+    if config.folder().is_none() {
+        config.out = Some(OUT.into());
+    }
+    Ok(config)
+}
