@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-/// How LLaMA 3 and Qwen 2 cut a text, but for the digits of a number.
+/// How `LLaMA` 3 and Qwen 2 cut a text, but for the digits of a number.
 const WORDS: [&str; 2] = [
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -148,7 +148,7 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// How a text is cut and made uniform before its bytes are merged, by the name of it; and
-    /// whether that is LLaMA 3's.
+    /// whether that is `LLaMA` 3's.
     fn splits(&self) -> Result<(Vec<Value>, Value, bool), String> {
         let split = |pattern: &str| {
             json!({
