@@ -91,7 +91,8 @@ impl Block {
     /// given.
     ///
     /// Of each sample the first `lengths` tokens are real, 1 to S, all without `lengths`; the output is
-    /// zero in the rows of padding, and so is the gradient of `hidden`.
+    /// zero in the rows of padding, and so is the gradient of `hidden`. Masks of dropout are numbered by
+    /// the real rows of the batch.
     pub(crate) fn forward(
         &self,
         hidden: &Tensor,
