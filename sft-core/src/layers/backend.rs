@@ -131,7 +131,7 @@ fn ragged(hidden: &Tensor, lengths: Option<&[u32]>) -> Result<Option<Vec<usize>>
     Ok((!even).then_some(lengths))
 }
 
-/// A frozen layer normalisation outside the blocks; cloning shares the weights.
+/// A frozen normalisation outside the blocks; cloning shares the weights.
 #[derive(Clone, Debug)]
 pub(crate) enum Norm {
     Engine(FrozenNorm),
