@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
+use serde_json::Value;
+use sft_core::adapter::{Lora, TargetModules};
 use sft_core::data::Inputs;
-use sft_core::model::{Backend, Model, Pooling, PretrainedText, TextModel};
+use sft_core::model::{Backend, Model, Pooling, PretrainedText, TextFamily, TextModel};
 
 /// Folders and GGUF files, each with what Transformers makes of it.
 const MODELS: [(&str, &str); 14] = [
@@ -85,4 +87,236 @@ fn features_agree_with_transformers_in_candle() {
 #[test]
 fn features_agree_with_transformers_in_the_engine() {
     assert_features(&Backend::default());
+}
+
+#[test]
+fn heads_of_decoders_give_the_logits_of_transformers() {
+    for name in ["llama", "qwen3"] {
+        let (tensors, inputs) = expected(&format!("{name}/expected.safetensors"));
+        let model = PretrainedText::open(&fixture(name)).unwrap();
+        let backend = Backend::default();
+        let made = TextModel::new(&model.config, &model.weights, Pooling::Last, backend).unwrap();
+        let (head, width) = (model.head.unwrap(), model.config.width);
+        let weight = Tensor::from_vec(head.weight.clone(), (head.classes(), width), &Device::Cpu);
+        let features = made.features(&inputs).unwrap();
+        let logits = features.matmul(&weight.unwrap().t().unwrap()).unwrap();
+        assert!(head.bias.iter().all(|bias| *bias == 0.0));
+        assert!(error(&logits, &tensors["logits"]) < 1e-4, "{name}");
+    }
+    for name in ["llama_shards", "distilbert", "qwen2.gguf"] {
+        assert!(
+            PretrainedText::open(&fixture(name)).unwrap().head.is_none(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn language_heads_are_the_embedding_where_they_are_tied() {
+    for (name, tied) in [
+        ("llama_shards", false),
+        ("qwen2", true),
+        ("llama.gguf", true),
+        ("qwen3.gguf", false),
+    ] {
+        let model = PretrainedText::open(&fixture(name)).unwrap();
+        assert_eq!(model.config.tied_head, tied, "{name}");
+        let head = model.weights.language_head(&model.config).unwrap().unwrap();
+        assert_eq!(
+            head.dims(),
+            [model.config.vocabulary, model.config.width],
+            "{name}"
+        );
+    }
+    let classifier = PretrainedText::open(&fixture("llama")).unwrap();
+    assert!(
+        classifier
+            .weights
+            .language_head(&classifier.config)
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[test]
+fn layers_have_the_names_that_peft_knows() {
+    for (name, targets, block, head) in [
+        ("llama", "q_proj,v_proj", "model.layers.1", "score"),
+        ("gemma3", "gate_proj,o_proj", "model.layers.1", "score"),
+        (
+            "llama.gguf",
+            "self_attn.q_proj,down_proj",
+            "model.layers.1",
+            "score",
+        ),
+        ("bert", "query,value", "bert.encoder.layer.1", "classifier"),
+        (
+            "roberta",
+            "attention.output.dense,key",
+            "roberta.encoder.layer.1",
+            "classifier",
+        ),
+        (
+            "distilbert",
+            "q_lin,lin2",
+            "distilbert.transformer.layer.1",
+            "classifier",
+        ),
+    ] {
+        let spec = PretrainedText::open(&fixture(name)).unwrap().config.spec();
+        let found = targets
+            .parse::<TargetModules>()
+            .unwrap()
+            .resolve(&spec)
+            .unwrap();
+        let found = found.modules(&spec).to_string();
+        assert_eq!(found.split(',').count(), 2, "{name}: {found}");
+        assert_eq!(spec.block_path(1).module, block, "{name}");
+        assert_eq!(
+            (spec.head.module.as_str(), spec.depth, spec.width),
+            (head, 2, if name == "llama.gguf" { 32 } else { 16 })
+        );
+    }
+}
+
+#[test]
+fn any_file_of_a_model_opens_it() {
+    let whole = PretrainedText::open(&fixture("qwen2")).unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        let same = PretrainedText::open(&fixture("qwen2").join(file)).unwrap();
+        assert_eq!(same.config, whole.config, "{file}");
+    }
+    let index = fixture("llama_shards").join("model.safetensors.index.json");
+    assert_eq!(
+        PretrainedText::open(&index).unwrap().config.family,
+        TextFamily::Llama
+    );
+    assert!(whole.tokenizer.is_none() && whole.not_finite().unwrap().is_none());
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused() {
+    let model = PretrainedText::open(&fixture("roberta")).unwrap();
+    let backend = Backend::default();
+    let made = TextModel::new(&model.config, &model.weights, Pooling::First, backend).unwrap();
+    assert_eq!(made.spec().tokens, 18);
+    let refusal = |id: u32, tokens: usize, lengths: &[u32]| {
+        let ids = Tensor::full(id, (2, tokens), &Device::Cpu).unwrap();
+        let lengths = lengths.to_vec();
+        made.features(&Inputs::Tokens { ids, lengths })
+            .unwrap_err()
+            .to_string()
+    };
+    for (error, wanted) in [
+        (
+            refusal(48, 3, &[3, 3]),
+            "the vocabulary has 48 tokens, got the id 48",
+        ),
+        (refusal(1, 19, &[3, 3]), "at most 18 tokens, got 19"),
+        (
+            refusal(1, 3, &[3]),
+            "2 samples must have 1 to 3 tokens each, got [3]",
+        ),
+        (
+            refusal(1, 3, &[0, 3]),
+            "2 samples must have 1 to 3 tokens each, got [0, 3]",
+        ),
+        (
+            refusal(1, 3, &[4, 3]),
+            "2 samples must have 1 to 3 tokens each, got [4, 3]",
+        ),
+    ] {
+        assert!(error.contains(wanted), "{error}");
+    }
+    let pixels = Tensor::zeros((1, 3, 2, 2), DType::F32, &Device::Cpu).unwrap();
+    let error = made
+        .features(&Inputs::Pixels(pixels))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("token ids, got images"), "{error}");
+}
+
+/// The gradient of one vector that both blocks are adapted by.
+fn gradient(name: &str, pooling: Pooling, backend: &Backend) -> Tensor {
+    let model = PretrainedText::open(&fixture(name)).unwrap();
+    let file = format!("{name}/expected.safetensors");
+    let (_, inputs) = expected(&file);
+    let made = TextModel::new(&model.config, &model.weights, pooling, backend.clone()).unwrap();
+    let lora = Lora::new(2, 4.0).unwrap();
+    let len = lora.block_parameters(made.spec());
+    let wave = |len: usize| {
+        let values: Vec<f32> = (0..len).map(|i| 0.2 * (i as f32).sin()).collect();
+        Tensor::from_vec(values, len, &Device::Cpu).unwrap()
+    };
+    let adapter = Var::from_tensor(&wave(len)).unwrap();
+    let mut hidden = made.embed(&inputs, None).unwrap();
+    for index in 0..made.spec().depth {
+        hidden = made
+            .block(index, &hidden, adapter.as_tensor(), lora)
+            .unwrap();
+    }
+    let features = made.finish(&hidden).unwrap().flatten_all().unwrap();
+    let loss = (wave(features.elem_count()) * features)
+        .unwrap()
+        .sum_all()
+        .unwrap();
+    loss.backward()
+        .unwrap()
+        .remove(adapter.as_tensor())
+        .unwrap()
+}
+
+#[test]
+fn gradients_reach_adapters_in_the_engine_as_in_candle() {
+    for name in ["llama", "mistral", "gemma3", "bert"] {
+        for pooling in [Pooling::First, Pooling::Last, Pooling::Mean] {
+            let candle = gradient(name, pooling, &Backend::Candle(Device::Cpu));
+            let engine = gradient(name, pooling, &Backend::default());
+            let error = error(&engine, &candle);
+            assert!(error < 1e-4, "{name} {pooling:?}: {error:e}");
+        }
+    }
+}
+
+/// What a model makes of texts, against what Transformers does.
+fn assert_real(path: &Path, name: &str, pooling: Pooling, pooled: &str, step: usize) {
+    let json = std::fs::read_to_string(fixture("real.json")).unwrap();
+    let expected: Value = serde_json::from_str(&json).unwrap();
+    let model = PretrainedText::open(path).unwrap();
+    let tokenizer = model.tokenizer.as_ref().unwrap();
+    let made = TextModel::new(&model.config, &model.weights, pooling, Backend::default()).unwrap();
+    for (i, text) in expected["texts"].as_array().unwrap().iter().enumerate() {
+        let ids = tokenizer.encode(text.as_str().unwrap(), true).unwrap();
+        let list = |value: &Value| serde_json::from_value::<Vec<f32>>(value.clone()).unwrap();
+        let wanted: Vec<u32> = serde_json::from_value(expected[name]["ids"][i].clone()).unwrap();
+        assert_eq!(ids, wanted, "{text}");
+        let lengths = vec![ids.len() as u32];
+        let ids = Tensor::new(ids, &Device::Cpu)
+            .unwrap()
+            .unsqueeze(0)
+            .unwrap();
+        let features = made.features(&Inputs::Tokens { ids, lengths }).unwrap();
+        let features = features.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let features: Vec<_> = features.into_iter().step_by(step).collect();
+        let wanted = list(&expected[name][pooled][i]);
+        let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
+        let error = error(&tensor(&features), &tensor(&wanted));
+        assert!(error < 1e-4, "{text}: {error:e}");
+    }
+}
+
+#[test]
+fn smollm2_is_that_of_transformers() {
+    match std::env::var_os("SFT_SMOLLM2") {
+        Some(path) => assert_real(Path::new(&path), "smollm2", Pooling::Last, "last", 24),
+        None => eprintln!("skipped: SFT_SMOLLM2 is not set to the model's path"),
+    }
+}
+
+#[test]
+fn minilm_is_that_of_transformers() {
+    match std::env::var_os("SFT_MINILM") {
+        Some(path) => assert_real(Path::new(&path), "minilm", Pooling::Mean, "mean", 16),
+        None => eprintln!("skipped: SFT_MINILM is not set to the model's path"),
+    }
 }

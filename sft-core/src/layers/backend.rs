@@ -91,7 +91,8 @@ impl Block {
     /// given.
     ///
     /// Of each sample the first `lengths` tokens are real, 1 to S, all without `lengths`; the output is
-    /// zero in the rows of padding, and so is the gradient of `hidden`.
+    /// zero in the rows of padding, and so is the gradient of `hidden`. Masks of dropout are numbered by
+    /// the real rows of the batch.
     pub(crate) fn forward(
         &self,
         hidden: &Tensor,
@@ -130,7 +131,7 @@ fn ragged(hidden: &Tensor, lengths: Option<&[u32]>) -> Result<Option<Vec<usize>>
     Ok((!even).then_some(lengths))
 }
 
-/// A frozen layer normalisation outside the blocks; cloning shares the weights.
+/// A frozen normalisation outside the blocks; cloning shares the weights.
 #[derive(Clone, Debug)]
 pub(crate) enum Norm {
     Engine(FrozenNorm),

@@ -4,10 +4,9 @@
 //! A tile meets the keys that any of its queries sees and no others. Probabilities and context are
 //! recomputed in the backward pass: no `[B, heads, S, S]` tensor exists.
 
-use std::ops::Range;
-
 use super::buffer::{Buffer, slice};
-use super::piece::{Tokens, places};
+use super::piece::Tokens;
+use super::tile::Tile;
 use crate::kernels::{Mat, MatMut, matmul, softmax_backward, softmax_rows};
 use crate::layers::parts::Mask;
 
@@ -23,29 +22,6 @@ pub(super) struct DotProduct {
     pub(super) mask: Mask,
 }
 
-/// Queries of a tile where each sees as far as its own position.
-const TILE_ROWS: usize = 64;
-
-/// Scores of a tile where every query sees all keys: 2 MiB.
-const TILE_SCORES: usize = 1 << 19;
-
-/// Some queries of a sample's head, and the keys that any of them sees.
-struct Tile {
-    /// Positions in the sample.
-    queries: Range<usize>,
-    keys: Range<usize>,
-    /// Tokens of the sample.
-    tokens: usize,
-    /// Where they start in the rows of queries, keys and values.
-    q: usize,
-    k: usize,
-    v: usize,
-    /// Where the queries' context starts.
-    context: usize,
-    /// Whether no earlier tile met these keys.
-    first: bool,
-}
-
 impl DotProduct {
     /// Features of a row of queries, keys and values.
     pub(super) fn stride(&self) -> usize {
@@ -55,45 +31,6 @@ impl DotProduct {
     /// Features of a row of the context.
     pub(super) fn width(&self) -> usize {
         self.heads * self.head_width
-    }
-
-    /// Every tile of every head of every sample.
-    fn tiles<'s>(&'s self, samples: &'s [Tokens]) -> impl Iterator<Item = Tile> + 's {
-        places(samples).flat_map(move |(tokens, row, out)| {
-            let heads =
-                (0..self.heads).flat_map(move |head| self.spans(tokens).map(move |s| (head, s)));
-            heads.map(move |(head, (queries, keys))| {
-                let group = self.heads / self.kv_heads;
-                let kv_head = self.heads + head / group;
-                let start =
-                    |row: usize, column: usize| row * self.stride() + column * self.head_width;
-                Tile {
-                    tokens: tokens.all,
-                    q: start(row + queries.start, head),
-                    k: start(row + keys.start, kv_head),
-                    v: start(row + keys.start, kv_head + self.kv_heads),
-                    context: (out + queries.start) * self.width() + head * self.head_width,
-                    first: head.is_multiple_of(group) && queries.start == 0,
-                    queries,
-                    keys,
-                }
-            })
-        })
-    }
-
-    /// The positions of each tile's queries and keys.
-    fn spans(&self, tokens: Tokens) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
-        let Tokens { all, wanted } = tokens;
-        let mask = self.mask;
-        let rows = match mask {
-            Mask::None => (TILE_SCORES / all).max(TILE_ROWS),
-            Mask::Causal { .. } => TILE_ROWS,
-        };
-        (0..wanted).step_by(rows).map(move |first| {
-            let end = (first + rows).min(wanted);
-            let keys = mask.visible(first, all).start..mask.visible(end - 1, all).end;
-            (first..end, keys)
-        })
     }
 
     /// Some rows of one head.
@@ -188,16 +125,5 @@ impl DotProduct {
         softmax_backward(p, ds, s);
         part(tile.q, Mat::new(ds, n, s), k, 0.0, self.scale);
         part(tile.k, Mat::new(ds, n, s).t(), q, keep, self.scale);
-    }
-}
-
-impl Tile {
-    /// Queries and keys.
-    fn sizes(&self) -> (usize, usize) {
-        (self.queries.len(), self.keys.len())
-    }
-
-    fn scores(&self) -> usize {
-        self.queries.len() * self.keys.len()
     }
 }

@@ -3,8 +3,8 @@
 //! Automatic differentiation would compute gradients for the frozen weights and keep every
 //! intermediate; this engine computes those of the input and the adapter only, and keeps what
 //! backward cannot cheaply recompute. From the bottom up: a weight ([`frozen`]), linears with
-//! adapters ([`linear`], [`lora`]), the parts of a block ([`norm`], [`scale`], [`attention`] over [`turn`] and
-//! [`heads`], [`mlp`] over [`activation`], [`branch`]), their composition ([`block`]), its pieces over threads ([`pieces`]), and the whole as one
+//! adapters ([`linear`], [`lora`]), the parts of a block ([`norm`], [`scale`], [`attention`] over [`turn`],
+//! [`heads`] and [`tile`], [`mlp`] over [`activation`], [`branch`]), their composition ([`block`]), its pieces over threads ([`pieces`]), and the whole as one
 //! operation of candle's ([`op`]).
 
 mod activation;
@@ -23,6 +23,7 @@ mod piece;
 mod pieces;
 mod ragged;
 mod scale;
+mod tile;
 mod turn;
 
 pub(crate) use norm::FrozenNorm;

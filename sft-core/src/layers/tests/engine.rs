@@ -3,8 +3,7 @@
 use candle_core::{Device, Tensor, Var};
 
 use super::blocks::{WIDTH, adapters, families, norm, random, rms_norm, values, vit};
-use crate::adapter::Lora;
-use crate::layers::{Backend, Block, BlockWeights, Mask, Norm};
+use crate::layers::{Backend, Block, BlockWeights, Mask, Norm, NormWeights};
 
 const NAMES: [&str; 3] = ["output", "input gradient", "adapter gradient"];
 
@@ -164,7 +163,7 @@ fn a_long_context_is_computed() {
         assert!(dx.iter().all(|v| v.is_finite()), "{name}");
         let (lora, adapter) = adapters(&weights);
         let block = Block::new(&weights, &Backend::Candle(Device::Cpu)).unwrap();
-        let adapter = Some((adapter.as_tensor(), lora as Lora));
+        let adapter = Some((adapter.as_tensor(), lora));
         let want = values(&block.forward(&batch.x, None, adapter, None).unwrap());
         assert_close(name, &got, &want);
     }
@@ -173,11 +172,11 @@ fn a_long_context_is_computed() {
 /// Norms outside the blocks, of either kind.
 #[test]
 fn norms_agree_with_plain_candle() {
-    let biasless = || crate::layers::NormWeights {
+    let without_bias = NormWeights {
         bias: None,
         ..norm(37, 50)
     };
-    for weights in [norm(37, 50), biasless(), rms_norm(37, 50)] {
+    for weights in [norm(37, 50), without_bias, rms_norm(37, 50)] {
         let of = |backend: Backend| {
             let x = Var::from_tensor(&random(&[3, 5, 37], 2.0, 300)).unwrap();
             let y = Norm::new(&weights, &backend).unwrap().forward(&x).unwrap();

@@ -265,3 +265,36 @@ fn ggml(number: u32) -> Option<GgmlDType> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn blocks_of_256_hold_what_the_gguf_package_says() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text");
+        let values = fixtures.join("blocks.safetensors");
+        let values = candle_core::safetensors::load(values, &Device::Cpu).unwrap();
+        let file = Gguf::open(&fixtures.join("blocks.gguf")).unwrap();
+        assert_eq!((file.weights.len(), values.len()), (5, 5));
+        for (name, weight) in file.weights {
+            let (got, want) = (weight.load().unwrap(), &values[&name]);
+            let list = |tensor: &candle_core::Tensor| {
+                let tensor = tensor.flatten_all().unwrap();
+                tensor.to_vec1::<f32>().unwrap()
+            };
+            let (got, want) = (list(&got), list(want));
+            let largest = want
+                .iter()
+                .fold(0.0f32, |most, value| most.max(value.abs()));
+            assert!(largest > 0.0 && got.len() == 512, "{name}");
+            for (got, want) in got.into_iter().zip(want) {
+                assert!((got - want).abs() <= 1e-6 * largest, "{name}: {got} {want}");
+            }
+        }
+    }
+}

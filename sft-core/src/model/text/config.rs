@@ -64,8 +64,8 @@ pub(crate) struct MlpForm {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct EmbeddingForm {
-    /// The factor of the tokens' vectors.
-    pub(crate) scale: f64,
+    /// The factor of the tokens' vectors, where they have one.
+    pub(crate) scale: Option<f64>,
     /// Rows of the learned positions, of which the first token of a sample has row `first`.
     pub(crate) positions: usize,
     pub(crate) first: usize,

@@ -10,7 +10,7 @@ use crate::layers::{Backend, Norm, bytes};
 pub(super) struct Embedding {
     /// `[V, D]`
     tokens: Tensor,
-    scale: f64,
+    scale: Option<f64>,
     /// `[S, D]` for the first, second, .. token of a sample, with what all tokens have.
     positions: Option<Tensor>,
     norm: Option<Norm>,
@@ -63,8 +63,8 @@ impl Embedding {
         let mut rows = self
             .tokens
             .index_select(&ids.flatten_all()?.to_device(device)?, 0)?;
-        if self.scale != 1.0 {
-            rows = (rows * self.scale)?;
+        if let Some(scale) = self.scale {
+            rows = (rows * scale)?;
         }
         let mut state = rows.reshape((batch, tokens, ()))?;
         if let Some(positions) = &self.positions {

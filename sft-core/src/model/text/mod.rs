@@ -1,4 +1,4 @@
-//! Text models as they are on people's disks: LLaMA, Mistral, Qwen, Gemma, BERT and kin.
+//! Text models as they are on people's disks: `LLaMA`, Mistral, Qwen, Gemma, BERT and kin.
 
 /// Sizes and form.
 mod config;

@@ -4,13 +4,13 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TextFamily {
-    /// LLaMA 1 to 3 and whatever is built like it, such as `SmolLM2`.
+    /// `LLaMA` 1 to 3 and whatever is built like it, such as `SmolLM2`.
     Llama,
-    /// Mistral: LLaMA with a sliding window.
+    /// Mistral: `LLaMA` with a sliding window.
     Mistral,
-    /// Qwen 2 and 2.5: LLaMA with biases of queries, keys and values.
+    /// Qwen 2 and 2.5: `LLaMA` with biases of queries, keys and values.
     Qwen2,
-    /// Qwen 3: LLaMA with norms of each head's queries and keys.
+    /// Qwen 3: `LLaMA` with norms of each head's queries and keys.
     Qwen3,
     /// Gemma 2 without soft-capping: norms before and after each branch, windows in every other
     /// block.

@@ -238,11 +238,10 @@ impl Pretrained for PretrainedText {
 fn files(path: &Path) -> Result<(PathBuf, PathBuf)> {
     if !path.is_dir() {
         let folder = path.parent().unwrap_or(Path::new(""));
-        let named = path.file_name().is_some_and(|name| name == CONFIG);
-        return match named {
-            true => files(folder),
-            false => Ok((folder.into(), path.into())),
-        };
+        if path.file_name().is_some_and(|name| name == CONFIG) {
+            return files(folder);
+        }
+        return Ok((folder.into(), path.into()));
     }
     let candidates = [WEIGHTS, INDEX].map(|name| path.join(name));
     let found = candidates.into_iter().find(|file| file.exists());

@@ -1,4 +1,4 @@
-//! LLaMA, Mistral, Qwen and Gemma: each token sees those before it, and where it stands is a
+//! `LLaMA`, Mistral, Qwen and Gemma: each token sees those before it, and where it stands is a
 //! rotation of queries and keys.
 
 use super::super::config::{AttentionForm, EmbeddingForm, MlpForm, NormForm};
@@ -65,7 +65,7 @@ pub(super) fn read(settings: Settings<'_>, family: TextFamily) -> Result<TextCon
             biases: settings.flag("mlp_bias", false)?,
         },
         embedding: EmbeddingForm {
-            scale: if gemma { (width as f64).sqrt() } else { 1.0 },
+            scale: gemma.then(|| (width as f64).sqrt()),
             positions: 0,
             first: 0,
             types: 0,

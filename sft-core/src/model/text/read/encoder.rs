@@ -83,7 +83,7 @@ pub(super) fn read(settings: Settings<'_>, family: TextFamily) -> Result<TextCon
             biases: true,
         },
         embedding: EmbeddingForm {
-            scale: 1.0,
+            scale: None,
             positions,
             first,
             types: if distil {

@@ -65,7 +65,7 @@ const IN_BLOCK: [(&str, &str); 13] = [
     ("post_ffw_norm", "post_feedforward_layernorm"),
 ];
 
-/// LLaMA 3.1's scaling of angles, as divisors.
+/// `LLaMA` 3.1's scaling of angles, as divisors.
 const ANGLES: &str = "rope_freqs.weight";
 
 /// The configuration and the tensors by Hugging Face's names.
@@ -261,7 +261,10 @@ pub(in super::super) fn scale_angles(
     }
     let divisors = weight.load().and_then(|tensor| tensor.to_vec1::<f32>());
     let divisors = divisors.map_err(|e| e.to_string())?;
-    if let Some(wrong) = divisors.iter().find(|divisor| !(**divisor > 0.0)) {
+    if let Some(wrong) = divisors
+        .iter()
+        .find(|divisor| divisor.is_nan() || **divisor <= 0.0)
+    {
         return Err(format!("tensor {ANGLES} must be positive, got {wrong}"));
     }
     for rotary in config

@@ -1,6 +1,6 @@
 //! From Hugging Face's `config.json`, or what a GGUF file says instead, to a [`TextConfig`].
 
-/// LLaMA and its kin.
+/// `LLaMA` and its kin.
 mod decoder;
 /// BERT and its kin.
 mod encoder;

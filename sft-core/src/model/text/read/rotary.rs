@@ -31,7 +31,7 @@ enum Scaling {
     Linear {
         factor: f64,
     },
-    /// LLaMA 3.1's: slow rotations are slowed down, fast ones are not.
+    /// `LLaMA` 3.1's: slow rotations are slowed down, fast ones are not.
     Llama3 {
         factor: f64,
         low: f64,

@@ -15,19 +15,19 @@ pub(super) struct Settings<'a>(pub(super) &'a Map<String, Value>);
 
 impl<'a> Settings<'a> {
     /// A setting; none where it is null.
-    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
+    pub(super) fn get(self, name: &str) -> Option<&'a Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
     /// What a refusal of a setting says.
-    pub(super) fn wrong(&self, name: &str, accepted: &str) -> String {
+    pub(super) fn wrong(self, name: &str, accepted: &str) -> String {
         let got = self.get(name).unwrap_or(&Value::Null).to_string();
         let got: String = got.chars().take(120).collect();
         format!("{name} must be {accepted}, got {got}")
     }
 
     /// A whole number from 1 to a bound.
-    fn whole(&self, name: &str, most: usize, default: Option<usize>) -> Result<usize, String> {
+    fn whole(self, name: &str, most: usize, default: Option<usize>) -> Result<usize, String> {
         let Some(value) = self.get(name) else {
             return default.ok_or_else(|| self.wrong(name, "a whole number"));
         };
@@ -39,22 +39,22 @@ impl<'a> Settings<'a> {
     }
 
     /// A width or a number of heads.
-    pub(super) fn size(&self, name: &str, default: Option<usize>) -> Result<usize, String> {
+    pub(super) fn size(self, name: &str, default: Option<usize>) -> Result<usize, String> {
         self.whole(name, MAX_SIZE, default)
     }
 
     /// A number of blocks, or the features of a head.
-    pub(super) fn small(&self, name: &str, default: Option<usize>) -> Result<usize, String> {
+    pub(super) fn small(self, name: &str, default: Option<usize>) -> Result<usize, String> {
         self.whole(name, MAX_SMALL, default)
     }
 
     /// A number of tokens.
-    pub(super) fn tokens(&self, name: &str, default: Option<usize>) -> Result<usize, String> {
+    pub(super) fn tokens(self, name: &str, default: Option<usize>) -> Result<usize, String> {
         self.whole(name, MAX_TOKENS, default)
     }
 
     /// A positive number.
-    pub(super) fn number(&self, name: &str, default: Option<f64>) -> Result<f64, String> {
+    pub(super) fn number(self, name: &str, default: Option<f64>) -> Result<f64, String> {
         let Some(value) = self.get(name) else {
             return default.ok_or_else(|| self.wrong(name, "a number"));
         };
@@ -64,17 +64,17 @@ impl<'a> Settings<'a> {
         number.ok_or_else(|| self.wrong(name, "a positive number"))
     }
 
-    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, String> {
+    pub(super) fn flag(self, name: &str, default: bool) -> Result<bool, String> {
         let value = self.get(name).map_or(Some(default), Value::as_bool);
         value.ok_or_else(|| self.wrong(name, "true or false"))
     }
 
-    pub(super) fn text(&self, name: &str, default: &'a str) -> Result<&'a str, String> {
+    pub(super) fn text(self, name: &str, default: &'a str) -> Result<&'a str, String> {
         let value = self.get(name).map_or(Some(default), Value::as_str);
         value.ok_or_else(|| self.wrong(name, "a text"))
     }
 
-    pub(super) fn table(&self, name: &str) -> Result<Option<Self>, String> {
+    pub(super) fn table(self, name: &str) -> Result<Option<Self>, String> {
         let table = self.get(name).map(|value| match value {
             Value::Object(table) => Ok(Self(table)),
             _ => Err(self.wrong(name, "a table")),
@@ -83,14 +83,14 @@ impl<'a> Settings<'a> {
     }
 
     /// Refuses settings that are neither missing nor null nor false.
-    pub(super) fn all_off(&self, names: &[&str]) -> Result<(), String> {
+    pub(super) fn all_off(self, names: &[&str]) -> Result<(), String> {
         let on = |name: &&&str| self.get(name).is_some_and(|value| *value != false);
         let found = names.iter().find(on);
         found.map_or(Ok(()), |name| Err(self.wrong(name, "off")))
     }
 
     /// Refuses a factor that changes anything.
-    pub(super) fn must_be_one(&self, name: &str) -> Result<(), String> {
+    pub(super) fn must_be_one(self, name: &str) -> Result<(), String> {
         match self.get(name).map(Value::as_f64) {
             None | Some(Some(1.0)) => Ok(()),
             Some(_) => Err(self.wrong(name, "1")),

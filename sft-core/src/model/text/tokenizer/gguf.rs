@@ -1,10 +1,10 @@
-//! A tokenizer from the vocabulary that a GGUF file has.
+//! A tokenizer from the vocabulary that a GGUF file has: the `tokenizer.json` of the same model.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-/// How LLaMA 3 and Qwen 2 cut a text, but for the digits of a number.
+/// How `LLaMA` 3 and Qwen 2 cut a text, but for the digits of a number.
 const WORDS: [&str; 2] = [
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -22,31 +22,41 @@ const DEFAULT: [&str; 4] = [
 const CONTROL: u64 = 3;
 const USER_DEFINED: u64 = 4;
 
+/// What `SentencePiece` has for a space.
+const SPACE: &str = "\u{2581}";
+
 /// What `tokenizer.ggml.*` says.
 struct Vocabulary<'a>(&'a Map<String, Value>);
 
 /// The tokenizer that the settings of a GGUF file describe.
 pub(super) fn tokenizer(settings: &Map<String, Value>) -> Result<tokenizers::Tokenizer, String> {
     let vocabulary = Vocabulary(settings);
-    let model = vocabulary.text("model")?;
-    if model != "gpt2" {
-        return Err(vocabulary.wrong("model", "gpt2"));
-    }
-    let json = vocabulary.byte_pairs()?;
+    let json = match vocabulary.text("model")? {
+        "gpt2" => vocabulary.byte_pairs()?,
+        "llama" => vocabulary.sentence_pieces()?,
+        _ => return Err(vocabulary.wrong("model", "gpt2 or llama")),
+    };
     let bytes = serde_json::to_vec(&json).map_err(|e| e.to_string())?;
-    tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| format!("the vocabulary: {e}"))
+    tokenizers::Tokenizer::from_bytes(bytes)
+        .map_err(|e| format!("tokenizer.ggml.tokens and merges: {e}"))
+}
+
+/// The id of each token.
+fn ids<'t>(tokens: &[&'t str]) -> Result<HashMap<&'t str, usize>, String> {
+    let mut ids = HashMap::with_capacity(tokens.len());
+    for (id, token) in tokens.iter().enumerate() {
+        if ids.insert(*token, id).is_some() {
+            return Err(format!("tokenizer.ggml.tokens has {token:?} twice"));
+        }
+    }
+    Ok(ids)
 }
 
 impl<'a> Vocabulary<'a> {
-    /// The `tokenizer.json` of byte pairs that are merged in the order of a list.
+    /// Byte pairs that are merged in the order of a list.
     fn byte_pairs(&self) -> Result<Value, String> {
         let tokens = self.texts("tokens")?;
-        let mut ids = HashMap::with_capacity(tokens.len());
-        for (id, token) in tokens.iter().enumerate() {
-            if ids.insert(*token, id).is_some() {
-                return Err(format!("tokenizer.ggml.tokens has {token:?} twice"));
-            }
-        }
+        let ids = ids(&tokens)?;
         let (splits, normalizer, llama) = self.splits()?;
         Ok(json!({
             "version": "1.0",
@@ -62,8 +72,83 @@ impl<'a> Vocabulary<'a> {
         }))
     }
 
+    /// `SentencePiece`'s byte pairs, which are merged in the order of their scores.
+    fn sentence_pieces(&self) -> Result<Value, String> {
+        let tokens = self.texts("tokens")?;
+        let ids = ids(&tokens)?;
+        let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
+        let mut normalizers = vec![spaces];
+        if self.flag("add_space_prefix", true) {
+            normalizers.insert(0, json!({"type": "Prepend", "prepend": SPACE}));
+        }
+        let unknown = self.0.get("tokenizer.ggml.unknown_token_id");
+        let unknown = unknown
+            .map(|_| self.token("unknown", &tokens))
+            .transpose()?;
+        Ok(json!({
+            "version": "1.0",
+            "added_tokens": self.added(&tokens)?,
+            "normalizer": {"type": "Sequence", "normalizers": normalizers},
+            "post_processor": self.around(&tokens, true)?,
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": usize::from(normalizers.len() > 1), "stop": 0},
+            ]},
+            "model": {
+                "type": "BPE", "vocab": ids, "merges": self.merges(&tokens, &ids)?,
+                "unk_token": unknown.map(|(token, _)| token), "fuse_unk": true, "byte_fallback": true,
+            },
+        }))
+    }
+
+    /// All ways to make a token of two others, the tokens of the highest scores first.
+    fn merges<'t>(
+        &self,
+        tokens: &[&'t str],
+        ids: &HashMap<&str, usize>,
+    ) -> Result<Vec<[&'t str; 2]>, String> {
+        let scores = self
+            .0
+            .get("tokenizer.ggml.scores")
+            .and_then(Value::as_array);
+        let scores = scores.and_then(|list| list.iter().map(Value::as_f64).collect());
+        let scores: Option<Vec<f64>> =
+            scores.filter(|scores: &Vec<_>| scores.len() == tokens.len());
+        let wrong = || {
+            format!(
+                "tokenizer.ggml.scores must be a list of {} numbers",
+                tokens.len()
+            )
+        };
+        let scores = scores.ok_or_else(wrong)?;
+        let mut merges = Vec::new();
+        for (token, score) in tokens.iter().zip(scores) {
+            let mut pairs: Vec<_> = token
+                .char_indices()
+                .skip(1)
+                .filter_map(|(at, _)| {
+                    let pair = token.split_at(at);
+                    Some((*ids.get(pair.0)?, *ids.get(pair.1)?, pair))
+                })
+                .collect();
+            pairs.sort_unstable();
+            merges.extend(pairs.into_iter().map(|(.., pair)| (score, pair)));
+        }
+        let size = |text: &str| text.chars().count();
+        merges.sort_by(|(a, x), (b, y)| {
+            let lengths = (size(y.0), size(y.1)).cmp(&(size(x.0), size(x.1)));
+            b.total_cmp(a).then(lengths)
+        });
+        Ok(merges
+            .into_iter()
+            .map(|(_, (left, right))| [left, right])
+            .collect())
+    }
+
     /// How a text is cut and made uniform before its bytes are merged, by the name of it; and
-    /// whether that is LLaMA 3's.
+    /// whether that is `LLaMA` 3's.
     fn splits(&self) -> Result<(Vec<Value>, Value, bool), String> {
         let split = |pattern: &str| {
             json!({
@@ -129,11 +214,10 @@ impl<'a> Vocabulary<'a> {
         Ok(added.collect())
     }
 
-    /// The tokens before and after a text.
-    fn around(&self, tokens: &[&str], llama: bool) -> Result<Value, String> {
-        let [bos, eos] = [("bos", llama), ("eos", false)].map(|(name, default)| {
-            let wanted = self.0.get(&format!("tokenizer.ggml.add_{name}_token"));
-            let wanted = wanted.and_then(Value::as_bool).unwrap_or(default);
+    /// The tokens before and after a text; whether there is one before where the file says nothing.
+    fn around(&self, tokens: &[&str], begun: bool) -> Result<Value, String> {
+        let [bos, eos] = [("bos", begun), ("eos", false)].map(|(name, default)| {
+            let wanted = self.flag(&format!("add_{name}_token"), default);
             wanted.then(|| self.token(name, tokens)).transpose()
         });
         let (bos, eos) = (bos?, eos?);
@@ -171,6 +255,11 @@ impl<'a> Vocabulary<'a> {
         token.ok_or_else(|| self.wrong(&name, "the id of a token"))
     }
 
+    fn flag(&self, name: &str, default: bool) -> bool {
+        let value = self.0.get(&format!("tokenizer.ggml.{name}"));
+        value.and_then(Value::as_bool).unwrap_or(default)
+    }
+
     fn text(&self, name: &str) -> Result<&'a str, String> {
         let text = self
             .0
@@ -192,5 +281,87 @@ impl<'a> Vocabulary<'a> {
         let name = format!("tokenizer.ggml.{name}");
         let got = self.0.get(&name).unwrap_or(&Value::Null);
         format!("{name} must be {accepted}, got {got}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use crate::model::checkpoint::Gguf;
+    use crate::model::text::Tokenizer;
+
+    fn fixture(name: &str) -> std::path::PathBuf {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text");
+        fixtures.join(name)
+    }
+
+    #[test]
+    fn ids_of_odd_texts_are_those_of_the_models_tokenizer() {
+        let json = std::fs::read_to_string(fixture("vocabularies.json")).unwrap();
+        let expected: Value = serde_json::from_str(&json).unwrap();
+        for name in ["gpt-2", "smollm", "llama-bpe", "qwen2", "llama"] {
+            let file = Gguf::open(&fixture(&format!("vocabulary_{name}.gguf"))).unwrap();
+            let tokenizer = Tokenizer::from_gguf(&file.settings).unwrap();
+            let texts = expected["texts"].as_array().unwrap();
+            assert_eq!(texts.len(), expected["ids"][name].as_array().unwrap().len());
+            for (i, text) in texts.iter().enumerate() {
+                let text = text.as_str().unwrap();
+                let ids = tokenizer.encode(text, true).unwrap();
+                assert_eq!(json!(ids), expected["ids"][name][i], "{name}: {text:?}");
+                if name != "qwen2" && !text.contains("<|") {
+                    assert_eq!(tokenizer.decode(&ids).unwrap(), text, "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_vocabulary_says_is_kept() {
+        let file = Gguf::open(&fixture("vocabulary_smollm.gguf")).unwrap();
+        let tokenizer = Tokenizer::from_gguf(&file.settings).unwrap();
+        let special = tokenizer.special();
+        assert_eq!(
+            (special.bos, special.eos, special.pad),
+            (Some(1), Some(2), Some(0))
+        );
+        assert_eq!(tokenizer.chat_template(), Some("{{ messages }}"));
+        assert_eq!(tokenizer.id("<|im_end|>"), Some(2));
+    }
+
+    #[test]
+    fn vocabularies_that_are_not_read_are_refused_by_name() {
+        let settings = Gguf::open(&fixture("vocabulary_smollm.gguf"))
+            .unwrap()
+            .settings;
+        let refusal = |name: &str, value: Value| {
+            let mut settings = settings.clone();
+            settings.insert(format!("tokenizer.ggml.{name}"), value);
+            Tokenizer::from_gguf(&settings).unwrap_err()
+        };
+        for (name, value, wanted) in [
+            (
+                "model",
+                json!("t5"),
+                "model must be gpt2 or llama, got \"t5\"",
+            ),
+            ("pre", json!("falcon"), "got \"falcon\""),
+            ("tokens", json!(["a", "b", "a"]), "has \"a\" twice"),
+            ("tokens", json!([1]), "must be a list of texts"),
+            ("merges", Value::Null, "must be a list of texts"),
+            ("merges", json!(["a zebra"]), "out of vocabulary"),
+            ("token_type", json!([1]), "must be a list of 400"),
+        ] {
+            let error = refusal(name, value);
+            assert!(error.contains(wanted) && error.contains(name), "{error}");
+        }
+        let settings = Gguf::open(&fixture("vocabulary_llama.gguf"));
+        let mut settings = settings.unwrap().settings;
+        settings.insert("tokenizer.ggml.bos_token_id".into(), json!(480));
+        let error = Tokenizer::from_gguf(&settings).unwrap_err();
+        let wanted = "bos_token_id must be the id of a token, got 480";
+        assert!(error.contains(wanted), "{error}");
     }
 }
