@@ -17,7 +17,7 @@ use crate::model::{Hidden, Model};
 use crate::{Error, Result, seed};
 
 /// Samples that a basis is learnt from, of all devices together.
-pub(crate) const SAMPLES: usize = 16;
+pub const SAMPLES: usize = 16;
 /// Samples that pass through the server's half together.
 const BATCH: usize = 16;
 
@@ -132,9 +132,14 @@ pub(crate) fn learn(
     })
 }
 
-/// Gradients of what the server's blocks make of activations, with respect to them, for random
-/// directions of the features: no labels are needed.
-fn sensitivity(
+/// Gradients of what the server's blocks make of activations `[n, S, D]` before block `cut`, with
+/// respect to them, for random directions of the features: no labels are needed.
+///
+/// For [`Basis::of_activations`].
+///
+/// # Errors
+/// [`Error::Diverged`] for gradients that are not finite.
+pub fn sensitivity(
     model: &dyn Model,
     lora: Lora,
     cut: usize,

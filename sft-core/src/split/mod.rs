@@ -37,6 +37,7 @@ mod transport;
 mod unsplit;
 
 pub use adapters::Held;
+pub use calibration::{SAMPLES as CALIBRATION_SAMPLES, sensitivity};
 pub use cut_codec::{Bases, CutCodec};
 pub use deadline::Deadline;
 pub use device::{DeviceCodecs, DeviceSide};
