@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use super::receiver::Receiver;
-use crate::bits;
 
 #[test]
 fn golden_messages() {
@@ -37,6 +36,7 @@ mod learnt {
     };
 
     use super::*;
+    use crate::bits;
 
     fn noise(i: usize) -> f32 {
         let mut z = (i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
