@@ -16,7 +16,7 @@ use sft_compress::Codec;
 use sft_core::adapter::Head;
 use sft_core::data::Data;
 use sft_core::model::Model;
-use sft_core::run::{RunConfig, Wireless};
+use sft_core::run::{DeviceAdaptersKind, RunConfig, Wireless};
 use sft_core::split::CutCodec;
 use sft_core::{Error, Result};
 use sft_opt::plan::{Configuration, CutOption, JointProblem};
@@ -102,6 +102,10 @@ pub struct Choice {
 /// is that of a model with more blocks, a flag outside its range, and an accuracy or a memory that no
 /// setting meets.
 pub fn choose(auto: &Auto, config: &RunConfig, task: Task<'_>) -> Result<Choice> {
+    if config.device_adapters == DeviceAdaptersKind::None {
+        let reason = "must be lora with --auto, whose surface is measured with it, got none";
+        return Err(Error::argument("device_adapters", reason));
+    }
     let surface = surface(auto, config)?;
     let accuracy_min = surface.raw_accuracy() - auto.accuracy_drop;
     let samples = sample_size(config, task)?;

@@ -107,6 +107,18 @@ fn flags_out_of_range_are_refused_in_one_line() {
             "--device-cuts must have one entry for each of 8 devices, got 2",
         ),
         (
+            ["--scheme=fl-lora,fl-full", "--device-adapters=none"],
+            "--device-adapters must be lora where no scheme splits the model, got none",
+        ),
+        (
+            ["--targets=q_proj,projection", "--device-adapters=none"],
+            "--targets must name no layer before the blocks where a device has no adapters",
+        ),
+        (
+            ["--auto", "--device-adapters=none"],
+            "--device-adapters must be lora with --auto, whose surface is measured with it",
+        ),
+        (
             ["--checkpoint-every", "0"],
             "--checkpoint-every must be at least 1, got 0",
         ),

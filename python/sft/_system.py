@@ -152,6 +152,9 @@ class Training:
         How FLOPs are counted: as printed, or what the computation needs.
     fl_head : {'full', 'adapters'}, default 'full'
         What federated LoRA trains outside the blocks.
+    device_adapters : {'lora', 'none'}, default 'lora'
+        What split training trains on a device: an adapter on every block, or nothing: the device
+        runs forward alone, no gradients come down, and no adapters cross.
     literal_single_batch : bool, default False
         Takes the paper's (18) at its word: one mini-batch in a round.
 
@@ -176,6 +179,7 @@ class Training:
     count_gradients: bool = False
     flops: Literal["paper", "exact"] = "paper"
     fl_head: Literal["full", "adapters"] = "full"
+    device_adapters: Literal["lora", "none"] = "lora"
     literal_single_batch: bool = False
 
 

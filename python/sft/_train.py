@@ -45,6 +45,7 @@ def finetune(
     alpha: float | None = None,
     targets: str | Sequence[str] = "all-linear",
     lora_dropout: float = 0.0,
+    device_adapters: Literal["lora", "none"] = "lora",
     optimizer: Literal["adamw", "sgd"] = "adamw",
     momentum: float = 0.9,
     weight_decay: float | None = None,
@@ -113,8 +114,8 @@ def finetune(
         it uncompressed.
     sample_memory_mb : int, default 64
         Megabytes in which a device, and the server for it, remember what samples were when they
-        last crossed by 'transform:STEP'; 0 for none. Images changed by ``augment`` are not
-        remembered.
+        last crossed by 'transform:STEP'; 0 for none. Of images changed by
+        ``augment`` each view is remembered by itself.
     rounds, local_epochs, batch : int, default 8, 1 and 16
         Rounds, passes over the local data in each, samples of a mini-batch.
     error_feedback : bool, default False
@@ -130,6 +131,10 @@ def finetune(
         some of 'q_proj', 'k_proj', 'v_proj', 'o_proj', 'fc1', 'fc2', 'projection' (the patch
         embedding) and 'classifier': with it the head is frozen under an adapter, else trained
         in full.
+    device_adapters : {'lora', 'none'}, default 'lora'
+        What devices train where the model is split. With 'none' a device runs its half forward
+        alone: nothing comes down but the basis of activations, no adapters cross, and adapters
+        are on the blocks behind the deepest cut. Not for 'fl-lora' and 'fl-full'.
     optimizer : {'adamw', 'sgd'}, default 'adamw'
         With `momentum` for 'sgd', `weight_decay` (0.01 and 0 by default), and gradients
         clipped to `clip_norm`.

@@ -1,6 +1,7 @@
 """The folders of the Rust tests, read by real PEFT: the same logits."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,10 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
 
 
+def saved(folder: str) -> Any:
+    return safetensors.load_file(FIXTURES / folder / "adapter_model.safetensors")
+
+
 # transformers 5 names its modules as `peft_saved` does; make_peft.py wrote `peft` itself. Those
 # called outer have adapters on the patch embedding and the head. The frozen head under the saved
 # one is new: real PEFT finds it in the folder.
@@ -19,7 +24,13 @@ safetensors = pytest.importorskip("safetensors.torch", reason="safetensors is no
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("folder", "classes"),
-    [("peft_saved", 5), ("peft_saved_outer", 5), ("peft", 7), ("peft_outer", 7)],
+    [
+        ("peft_saved", 5),
+        ("peft_saved_outer", 5),
+        ("peft_saved_frozen", 5),
+        ("peft", 7),
+        ("peft_outer", 7),
+    ],
 )
 def test_real_peft_gives_the_logits_of_the_rust_model(folder: str, classes: int) -> None:
     model = transformers.ViTForImageClassification.from_pretrained(
@@ -34,4 +45,5 @@ def test_real_peft_gives_the_logits_of_the_rust_model(folder: str, classes: int)
     assert (logits - expected).abs().max().item() < 1e-5
     adapters = [p for name, p in bare.named_parameters() if "lora_B" in name]
     assert adapters
+    assert len(adapters) == sum("lora_B" in name for name in saved(folder))
     assert all(parameter.abs().max() > 0 for parameter in adapters)

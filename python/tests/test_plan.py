@@ -208,6 +208,25 @@ def test_coded_adapters_take_their_bits() -> None:
         sft.predict(negative, cut=5)
 
 
+def test_a_frozen_half_runs_forward_alone() -> None:
+    frozen = dataclasses.replace(SYSTEM, training=sft.Training(device_adapters="none"))
+    half, lora = (sft.predict(system, cut=5, rounds=2) for system in (frozen, SYSTEM))
+    assert half.payloads.uplink_bits.tolist() == lora.payloads.uplink_bits.tolist()
+    for nothing in (
+        half.payloads.downlink_bits,
+        half.payloads.adapter_bits,
+        half.payloads.broadcast_bits[1],
+        half.phases.device_backward_s,
+    ):
+        assert not nothing.any()
+    assert half.memory.total_bytes < lora.memory.total_bytes / 2
+    assert half.total_s < lora.total_s
+    assert sft.optimize(frozen).tau_s < sft.optimize(SYSTEM).tau_s
+    wrong = dataclasses.replace(SYSTEM, training={"device_adapters": "some"})
+    with pytest.raises(ValueError, match="device_adapters"):
+        sft.predict(wrong, cut=5)
+
+
 @pytest.mark.parametrize("model", ["sequential", "per_device", "even", "optimal_share"])
 @pytest.mark.parametrize("flops", ["paper", "exact"])
 @pytest.mark.parametrize("scheme", SCHEMES)

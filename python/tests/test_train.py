@@ -118,6 +118,29 @@ def test_patch_embedding_and_head_take_adapters(tmp_path: Path) -> None:
     assert config["modules_to_save"] is None
 
 
+def test_devices_may_train_nothing(tmp_path: Path) -> None:
+    arguments = few() | {"device_adapters": "none", "cut": 4, "out": tmp_path}
+    run = sft.finetune(model=MODEL, **arguments)
+    assert run.settings["device_adapters"] == "none"
+    crossed = [(r.adapter_bytes_up, r.adapter_bytes_down) for r in run.rounds]
+    assert crossed == [(0, 0), (0, 0)]
+    assert run.rounds[1].bytes_down == 0 < run.rounds[1].bytes_up
+    lora = sft.finetune(model=MODEL, **few(), cut=4)
+    assert run.device_memory_bytes < lora.device_memory_bytes / 2
+    assert run.rounds[1].delay_s < lora.rounds[1].delay_s
+    config = json.loads((tmp_path / "adapters" / "adapter_config.json").read_text())
+    assert {name.split(".")[2] for name in config["target_modules"]} == {"4", "5"}
+    more = few() | {"adapters": tmp_path / "adapters"}
+    again = sft.finetune(model=MODEL, **more, device_adapters="none", cut=4)
+    assert again.rounds[0].loss < run.rounds[0].loss
+    with pytest.raises(OSError, match="have blocks without adapters 4, this run has 0"):
+        sft.finetune(model=MODEL, **more)
+    with pytest.raises(ValueError, match="device_adapters must be lora where no scheme splits"):
+        sft.finetune(model=MODEL, scheme="fl-lora", device_adapters="none", **few())
+    with pytest.raises(ValueError, match="device_adapters must be lora or none"):
+        sft.finetune(model=MODEL, device_adapters="some", **few())  # type: ignore[arg-type]
+
+
 def test_threads_and_checkpointing_change_nothing() -> None:
     one = sft.finetune(model=MODEL, threads=1, **few())
     for other in ({"threads": 2}, {"gradient_checkpointing": True}):

@@ -53,6 +53,7 @@ fn one_of_each() -> Vec<Message> {
             step: 3,
             frame: vec![9; 30],
         }),
+        Message::Received(3),
         Message::Update(tensors),
         Message::Leave("the battery is low".into()),
         Message::Error(Failure {

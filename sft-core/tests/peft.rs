@@ -37,10 +37,15 @@ fn adapters(model: &dyn Model, lora: Lora) -> Adapters {
         let value = |i: usize| ((i * 37 + phase * 11) % 101) as f32 / 101.0 - 0.5;
         (0..count).map(value).collect()
     };
-    let length = lora.block_parameters(model.spec());
+    let length = |i| {
+        let tuned = i >= lora.frozen_blocks();
+        usize::from(tuned) * lora.block_parameters(model.spec())
+    };
     Adapters {
         embedding: wave(lora.embedding_parameters(model.spec()), 5),
-        blocks: (0..model.spec().depth).map(|i| wave(length, i)).collect(),
+        blocks: (0..model.spec().depth)
+            .map(|i| wave(length(i), i))
+            .collect(),
         head: Head {
             weight: wave(5 * model.spec().width, 7),
             bias: wave(5, 8),
@@ -81,11 +86,12 @@ fn what_peft_saved_gives_pefts_logits() {
 #[test]
 fn what_is_saved_is_what_peft_was_tested_with() {
     let (_, vit) = base();
-    for (name, targets) in [
-        ("peft_saved", "q_proj,k_proj,v_proj,o_proj,fc1,fc2"),
-        ("peft_saved_outer", "q_proj,fc2,projection,classifier"),
+    for (name, targets, frozen) in [
+        ("peft_saved", "q_proj,k_proj,v_proj,o_proj,fc1,fc2", 0),
+        ("peft_saved_outer", "q_proj,fc2,projection,classifier", 0),
+        ("peft_saved_frozen", "q_proj,fc2,classifier", 1),
     ] {
-        let lora = Lora::new(2, 6.0).unwrap();
+        let lora = Lora::new(2, 6.0).unwrap().with_frozen_blocks(frozen);
         let lora = lora.with_targets(common::targets(targets));
         let adapters = adapters(&vit, lora);
         let images = tensor("hugging_face/expected.safetensors", "images");
@@ -146,6 +152,37 @@ fn what_is_saved_loads_again_under_either_naming() {
                 load_peft(&folder.0, vit.spec(), None).unwrap(),
                 (lora, adapters)
             );
+        }
+    }
+}
+
+#[test]
+fn blocks_without_adapters_are_named_nowhere() {
+    let (_, vit) = base();
+    for names in [ModuleNames::Transformers4, ModuleNames::Transformers5] {
+        for targets in [
+            "q_proj,k_proj,v_proj,o_proj,fc1,fc2",
+            "o_proj,classifier",
+            "fc2",
+        ] {
+            let lora = Lora::new(2, 6.0).unwrap().with_frozen_blocks(1);
+            let lora = lora.with_targets(common::targets(targets));
+            let (adapters, folder) = (adapters(&vit, lora), Folder::new("peft-frozen"));
+            save_peft(&folder.0, vit.spec(), lora, &adapters, names).unwrap();
+            let read = || load_peft(&folder.0, vit.spec(), None);
+            assert_eq!(read().unwrap(), (lora, adapters));
+            let file = folder.0.join("adapter_model.safetensors");
+            let tensors = candle_core::safetensors::load(file, &Device::Cpu).unwrap();
+            let (first, second) = (".0.", ".1.");
+            assert!(tensors.keys().any(|name| name.contains(second)));
+            assert!(!tensors.keys().any(|name| name.contains(first)));
+            // Tensors that the configuration wants are missing.
+            let config = folder.0.join("adapter_config.json");
+            let text = std::fs::read_to_string(&config).unwrap();
+            assert!(text.contains(second) && !text.contains(first));
+            std::fs::write(&config, text.replace(second, first)).unwrap();
+            let error = read().unwrap_err().to_string();
+            assert!(error.contains("missing tensor vit.layers.0."), "{error}");
         }
     }
 }

@@ -13,9 +13,9 @@ use sft_compress::{
 use sft_core::adapter::{Adapters, NamedShape};
 use sft_core::model::Model;
 use sft_core::optim::Decay;
-use sft_core::run::Scheme;
+use sft_core::run::{Scheme, Settings};
 use sft_core::split::message::{
-    Activation, Failure, FailureKind, HEADER_BYTES, Hello, Message, Tensors,
+    Activation, Failure, FailureKind, Gradient, HEADER_BYTES, Hello, Message, Tensors,
 };
 use sft_core::split::{
     Bases, Connection, CutCodec, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve,
@@ -92,8 +92,45 @@ impl Transport for Socket {
 
 #[test]
 fn a_socket_gives_the_bits_that_memory_gives() {
-    let bench = Bench::new(settings(Scheme::Sft), 3);
-    let plan = plan();
+    let (_, traffic) = over_a_socket(0);
+    assert!(traffic.up > 0 && traffic.down > 0 && traffic.adapter_up > 0);
+    assert!(traffic.protocol_up > 0 && traffic.protocol_down > 0);
+}
+
+#[test]
+fn a_frozen_half_sends_activations_alone_and_gets_nothing() {
+    let (adapters, traffic) = over_a_socket(2);
+    let lengths: Vec<usize> = adapters.blocks.iter().map(Vec::len).collect();
+    assert!(lengths[..2] == [0, 0] && lengths[2] > 0 && lengths[3] > 0);
+    assert!(traffic.up > 0);
+    let crossed = [traffic.down, traffic.adapter_up, traffic.adapter_down];
+    assert_eq!(crossed, [0, 0, 0]);
+    // The plan, and 18 bytes for each of 5 mini-batches, twice.
+    let plan = Message::Plan(frozen_plan().into()).encode().unwrap();
+    assert_eq!(traffic.protocol_down, plan.len() as u64 + 10 * 18);
+}
+
+/// Nothing is trained in the device's two blocks.
+fn frozen_plan() -> RoundPlan {
+    RoundPlan {
+        frozen_blocks: 2,
+        ..plan()
+    }
+}
+
+fn frozen_bench(frozen_blocks: usize) -> Bench {
+    let settings = settings(Scheme::Sft);
+    let lora = settings.lora.with_frozen_blocks(frozen_blocks);
+    Bench::new(Settings { lora, ..settings }, 3)
+}
+
+/// A round over a socket, which is checked to be that in memory.
+fn over_a_socket(frozen_blocks: usize) -> (Adapters, Traffic) {
+    let bench = frozen_bench(frozen_blocks);
+    let plan = RoundPlan {
+        frozen_blocks,
+        ..plan()
+    };
     let (want, traffic) = in_memory(&bench, &plan, None);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -115,8 +152,94 @@ fn a_socket_gives_the_bits_that_memory_gives() {
         server.join().unwrap()
     });
     assert!(got == want);
-    assert!(traffic.up > 0 && traffic.down > 0 && traffic.adapter_up > 0);
-    assert!(traffic.protocol_up > 0 && traffic.protocol_down > 0);
+    (got, traffic)
+}
+
+#[test]
+fn neither_side_of_a_frozen_half_takes_what_belongs_to_training() {
+    let bench = frozen_bench(2);
+    let plan = || Message::Plan(frozen_plan().into());
+    let gradient = Message::Gradient(Gradient {
+        step: 0,
+        frame: vec![1],
+    });
+    let tensors = Tensors::whole(&[], [[].as_slice()]).unwrap();
+    for (sent, name) in [
+        (gradient, "sent gradient"),
+        (Message::Adapters(tensors.clone()), "sent adapters"),
+        (Message::Received(1), "received mini-batch 1, expected 0"),
+    ] {
+        let error = refused(&bench, vec![plan(), sent]);
+        assert!(error.contains(name), "{error}");
+    }
+    let new = || server_side(&bench, frozen_plan(), plain(&frozen_plan()));
+    let welcomed = || {
+        let mut session = new();
+        session.handle(Message::Hello(hello(&bench))).unwrap();
+        session
+    };
+    let lost = Message::Error(Failure {
+        kind: FailureKind::LostReference,
+        reason: "the gradient".into(),
+    });
+    for (sent, reason) in [
+        (
+            Message::Update(tensors),
+            "sent update, expected an activation",
+        ),
+        (lost, "failed: the gradient"),
+    ] {
+        let error = welcomed().handle(sent).map(|_| ()).unwrap_err().to_string();
+        assert!(error.ends_with(reason), "{error}");
+    }
+    let mut session = welcomed();
+    for step in 0..6 {
+        let replies = session.handle(activation(step)).unwrap();
+        assert_eq!(replies, [Message::Received(step)]);
+    }
+    let error = session.handle(activation(6)).map(|_| ()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("sent mini-batch 6 of a round of 6")
+    );
+    assert!(session.finish().is_ok());
+    let mut begun = welcomed();
+    begun.handle(activation(0)).unwrap();
+    for early in [begun, welcomed(), new()] {
+        let error = early.finish().map(|_| ()).unwrap_err().to_string();
+        assert!(
+            error.ends_with("left before its last mini-batch"),
+            "{error}"
+        );
+    }
+}
+
+fn hello(bench: &Bench) -> Hello {
+    Hello {
+        device: 1,
+        samples: 10,
+        model: bench.vit.spec().fingerprint(),
+        bases: 0,
+        held: None,
+    }
+}
+
+/// A mini-batch of two samples, as the plan's codec has it.
+fn activation(step: u32) -> Message {
+    let config = common::config();
+    let shape = [2, config.tokens(), config.hidden_size];
+    let values = vec![0.5; shape.iter().product()];
+    let frame = Codec::paper(0.4, 8)
+        .unwrap()
+        .encode(TensorView::new(&values, &shape).unwrap(), 0);
+    Message::Activation(Activation {
+        step,
+        samples: vec![1, 2],
+        lengths: None,
+        classes: vec![0, 1],
+        frame: frame.unwrap(),
+    })
 }
 
 /// Raw frames that say by number which message they follow, as a codec with memory would.
@@ -222,27 +345,8 @@ fn a_lost_memory_costs_a_message_and_changes_no_result() {
 fn refusal(change: impl FnOnce(&mut Message)) -> String {
     let bench = Bench::new(settings(Scheme::Sft), 3);
     let mut session = server_side(&bench, plan(), plain(&plan()));
-    let hello = Hello {
-        device: 1,
-        samples: 10,
-        model: bench.vit.spec().fingerprint(),
-        bases: 0,
-        held: None,
-    };
-    session.handle(Message::Hello(hello)).unwrap();
-    let config = common::config();
-    let shape = [2, config.tokens(), config.hidden_size];
-    let values = vec![0.5; shape.iter().product()];
-    let frame = Codec::paper(0.4, 8)
-        .unwrap()
-        .encode(TensorView::new(&values, &shape).unwrap(), 0);
-    let mut message = Message::Activation(Activation {
-        step: 0,
-        samples: vec![1, 2],
-        lengths: None,
-        classes: vec![0, 1],
-        frame: frame.unwrap(),
-    });
+    session.handle(Message::Hello(hello(&bench))).unwrap();
+    let mut message = activation(0);
     change(&mut message);
     match session.handle(message) {
         Ok(_) => "accepted".into(),
@@ -343,6 +447,32 @@ fn a_device_takes_no_plan_that_does_not_fit_its_model() {
     assert!(of(|_| ()).contains("nothing to say"), "no adapters");
     let other = refused(&bench, vec![Message::Leave("full".into())]);
     assert_eq!(other, "the other side left: full");
+}
+
+#[test]
+fn a_plan_freezes_the_whole_of_the_device_or_nothing() {
+    let bench = Bench::new(settings(Scheme::Sft), 3);
+    let of = |change| refused_plan(&bench, change);
+    for (refused, message) in [
+        (
+            of(|p| p.frozen_blocks = 1),
+            "frozen_blocks must be 0, or at least 2, the cut layer, got 1",
+        ),
+        (
+            of(|p| p.frozen_blocks = 4),
+            "frozen_blocks must be below 4, the model's blocks, got 4",
+        ),
+        (
+            of(|p| (p.work, p.frozen_blocks) = (Work::Adapters, 2)),
+            "frozen_blocks must be 0 where the model is not split, got 2",
+        ),
+        (
+            of(|p| (p.targets, p.frozen_blocks) = ("fc1,projection".parse().unwrap(), 2)),
+            "targets must name no layer before the blocks where a device has no adapters",
+        ),
+    ] {
+        assert_eq!(refused, message);
+    }
 }
 
 #[test]

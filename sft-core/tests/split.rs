@@ -73,7 +73,9 @@ fn split_equals_unsplit(targets: Targets, optimizer: Optimizer) {
                     at,
                 )
                 .unwrap();
-            device.backward(&activation, &reply.gradient, at).unwrap();
+            device
+                .backward(&activation, &reply.gradient.unwrap(), at)
+                .unwrap();
         }
         let ((embedding, blocks), (rest, head)) =
             (device.adapters().unwrap(), server.adapters().unwrap());

@@ -5,7 +5,7 @@
 use sft_opt::cost::{
     BatchFlops, Memory, Pass, activation_bits, adapter_bits, device_memory, model_bits,
 };
-use sft_opt::system::{FlHead, Flops, Qkv};
+use sft_opt::system::{DeviceAdapters, FlHead, Flops, Qkv};
 use sft_opt::{Device, Placement, Round, Server, System, Training, Transformer};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -95,6 +95,73 @@ fn gradients_and_optimizer_follow_the_trained_parameters() {
     let memory = device_memory(&model, &training, Placement::Split { cut: 3 }).unwrap();
     assert_eq!(memory.optimizer_bytes, 8.0 * 3.0 * 196_608.0);
     assert_eq!(memory.gradient_bytes, 4.0 * 3.0 * 196_608.0);
+}
+
+#[test]
+fn a_frozen_half_runs_forward_alone() {
+    let (model, split) = (Transformer::vit_base(100), Placement::Split { cut: 3 });
+    let (rows, d) = (64.0 * 197.0, 768.0);
+    for flops in [Flops::Paper, Flops::Exact] {
+        let mut lora = Training::default();
+        lora.count_gradients = true;
+        lora.flops = flops;
+        let mut none = lora;
+        none.device_adapters = DeviceAdapters::None;
+        let [with, without] = [lora, none].map(|t| device_memory(&model, &t, split).unwrap());
+        assert_eq!(without.input_bytes, with.input_bytes);
+        assert_eq!(
+            without.model_bytes,
+            with.model_bytes - 4.0 * 3.0 * 196_608.0
+        );
+        assert_eq!(
+            (without.optimizer_bytes, without.gradient_bytes),
+            (0.0, 0.0)
+        );
+        assert_eq!(without.activation_bytes, 4.0 * rows * d);
+        let devices = vec![Device::default(); 2];
+        let round = |training| {
+            let system = System::new(model, training, Server::default(), devices.clone(), 30e6);
+            let (system, placements) = (system.unwrap(), [split; 2]);
+            let payloads = system.payloads(&placements, 0.1, false).unwrap();
+            let round = Round {
+                placements: &placements,
+                links: &system.links(),
+                payloads: &payloads,
+            };
+            let delay = system.parallel_delay(&round, &[15e6; 2]).unwrap();
+            let first = system.payloads(&placements, 0.1, true).unwrap()[0];
+            (delay.devices[0], payloads[0], first)
+        };
+        let ((with, sent, first), (phases, payload, alone)) = (round(lora), round(none));
+        assert_eq!(payload.uplink_bits, sent.uplink_bits);
+        assert_eq!((payload.downlink_bits, payload.adapter_bits), (0.0, 0.0));
+        assert_eq!(payload.broadcast_bits, 0.0);
+        assert_eq!(
+            first.broadcast_bits - alone.broadcast_bits,
+            32.0 * 3.0 * 196_608.0
+        );
+        assert_eq!((phases.device_backward_s, phases.downlink_s), (0.0, 0.0));
+        // Forward without the adapters' 2BSp_L; the server's first block spares 6BSD².
+        let exact = if flops == Flops::Exact { 1.0 } else { 0.0 };
+        let cost = |of: Placement| flops.mini_batch(&model, of, 64);
+        let share = |part: f64, whole: f64| 1.0 - exact * part / whole;
+        let near = |got: f64, want: f64| (got / want - 1.0).abs() < 1e-12;
+        let adapters = 3.0 * 2.0 * rows * 196_608.0;
+        let forward = share(adapters, cost(split).device.forward);
+        assert!(near(
+            phases.device_forward_s,
+            forward * with.device_forward_s
+        ));
+        let server = share(6.0 * rows * d * d, cost(split).server.total());
+        assert!(near(phases.server_s, server * with.server_s));
+    }
+    // Federated training has no half.
+    let mut none = Training::default();
+    none.device_adapters = DeviceAdapters::None;
+    for whole in [Placement::FlLora, Placement::FlFull] {
+        let memory = |training| device_memory(&model, training, whole).unwrap();
+        assert_eq!(memory(&none), memory(&Training::default()));
+    }
 }
 
 #[test]

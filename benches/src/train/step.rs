@@ -51,7 +51,8 @@ impl<'m> Halves<'m> {
         let activation = self.device.forward(&self.images, STEP)?;
         let received = activation.with_state(activation.state.detach());
         let step = self.server.step(&received, &self.labels, STEP)?;
-        self.device.backward(&activation, &step.gradient, STEP)?;
+        let gradient = step.gradient.ok_or("no gradient at the cut")?;
+        self.device.backward(&activation, &gradient, STEP)?;
         Ok(step.loss)
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use sft_compress::{Basis, Codec, Compressor, Context, TensorView, Tokens, TransformEncoder};
-use sft_core::Result;
 use sft_core::adapter::Adapters;
 use sft_core::run::{RunConfig, Scheme};
 use sft_core::split::{CALIBRATION_SAMPLES, CutCodec, DeviceHalf, ServerHalf, Step, sensitivity};
+use sft_core::{Error, Result};
 
 use super::Task;
 
@@ -62,6 +62,7 @@ impl Tensors {
         let mut hidden = device.forward(&batch.inputs, step)?;
         hidden.state = hidden.state.detach();
         let gradient = server.step(&hidden, &batch.labels, step)?.gradient;
+        let gradient = gradient.ok_or(Error::NoGradient(0))?;
         Ok(Self {
             activation: values(&hidden.state)?,
             gradient: values(&gradient)?,

@@ -8,7 +8,8 @@ use crate::seed;
 pub struct Adapters {
     /// The adapters before the blocks, `A` then `B` of each; empty where none is a target.
     pub embedding: Vec<f32>,
-    /// One flat vector per block, `A` then `B` of each adapted linear; of
+    /// One flat vector per block, `A` then `B` of each adapted linear, empty where the block is
+    /// [frozen](Lora::with_frozen_blocks); of
     /// [`Scheme::FlFull`](crate::run::Scheme::FlFull), which tunes the weights themselves, one flat
     /// vector per parameter, in the model's order.
     pub blocks: Vec<Vec<f32>>,
@@ -20,13 +21,14 @@ impl Adapters {
     /// New adapters for every target in a model, with this head.
     pub fn new(spec: &ModelSpec, lora: Lora, head: Head, seed: u64) -> Self {
         let block = |i| {
-            let mut rng = seed::rng(seed, &[seed::ADAPTER, i]);
+            let mut rng = seed::rng(seed, &[seed::ADAPTER, i as u64]);
+            let lora = lora.in_block(i);
             lora.initial(Place::Block, &spec.block, &mut rng)
         };
         let mut rng = seed::rng(seed, &[seed::EMBEDDING_ADAPTER]);
         Self {
             embedding: lora.initial(Place::Embedding, &spec.embedding, &mut rng),
-            blocks: (0..spec.depth as u64).map(block).collect(),
+            blocks: (0..spec.depth).map(block).collect(),
             head: head.with_new_adapter(lora, spec.width, seed),
         }
     }

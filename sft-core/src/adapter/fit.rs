@@ -11,7 +11,7 @@ pub(crate) fn check_adapters(spec: &ModelSpec, lora: Lora, adapters: &Adapters) 
         return Err(Error::argument("adapters", reason));
     }
     check_embedding(spec, lora, &adapters.embedding)?;
-    check_blocks(spec, lora, &adapters.blocks)?;
+    check_blocks(spec, lora, 0, &adapters.blocks)?;
     check_head(spec, Some(lora), &adapters.head)
 }
 
@@ -25,14 +25,43 @@ pub(crate) fn check_embedding(spec: &ModelSpec, lora: Lora, embedding: &[f32]) -
     Ok(())
 }
 
-/// Adapters for at most all blocks, each of the right length.
-pub(crate) fn check_blocks(spec: &ModelSpec, lora: Lora, blocks: &[Vec<f32>]) -> Result<()> {
+/// Adapters for the blocks from the one with index `first` on, at most all, each of the right
+/// length.
+pub(crate) fn check_blocks(
+    spec: &ModelSpec,
+    lora: Lora,
+    first: usize,
+    blocks: &[Vec<f32>],
+) -> Result<()> {
     let (depth, length) = (spec.depth, lora.block_parameters(spec));
-    if blocks.len() > depth || blocks.iter().any(|block| block.len() != length) {
+    let wrong = |(block, index): (&Vec<f32>, usize)| {
+        block.len() != lora.in_block(index).block_parameters(spec)
+    };
+    if blocks.len() > depth || blocks.iter().zip(first..).any(wrong) {
         let got: Vec<_> = blocks.iter().map(Vec::len).collect();
-        let want = format!("must be at most {depth} vectors of {length} values");
+        let frozen = match lora.frozen_blocks() {
+            0 => String::new(),
+            frozen => format!(", of none in the first {frozen} blocks"),
+        };
+        let want = format!("must be at most {depth} vectors of {length} values{frozen}");
         let reason = format!("{want}, got lengths {got:?}");
         return Err(Error::argument("adapters", reason));
+    }
+    Ok(())
+}
+
+/// Frozen blocks that leave a model of `depth` blocks something to train, and then no target before
+/// the blocks.
+pub(crate) fn check_frozen(lora: Lora, depth: usize) -> Result<()> {
+    let frozen = lora.frozen_blocks();
+    if frozen == 0 {
+        return Ok(());
+    }
+    let accepted = format!("below {depth}, the model's blocks");
+    Error::require(frozen < depth, "frozen_blocks", frozen, &accepted)?;
+    if lora.targets().are_before_blocks() {
+        let reason = "must name no layer before the blocks where a device has no adapters";
+        return Err(Error::argument("targets", reason));
     }
     Ok(())
 }

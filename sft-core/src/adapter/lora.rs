@@ -21,6 +21,8 @@ pub struct Lora {
     rank: usize,
     alpha: f64,
     targets: Targets,
+    /// Blocks from the first on that have no adapter.
+    frozen_blocks: usize,
     dropout: f64,
     /// Where the masks of the forward pass come from; without it nothing is dropped.
     mask_seed: Option<u64>,
@@ -65,6 +67,7 @@ impl Lora {
             rank,
             alpha,
             targets: Targets::ALL_LINEAR,
+            frozen_blocks: 0,
             dropout: 0.0,
             mask_seed: None,
         })
@@ -74,6 +77,16 @@ impl Lora {
     #[must_use]
     pub fn with_targets(self, targets: Targets) -> Self {
         Self { targets, ..self }
+    }
+
+    /// The same without adapters on so many blocks from the first on, whatever the targets: where
+    /// these are all blocks of a device, its half of the model is frozen.
+    #[must_use]
+    pub fn with_frozen_blocks(self, frozen_blocks: usize) -> Self {
+        Self {
+            frozen_blocks,
+            ..self
+        }
     }
 
     /// The same with this fraction of an adapter's inputs dropped while training, in [0, 1).
@@ -99,10 +112,14 @@ impl Lora {
         }
     }
 
-    /// The same for one block: its masks are its own.
+    /// The same for one block: its masks are its own, and it may be frozen.
     pub(crate) fn in_block(self, block: usize) -> Self {
-        let mask_seed = self.mask_seed.map(|seed| derive(seed, &[block as u64]));
-        Self { mask_seed, ..self }
+        let frozen = block < self.frozen_blocks;
+        Self {
+            mask_seed: self.mask_seed.map(|seed| derive(seed, &[block as u64])),
+            targets: if frozen { Targets::NONE } else { self.targets },
+            ..self
+        }
     }
 
     /// Whether dropout is switched on.
@@ -152,12 +169,22 @@ impl Lora {
         self.targets
     }
 
+    /// Blocks from the first on that have no adapter.
+    pub fn frozen_blocks(self) -> usize {
+        self.frozen_blocks
+    }
+
+    /// Whether nothing is trained before or in the first `cut` blocks, which are at least one.
+    pub(crate) fn freezes(self, cut: usize) -> bool {
+        self.frozen_blocks > 0 && self.frozen_blocks >= cut
+    }
+
     /// The fraction of an adapter's inputs that is dropped while training.
     pub fn dropout(self) -> f64 {
         self.dropout
     }
 
-    /// Parameters of the adapters of one block.
+    /// Parameters of the adapters of one block that is not frozen.
     pub fn block_parameters(self, spec: &ModelSpec) -> usize {
         self.parameters(Place::Block, &spec.block)
     }

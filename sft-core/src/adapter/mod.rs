@@ -28,7 +28,7 @@ pub use spec::{LinearSpec, ModelSpec, NamedShape, Path};
 pub use targets::{Place, TargetModules, Targets};
 
 pub(crate) use adapters::{cut_into, device_vectors};
-pub(crate) use fit::{check_adapters, check_blocks, check_embedding, check_head};
+pub(crate) use fit::{check_adapters, check_blocks, check_embedding, check_frozen, check_head};
 pub(crate) use lora::{Dropout, normal};
 pub(crate) use named::{
     AdaptedLayer, adapted_layers, block_layers, device_layout, device_lengths, embedding_layers,

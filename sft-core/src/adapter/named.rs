@@ -22,35 +22,39 @@ pub(crate) fn adapted_layers<'a>(
     adapters: &'a Adapters,
 ) -> Vec<AdaptedLayer<'a>> {
     let mut all = Vec::new();
-    let mut take =
-        |place: fn(usize) -> Place, layers: &[(Path, LinearSpec)], mut rest: &'a [f32]| {
-            for (i, (path, layer)) in layers.iter().enumerate() {
-                let rank = lora.rank_of(place(i));
-                let (a, tail) = rest.split_at(rank * layer.inputs);
-                let (b, tail) = tail.split_at(rank * layer.outputs);
-                rest = tail;
-                if rank > 0 {
-                    all.push(AdaptedLayer {
-                        path: path.clone(),
-                        layer: layer.clone(),
-                        rank,
-                        scale: lora.scale(),
-                        a,
-                        b,
-                    });
-                }
+    let mut take = |lora: Lora,
+                    place: fn(usize) -> Place,
+                    layers: &[(Path, LinearSpec)],
+                    mut rest: &'a [f32]| {
+        for (i, (path, layer)) in layers.iter().enumerate() {
+            let rank = lora.rank_of(place(i));
+            let (a, tail) = rest.split_at(rank * layer.inputs);
+            let (b, tail) = tail.split_at(rank * layer.outputs);
+            rest = tail;
+            if rank > 0 {
+                all.push(AdaptedLayer {
+                    path: path.clone(),
+                    layer: layer.clone(),
+                    rank,
+                    scale: lora.scale(),
+                    a,
+                    b,
+                });
             }
-        };
+        }
+    };
     take(
+        lora,
         Place::Embedding,
         &embedding_layers(spec),
         &adapters.embedding,
     );
     for (index, block) in adapters.blocks.iter().enumerate() {
-        take(Place::Block, &block_layers(spec, index), block);
+        let layers = block_layers(spec, index);
+        take(lora.in_block(index), Place::Block, &layers, block);
     }
     let head = head_layer(spec, adapters.head.classes());
-    take(|_| Place::Head, &[head], &adapters.head.adapter);
+    take(lora, |_| Place::Head, &[head], &adapters.head.adapter);
     all
 }
 
@@ -85,15 +89,19 @@ pub(crate) fn head_layer(spec: &ModelSpec, classes: usize) -> (Path, LinearSpec)
 pub(crate) fn device_layout(spec: &ModelSpec, lora: Lora, cut: usize) -> Vec<NamedShape> {
     let mut layout = pairs(lora, Place::Embedding, &embedding_layers(spec));
     let blocks = 0..cut.min(spec.depth);
-    layout.extend(blocks.flat_map(|i| pairs(lora, Place::Block, &block_layers(spec, i))));
+    let of_block = |i| pairs(lora.in_block(i), Place::Block, &block_layers(spec, i));
+    layout.extend(blocks.flat_map(of_block));
     layout
 }
 
 /// The lengths of the vectors that hold it.
 pub(crate) fn device_lengths(spec: &ModelSpec, lora: Lora, cut: usize) -> Vec<usize> {
-    let mut lengths = vec![lora.embedding_parameters(spec)];
-    lengths.resize(1 + cut.min(spec.depth), lora.block_parameters(spec));
-    lengths
+    let of_block = |i| lora.in_block(i).block_parameters(spec);
+    let blocks = (0..cut.min(spec.depth)).map(of_block);
+    [lora.embedding_parameters(spec)]
+        .into_iter()
+        .chain(blocks)
+        .collect()
 }
 
 /// All that is trained in a whole model, by name, in the order of [`Adapters::vectors`].

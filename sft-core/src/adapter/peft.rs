@@ -113,8 +113,8 @@ fn named_tensors(
 
 /// Reads a folder that PEFT or [`save_peft`] wrote for a model, with either naming of modules.
 ///
-/// Which layers have adapters is read off the tensors; every block must have the same. `head` is
-/// what the adapters were trained under, or over where the head has one, for folders without it.
+/// Which layers have adapters is read off the tensors; every block must have the same, but the first
+/// may have none where the configuration leaves them out. `head` is what the adapters were trained under, or over where the head has one, for folders without it.
 ///
 /// # Errors
 /// A file that cannot be read, another kind of adapter than plain LoRA of one rank and scale over
@@ -129,6 +129,16 @@ pub fn load_peft(folder: &Path, spec: &ModelSpec, head: Option<&Head>) -> Result
     let found = read_tensors(&bytes, spec, config.lora, head);
     let (lora, adapters) = found.map_err(|reason| Error::file(&path, reason))?;
     let layers = adapted_layers(spec, lora, &adapters);
+    let bare = (0..lora.frozen_blocks())
+        .flat_map(|index| block_layers(spec, index).into_iter().enumerate());
+    let bare = bare.filter(|(i, _)| lora.targets().contains(Place::Block(*i)));
+    if let Some((_, (layer, _))) = bare
+        .into_iter()
+        .find(|(_, (layer, _))| config.is_target(layer))
+    {
+        let reason = format!("missing tensor {}.{A}", layer.module);
+        return Err(Error::file(&path, reason));
+    }
     let stray = layers.iter().find(|layer| !config.is_target(&layer.path));
     if let Some(layer) = stray {
         let name = &layer.path.module;
@@ -152,10 +162,15 @@ fn read_tensors(
         (short.unwrap_or(name), tensor)
     });
     let mut found = Found(named.collect());
-    let lora = lora.with_targets(found.targets(spec)?);
+    let frozen = found.frozen_blocks(spec);
+    let lora = lora.with_targets(found.targets(spec, frozen)?);
+    let lora = lora.with_frozen_blocks(frozen);
     let embedding = found.pairs(lora, Place::Embedding, &embedding_layers(spec))?;
     let blocks = (0..spec.depth)
-        .map(|index| found.pairs(lora, Place::Block, &block_layers(spec, index)))
+        .map(|index| {
+            let lora = lora.in_block(index);
+            found.pairs(lora, Place::Block, &block_layers(spec, index))
+        })
         .collect::<Result<_, _>>()?;
     let head = found.head(spec, lora, head)?;
     if let Some(name) = found.0.keys().min() {
@@ -186,15 +201,21 @@ impl Found {
         self.0.contains_key(&self.name(path, part))
     }
 
-    /// The layers that have an `A`, the linears in block 0.
-    fn targets(&self, spec: &ModelSpec) -> Result<Targets, String> {
+    /// Blocks before the first that has an `A`, where one has.
+    fn frozen_blocks(&self, spec: &ModelSpec) -> usize {
+        let has = |index| (block_layers(spec, index).iter()).any(|(path, _)| self.has(path, A));
+        (0..spec.depth).find(|&index| has(index)).unwrap_or(0)
+    }
+
+    /// The layers that have an `A`, the linears in the block with index `block`.
+    fn targets(&self, spec: &ModelSpec, block: usize) -> Result<Targets, String> {
         let mut targets = Targets::NONE;
         let mut look = |place: Place, path: &ModulePath| {
             if self.has(path, A) {
                 targets = targets.with(place);
             }
         };
-        for (i, (path, _)) in block_layers(spec, 0).iter().enumerate() {
+        for (i, (path, _)) in block_layers(spec, block).iter().enumerate() {
             look(Place::Block(i), path);
         }
         for (i, (path, _)) in embedding_layers(spec).iter().enumerate() {
@@ -202,7 +223,7 @@ impl Found {
         }
         look(Place::Head, &spec.head);
         if targets == Targets::NONE {
-            return Err("no adapter before the blocks, on block 0 or on the head".into());
+            return Err("no adapter before the blocks, on a block or on the head".into());
         }
         Ok(targets.in_model(spec))
     }

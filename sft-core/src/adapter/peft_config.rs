@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{LinearSpec, Lora, ModelSpec, ModuleNames, Path, Place};
+use super::{LinearSpec, Lora, ModelSpec, ModuleNames, Path, Place, block_layers};
 
 /// Settings that change nothing, whatever their value, once the tensors are there.
 const INERT: [&str; 15] = [
@@ -182,26 +182,15 @@ fn names(value: &Value) -> Option<Vec<String>> {
 /// What [`read_config`] and PEFT read again.
 pub(super) fn config(spec: &ModelSpec, lora: Lora, names: ModuleNames) -> Value {
     let chosen = |place: Place| lora.targets().contains(place);
-    let block = spec.block.iter().enumerate();
-    let (targets, others): (Vec<_>, Vec<_>) = block.partition(|(i, _)| chosen(Place::Block(*i)));
-    let mut modules: Vec<&str> = targets
-        .iter()
-        .map(|(_, layer)| names.target(layer))
-        .collect();
-    // PEFT compares ends of paths: `output.dense` is also the end of `attention.output.dense`.
-    let is_meant = |layer: &LinearSpec| {
-        let path = names.of(&layer.path);
-        modules
-            .iter()
-            .any(|name| path == *name || path.ends_with(&format!(".{name}")))
+    let (mut modules, excluded) = match lora.frozen_blocks() {
+        0 => block_targets(spec, lora, names),
+        frozen => (tuned_layers(spec, lora, names, frozen), Vec::new()),
     };
-    let excluded = others.iter().filter(|(_, layer)| is_meant(layer));
-    let excluded: Vec<_> = excluded.map(|(_, layer)| names.of(&layer.path)).collect();
     let embedding = spec.embedding.iter().enumerate();
     let embedding = embedding.filter(|(i, _)| chosen(Place::Embedding(*i)));
-    modules.extend(embedding.map(|(_, layer)| layer.module()));
+    modules.extend(embedding.map(|(_, layer)| layer.module().to_string()));
     let head = names.of(&spec.head);
-    modules.extend(chosen(Place::Head).then_some(head));
+    modules.extend(chosen(Place::Head).then(|| head.to_string()));
     json!({
         "peft_type": "LORA",
         "base_model_name_or_path": null,
@@ -218,4 +207,36 @@ pub(super) fn config(spec: &ModelSpec, lora: Lora, names: ModuleNames) -> Value 
         "use_dora": false,
         "use_rslora": false,
     })
+}
+
+/// Every layer that is tuned behind the `frozen` first blocks, by its whole path.
+fn tuned_layers(spec: &ModelSpec, lora: Lora, names: ModuleNames, frozen: usize) -> Vec<String> {
+    let layers = (frozen..spec.depth).flat_map(|i| block_layers(spec, i).into_iter().enumerate());
+    let tuned = layers.filter(|(i, _)| lora.targets().contains(Place::Block(*i)));
+    tuned
+        .map(|(_, (path, _))| names.of(&path).to_string())
+        .collect()
+}
+
+/// The names of the layers that are tuned in every block, and of those that end like them but are
+/// not tuned.
+fn block_targets(spec: &ModelSpec, lora: Lora, names: ModuleNames) -> (Vec<String>, Vec<String>) {
+    let chosen = |place: Place| lora.targets().contains(place);
+    let block = spec.block.iter().enumerate();
+    let (targets, others): (Vec<_>, Vec<_>) = block.partition(|(i, _)| chosen(Place::Block(*i)));
+    let modules: Vec<String> = targets
+        .iter()
+        .map(|(_, layer)| names.target(layer).to_string())
+        .collect();
+    // PEFT compares ends of paths: `output.dense` is also the end of `attention.output.dense`.
+    let is_meant = |layer: &LinearSpec| {
+        let path = names.of(&layer.path);
+        modules
+            .iter()
+            .any(|name| path == name || path.ends_with(&format!(".{name}")))
+    };
+    let excluded = others.iter().filter(|(_, layer)| is_meant(layer));
+    let excluded = excluded.map(|(_, layer)| names.of(&layer.path).to_string());
+    let excluded = excluded.collect();
+    (modules, excluded)
 }

@@ -144,6 +144,11 @@ impl Targets {
         }
     }
 
+    /// Whether a layer before the blocks gets an adapter.
+    pub(crate) fn are_before_blocks(self) -> bool {
+        self.embedding != 0
+    }
+
     /// The same and this layer.
     #[must_use]
     pub(crate) fn with(mut self, place: Place) -> Self {

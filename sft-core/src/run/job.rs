@@ -7,7 +7,7 @@ use super::{RoundRecord, Run, Scheme, Settings, Wireless, full};
 use crate::adapter::{Adapters, Head, NamedShape, check_adapters, check_head, whole_layout};
 use crate::data::Data;
 use crate::model::{Model, Pretrained};
-use crate::split::{batches, check_rank};
+use crate::split::{batches, check_frozen_blocks, check_rank};
 use crate::{Error, Result, seed};
 
 /// Everything that a fine-tuning run needs.
@@ -162,6 +162,11 @@ impl Job<'_> {
                     .validate_cut("device_cuts", cut, self.model.spec().depth)?;
             }
         }
+        let deepest = (0..self.partition.len())
+            .map(|device| self.cut(device))
+            .max();
+        let deepest = deepest.filter(|_| self.settings.scheme.is_split());
+        check_frozen_blocks(self.settings.lora.frozen_blocks(), deepest)?;
         if self.settings.scheme == Scheme::FlFull {
             self.own_weights()?;
         } else {

@@ -223,6 +223,7 @@ impl<'a> Participant<'a> {
             rank: lora.rank(),
             alpha: lora.alpha(),
             targets: lora.targets().modules(self.job.model.spec()),
+            frozen_blocks: lora.frozen_blocks(),
             lora_dropout: lora.dropout(),
             optimizer: settings.optimizer_config(),
             lr: settings.lr,

@@ -39,7 +39,9 @@ mod wireless;
 
 pub use aggregate::fed_avg;
 pub use checkpoint::{load_checkpoint, save_checkpoint};
-pub use config::{BackendKind, FadingKind, OptimizerKind, RunConfig, ScheduleKind};
+pub use config::{
+    BackendKind, DeviceAdaptersKind, FadingKind, OptimizerKind, RunConfig, ScheduleKind,
+};
 pub use evaluate::{accuracy, logits};
 pub use file::RunFile;
 pub use inputs::{Inputs, open_data, open_model};

@@ -14,7 +14,7 @@ use super::{
     Job, RoundRecord, Run, RunConfig, Scheme, Settings, Wireless, finetune, load_checkpoint,
     save_checkpoint,
 };
-use crate::adapter::{Adapters, Head, load_peft, save_peft};
+use crate::adapter::{Adapters, Head, Lora, load_peft, save_peft};
 use crate::model::save_merged;
 use crate::{Error, Result};
 
@@ -196,11 +196,16 @@ impl<'a> Session<'a> {
     fn saved_adapters(&self, folder: &Path, setup: &Setup) -> Result<Adapters> {
         let spec = self.inputs.model.spec();
         let (found, adapters) = load_peft(folder, spec, Some(&setup.head))?;
-        let told = |lora: crate::adapter::Lora| {
+        let bare = |lora: Lora| {
+            let bare = |&index: &usize| lora.in_block(index).block_parameters(spec) == 0;
+            (0..spec.depth).take_while(bare).count()
+        };
+        let told = |lora: Lora| {
             [
                 ("rank", lora.rank().to_string()),
                 ("alpha", lora.alpha().to_string()),
                 ("targets", lora.targets().modules(spec).to_string()),
+                ("blocks without adapters", bare(lora).to_string()),
             ]
         };
         for ((name, found), (_, wanted)) in told(found).iter().zip(told(setup.settings.lora)) {

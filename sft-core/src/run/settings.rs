@@ -5,9 +5,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sft_compress::Codec;
 
-use crate::adapter::Lora;
+use crate::adapter::{Lora, check_frozen};
 use crate::optim::{Decay, Optimizer, OptimizerConfig, Schedule};
-use crate::split::{CutCodec, check_between, check_count, check_cut, check_rate};
+use crate::split::{
+    CutCodec, check_between, check_count, check_cut, check_frozen_blocks, check_rate,
+};
 use crate::{Error, Result};
 
 /// The most threads that are started.
@@ -156,6 +158,10 @@ impl Settings {
         check_count("batch", self.batch)?;
         check_between("threads", self.threads, MAX_THREADS)?;
         self.validate_cut("cut", self.cut, depth)?;
+        if !self.scheme.is_split() {
+            check_frozen_blocks(self.lora.frozen_blocks(), None)?;
+        }
+        check_frozen(self.lora, depth)?;
         check_rate("lr", self.lr)?;
         check_rate("lr_server", self.lr_server)?;
         if let Some(s) = self.deadline_s {
@@ -191,11 +197,14 @@ impl Settings {
         }
     }
 
-    /// The codecs for activations and gradients that the scheme really uses.
+    /// The codecs for activations and gradients that the scheme really uses; no gradients come down to
+    /// a frozen half.
     pub(crate) fn codecs(&self) -> (CutCodec, CutCodec) {
+        let raw = CutCodec::raw();
         match self.scheme {
+            Scheme::Sft if self.lora.frozen_blocks() > 0 => (self.activation, raw),
             Scheme::Sft => (self.activation, self.gradient),
-            _ => (CutCodec::raw(), CutCodec::raw()),
+            _ => (raw, raw),
         }
     }
 

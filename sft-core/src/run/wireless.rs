@@ -2,7 +2,7 @@
 
 use sft_compress::{Codec, TensorView};
 use sft_opt::cost::{Payload, adapter_bits, model_bits};
-use sft_opt::system::{Fading, FlHead, Flops, Link, random_clocks_hz};
+use sft_opt::system::{DeviceAdapters, Fading, FlHead, Flops, Link, random_clocks_hz};
 use sft_opt::{
     Device, Placement, Round, Server, System, Training, Transformer, allocate_bandwidth,
 };
@@ -80,6 +80,9 @@ impl Wireless {
         training.flops = Flops::Exact;
         if settings.lora.targets().contains(Place::Head) {
             training.fl_head = FlHead::Adapters;
+        }
+        if settings.lora.frozen_blocks() > 0 {
+            training.device_adapters = DeviceAdapters::None;
         }
         training.optimizer_bytes_per_parameter = match settings.optimizer {
             Optimizer::Sgd { momentum: 0.0, .. } => 0.0,
@@ -174,7 +177,7 @@ impl Wireless {
     }
 
     /// Modelled memory of a device that is cut at `cut`, bytes: the corrected form of (26), see
-    /// [`sft_opt::cost::device_memory`], with adapters on all six linears; of FL also with those on patch
+    /// [`sft_opt::cost::device_memory`], unless frozen with adapters on all six linears; of FL also with those on patch
     /// embedding and head, where the head is a target, else with the head trained in full.
     ///
     /// # Errors

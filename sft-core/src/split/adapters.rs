@@ -165,6 +165,7 @@ mod tests {
             rank: 3,
             alpha: 3.0,
             targets: "all-linear".parse().unwrap(),
+            frozen_blocks: 0,
             lora_dropout: 0.0,
             optimizer: Optimizer::sgd(0.0).into(),
             lr: 0.1,

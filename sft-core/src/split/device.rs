@@ -8,7 +8,7 @@ use super::local_data::{Loaded, LocalData};
 use super::message::{Activation, Failure, FailureKind, Hello, Message, Tensors};
 use super::transport::{Connection, Transport, unexpected};
 use super::{Bases, DeviceHalf, RoundPlan, Work};
-use crate::adapter::{cut_into, device_layout, device_lengths, device_vectors};
+use crate::adapter::{NamedShape, cut_into, device_layout, device_lengths, device_vectors};
 use crate::data::{Batch, Inputs, Labels};
 use crate::model::{Hidden, Model};
 use crate::{Error, Result};
@@ -78,8 +78,12 @@ impl DeviceSide<'_> {
         let (spec, lora) = (self.model.spec(), plan.lora(self.model.spec())?);
         let layout = device_layout(spec, lora, cut);
         let mut codecs = self.codecs_of(&plan, connection)?;
-        let start = receive_adapters(connection)?;
-        let start = codecs.held.receive(&start, &plan, &layout)?;
+        let start = if plan.device_is_frozen() {
+            Vec::new()
+        } else {
+            let start = receive_adapters(connection)?;
+            codecs.held.receive(&start, &plan, &layout)?
+        };
         let vectors = cut_into(&start, &device_lengths(spec, lora, cut));
         let (embedding, blocks) = (&vectors[0], &vectors[1..]);
         let mut half = DeviceHalf::new(self.model, lora, embedding, blocks, plan.optimizer)?;
@@ -87,15 +91,28 @@ impl DeviceSide<'_> {
             .each_batch(&plan, self.model.device(), |loaded| {
                 self.step(&plan, &loaded, &mut half, &mut codecs, connection)
             })?;
+        if !plan.device_is_frozen() {
+            let update = self.update(&plan, &half, &mut codecs, &layout)?;
+            connection.send(&Message::Update(update))?;
+        }
+        self.codecs = Some(codecs);
+        Ok(())
+    }
+
+    /// What training made of the half's adapters.
+    fn update(
+        &self,
+        plan: &RoundPlan,
+        half: &DeviceHalf<'_>,
+        codecs: &mut DeviceCodecs,
+        layout: &[NamedShape],
+    ) -> Result<Tensors> {
         let (embedding, blocks) = half.adapters()?;
         let trained: Vec<_> = device_vectors(&embedding, &blocks).collect();
         let trained = trained.concat();
-        finite(&plan, self.number, &trained, "the device's adapter")?;
-        let DeviceCodecs { held, update, .. } = &mut codecs;
-        let update = held.update(&trained, update.as_mut(), &plan, &layout)?;
-        connection.send(&Message::Update(update))?;
-        self.codecs = Some(codecs);
-        Ok(())
+        finite(plan, self.number, &trained, "the device's adapter")?;
+        let DeviceCodecs { held, update, .. } = codecs;
+        held.update(&trained, update.as_mut(), plan, layout)
     }
 
     /// Its number, the name of its bases, and the checksum of the adapters that it holds.
@@ -196,7 +213,11 @@ impl DeviceSide<'_> {
             shape: hidden.state.dims3()?.into(),
         };
         let reply = exchange(&crossing, &hidden, batch, codecs, connection);
-        let mut reply = reply.map_err(|error| blame_samples(error, batch))?;
+        let reply = reply.map_err(|error| blame_samples(error, batch))?;
+        if plan.device_is_frozen() {
+            return received(&reply, *number);
+        }
+        let mut reply = gradient_frame(reply, *number)?;
         let gradient = loop {
             let down = codecs.down.as_mut();
             let device = self.model.device();
@@ -264,14 +285,14 @@ fn blame_samples(error: Error, batch: &Batch) -> Error {
     })
 }
 
-/// Sends an activation, and anew if the server lost what it builds on; the frame that comes back.
+/// Sends an activation, and anew if the server lost what it builds on; what comes back.
 fn exchange<T: Transport>(
     crossing: &Crossing<'_>,
     hidden: &Hidden,
     batch: &Batch,
     codecs: &mut DeviceCodecs,
     connection: &mut Connection<T>,
-) -> Result<Vec<u8>> {
+) -> Result<Message> {
     let mut resent = false;
     loop {
         let up = codecs.up.as_mut();
@@ -288,7 +309,7 @@ fn exchange<T: Transport>(
                 up.reset();
                 resent = true;
             }
-            other => return gradient_frame(other, crossing.step),
+            other => return Ok(other),
         }
     }
 }
@@ -300,6 +321,21 @@ fn lost_reference<T: Transport>(step: u32, connection: &mut Connection<T>) -> Re
         reason: format!("the gradient of mini-batch {step} builds on what is not there"),
     }))?;
     gradient_frame(connection.receive()?, step)
+}
+
+/// Checks that the server has a mini-batch of which it sends no gradient.
+fn received(message: &Message, step: u32) -> Result<()> {
+    match *message {
+        Message::Received(got) if got == step => Ok(()),
+        Message::Received(got) => {
+            let reason = format!("received mini-batch {got}, expected {step}");
+            Err(Error::protocol(reason))
+        }
+        _ => Err(unexpected(
+            message,
+            "no more than that it received the mini-batch",
+        )),
+    }
 }
 
 fn gradient_frame(message: Message, step: u32) -> Result<Vec<u8>> {

@@ -32,7 +32,7 @@ impl<'m> DeviceHalf<'m> {
         config: impl Into<OptimizerConfig>,
     ) -> Result<Self> {
         check_embedding(model.spec(), lora, embedding)?;
-        check_blocks(model.spec(), lora, blocks)?;
+        check_blocks(model.spec(), lora, 0, blocks)?;
         let vectors = device_vectors(embedding, blocks);
         let trainable = Trainable::new(vectors, config.into(), model.device())?;
         Ok(Self {
@@ -42,7 +42,8 @@ impl<'m> DeviceHalf<'m> {
         })
     }
 
-    /// The activation `[B, S, D]` at the cut; it carries the graph that [`Self::backward`] needs.
+    /// The activation `[B, S, D]` at the cut; it carries the graph that [`Self::backward`] needs, or
+    /// nothing where the half is frozen.
     ///
     /// # Errors
     /// Inputs of another kind or shape than the model's.

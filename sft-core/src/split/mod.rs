@@ -53,6 +53,8 @@ pub use unsplit::WholeModel;
 pub(crate) use coded::finite;
 pub(crate) use device::{receive_adapters, say_hello};
 pub(crate) use local_data::Loaded;
-pub(crate) use plan::{batches, check_between, check_count, check_cut, check_rank, check_rate};
+pub(crate) use plan::{
+    batches, check_between, check_count, check_cut, check_frozen_blocks, check_rank, check_rate,
+};
 pub(crate) use server::check_hello;
 pub(crate) use transport::unexpected;

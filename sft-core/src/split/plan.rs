@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sft_compress::{Codec, Compressor, ErrorFeedback};
 
 use super::CutCodec;
-use crate::adapter::{Lora, ModelSpec, TargetModules};
+use crate::adapter::{Lora, ModelSpec, TargetModules, check_frozen};
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::{Error, Result, seed};
 
@@ -56,6 +56,9 @@ pub struct RoundPlan {
     pub alpha: f64,
     /// The layers that have one.
     pub targets: TargetModules,
+    /// Blocks from the first on that have none: 0, or at least the cut layer. The device's half is then
+    /// frozen: it gets neither adapters nor gradients, and sends activations alone.
+    pub frozen_blocks: usize,
     /// The fraction of their inputs that is dropped.
     pub lora_dropout: f64,
     /// The update of the device's adapters.
@@ -90,13 +93,9 @@ impl RoundPlan {
     /// # Errors
     /// A value outside its range, or a target that the model does not have.
     pub fn lora(&self, spec: &ModelSpec) -> Result<Lora> {
-        Lora::of(
-            spec,
-            self.rank,
-            self.alpha,
-            &self.targets,
-            self.lora_dropout,
-        )
+        let (rank, dropout) = (self.rank, self.lora_dropout);
+        let lora = Lora::of(spec, rank, self.alpha, &self.targets, dropout)?;
+        Ok(lora.with_frozen_blocks(self.frozen_blocks))
     }
 
     /// Checks what a model and a codec do not check by themselves.
@@ -124,13 +123,23 @@ impl RoundPlan {
         check_rate("lr", self.lr)?;
         self.optimizer.validate()?;
         self.schedule.validate(rounds)?;
-        if let Work::Split { cut } | Work::Calibrate { cut, .. } = self.work {
-            check_cut("cut", cut, spec.depth)?;
-        }
+        let cut = match self.work {
+            Work::Split { cut } | Work::Calibrate { cut, .. } => Some(cut),
+            Work::Adapters | Work::Full => None,
+        };
+        cut.map_or(Ok(()), |cut| check_cut("cut", cut, spec.depth))?;
+        check_frozen_blocks(self.frozen_blocks, cut)?;
         if self.work != Work::Full {
-            check_rank(self.lora(spec)?.rank(), spec)?;
+            let lora = self.lora(spec)?;
+            check_rank(lora.rank(), spec)?;
+            check_frozen(lora, spec.depth)?;
         }
         Ok(())
+    }
+
+    /// Whether the device's half is frozen.
+    pub fn device_is_frozen(&self) -> bool {
+        self.frozen_blocks > 0
     }
 
     /// Mini-batches of the round on a device of so many samples.
@@ -195,6 +204,16 @@ pub(crate) fn check_cut(name: &'static str, cut: usize, depth: usize) -> Result<
     let last = depth.saturating_sub(1);
     let accepted = format!("in 1..={last} for a model of {depth} blocks");
     Error::require((1..depth).contains(&cut), name, cut, &accepted)
+}
+
+/// Checks the number of frozen blocks against a cut layer, none where the model is not split.
+pub(crate) fn check_frozen_blocks(frozen: usize, cut: Option<usize>) -> Result<()> {
+    let holds = frozen == 0 || cut.is_some_and(|cut| frozen >= cut);
+    let accepted = match cut {
+        Some(cut) => format!("0, or at least {cut}, the cut layer"),
+        None => "0 where the model is not split".into(),
+    };
+    Error::require(holds, "frozen_blocks", frozen, &accepted)
 }
 
 /// Checks a rank against a model: beyond its width an adapter gains nothing.

@@ -77,6 +77,7 @@ pub struct ServerSide<'a> {
 
 impl Serve for ServerSide<'_> {
     fn handle(&mut self, message: Message) -> Result<Vec<Message>> {
+        let trains = !self.plan.device_is_frozen();
         match (message, self.stage.hello) {
             (Message::Hello(hello), None) => self.welcome(hello),
             (Message::Activation(up), Some(hello)) => Ok(vec![self.train(&up, hello)?]),
@@ -86,11 +87,11 @@ impl Serve for ServerSide<'_> {
                     ..
                 }),
                 Some(hello),
-            ) => {
+            ) if trains => {
                 self.codecs.down.reset();
                 Ok(vec![self.gradient(hello)?])
             }
-            (Message::Update(update), Some(_)) => {
+            (Message::Update(update), Some(_)) if trains => {
                 let held = &self.codecs.held;
                 let values = held.updated(&update, &self.plan, &self.layout)?;
                 self.stage.update = Some(cut_into(&values, &self.lengths));
@@ -164,17 +165,19 @@ impl<'a> ServerSide<'a> {
         let (codecs, plan) = (&mut self.codecs, &self.plan);
         let bases =
             (hello.bases != plan.bases).then(|| Message::Bases(Box::new(codecs.bases.clone())));
-        let start = codecs
-            .held
-            .send(&self.start, hello.held, plan, &self.layout)?;
-        let start = Message::Adapters(start);
+        let start = (!plan.device_is_frozen()).then(|| {
+            let held = &mut codecs.held;
+            held.send(&self.start, hello.held, plan, &self.layout)
+        });
+        let start = start.transpose()?.map(Message::Adapters);
         let plan = Message::Plan(plan.clone().into());
-        Ok([plan].into_iter().chain(bases).chain([start]).collect())
+        Ok([plan].into_iter().chain(bases).chain(start).collect())
     }
 
-    /// One step of the server's half; the gradient, or that the activation cannot be read.
+    /// One step of the server's half; the gradient where the device trains, or that the activation
+    /// cannot be read.
     fn train(&mut self, up: &Activation, hello: Hello) -> Result<Message> {
-        self.check(up)?;
+        self.check(up, hello)?;
         let tokens = match &up.lengths {
             Some(lengths) => lengths.iter().copied().max().unwrap_or(0) as usize,
             None => self.model.spec().tokens,
@@ -203,17 +206,25 @@ impl<'a> ServerSide<'a> {
         let stage = &mut self.stage;
         stage.loss += f64::from(done.loss) * up.samples.len() as f64;
         stage.samples += up.samples.len();
-        stage.gradient = Some((done.gradient, up.samples.clone()));
         stage.step += 1;
+        let Some(gradient) = done.gradient else {
+            return Ok(Message::Received(up.step));
+        };
+        stage.gradient = Some((gradient, up.samples.clone()));
         self.gradient(hello)
     }
 
     /// Checks a mini-batch against the plan and the model, before anything is made of it.
-    fn check(&self, up: &Activation) -> Result<()> {
+    fn check(&self, up: &Activation, hello: Hello) -> Result<()> {
         let wanted = self.stage.step;
         if up.step != wanted {
             let got = up.step;
             let reason = format!("sent mini-batch {got}, expected {wanted}");
+            return Err(Error::protocol(reason));
+        }
+        let all = self.plan.batches(hello.samples as usize);
+        if wanted as usize >= all {
+            let reason = format!("sent mini-batch {wanted} of a round of {all}");
             return Err(Error::protocol(reason));
         }
         let (count, most) = (up.samples.len(), self.plan.batch);
@@ -250,14 +261,25 @@ impl<'a> ServerSide<'a> {
         Ok(Message::Gradient(Gradient { step, frame }))
     }
 
+    /// What the device sent of its half's adapters once it was done; empty ones of a frozen half.
+    fn device_adapters(&self) -> Result<Vec<Vec<f32>>> {
+        if !self.plan.device_is_frozen() {
+            let missing = || Error::protocol("left before it sent its update");
+            return self.stage.update.clone().ok_or_else(missing);
+        }
+        let samples = self.stage.hello.map_or(0, |hello| hello.samples);
+        if samples == 0 || (self.stage.step as usize) < self.plan.batches(samples as usize) {
+            return Err(Error::protocol("left before its last mini-batch"));
+        }
+        Ok(vec![Vec::new(); self.lengths.len()])
+    }
+
     /// What the round left: both sides' adapters, and the memory of the codecs.
     ///
     /// # Errors
     /// A device that sent no update, or values that are not finite.
     pub fn finish(self) -> Result<(Update, ServerCodecs)> {
-        let Some(mut blocks) = self.stage.update else {
-            return Err(Error::protocol("left before it sent its update"));
-        };
+        let mut blocks = self.device_adapters()?;
         let (upper, head) = self.half.adapters()?;
         let embedding = blocks.remove(0);
         blocks.extend(upper);

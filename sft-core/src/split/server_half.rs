@@ -15,6 +15,8 @@ use crate::{Error, Result};
 pub struct ServerHalf<'m> {
     model: &'m dyn Model,
     lora: Lora,
+    /// Whether nothing is trained below.
+    frozen_below: bool,
     head: Head,
     classifier: Classifier,
     trainable: Trainable,
@@ -24,8 +26,8 @@ pub struct ServerHalf<'m> {
 pub struct ServerStep {
     /// Mean cross-entropy of the mini-batch.
     pub loss: f32,
-    /// The gradient of the activation.
-    pub gradient: Tensor,
+    /// The gradient of the activation; none where nothing is trained below.
+    pub gradient: Option<Tensor>,
 }
 
 impl<'m> ServerHalf<'m> {
@@ -40,12 +42,14 @@ impl<'m> ServerHalf<'m> {
         head: &Head,
         config: impl Into<OptimizerConfig>,
     ) -> Result<Self> {
-        check_blocks(model.spec(), lora, blocks)?;
+        let first = model.spec().depth.saturating_sub(blocks.len());
+        check_blocks(model.spec(), lora, first, blocks)?;
         check_head(model.spec(), Some(lora), head)?;
         let vectors = (blocks.iter().map(Vec::as_slice)).chain(head.trained());
         Ok(Self {
             model,
             lora,
+            frozen_below: lora.freezes(first),
             head: head.clone(),
             classifier: Classifier::new(head, model.backend())?,
             trainable: Trainable::new(vectors, config.into(), model.device())?,
@@ -62,15 +66,20 @@ impl<'m> ServerHalf<'m> {
     /// # Errors
     /// Shapes that do not fit the model.
     pub fn step(&mut self, activation: &Hidden, labels: &Labels, step: Step) -> Result<ServerStep> {
-        let received = Var::from_tensor(&activation.state)?;
-        let hidden = activation.with_state(received.as_tensor().clone());
+        // The cut is a variable of the graph where its gradient is wanted.
+        let received = (!self.frozen_below).then(|| Var::from_tensor(&activation.state));
+        let received = received.transpose()?;
+        let state = received
+            .as_ref()
+            .map_or(&activation.state, |var| var.as_tensor());
+        let hidden = activation.with_state(state.clone());
         let lora = self.lora.training(step.dropout_seed);
         let tensors = self.trainable.tensors();
         let logits = upper(self.model, lora, tensors, &self.classifier, &hidden)?;
         let loss = cross_entropy(&logits, labels)?;
         let mut grads = loss.backward()?;
-        // The cut is a variable of the graph, so its gradient is there.
-        let gradient = grads.remove(&received).ok_or(Error::NoGradient(0))?;
+        let gradient = received.map(|cut| grads.remove(&cut).ok_or(Error::NoGradient(0)));
+        let gradient = gradient.transpose()?;
         self.trainable.step(grads, step.learning_rate)?;
         Ok(ServerStep {
             loss: loss.to_scalar()?,

@@ -217,6 +217,7 @@ pub fn plan() -> RoundPlan {
         rank: 3,
         alpha: 6.0,
         targets: "all-linear".parse().unwrap(),
+        frozen_blocks: 0,
         lora_dropout: 0.0,
         optimizer: settings.optimizer.into(),
         lr: 0.02,

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::system::{Flops, Part, Placement, Transformer};
+use crate::system::{Flops, Part, Placement, Training, Transformer};
 
 /// Operations of a forward and a backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -140,12 +140,45 @@ impl Flops {
         let mut pass = self
             .embedding(model, batch)
             .plus(self.block(model, batch).times(blocks as f64));
-        if self == Self::Exact && model.counts.is_none() {
-            let d = model.width as f64;
-            pass.backward -= 6.0 * tokens(model, batch) * d * d;
-        }
+        pass.backward -= self.first_inputs(model, batch);
         pass
     }
+
+    /// Operations of the gradient of a block's query, key and value input, `6BSD²`, which the first
+    /// block with an adapter needs not, where they are counted apart.
+    fn first_inputs(self, model: &Transformer, batch: usize) -> f64 {
+        if self == Self::Paper || model.counts.is_some() {
+            return 0.0;
+        }
+        let d = model.width as f64;
+        6.0 * tokens(model, batch) * d * d
+    }
+
+    /// Split training of a mini-batch whose device's half is frozen: no backward pass there, as
+    /// [`Flops::Exact`] no adapters either, and no gradient at the cut.
+    fn frozen_device(self, model: &Transformer, placement: Placement, batch: usize) -> BatchFlops {
+        let mut flops = self.mini_batch(model, placement, batch);
+        flops.device.backward = 0.0;
+        flops.server.backward -= self.first_inputs(model, batch);
+        if let (Placement::Split { cut }, Self::Exact, None) = (placement, self, model.counts) {
+            let lora = 2.0 * tokens(model, batch) * model.lora_parameters_per_block();
+            flops.device.forward -= cut as f64 * lora;
+        }
+        flops
+    }
+}
+
+/// Operations of one mini-batch by the settings of a training.
+pub(super) fn mini_batch(
+    model: &Transformer,
+    training: &Training,
+    placement: Placement,
+) -> BatchFlops {
+    let (flops, batch) = (training.flops, training.batch);
+    if training.device_is_frozen(placement) {
+        return flops.frozen_device(model, placement, batch);
+    }
+    flops.mini_batch(model, placement, batch)
 }
 
 fn on_device(device: Pass) -> BatchFlops {

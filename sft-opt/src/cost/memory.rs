@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::payload::fl_adapters;
+use super::payload::{device_lora, fl_adapters};
 use crate::error::Result;
 use crate::system::{FlHead, Placement, System, Training, Transformer};
 
@@ -40,7 +40,7 @@ impl Memory {
 /// Memory that a device needs for its part of the model.
 ///
 /// Split at `l`, (26'): weights `α(l(block + p_L) + P²CD + D)`, trained `l·p_L`, activations
-/// `l(α₁BSD + α₂BS²A) + αBSD`. Federated: the whole model, for LoRA with its adapters,
+/// `l(α₁BSD + α₂BS²A) + αBSD`; of a frozen half `l` is 0 for adapters and activations. Federated: the whole model, for LoRA with its adapters,
 /// activations of all blocks.
 ///
 /// # Errors
@@ -85,7 +85,7 @@ fn image_numbers(model: &Transformer, training: &Training) -> f64 {
 fn held_on_device(model: &Transformer, training: &Training, placement: Placement) -> f64 {
     match placement {
         Placement::Split { cut } => {
-            let block = model.block_parameters() + model.lora_parameters_per_block();
+            let block = model.block_parameters() + device_lora(model, training);
             cut as f64 * block + model.patch_parameters()
         }
         Placement::FlFull => model.parameters(),
@@ -98,7 +98,7 @@ fn trained_on_device(model: &Transformer, training: &Training, placement: Placem
     let lora = model.lora_parameters_per_block();
     let all_blocks = model.blocks as f64 * lora;
     match (placement, training.fl_head) {
-        (Placement::Split { cut }, _) => cut as f64 * lora,
+        (Placement::Split { cut }, _) => cut as f64 * device_lora(model, training),
         (Placement::FlFull, _) => model.parameters(),
         (Placement::FlLora, FlHead::Full) => all_blocks + model.head_parameters(),
         (Placement::FlLora, FlHead::Adapters) => all_blocks + model.outer_lora_parameters()[0],
@@ -107,6 +107,7 @@ fn trained_on_device(model: &Transformer, training: &Training, placement: Placem
 
 fn activation_bytes(model: &Transformer, training: &Training, placement: Placement) -> f64 {
     let blocks = match placement {
+        Placement::Split { .. } if training.device_is_frozen(placement) => 0,
         Placement::Split { cut } => cut,
         Placement::FlFull | Placement::FlLora => model.blocks,
     };

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Result, check, check_len, check_size};
-use crate::system::{FlHead, Placement, System, Training, Transformer, runs};
+use crate::system::{DeviceAdapters, FlHead, Placement, System, Training, Transformer, runs};
 
 /// Bits moved for one device in one round, finite and at least 0.
 ///
@@ -40,12 +40,12 @@ pub fn activation_bits(model: &Transformer, training: &Training) -> f64 {
 /// What a device must receive before its first round, in bits: the part of the model it runs
 /// and its adapters.
 ///
-/// Split: `Ψ(l) = 8α[l(block + p_L) + (P²C + S + 2)D]`. Federated: the whole model, for LoRA
+/// Split: `Ψ(l) = 8α[l(block + p_L) + (P²C + S + 2)D]`, without `p_L` where devices have no adapters. Federated: the whole model, for LoRA
 /// with what it trains.
 pub fn model_bits(model: &Transformer, training: &Training, placement: Placement) -> f64 {
     let parameters = match placement {
         Placement::Split { cut } => {
-            let block = model.block_parameters() + model.lora_parameters_per_block();
+            let block = model.block_parameters() + device_lora(model, training);
             cut as f64 * block + model.embedding_parameters()
         }
         Placement::FlFull => model.parameters(),
@@ -56,7 +56,7 @@ pub fn model_bits(model: &Transformer, training: &Training, placement: Placement
 
 /// Trained parameters exchanged in every round, in bits and uncompressed.
 ///
-/// What crosses may be coded, see [`Training::adapter_uplink_bits_per_parameter`]. Split: `Ψ^L(l) = 8α·l·p_L`. Federated, `Ψ_FL`: all parameters, or for LoRA the adapters and
+/// What crosses may be coded, see [`Training::adapter_uplink_bits_per_parameter`]. Split: `Ψ^L(l) = 8α·l·p_L`, or nothing where devices have no adapters. Federated, `Ψ_FL`: all parameters, or for LoRA the adapters and
 /// what is trained outside the blocks, see [`FlHead`].
 pub fn adapter_bits(model: &Transformer, training: &Training, placement: Placement) -> f64 {
     bits(training, trained(model, training, placement))
@@ -65,7 +65,7 @@ pub fn adapter_bits(model: &Transformer, training: &Training, placement: Placeme
 /// Parameters that are exchanged in every round.
 fn trained(model: &Transformer, training: &Training, placement: Placement) -> f64 {
     match (placement, training.fl_head) {
-        (Placement::Split { cut }, _) => cut as f64 * model.lora_parameters_per_block(),
+        (Placement::Split { cut }, _) => cut as f64 * device_lora(model, training),
         (Placement::FlFull, _) => model.parameters(),
         (Placement::FlLora, FlHead::Full) => fl_adapters(model, training) + model.head_parameters(),
         (Placement::FlLora, FlHead::Adapters) => fl_adapters(model, training),
@@ -90,6 +90,14 @@ fn coded_adapter_bits(
     )
 }
 
+/// Adapter parameters of a block on a split device, `p_L` or none.
+pub(crate) fn device_lora(model: &Transformer, training: &Training) -> f64 {
+    match training.device_adapters {
+        DeviceAdapters::Lora => model.lora_parameters_per_block(),
+        DeviceAdapters::None => 0.0,
+    }
+}
+
 /// Adapter parameters of the whole model in federated LoRA.
 pub(crate) fn fl_adapters(model: &Transformer, training: &Training) -> f64 {
     let blocks = model.blocks as f64 * model.lora_parameters_per_block();
@@ -105,7 +113,7 @@ fn bits(training: &Training, numbers: f64) -> f64 {
 
 impl System {
     /// Predicted payloads of a round, one per device, when activations and their gradients
-    /// shrink to `beta` of their raw bits (1: not compressed). What adapters take is one of the
+    /// shrink to `beta` of their raw bits (1: not compressed); to a frozen half come no gradients. What adapters take is one of the
     /// [`Training`] settings.
     ///
     /// In the `first` round the devices' parts of the model are broadcast, later their adapters;
@@ -143,10 +151,11 @@ impl System {
             };
             payloads.extend(self.devices()[run].iter().map(|device| {
                 let round_bits = training.batches_per_round(device.samples) * batch_bits;
+                let frozen = training.device_is_frozen(placement);
                 Payload {
                     broadcast_bits,
                     uplink_bits: round_bits,
-                    downlink_bits: round_bits,
+                    downlink_bits: if frozen { 0.0 } else { round_bits },
                     adapter_bits,
                 }
             }));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::flops::BatchFlops;
+use super::flops::{BatchFlops, mini_batch};
 use super::payload::Payload;
 use crate::error::{Error, Result, check_len};
 use crate::system::{Link, Placement, ServerModel, System, runs};
@@ -73,7 +73,7 @@ impl<'a> RoundClock<'a> {
         let (mut flops, mut queue_flop) = (Vec::with_capacity(devices), 0.0);
         for (placement, run) in runs(round.placements) {
             placement.validate_of(run.start, model)?;
-            let one = (training.flops).mini_batch(model, placement, training.batch);
+            let one = mini_batch(model, training, placement);
             flops.extend(run.clone().map(|_| one));
             let batches: f64 = run.map(|n| batches(system, n)).sum();
             queue_flop += batches * one.server.total();

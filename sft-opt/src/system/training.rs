@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::placement::Placement;
 use crate::error::{Result, check, check_rate, check_size};
 
 /// What federated LoRA trains outside the blocks.
@@ -16,6 +17,18 @@ pub enum FlHead {
     /// Adapters on the patch projection (`2Dr`) and on the head (`r(D + K)`), as the paper's
     /// Table III counts them: both in the model row, only the former in the optimizer row.
     Adapters,
+}
+
+/// What split training trains of the blocks on a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceAdapters {
+    /// An adapter on every one.
+    #[default]
+    Lora,
+    /// Nothing: the device's half is frozen and runs forward alone, no gradients come down, and no
+    /// adapters cross.
+    None,
 }
 
 /// How floating-point operations are counted.
@@ -67,6 +80,8 @@ pub struct Training {
     pub flops: Flops,
     /// What federated LoRA trains outside the blocks. Default [`FlHead::Full`].
     pub fl_head: FlHead,
+    /// What split training trains on a device. Default [`DeviceAdapters::Lora`].
+    pub device_adapters: DeviceAdapters,
     /// Takes the paper's (18) at its word: one mini-batch in a round, `I_n = 1`. Default `false`.
     pub literal_single_batch: bool,
 }
@@ -85,12 +100,19 @@ impl Default for Training {
             count_gradients: false,
             flops: Flops::Paper,
             fl_head: FlHead::Full,
+            device_adapters: DeviceAdapters::Lora,
             literal_single_batch: false,
         }
     }
 }
 
 impl Training {
+    /// Whether a device has nothing to train.
+    pub(crate) fn device_is_frozen(&self, placement: Placement) -> bool {
+        let split = matches!(placement, Placement::Split { .. });
+        split && self.device_adapters == DeviceAdapters::None
+    }
+
     /// Mini-batches of one round `I_n = local_epochs · ⌈samples / batch⌉`, used by (18').
     pub fn batches_per_round(&self, samples: usize) -> f64 {
         if self.literal_single_batch {

@@ -40,6 +40,17 @@ pub enum FadingKind {
     Rayleigh,
 }
 
+/// What is trained of a device's half of a model that is split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceAdaptersKind {
+    /// Its LoRA adapters.
+    Lora,
+    /// Nothing.
+    None,
+}
+
 /// Where the model runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]

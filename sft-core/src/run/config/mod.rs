@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sft_compress::Codec;
 
-pub use choices::{BackendKind, FadingKind, OptimizerKind, ScheduleKind};
+pub use choices::{BackendKind, DeviceAdaptersKind, FadingKind, OptimizerKind, ScheduleKind};
 
 use super::Scheme;
 use super::content::NAMES;
@@ -125,8 +125,13 @@ pub struct RunConfig {
     /// Fraction of an adapter's inputs dropped while training, in [0, 1).
     #[cfg_attr(feature = "clap", arg(long))]
     pub lora_dropout: f64,
+    /// What is trained of a device's half in the schemes that split the model: its adapters, or with
+    /// none nothing: it runs forward alone, and neither gradients nor adapters cross; adapters are then
+    /// on the blocks behind the deepest cut. fl-lora and fl-full stay as they are.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub device_adapters: DeviceAdaptersKind,
     /// PEFT folder to start the adapters and the head from, in all schemes but fl-full; it must
-    /// have this run's rank, alpha and targets.
+    /// have this run's rank, alpha, targets and blocks without adapters.
     #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
     pub adapters: Option<PathBuf>,
     /// How activations go up: transform:STEP, dead-zone:STEP, error:MSE, unbiased:STEP,
@@ -143,8 +148,8 @@ pub struct RunConfig {
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
     pub gradient: CutCodec,
     /// Megabytes in which a device, and the server for it, remember what samples were when they last
-    /// crossed by transform:STEP, so that they cost little when they come again; 0 for none. Images
-    /// changed by --augment are never the same again, and are not remembered.
+    /// crossed by transform:STEP, so that they cost little when they come again; 0 for none. Of
+    /// images changed by --augment each view is remembered by itself.
     #[cfg_attr(feature = "clap", arg(long))]
     pub sample_memory_mb: usize,
     /// Add to every activation and gradient what was dropped of the one before.
@@ -253,6 +258,7 @@ impl Default for RunConfig {
             alpha: None,
             targets: TargetModules::default(),
             lora_dropout: 0.0,
+            device_adapters: DeviceAdaptersKind::Lora,
             adapters: None,
             activation: CutCodec::vit_activation(),
             gradient: CutCodec::vit_gradient(),
@@ -330,6 +336,11 @@ impl RunConfig {
             let names: Vec<_> = self.scheme.iter().map(|scheme| scheme.name()).collect();
             let reason = format!("must name some schemes, each once, got {names:?}");
             return Err(Error::argument("scheme", reason));
+        }
+        let frozen = self.device_adapters == DeviceAdaptersKind::None;
+        if frozen && !self.scheme.iter().any(|scheme| scheme.is_split()) {
+            let reason = "must be lora where no scheme splits the model, got none";
+            return Err(Error::argument("device_adapters", reason));
         }
         match self.checkpoint_every {
             Some(0) => Err(Error::argument(

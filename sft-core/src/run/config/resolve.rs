@@ -1,4 +1,4 @@
-use super::{FadingKind, OptimizerKind, RunConfig, ScheduleKind};
+use super::{DeviceAdaptersKind, FadingKind, OptimizerKind, RunConfig, ScheduleKind};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Augment;
 use crate::optim::{Decay, Optimizer, Schedule};
@@ -17,14 +17,12 @@ impl RunConfig {
         let settings = Settings {
             scheme,
             cut: self.cut,
-            lora: self.lora(spec)?,
+            lora: self
+                .lora(spec)?
+                .with_frozen_blocks(self.frozen_blocks(scheme)),
             activation: self.activation,
             gradient: self.gradient,
-            sample_memory_bytes: if self.augment {
-                0
-            } else {
-                self.sample_memory_bytes()?
-            },
+            sample_memory_bytes: self.sample_memory_bytes()?,
             error_feedback: self.error_feedback,
             adapter_codec: self.adapter_codec,
             rounds: self.rounds,
@@ -80,6 +78,15 @@ impl RunConfig {
     /// How training images are changed at random, if they are.
     pub fn augmentation(&self) -> Option<Augment> {
         self.augment.then(Augment::default)
+    }
+
+    /// Blocks without adapters: where devices have none, those of the device that holds the most.
+    fn frozen_blocks(&self, scheme: Scheme) -> usize {
+        if !scheme.is_split() || self.device_adapters == DeviceAdaptersKind::Lora {
+            return 0;
+        }
+        let deepest = self.device_cuts.iter().flatten().copied().max();
+        deepest.unwrap_or(self.cut)
     }
 
     fn lora(&self, spec: &ModelSpec) -> Result<Lora> {

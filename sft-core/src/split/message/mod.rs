@@ -45,6 +45,8 @@ pub enum Message {
     Activation(Activation),
     /// Its gradient coming down.
     Gradient(Gradient),
+    /// In place of a gradient that nobody needs: the number of the mini-batch that the server has.
+    Received(u32),
     /// What the device ended the round with.
     Update(Tensors),
     /// The sender takes no further part, for this reason.
@@ -124,6 +126,7 @@ impl Message {
             Self::Leave(_) => 7,
             Self::Error(_) => 8,
             Self::Bases(_) => 9,
+            Self::Received(_) => 10,
         }
     }
 
@@ -136,6 +139,7 @@ impl Message {
             Self::Adapters(_) => "adapters",
             Self::Activation(_) => "activation",
             Self::Gradient(_) => "gradient",
+            Self::Received(_) => "received",
             Self::Update(_) => "update",
             Self::Leave(_) => "leave",
             Self::Error(_) => "error",
@@ -197,6 +201,7 @@ impl Message {
                 put_u32(out, gradient.step);
                 out.extend(&gradient.frame);
             }
+            Self::Received(step) => put_u32(out, *step),
             Self::Leave(reason) => put_bytes(out, reason.as_bytes()),
             Self::Error(failure) => {
                 out.push(match failure.kind {
@@ -297,6 +302,7 @@ impl Message {
                 Self::Error(Failure { kind, reason })
             }
             9 => Self::Bases(Box::new(Bases::from_bytes(body.rest())?)),
+            10 => Self::Received(body.u32()?),
             other => {
                 let reason = format!("sent a message of the unknown kind {other}");
                 return Err(Error::protocol(reason));
