@@ -76,8 +76,9 @@ impl Grid {
             let reason = format!("must name at least two steps of {codec}, got {count}");
             return Err(Error::argument("steps", reason));
         }
-        if let Some(pair) = steps.windows(2).find(|pair| pair[1] <= pair[0]) {
-            let reason = format!("must be ascending, got {} after {}", pair[1], pair[0]);
+        let descends = |pair: &&[f64]| pair[1] <= pair[0];
+        if let Some([before, after]) = steps.windows(2).find(descends) {
+            let reason = format!("must be ascending, got {after} after {before}");
             return Err(Error::argument("steps", reason));
         }
         Ok(Self::Steps {
