@@ -1,15 +1,15 @@
-//! Accuracy over kept fraction and bits of the activation, measured by training:
+//! Accuracy over the setting of the activation's codec, measured by training:
 //! `cargo run --release --example accuracy_sweep -- --out DIR`.
 //!
-//! SFT runs once for every kept fraction, number of bits and seed, and once per seed without
-//! compression. The mean accuracies and the cubic fitted to them (section IV-C of the paper) go
-//! to `surface.json`, every run to `accuracy_sweep.csv`, the paper's Fig. 7 to
-//! `accuracy_over_keep.svg` and its Fig. 3 to `accuracy_surface.svg`. `vit_finetune --auto`
-//! reads `surface.json`.
+//! SFT runs once for every setting and seed, and once per seed without compression. A codec with
+//! one knob is swept over its step, Top-K over kept fraction and bits. The mean accuracies and what
+//! is fitted to them (a curve that does not rise with the step, or the cubic of section IV-C of the
+//! paper) go to `surface.json`, every run to `accuracy_sweep.csv`, pictures to
+//! `accuracy_over_step.svg`, or the paper's Fig. 7 to `accuracy_over_keep.svg` and its Fig. 3 to
+//! `accuracy_surface.svg`. `vit_finetune --auto` reads `surface.json`.
 // clap prints the documentation of a flag as it stands.
 #![allow(clippy::doc_markdown)]
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
@@ -17,14 +17,15 @@ use std::sync::atomic::AtomicBool;
 use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use sft_core::run::{Inputs, RunConfig, Scheme, Session};
+use sft_core::split::CutCodec;
 use sft_core::write_whole;
 use sft_core::{Error, Result};
 use sft_examples::console::{ended, say};
 use sft_examples::flags::{self, LevelsFlag, message};
 use sft_examples::surface::Surface;
+use sft_examples::sweep::{Grid, Runs, csv};
 use sft_examples::{input, surface_plot};
-use sft_opt::Accuracy;
-use sft_opt::plan::{AccuracyPoint, Axis, KeepScale};
+use sft_opt::plan::{Axis, KeepScale};
 
 /// Fields of a run that the sweep sets itself or has no use for.
 const SWEPT: [&str; 9] = [
@@ -41,29 +42,41 @@ const SWEPT: [&str; 9] = [
 /// Where the results go, if nothing is said.
 const OUT: &str = "runs/accuracy_sweep";
 
-/// Accuracy of split fine-tuning over a grid of kept fractions and bits, and the cubic through it.
+/// Steps of the default codec, if nothing is said.
+const STEPS: [f64; 6] = [0.2, 0.3, 0.5, 0.8, 1.2, 2.0];
+/// Kept fractions and bits of Top-K, if nothing is said.
+const KEEPS: [f64; 5] = [0.1, 0.2, 0.4, 0.7, 1.0];
+const BITS: [u32; 6] = [1, 2, 3, 4, 6, 8];
+
+/// Accuracy of split fine-tuning over the settings of a codec, and the curve or the cubic through it.
 ///
 /// The activation's codec is swept, the gradient's stays as its flag says. All other flags are
 /// those of vit_finetune.
 #[derive(Parser)]
 #[command(name = "accuracy_sweep", version)]
 struct Sweep {
-    /// Kept fractions of the activation, comma-separated, at least four [ρ].
-    #[arg(long, value_delimiter = ',', default_value = "0.1,0.2,0.4,0.7,1")]
-    keeps: Vec<f64>,
-    /// Bits of a level, 1 to 8, comma-separated, at least four; 2^bits levels.
-    #[arg(long, value_delimiter = ',', default_value = "1,2,3,4,6,8",
-          value_parser = clap::value_parser!(u32).range(1..=8))]
-    bits: Vec<u32>,
-    /// The kind of the activation's codec.
-    #[arg(long, value_enum, default_value_t = LevelsFlag::Gradient)]
-    codec: LevelsFlag,
+    /// The kind of the activation's codec: transform, dead-zone, unbiased or error, which have one
+    /// step, or paper, activation or gradient, which have a kept fraction and bits.
+    #[arg(long, default_value = "transform")]
+    codec: String,
+    /// Steps (or wanted errors) of the activation's codec, ascending, comma-separated, at least two
+    /// [default for transform: 0.2,0.3,0.5,0.8,1.2,2].
+    #[arg(long, value_delimiter = ',')]
+    steps: Option<Vec<f64>>,
+    /// Kept fractions of the activation, comma-separated, at least four [ρ]
+    /// [default: 0.1,0.2,0.4,0.7,1].
+    #[arg(long, value_delimiter = ',')]
+    keeps: Option<Vec<f64>>,
+    /// Bits of a level, 1 to 8, comma-separated, at least four; 2^bits levels
+    /// [default: 1,2,3,4,6,8].
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=8))]
+    bits: Option<Vec<u32>>,
     /// Seeds, comma-separated; accuracies are means over them.
     #[arg(long, value_delimiter = ',', default_value = "1")]
     seeds: Vec<u64>,
-    /// What the cubic is a polynomial of, beside the bits.
-    #[arg(long, value_enum, default_value_t = ScaleFlag::Log2Keep)]
-    scale: ScaleFlag,
+    /// What the cubic is a polynomial of, beside the bits [default: log2-keep].
+    #[arg(long, value_enum)]
+    scale: Option<ScaleFlag>,
 }
 
 /// Values of `--scale`.
@@ -80,6 +93,41 @@ impl ScaleFlag {
         match self {
             Self::Log2Keep => KeepScale::Log2Keep,
             Self::Keep => KeepScale::Keep,
+        }
+    }
+}
+
+impl Sweep {
+    /// The settings to run, checked: a grid that determines no fit is refused before hours of
+    /// training.
+    fn grid(&self) -> Result<Grid> {
+        if let Ok(codec) = LevelsFlag::from_str(&self.codec, false) {
+            refuse(&self.codec, [("steps", self.steps.is_some())])?;
+            let (keeps, bits) = (self.keeps.as_deref(), self.bits.as_deref());
+            let scale = self.scale.map(ScaleFlag::scale).unwrap_or_default();
+            return Grid::levels(codec, keeps.unwrap_or(&KEEPS), bits.unwrap_or(&BITS), scale);
+        }
+        let levels = [
+            ("keeps", self.keeps.is_some()),
+            ("bits", self.bits.is_some()),
+            ("scale", self.scale.is_some()),
+        ];
+        refuse(&self.codec, levels)?;
+        let default = (self.codec == "transform").then_some(&STEPS[..]);
+        match self.steps.as_deref().or(default) {
+            Some(steps) => Grid::steps(&self.codec, steps),
+            None => Grid::steps(&self.codec, &[]),
+        }
+    }
+}
+
+/// A flag of another kind of codec would be ignored.
+fn refuse<const N: usize>(codec: &str, given: [(&'static str, bool); N]) -> Result<()> {
+    match given.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let reason = format!("has no place with --codec {codec}");
+            Err(Error::argument(name, reason))
         }
     }
 }
@@ -110,67 +158,46 @@ fn refuse_swept(config: &RunConfig) -> Result<()> {
         None => Ok(()),
         Some(name) => Err(Error::argument(
             name,
-            "has no place in a sweep: it has --codec, --keeps, --bits and --seeds",
+            "has no place in a sweep: it has --codec, --steps, --keeps, --bits and --seeds",
         )),
     }
 }
 
-/// Accuracy of one setting for every seed.
-struct Measured {
-    keep: f64,
-    bits: u32,
-    accuracies: Vec<f64>,
-}
-
 fn run(sweep: &Sweep, config: &RunConfig) -> Result<()> {
-    // A grid that does not determine the cubic is refused before hours of training.
-    let planned: Vec<_> = grid(sweep)
-        .map(|(keep, bits)| point(keep, bits, 0.0))
-        .collect();
-    Accuracy::fit(sweep.scale.scale(), &planned)?;
+    let grid = sweep.grid()?;
     if sweep.seeds.is_empty() {
         return Err(Error::argument("seeds", "must name at least one seed"));
     }
     let task = Task {
         inputs: input::open(config)?,
         config,
+        seeds: &sweep.seeds,
     };
-    let bar = progress((planned.len() + 1) * sweep.seeds.len());
-    let raw = task.accuracies(sweep, Scheme::SftRaw, None, &bar)?;
+    let codecs = grid.codecs()?;
+    let bar = progress((codecs.len() + 1) * sweep.seeds.len());
+    let raw = task.runs(Scheme::SftRaw, config.activation, &bar)?;
     // The flags are right; see that the results can be written before the long part.
-    let out = task.out();
+    let out = config.folder().unwrap_or(OUT.as_ref());
     std::fs::create_dir_all(out).map_err(|e| Error::file(out, e))?;
-    let measured = grid(sweep)
-        .map(|(keep, bits)| {
-            let accuracies = task.accuracies(sweep, Scheme::Sft, Some((keep, bits)), &bar)?;
-            Ok(Measured {
-                keep,
-                bits,
-                accuracies,
-            })
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let measured = codecs.into_iter();
+    let measured = measured.map(|codec| task.runs(Scheme::Sft, codec, &bar));
+    let measured = measured.collect::<Result<Vec<_>>>()?;
     bar.finish_and_clear();
-    let surface = surface(sweep, config, &raw, &measured)?;
-    write_files(sweep, out, &raw, &measured, &surface)?;
+    let mut settings = config.deciding();
+    settings.retain(|name, _| !SWEPT.contains(&name.as_str()));
+    settings.insert("seeds".into(), sweep.seeds.clone().into());
+    let surface = grid.surface(settings.into(), &raw, &measured)?;
+    write_whole(
+        &out.join("accuracy_sweep.csv"),
+        csv(&grid, &sweep.seeds, &raw, &measured).as_bytes(),
+    )?;
+    write_files(out, &surface)?;
     print_summary(&surface)?;
     say(format_args!(
         "surface.json, the runs and the pictures are in {}",
         out.display()
     ))?;
     Ok(())
-}
-
-fn grid(sweep: &Sweep) -> impl Iterator<Item = (f64, u32)> {
-    (sweep.keeps.iter()).flat_map(|&keep| sweep.bits.iter().map(move |&bits| (keep, bits)))
-}
-
-fn point(keep: f64, bits: u32, accuracy: f64) -> AccuracyPoint {
-    AccuracyPoint {
-        keep,
-        bits: bits.into(),
-        accuracy,
-    }
 }
 
 fn progress(runs: usize) -> ProgressBar {
@@ -184,118 +211,75 @@ fn progress(runs: usize) -> ProgressBar {
 struct Task<'a> {
     inputs: Inputs,
     config: &'a RunConfig,
+    seeds: &'a [u64],
 }
 
 impl Task<'_> {
-    /// The folder of the results.
-    fn out(&self) -> &Path {
-        self.config.folder().unwrap_or(OUT.as_ref())
-    }
-
-    /// Test accuracies of one setting, seed by seed.
-    fn accuracies(
-        &self,
-        sweep: &Sweep,
-        scheme: Scheme,
-        codec: Option<(f64, u32)>,
-        bar: &ProgressBar,
-    ) -> Result<Vec<f64>> {
+    /// The rounds of one setting, seed by seed.
+    fn runs(&self, scheme: Scheme, activation: CutCodec, bar: &ProgressBar) -> Result<Runs> {
         // One run of many keeps no files.
         let mut config = RunConfig {
             scheme: vec![scheme],
+            activation,
             out: None,
             ..self.config.clone()
         };
-        if let Some((keep, bits)) = codec {
-            config.activation = sweep.codec.codec(keep, 1 << bits)?.into();
-        }
         let one = |&seed: &u64| {
             config.seed = seed;
             let session = Session::new(&config, &self.inputs)?;
             let runs = session.run(&(), &AtomicBool::new(false))?;
-            let rounds = runs.iter().flat_map(|run| &run.rounds);
+            let rounds: Vec<_> = runs.into_iter().flat_map(|run| run.rounds).collect();
             let accuracy = rounds.last().map_or(0.0, |round| round.accuracy);
             bar.set_message(format!("{:.1} %", 100.0 * accuracy));
             bar.inc(1);
-            Ok(accuracy)
+            Ok(rounds)
         };
-        sweep.seeds.iter().map(one).collect()
+        Ok(Runs(self.seeds.iter().map(one).collect::<Result<_>>()?))
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-fn surface(
-    sweep: &Sweep,
-    config: &RunConfig,
-    raw: &[f64],
-    measured: &[Measured],
-) -> Result<Surface> {
-    let points: Vec<_> = (measured.iter())
-        .map(|m| point(m.keep, m.bits, mean(&m.accuracies)))
-        .collect();
-    let mut settings = config.deciding();
-    settings.retain(|name, _| !SWEPT.contains(&name.as_str()));
-    settings.insert("seeds".into(), sweep.seeds.clone().into());
-    Ok(Surface {
-        settings: settings.into(),
-        codec: sweep.codec,
-        raw_accuracy: mean(raw),
-        fit: Accuracy::fit(sweep.scale.scale(), &points)?,
-        points,
-    })
-}
-
-fn write_files(
-    sweep: &Sweep,
-    out: &Path,
-    raw: &[f64],
-    measured: &[Measured],
-    surface: &Surface,
-) -> Result<()> {
-    let file = |name: &str, text: String| write_whole(&out.join(name), text.as_bytes());
-    let json = serde_json::to_string_pretty(surface).map_err(|e| Error::file(out, e))?;
-    file("surface.json", json + "\n")?;
-    file("accuracy_sweep.csv", csv(sweep, raw, measured))?;
-    let fig7 = surface_plot::over_keep(surface).map_err(|e| Error::file(out, e))?;
-    file("accuracy_over_keep.svg", fig7)?;
-    let fig3 = surface_plot::map(surface).map_err(|e| Error::file(out, e))?;
-    file("accuracy_surface.svg", fig3)
-}
-
-/// One row per setting; the first, without kept fraction and bits, is not compressed.
-fn csv(sweep: &Sweep, raw: &[f64], measured: &[Measured]) -> String {
-    let mut text = "keep,bits".to_string();
-    for seed in &sweep.seeds {
-        let _ = write!(text, ",accuracy_seed_{seed}");
-    }
-    let mut row = |start: String, accuracies: &[f64]| {
-        text += "\n";
-        text += &start;
-        for accuracy in accuracies {
-            let _ = write!(text, ",{accuracy:.4}");
-        }
+fn write_files(out: &Path, surface: &Surface) -> Result<()> {
+    let (json, pictures) = match surface {
+        Surface::Levels(levels) => (
+            serde_json::to_string_pretty(levels),
+            vec![
+                ("accuracy_over_keep.svg", surface_plot::over_keep(levels)),
+                ("accuracy_surface.svg", surface_plot::map(levels)),
+            ],
+        ),
+        Surface::Steps(steps) => (
+            serde_json::to_string_pretty(steps),
+            vec![("accuracy_over_step.svg", surface_plot::over_step(steps))],
+        ),
     };
-    row(",".into(), raw);
-    for m in measured {
-        row(format!("{},{}", m.keep, m.bits), &m.accuracies);
+    let json = json.map_err(|e| Error::file(out, e))? + "\n";
+    write_whole(&out.join("surface.json"), json.as_bytes())?;
+    for (name, picture) in pictures {
+        let svg = picture.map_err(|e| Error::file(out, e))?;
+        write_whole(&out.join(name), svg.as_bytes())?;
     }
-    text + "\n"
+    Ok(())
 }
 
 fn print_summary(surface: &Surface) -> Result<()> {
-    let fit = &surface.fit;
     say(format_args!(
         "accuracy without compression: {:.1} %",
-        100.0 * surface.raw_accuracy
+        100.0 * surface.raw_accuracy()
     ))?;
-    say(format_args!(
-        "cubic: root mean square error {:.2} points, largest {:.2}",
-        100.0 * fit.rmse,
-        100.0 * fit.max_error
-    ))?;
+    let fitted = |what: &str, rmse: f64, max_error: f64| {
+        say(format_args!(
+            "{what}: root mean square error {:.2} points, largest {:.2}",
+            100.0 * rmse,
+            100.0 * max_error
+        ))
+    };
+    let fit = match surface {
+        Surface::Levels(surface) => &surface.fit,
+        Surface::Steps(surface) => {
+            return fitted("curve", surface.fit.rmse, surface.fit.max_error);
+        }
+    };
+    fitted("cubic", fit.rmse, fit.max_error)?;
     for warning in &fit.warnings {
         let more = match warning.axis {
             Axis::Keep => "a larger kept fraction",

@@ -10,6 +10,8 @@ from transformers import ViTForImageClassification
 
 DATA = Path(__file__).parent / "data"
 CLASSES = 10
+GRID = (4, 4)
+"""Tokens of an image, behind the class token."""
 
 
 def load() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -15,7 +15,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-import sft
 import sft.torch as st
 
 State = dict[str, Tensor]
@@ -64,18 +63,20 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def finetune(
-    *, rounds: int = 8, devices: int = 8, batch: int = 16, rank: int = 8, seed: int = 1
+    *,
+    rounds: int = 8,
+    devices: int = 8,
+    batch: int = 16,
+    rank: int = 8,
+    raw: bool = False,
+    seed: int = 1,
 ) -> dict[str, Any]:
     """Run Algorithm 1 and return the accuracy after each round, and the traffic."""
     (images, labels), test = digits.load()
     model = wrap(digits.base_model(seed), rank)
     device_model, server_model = st.split(model, after="vit.layers.1")
     cuts = [
-        st.Cut(
-            activation=sft.Codec.vit_activation(),
-            gradient=sft.Codec.vit_gradient(),
-            seed=(seed * devices + n) << 32,
-        )
+        st.Cut("raw", "raw") if raw else st.Cut.of_tokens(grid=digits.GRID, seed=seed, rank=n)
         for n in range(devices)
     ]
     shards = torch.randperm(len(labels)).chunk(devices)
@@ -83,11 +84,13 @@ def finetune(
     for number in range(rounds):
         states = []
         for cut, shard in zip(cuts, shards, strict=True):
+            cut.bases = cuts[0].bases  # learnt once by the server, sent once to each device
             restore(model, shared)
             rate = 3e-3 * 0.998**number
             opt = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], rate)
             for local in shard[torch.randperm(len(shard))].split(batch):
-                logits = server_model(cut(device_model(images[local]))).logits
+                h = cut(device_model(images[local]), samples=local)
+                logits = server_model(h).logits
                 nn.functional.cross_entropy(logits, labels[local]).backward()
                 opt.step()
                 opt.zero_grad()
@@ -96,13 +99,14 @@ def finetune(
         restore(model, shared)
         accuracies.append(accuracy(model, *test))
     up, down = (sum(getattr(c.traffic, way).bytes for c in cuts) for way in ("up", "down"))
-    raw = sum(c.traffic.up.raw_bytes + c.traffic.down.raw_bytes for c in cuts)
-    return {"accuracy": accuracies, "up_bytes": up, "down_bytes": down, "ratio": raw / (up + down)}
+    whole = sum(c.traffic.up.raw_bytes + c.traffic.down.raw_bytes for c in cuts)
+    ratio = whole / (up + down)
+    return {"accuracy": accuracies, "up_bytes": up, "down_bytes": down, "ratio": ratio}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8, help="rounds [T]")
+    parser.add_argument("--raw", action="store_true", help="compress nothing")
     parser.add_argument("--seed", type=int, default=1, help="seed of everything random")
-    arguments = parser.parse_args()
-    print(json.dumps(finetune(rounds=arguments.rounds, seed=arguments.seed)))
+    print(json.dumps(finetune(**vars(parser.parse_args()))))

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Sets cut, kept fraction and levels by the cost model, and prints why.
+/// Sets cut and the activation's codec by the cost model, and prints why.
 fn choose(config: &mut RunConfig, auto: &Auto, inputs: &Inputs) -> Result<()> {
     config.cut = 1;
     let setup = Session::new(config, inputs)?.setup(Scheme::Sft)?;
@@ -32,6 +32,6 @@ fn choose(config: &mut RunConfig, auto: &Auto, inputs: &Inputs) -> Result<()> {
     };
     let choice = auto::choose(auto, config, task)?;
     say(format_args!("{choice}\n"))?;
-    (config.cut, config.activation) = (choice.best.value.cut, choice.activation.into());
+    (config.cut, config.activation) = (choice.best.value.cut, choice.activation);
     Ok(())
 }

@@ -24,6 +24,8 @@ pub mod report;
 pub mod surface;
 /// An accuracy surface as SVG.
 pub mod surface_plot;
+/// The settings of a sweep and what comes of them.
+pub mod sweep;
 
 /// The repository's front page: its Rust code is compiled and run as a test.
 #[cfg(doctest)]

@@ -1,29 +1,32 @@
 //! An accuracy surface as a file: what `accuracy_sweep` writes and `vit_finetune --auto` reads.
 
+/// Over kept fraction and bits.
+mod levels;
+/// Over one step.
+mod steps;
+
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::Value;
 use sft_core::{Error, Result};
-use sft_opt::plan::{AccuracyPoint, Fit};
 
 use crate::flags::LevelsFlag;
 
-/// The surface of the embedded digits model, measured by `accuracy_sweep --seeds 1,2,3`.
+pub use levels::LevelsSurface;
+pub use steps::{Shares, StepRun, StepSurface};
+
+/// The surface of the embedded digits model, measured by
+/// `accuracy_sweep --codec gradient --seeds 1,2,3`.
 const DIGITS: &str = include_str!("../results/digits_surface.json");
 
-/// Accuracies measured over kept fractions and bits, and the cubic fitted to them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Surface {
-    /// The flags of the runs.
-    pub settings: serde_json::Value,
-    /// The kind of codec of the activation.
-    pub codec: LevelsFlag,
-    /// Mean test accuracy without compression.
-    pub raw_accuracy: f64,
-    /// Mean test accuracy of every setting.
-    pub points: Vec<AccuracyPoint>,
-    /// The fitted surface (section IV-C), its residual and where it is not monotone.
-    pub fit: Fit,
+/// Measured accuracies and what is fitted to them.
+#[derive(Clone, Debug)]
+pub enum Surface {
+    /// Of a codec with a kept fraction and levels.
+    Levels(LevelsSurface),
+    /// Of a codec with one step.
+    Steps(StepSurface),
 }
 
 impl Surface {
@@ -40,32 +43,35 @@ impl Surface {
     }
 
     fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
-        let surface: Self = serde_json::from_slice(bytes).map_err(|e| Error::file(path, e))?;
-        if surface.points.is_empty() {
-            return Err(Error::file(path, "points is empty: at least one is needed"));
-        }
-        if !(0.0..=1.0).contains(&surface.raw_accuracy) {
-            let reason = format!(
-                "raw_accuracy must be in 0..=1, got {}",
-                surface.raw_accuracy
-            );
-            return Err(Error::file(path, reason));
-        }
+        let read = serde_json::from_slice(bytes);
+        let value: Value = read.map_err(|e| Error::file(path, e))?;
+        // The kind of codec says what else there is.
+        let surface = if LevelsFlag::deserialize(&value["codec"]).is_ok() {
+            LevelsSurface::deserialize(value).map(Self::Levels)
+        } else {
+            StepSurface::deserialize(value).map(Self::Steps)
+        };
+        let surface = surface.map_err(|e| Error::file(path, e))?;
+        surface.check().map_err(|e| Error::file(path, e))?;
         Ok(surface)
     }
 
-    /// Least and largest kept fraction measured.
-    pub fn keep_range(&self) -> (f64, f64) {
-        range(self.points.iter().map(|point| point.keep))
+    fn check(&self) -> Result<(), String> {
+        let raw = self.raw_accuracy();
+        if !(0.0..=1.0).contains(&raw) {
+            return Err(format!("raw_accuracy must be in 0..=1, got {raw}"));
+        }
+        match self {
+            Self::Levels(surface) => surface.check(),
+            Self::Steps(surface) => surface.check(),
+        }
     }
 
-    /// Least and largest number of bits measured.
-    pub fn bits_range(&self) -> (f64, f64) {
-        range(self.points.iter().map(|point| point.bits))
+    /// Mean test accuracy without compression.
+    pub fn raw_accuracy(&self) -> f64 {
+        match self {
+            Self::Levels(surface) => surface.raw_accuracy,
+            Self::Steps(surface) => surface.raw_accuracy,
+        }
     }
-}
-
-fn range(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
-    let low = values.clone().fold(f64::INFINITY, f64::min);
-    (low, values.fold(f64::NEG_INFINITY, f64::max))
 }

@@ -1,10 +1,15 @@
-//! A measured accuracy surface as SVG: the paper's Fig. 3 and Fig. 7.
+//! A measured accuracy surface as SVG: the paper's Fig. 3 and Fig. 7, and accuracy over a step.
+
+/// Accuracy over one step.
+mod over_step;
 
 use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
 use plotters::prelude::*;
 use sft_opt::plan::AccuracyPoint;
 
-use crate::surface::Surface;
+use crate::surface::LevelsSurface;
+
+pub use over_step::over_step;
 
 type Drawn = Result<String, Box<dyn std::error::Error>>;
 
@@ -16,7 +21,7 @@ const MAP: (usize, usize) = (48, 28);
 ///
 /// # Errors
 /// The drawing library failed.
-pub fn over_keep(surface: &Surface) -> Drawn {
+pub fn over_keep(surface: &LevelsSurface) -> Drawn {
     let mut svg = String::new();
     draw_over_keep(&mut svg, surface)?;
     Ok(svg)
@@ -27,13 +32,16 @@ pub fn over_keep(surface: &Surface) -> Drawn {
 ///
 /// # Errors
 /// The drawing library failed.
-pub fn map(surface: &Surface) -> Drawn {
+pub fn map(surface: &LevelsSurface) -> Drawn {
     let mut svg = String::new();
     draw_map(&mut svg, surface)?;
     Ok(svg)
 }
 
-fn draw_over_keep(svg: &mut String, surface: &Surface) -> Result<(), Box<dyn std::error::Error>> {
+fn draw_over_keep(
+    svg: &mut String,
+    surface: &LevelsSurface,
+) -> Result<(), Box<dyn std::error::Error>> {
     let (low, high) = surface.keep_range();
     let floor = lowest(surface).mul_add(10.0, -0.3).floor() * 10.0;
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
@@ -86,7 +94,7 @@ fn draw_over_keep(svg: &mut String, surface: &Surface) -> Result<(), Box<dyn std
     Ok(())
 }
 
-fn draw_map(svg: &mut String, surface: &Surface) -> Result<(), Box<dyn std::error::Error>> {
+fn draw_map(svg: &mut String, surface: &LevelsSurface) -> Result<(), Box<dyn std::error::Error>> {
     let ((keep_low, keep_high), (bits_low, bits_high)) =
         (surface.keep_range(), surface.bits_range());
     let low = lowest(surface);
@@ -146,12 +154,12 @@ fn draw_map(svg: &mut String, surface: &Surface) -> Result<(), Box<dyn std::erro
 }
 
 /// The lowest measured accuracy.
-fn lowest(surface: &Surface) -> f64 {
+fn lowest(surface: &LevelsSurface) -> f64 {
     (surface.points.iter().map(|p| p.accuracy)).fold(1.0, f64::min)
 }
 
 /// The different values of a coordinate, ascending.
-fn values(surface: &Surface, of: impl Fn(&AccuracyPoint) -> f64) -> Vec<f64> {
+fn values(surface: &LevelsSurface, of: impl Fn(&AccuracyPoint) -> f64) -> Vec<f64> {
     let mut values: Vec<f64> = surface.points.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values.dedup_by(|a, b| same(*a, *b));

@@ -5,12 +5,12 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{Folder, program};
-use sft_compress::Codec;
+use common::{Folder, digits, program};
+use sft_core::run::RunFile;
 use sft_examples::flags::LevelsFlag;
-use sft_examples::surface::Surface;
+use sft_examples::surface::{StepSurface, Surface};
 use sft_opt::Accuracy;
-use sft_opt::plan::KeepScale;
+use sft_opt::plan::{KeepScale, StepCurve};
 
 fn sweep(out: &str, flags: &[&str]) -> Output {
     Command::new(program("accuracy_sweep"))
@@ -33,6 +33,13 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+/// What `run.json` says of the flags.
+fn settings(out: &str) -> serde_json::Value {
+    let run = std::fs::read_to_string(Path::new(out).join("run.json")).unwrap();
+    let run: serde_json::Value = serde_json::from_str(&run).unwrap();
+    run["settings"].clone()
+}
+
 /// One line on standard error that holds `message`, exit code 1, no folder.
 fn refused(output: &Output, out: &str, message: &str) {
     let error = text(&output.stderr);
@@ -52,6 +59,7 @@ fn a_tiny_grid_is_measured_fitted_drawn_and_used() {
     std::fs::write(folder.0.join("few.bin"), &digits[..200 * 65]).unwrap();
     let data = format!("digits:{}", folder.join("few.bin"));
     let flags = [
+        "--codec=gradient",
         "--keeps=0.05,0.2,0.5,1",
         "--bits=1,2,3,4",
         "--rounds=1",
@@ -62,7 +70,9 @@ fn a_tiny_grid_is_measured_fitted_drawn_and_used() {
     assert!(text(&output.stdout).contains("cubic: root mean square error"));
 
     let path = Path::new(&out).join("surface.json");
-    let surface = Surface::open(Some(&path)).unwrap();
+    let Surface::Levels(surface) = Surface::open(Some(&path)).unwrap() else {
+        panic!("a surface of kept fractions and bits");
+    };
     assert_eq!(surface.points.len(), 16);
     assert_eq!(surface.settings["devices"], 2);
     assert!(surface.settings.get("activation").is_none());
@@ -74,7 +84,8 @@ fn a_tiny_grid_is_measured_fitted_drawn_and_used() {
 
     let csv = std::fs::read_to_string(Path::new(&out).join("accuracy_sweep.csv")).unwrap();
     assert_eq!(csv.lines().count(), 18, "a head, a raw run, 16 settings");
-    assert!(csv.starts_with("keep,bits,accuracy_seed_1\n,,0."), "{csv}");
+    let start = "keep,bits,accuracy_seed_1,bytes_up,bytes_down\n,,0.";
+    assert!(csv.starts_with(start), "{csv}");
     for picture in ["accuracy_over_keep.svg", "accuracy_surface.svg"] {
         let svg = std::fs::read_to_string(Path::new(&out).join(picture)).unwrap();
         assert!(
@@ -89,7 +100,99 @@ fn a_tiny_grid_is_measured_fitted_drawn_and_used() {
         &["--auto", "--surface", &path, "--accuracy-drop", "0.1"],
     );
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).starts_with("auto: cut "));
+    let said = text(&output.stdout);
+    assert!(said.starts_with("auto: cut "), "{said}");
+    assert!(said.contains(" levels: "), "{said}");
+}
+
+#[test]
+fn steps_are_measured_fitted_drawn_and_used() {
+    let folder = Folder::new("steps");
+    let (out, data) = (folder.join("out"), digits(&folder));
+    let flags = [
+        "--steps=0.3,1,4",
+        "--seeds=1,2",
+        "--rounds=2",
+        "--devices=2",
+        "--data",
+        &data,
+    ];
+    let output = sweep(&out, &flags);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("curve: root mean square error"));
+
+    let path = Path::new(&out).join("surface.json");
+    let Surface::Steps(surface) = Surface::open(Some(&path)).unwrap() else {
+        panic!("a surface of steps");
+    };
+    assert_eq!(surface.codec, "transform");
+    let refitted = StepCurve::fit(&StepSurface::accuracies(&surface.points)).unwrap();
+    assert_eq!(refitted, surface.fit);
+    assert_eq!(surface.fit.curve.steps(), [0.3, 1.0, 4.0]);
+    for pair in surface.points.windows(2) {
+        assert!(pair[0].first.up > pair[1].first.up, "{pair:?}");
+    }
+    for point in &surface.points {
+        // A sample that comes again takes less, and of gradients the bases are paid once.
+        let later = point.later.unwrap();
+        assert!(
+            later.up < point.first.up && later.down < point.first.down,
+            "{point:?}"
+        );
+    }
+
+    let csv = std::fs::read_to_string(Path::new(&out).join("accuracy_sweep.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 5, "a head, a raw run, 3 steps");
+    let start = "step,accuracy_seed_1,accuracy_seed_2,bytes_up,bytes_down\n,0.";
+    assert!(csv.starts_with(start), "{csv}");
+    let svg = std::fs::read_to_string(Path::new(&out).join("accuracy_over_step.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("transform:STEP"));
+
+    let path = path.display().to_string();
+    let drop = ["--auto", "--surface", &path, "--accuracy-drop", "0.5"];
+    let output = finetune(
+        &folder.join("run"),
+        &[&drop[..], &["--data", &data]].concat(),
+    );
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.contains("step 4.000: "), "{said}");
+    assert!(
+        said.contains("bound by the surface, measured from step 0.3 to 4"),
+        "{said}"
+    );
+    // One round has first messages only.
+    assert!(!said.contains("a round after the first takes"), "{said}");
+}
+
+#[test]
+fn any_codec_with_one_knob_is_swept() {
+    let folder = Folder::new("knob");
+    let data = digits(&folder);
+    for (codec, steps) in [
+        ("dead-zone", "1,2"),
+        ("error", "0.01,0.1"),
+        ("unbiased", "1,4"),
+    ] {
+        let out = folder.join(codec);
+        let flags = [
+            "--codec",
+            codec,
+            "--steps",
+            steps,
+            "--rounds=1",
+            "--devices=2",
+        ];
+        let output = sweep(&out, &[&flags[..], &["--data", &data]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let path = Path::new(&out).join("surface.json").display().to_string();
+        let drop = ["--auto", "--surface", &path, "--accuracy-drop", "0.9"];
+        let run = folder.join(&format!("run-{codec}"));
+        let output = finetune(&run, &[&drop[..], &["--data", &data]].concat());
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let last = format!("{codec}:{}", steps.split(',').next_back().unwrap());
+        assert_eq!(settings(&run)["activation"], last);
+    }
 }
 
 #[test]
@@ -98,18 +201,64 @@ fn grids_that_cannot_be_fitted_are_refused_before_training() {
     let out = folder.join("out");
     for (flags, message) in [
         (
-            ["--keeps", "0.1,0.2,0.5"],
+            "--codec gradient --keeps 0.1,0.2,0.5",
             "points do not determine the fit",
         ),
-        (["--bits", "1,2,4"], "points do not determine the fit"),
-        (["--keeps", "0,0.1,0.2,0.5"], "points.keep[0] is 0"),
         (
-            ["--activation", "raw"],
-            "--activation has no place in a sweep",
+            "--codec gradient --bits 1,2,4",
+            "points do not determine the fit",
         ),
-        (["--seed", "3"], "--seed has no place in a sweep"),
-        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (
+            "--codec gradient --keeps 0,0.1,0.2,0.5",
+            "points.keep[0] is 0",
+        ),
+        (
+            "--codec gradient --steps 1,2",
+            "--steps has no place with --codec gradient",
+        ),
+        (
+            "--keeps 0.1,1",
+            "--keeps has no place with --codec transform",
+        ),
+        ("--bits 1,2", "--bits has no place with --codec transform"),
+        (
+            "--scale keep",
+            "--scale has no place with --codec transform",
+        ),
+        (
+            "--codec raw",
+            "--codec must be transform, dead-zone, unbiased or error",
+        ),
+        (
+            "--codec dead-zone",
+            "--steps must name at least two steps of dead-zone, got 0",
+        ),
+        (
+            "--steps 0.3",
+            "--steps must name at least two steps of transform, got 1",
+        ),
+        (
+            "--steps 0.3,0.2",
+            "--steps must be ascending, got 0.2 after 0.3",
+        ),
+        (
+            "--steps 0.3,0.3",
+            "--steps must be ascending, got 0.3 after 0.3",
+        ),
+        (
+            "--steps 0,0.3",
+            "--steps does not fit transform: step must be in 0.001..=1000, got 0",
+        ),
+        (
+            "--steps=-1,0.3",
+            "--steps does not fit transform: step must be in 0.001..=1000, got -1",
+        ),
+        ("--steps 0.3,nan", "--steps does not fit transform"),
+        ("--activation raw", "--activation has no place in a sweep"),
+        ("--seed 3", "--seed has no place in a sweep"),
+        ("--rounds 0", "--rounds must be at least 1, got 0"),
     ] {
+        let flags: Vec<&str> = flags.split(' ').collect();
         refused(&sweep(&out, &flags), &out, message);
     }
     let output = sweep(&out, &["--bits", "9"]);
@@ -131,16 +280,14 @@ fn auto_says_what_it_chose_and_why() {
     ] {
         assert!(said.contains(part), "{part} is missing in {said}");
     }
-    let run = std::fs::read_to_string(Path::new(&out).join("run.json")).unwrap();
-    let run: serde_json::Value = serde_json::from_str(&run).unwrap();
-    let settings = &run["settings"];
-    let codec: Codec = settings["activation"].as_str().unwrap().parse().unwrap();
-    let chosen = format!(
-        "auto: cut {}, keep {:.3}, {} levels",
-        settings["cut"],
-        codec.keep(),
-        codec.levels().unwrap()
-    );
+    let settings = settings(&out);
+    let activation = settings["activation"].as_str().unwrap();
+    let step: f64 = activation
+        .strip_prefix("transform:")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let chosen = format!("auto: cut {}, step {step:.3}", settings["cut"]);
     assert!(said.starts_with(&chosen), "{said}");
 
     // A slow server wants more blocks on the devices; little memory rules them out.
@@ -154,6 +301,32 @@ fn auto_says_what_it_chose_and_why() {
         "{said}"
     );
     assert!(said.contains("runner-up: none"), "{said}");
+}
+
+/// Without fading the delay of every round after the first is what was predicted, but for what
+/// training changes in the tensors.
+#[test]
+fn the_predicted_delay_is_reached() {
+    let folder = Folder::new("auto-delay");
+    let out = folder.join("out");
+    let flags = ["--auto", "--scheme=sft", "--fading=none", "--rounds=3"];
+    let output = common::vit_finetune(&out, &flags);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let said = text(&output.stdout);
+    assert!(said.contains("a round after the first takes"), "{said}");
+    let (_, rest) = said.split_once("auto: cut ").unwrap();
+    let (_, rest) = rest.split_once(": ").unwrap();
+    let predicted: f64 = rest.split(' ').next().unwrap().parse().unwrap();
+    let run = std::fs::read(Path::new(&out).join(RunFile::NAME)).unwrap();
+    let run: RunFile = serde_json::from_slice(&run).unwrap();
+    for round in &run.schemes[0].rounds[1..] {
+        let ratio = round.delay_s / predicted;
+        assert!(
+            (0.8..1.25).contains(&ratio),
+            "{ratio} in round {}",
+            round.round
+        );
+    }
 }
 
 #[test]
@@ -171,14 +344,58 @@ fn auto_refuses_what_it_cannot_use() {
         let conflict = format!("'--auto' cannot be used with '{}", flag[0]);
         assert!(error.contains(&conflict), "{error}");
     }
-    let empty = folder.join("empty.json");
-    let surface = std::fs::read_to_string(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/results/digits_surface.json"
-    ));
-    let mut surface: serde_json::Value = serde_json::from_str(&surface.unwrap()).unwrap();
-    surface["points"] = serde_json::json!([]);
-    std::fs::write(&empty, surface.to_string()).unwrap();
+    let read = |name: &str| -> serde_json::Value {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("results")
+            .join(name);
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    let levels = read("digits_surface.json");
+    let steps = read("digits_steps.json");
+    let broken = [
+        (&levels, "/points", serde_json::json!([]), "points is empty"),
+        (&levels, "/codec", "raw".into(), "surface.json: "),
+        (&levels, "/codec", "transform".into(), "surface.json: "),
+        (&steps, "/codec", "gradient".into(), "surface.json: "),
+        (&steps, "/codec", "raw".into(), "codec must be transform"),
+        (&steps, "/codec", serde_json::Value::Null, "surface.json: "),
+        (
+            &steps,
+            "/raw_accuracy",
+            2.into(),
+            "raw_accuracy must be in 0..=1, got 2",
+        ),
+        (
+            &steps,
+            "/points/0/step",
+            0.25.into(),
+            "points must have the steps of fit.curve",
+        ),
+        (
+            &steps,
+            "/points/1/later/up",
+            0.into(),
+            "points[1] must have finite and positive shares",
+        ),
+        (&steps, "/fit/curve/step/1", 0.1.into(), "step[1] is 0.1"),
+        (
+            &steps,
+            "/settings/cut",
+            7.into(),
+            "--surface has settings.cut 7",
+        ),
+    ];
+    for (surface, place, value, message) in broken {
+        let mut surface = surface.clone();
+        *surface.pointer_mut(place).unwrap() = value;
+        let path = folder.join("surface.json");
+        std::fs::write(&path, surface.to_string()).unwrap();
+        let flags = ["--auto", "--surface", &path, "--rounds", "2"];
+        let output = common::vit_finetune(&out, &flags);
+        refused(&output, &out, message);
+    }
+    let garbage = folder.join("garbage.json");
+    std::fs::write(&garbage, "{\"codec\": ").unwrap();
     for (flag, message) in [
         (
             ["--device-memory-mib", "1"],
@@ -193,7 +410,7 @@ fn auto_refuses_what_it_cannot_use() {
             "--accuracy-drop must be in [0, 1), got 1",
         ),
         (["--surface", "no/such.json"], "no/such.json: "),
-        (["--surface", &empty], "points is empty"),
+        (["--surface", &garbage], "garbage.json: "),
     ] {
         let output = finetune(&out, &[&["--auto"], &flag[..]].concat());
         refused(&output, &out, message);

@@ -49,6 +49,7 @@ from sft._sft import (
     inspect,
     measure,
 )
+from sft._steps import StepCompression, StepCurve, StepFit, StepSetting, fit_steps
 from sft._system import (
     Accuracy,
     Device,
@@ -91,6 +92,10 @@ __all__ = [
     "Setting",
     "Solution",
     "SolverError",
+    "StepCompression",
+    "StepCurve",
+    "StepFit",
+    "StepSetting",
     "System",
     "Term",
     "Training",
@@ -105,6 +110,7 @@ __all__ = [
     "decode",
     "finetune",
     "fit_accuracy",
+    "fit_steps",
     "inspect",
     "measure",
     "optimize",

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from sft import _sft
+from sft._steps import StepCompression, StepSetting
 from sft._system import Accuracy, encode
 
 
@@ -89,7 +90,10 @@ class Compression:
     rate: _sft.RateTable | Literal["formula"] | Mapping[str, Any] = "formula"
 
 
-AnyCompression = Compression | Setting | Mapping[str, Any]
+LevelsCompression = Compression | Setting
+AnyCompression = LevelsCompression | StepCompression | Mapping[str, Any]
+
+AnySetting = TypeVar("AnySetting", bound=Setting | StepSetting)
 
 PAPER = Setting(keep=0.2, bits=3)
 """The paper's own setting."""
@@ -100,9 +104,11 @@ def encode_compression(given: AnyCompression) -> str:
     setting = setting_of(given)
     if setting is not None:
         return encode(_pinned(setting), "compression")
-    if not isinstance(given, Compression | Mapping):
+    if not isinstance(given, Compression | StepCompression | Mapping):
         kind = type(given).__name__
-        msg = f"compression must be a Compression, a Setting or a dict, got {kind}"
+        msg = (
+            f"compression must be a Compression, a StepCompression, a Setting or a dict, got {kind}"
+        )
         raise TypeError(msg)
     problem = dict(given if isinstance(given, Mapping) else vars(given))
     table = problem.get("rate")

@@ -3,27 +3,36 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from sft import _sft
-from sft._compression import PAPER, AnyCompression, Compression, Setting, encode_compression
+from sft._compression import (
+    PAPER,
+    AnyCompression,
+    AnySetting,
+    Compression,
+    LevelsCompression,
+    Setting,
+    encode_compression,
+)
 from sft._plan import found, shares
+from sft._steps import StepCompression, StepSetting
 from sft._system import AnySystem, encode_system
 from sft._tables import Table, by_device, html, text
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceCuts:
+class DeviceCuts(Generic[AnySetting]):
     """A cut layer and an allocation for every device; what `optimize_device_cuts` returns.
 
     Attributes
     ----------
     cuts : numpy.ndarray of int64, [devices]
         Cut layer of every device; read-only.
-    setting : Setting
+    setting : Setting or StepSetting
         Compression, the same for all.
     tau_s : float
         Delay in seconds of a round after the first, over the mean links.
@@ -52,7 +61,7 @@ class DeviceCuts:
     __module__ = "sft"
 
     cuts: npt.NDArray[np.int64] = field(compare=False)
-    setting: Setting
+    setting: AnySetting
     tau_s: float
     bound_s: float
     b_hz: npt.NDArray[np.float64] = field(compare=False)
@@ -165,7 +174,17 @@ class DeviceCompression:
         return f"<p>{self._title()}</p>{html(self._table())}"
 
 
-def optimize_device_cuts(system: AnySystem, compression: AnyCompression = PAPER) -> DeviceCuts:
+@overload
+def optimize_device_cuts(
+    system: AnySystem, compression: LevelsCompression = PAPER
+) -> DeviceCuts[Setting]: ...
+@overload
+def optimize_device_cuts(
+    system: AnySystem, compression: StepCompression
+) -> DeviceCuts[StepSetting]: ...
+@overload
+def optimize_device_cuts(system: AnySystem, compression: Mapping[str, Any]) -> DeviceCuts[Any]: ...
+def optimize_device_cuts(system: AnySystem, compression: AnyCompression = PAPER) -> DeviceCuts[Any]:
     """Choose a cut layer for every device, with compression and bandwidths.
 
     Solves the joint problem (27) with a cut layer of its own for each device: exactly with
@@ -215,7 +234,7 @@ def optimize_device_compression(
     system : System, dict or path
         As `optimize` takes it; the server model 'optimal_share' is refused.
     compression : Compression or dict
-        What compression may do and must leave.
+        What compression may do and must leave; over kept fraction and bits.
     weights : array_like of float, [devices], optional
         Weight of every device in the mean accuracy, at least 0; its samples without it.
 

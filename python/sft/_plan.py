@@ -1,15 +1,24 @@
 """Planning a deployment: cut layer, compression and bandwidth."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from sft import _sft
-from sft._compression import PAPER, AnyCompression, Setting, encode_compression, setting_of
+from sft._compression import (
+    PAPER,
+    AnyCompression,
+    AnySetting,
+    LevelsCompression,
+    Setting,
+    encode_compression,
+    setting_of,
+)
+from sft._steps import StepCompression, StepSetting
 from sft._system import AnySystem, encode_system
 from sft._tables import Table, by_device, html, text
 
@@ -44,14 +53,14 @@ class CutDelay:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Generic[AnySetting]):
     """A chosen cut layer, compression and allocation; what `optimize` returns.
 
     Attributes
     ----------
     cut : int
         Cut layer: blocks on the device.
-    setting : Setting
+    setting : Setting or StepSetting
         Compression.
     tau_s : float
         Delay in seconds of a round after the first, over the mean links.
@@ -77,7 +86,7 @@ class Plan:
     __module__ = "sft"
 
     cut: int
-    setting: Setting
+    setting: AnySetting
     tau_s: float
     b_hz: npt.NDArray[np.float64] = field(compare=False)
     server_flop_per_s: npt.NDArray[np.float64] | None = field(compare=False)
@@ -119,7 +128,13 @@ class Plan:
         return f"<p>{self._title()}</p>" + "".join(map(html, self._tables()))
 
 
-def optimize(system: AnySystem, compression: AnyCompression = PAPER) -> Plan:
+@overload
+def optimize(system: AnySystem, compression: LevelsCompression = PAPER) -> Plan[Setting]: ...
+@overload
+def optimize(system: AnySystem, compression: StepCompression) -> Plan[StepSetting]: ...
+@overload
+def optimize(system: AnySystem, compression: Mapping[str, Any]) -> Plan[Any]: ...
+def optimize(system: AnySystem, compression: AnyCompression = PAPER) -> Plan[Any]:
     """Choose cut layer, compression and bandwidths for the least delay of a round, exactly.
 
     Solves the paper's joint problem (27) for the mean links: the delay of the slowest
@@ -130,9 +145,9 @@ def optimize(system: AnySystem, compression: AnyCompression = PAPER) -> Plan:
     ----------
     system : System, dict or path
         Model, training, server, devices and band; a path names a TOML or JSON file.
-    compression : Compression or Setting or dict, optional
+    compression : Compression or StepCompression or Setting or dict, optional
         What compression may do and must leave, or a fixed one; by default the paper's
-        own, ``Setting(keep=0.2, bits=3)``. A dict has the fields of either.
+        own, ``Setting(keep=0.2, bits=3)``. A dict has the fields of one of them.
 
     Returns
     -------
@@ -160,16 +175,19 @@ def optimize(system: AnySystem, compression: AnyCompression = PAPER) -> Plan:
     return plan_of(answer, compression)
 
 
-def plan_of(answer: dict[str, Any], compression: AnyCompression) -> Plan:
+def plan_of(answer: dict[str, Any], compression: AnyCompression) -> Plan[Any]:
     """Return the plan that the solver found."""
     setting = found(answer.pop("setting"), compression)
     cuts = tuple(CutDelay(*cut) for cut in answer.pop("cuts"))
     return Plan(setting=setting, cuts=cuts, **answer)
 
 
-def found(setting: str, compression: AnyCompression) -> Setting:
+def found(setting: str, compression: AnyCompression) -> Setting | StepSetting:
     """Return the setting that the solver chose, or was given."""
-    given, chosen = setting_of(compression), Setting(**json.loads(setting))
+    fields = json.loads(setting)
+    if "step" in fields:
+        return StepSetting(**fields)
+    given, chosen = setting_of(compression), Setting(**fields)
     return chosen if given is None else replace(chosen, accuracy=given.accuracy)
 
 

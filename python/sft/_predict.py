@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -231,7 +231,7 @@ def predict(
     system: AnySystem,
     scheme: Scheme = "sft",
     *,
-    plan: Plan | None = None,
+    plan: Plan[Any] | None = None,
     cut: int | None = None,
     beta: float | None = None,
     rounds: int = 20,

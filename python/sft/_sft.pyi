@@ -26,6 +26,7 @@ __all__ = [
     "_beta",
     "_finetune",
     "_fit",
+    "_fit_steps",
     "_optimize",
     "_optimize_device_compression",
     "_optimize_device_cuts",
@@ -33,6 +34,7 @@ __all__ = [
     "_predict",
     "_run_defaults",
     "_start_candle",
+    "_step_values",
     "_system",
     "_two_timescale",
     "_write_run",
@@ -403,6 +405,9 @@ def _beta(keep: float, bits: int) -> float | None: ...
 def _fit(
     keep: npt.ArrayLike, bits: npt.ArrayLike, accuracy: npt.ArrayLike, scale: str
 ) -> tuple[str, npt.NDArray[np.float64]]: ...
+def _fit_steps(
+    step: npt.ArrayLike, value: npt.ArrayLike
+) -> tuple[str, npt.NDArray[np.float64]]: ...
 def _optimize(system: str, compression: str) -> dict[str, Any]: ...
 def _optimize_device_compression(
     system: str, compression: str, weights: npt.ArrayLike | None
@@ -418,6 +423,7 @@ def _predict(
     bandwidth: npt.ArrayLike,
     fading_seed: SupportsIndex | None,
 ) -> dict[str, Any]: ...
+def _step_values(curve: str, step: npt.ArrayLike) -> npt.NDArray[np.float64]: ...
 def _system(system: str) -> str: ...
 def _two_timescale(
     system: str,

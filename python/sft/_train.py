@@ -114,8 +114,8 @@ def finetune(
         it uncompressed.
     sample_memory_mb : int, default 64
         Megabytes in which a device, and the server for it, remember what samples were when they
-        last crossed by 'transform:STEP'; 0 for none. Images changed by ``augment`` are not
-        remembered.
+        last crossed by 'transform:STEP'; 0 for none. Of images changed by
+        ``augment`` each view is remembered by itself.
     rounds, local_epochs, batch : int, default 8, 1 and 16
         Rounds, passes over the local data in each, samples of a mini-batch.
     error_feedback : bool, default False

@@ -1,20 +1,29 @@
 """The paper's controller: cut layer and compression once, bandwidths in every round."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Generic, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from sft import _sft
-from sft._compression import PAPER, AnyCompression, encode_compression
+from sft._compression import (
+    PAPER,
+    AnyCompression,
+    AnySetting,
+    LevelsCompression,
+    Setting,
+    encode_compression,
+)
 from sft._plan import Plan, plan_of
+from sft._steps import StepCompression, StepSetting
 from sft._system import AnySystem, encode_system
 from sft._tables import Table, html, text
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoTimescale:
+class TwoTimescale(Generic[AnySetting]):
     """A training as the controller steers it; what `two_timescale` returns.
 
     Attributes
@@ -38,7 +47,7 @@ class TwoTimescale:
 
     __module__ = "sft"
 
-    configuration: Plan
+    configuration: Plan[AnySetting]
     rounds_s: npt.NDArray[np.float64] = field(compare=False)
 
     @property
@@ -77,6 +86,33 @@ class TwoTimescale:
         return self.configuration._repr_html_() + html(self._table())
 
 
+@overload
+def two_timescale(
+    system: AnySystem,
+    compression: LevelsCompression = PAPER,
+    *,
+    assumption: Literal["joint", "even"] = "joint",
+    rounds: int = 20,
+    fading_seed: int | None = None,
+) -> TwoTimescale[Setting]: ...
+@overload
+def two_timescale(
+    system: AnySystem,
+    compression: StepCompression,
+    *,
+    assumption: Literal["joint", "even"] = "joint",
+    rounds: int = 20,
+    fading_seed: int | None = None,
+) -> TwoTimescale[StepSetting]: ...
+@overload
+def two_timescale(
+    system: AnySystem,
+    compression: Mapping[str, Any],
+    *,
+    assumption: Literal["joint", "even"] = "joint",
+    rounds: int = 20,
+    fading_seed: int | None = None,
+) -> TwoTimescale[Any]: ...
 def two_timescale(
     system: AnySystem,
     compression: AnyCompression = PAPER,
@@ -84,7 +120,7 @@ def two_timescale(
     assumption: Literal["joint", "even"] = "joint",
     rounds: int = 20,
     fading_seed: int | None = None,
-) -> TwoTimescale:
+) -> TwoTimescale[Any]:
     """Steer a whole training: P1 or P once, for the mean links, then P2 in every round.
 
     Parameters

@@ -30,7 +30,9 @@ def attributes(item: type) -> set[str]:
 
 def members(item: type) -> dict[str, Any]:
     """Return public methods and properties; fields are told by the class."""
-    found = {name: getattr(item, name) for name in vars(item) if not name.startswith("_")}
+    ours = [base for base in item.__mro__ if base.__module__.split(".")[0] == "sft"]
+    names = [name for base in ours for name in vars(base) if not name.startswith("_")]
+    found = {name: getattr(item, name) for name in names}
     return {
         name: member
         for name, member in found.items()

@@ -167,7 +167,11 @@ def test_bad_fields_are_named(
 @pytest.mark.parametrize(
     ("compression", "error", "message"),
     [
-        ([0.2, 3], TypeError, "compression must be a Compression, a Setting or a dict, got list"),
+        (
+            [0.2, 3],
+            TypeError,
+            "compression must be a Compression, a StepCompression, a Setting or a dict, got list",
+        ),
         ({"keep": 0.2, "bit": 3}, ValueError, "compression: unknown field `bit`, expected one of"),
         ({"keep": 0.2}, TypeError, "missing .* 'bits'"),
         ({"accuracy_min": 0.8}, ValueError, "compression: missing field `accuracy`"),

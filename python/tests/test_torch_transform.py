@@ -187,6 +187,23 @@ def test_two_processes_share_bases_by_their_bytes() -> None:
     assert not grad[~mask().bool()].any()
 
 
+def test_devices_share_bases_that_one_has_learnt() -> None:
+    first, second = st.Cut.of_tokens(), st.Cut.of_tokens()
+    warm(first)
+    second.bases = first.bases
+    told = sum(len(b.to_bytes()) for b in first.bases if b is not None)
+    assert second.traffic.down.bytes == told > 0
+    ids = range(BATCH)
+    sent: list[int] = []
+    for _ in range(2):
+        second(hidden(7), samples=ids)
+        sent.append(second.traffic.up.bytes - sum(sent))
+        # What it has already is neither counted nor makes it forget.
+        second.bases = first.bases
+    assert second.traffic.down.bytes == told
+    assert sent[0] > 10 * sent[1]
+
+
 def test_what_is_not_finite_crosses_uncompressed() -> None:
     cut = st.Cut.of_tokens()
     warm(cut)

@@ -258,14 +258,10 @@ fn augmentation_is_a_crop_of_the_padded_image_and_a_mirror() {
         if inside { value() } else { 0.0 }
     };
     let (mut mirrors, mut shifts) = (0, std::collections::HashSet::new());
+    let mut numbers = std::collections::HashMap::new();
     for seed in 0..200 {
-        let got = images
-            .training_batch(&[1, 0], seed)
-            .unwrap()
-            .inputs
-            .pixels()
-            .unwrap()
-            .clone();
+        let both = images.training_batch(&[1, 0], seed).unwrap();
+        let got = both.inputs.pixels().unwrap().clone();
         let alone = images
             .training_batch(&[0], seed)
             .unwrap()
@@ -284,10 +280,18 @@ fn augmentation_is_a_crop_of_the_padded_image_and_a_mirror() {
         let all = (0..18).map(|i| (i % 3 - 1, i / 3 % 3 - 1, i >= 9));
         let found: Vec<_> = all.filter(|&(dx, dy, m)| matches(dx, dy, m)).collect();
         assert_eq!(found.len(), 1, "seed {seed}");
+        // Each view has its number, which tells the sample and is none of the image as it is.
+        let number = both.samples[1];
+        assert_eq!(*numbers.entry(found[0]).or_insert(number), number);
+        assert_eq!((both.samples[0] % 2, number % 2), (1, 0));
+        assert!(both.samples.iter().all(|&number| number >= 2));
         mirrors += usize::from(found[0].2);
         shifts.insert((found[0].0, found[0].1));
     }
     assert_eq!(shifts.len(), 9);
+    let distinct: std::collections::HashSet<_> = numbers.values().collect();
+    assert_eq!((numbers.len(), distinct.len()), (18, 18));
+    assert_eq!(images.batch(&[1, 0]).unwrap().samples, [1, 0]);
     assert!(
         (70..130).contains(&mirrors),
         "{mirrors} of 200 are mirrored"

@@ -37,9 +37,9 @@ fn adapters(model: &dyn Model, lora: Lora) -> Adapters {
         let value = |i: usize| ((i * 37 + phase * 11) % 101) as f32 / 101.0 - 0.5;
         (0..count).map(value).collect()
     };
-    let length = |i| match i < lora.frozen_blocks() {
-        true => 0,
-        false => lora.block_parameters(model.spec()),
+    let length = |i| {
+        let tuned = i >= lora.frozen_blocks();
+        usize::from(tuned) * lora.block_parameters(model.spec())
     };
     Adapters {
         embedding: wave(lora.embedding_parameters(model.spec()), 5),

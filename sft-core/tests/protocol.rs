@@ -450,6 +450,32 @@ fn a_device_takes_no_plan_that_does_not_fit_its_model() {
 }
 
 #[test]
+fn a_plan_freezes_the_whole_of_the_device_or_nothing() {
+    let bench = Bench::new(settings(Scheme::Sft), 3);
+    let of = |change| refused_plan(&bench, change);
+    for (refused, message) in [
+        (
+            of(|p| p.frozen_blocks = 1),
+            "frozen_blocks must be 0, or at least 2, the cut layer, got 1",
+        ),
+        (
+            of(|p| p.frozen_blocks = 4),
+            "frozen_blocks must be below 4, the model's blocks, got 4",
+        ),
+        (
+            of(|p| (p.work, p.frozen_blocks) = (Work::Adapters, 2)),
+            "frozen_blocks must be 0 where the model is not split, got 2",
+        ),
+        (
+            of(|p| (p.targets, p.frozen_blocks) = ("fc1,projection".parse().unwrap(), 2)),
+            "targets must name no layer before the blocks where a device has no adapters",
+        ),
+    ] {
+        assert_eq!(refused, message);
+    }
+}
+
+#[test]
 fn a_plan_out_of_range_is_refused_by_name() {
     let bench = Bench::new(settings(Scheme::Sft), 3);
     let of = |change| refused_plan(&bench, change);
@@ -482,22 +508,6 @@ fn a_plan_out_of_range_is_refused_by_name() {
         (
             of(|p| p.rank = 13),
             "rank must be at most 12, the model's width, got 13",
-        ),
-        (
-            of(|p| p.frozen_blocks = 1),
-            "frozen_blocks must be 0, or at least 2, the cut layer, got 1",
-        ),
-        (
-            of(|p| p.frozen_blocks = 4),
-            "frozen_blocks must be below 4, the model's blocks, got 4",
-        ),
-        (
-            of(|p| (p.work, p.frozen_blocks) = (Work::Adapters, 2)),
-            "frozen_blocks must be 0 where the model is not split, got 2",
-        ),
-        (
-            of(|p| (p.targets, p.frozen_blocks) = ("fc1,projection".parse().unwrap(), 2)),
-            "targets must name no layer before the blocks where a device has no adapters",
         ),
         (of(|p| p.alpha = 0.0), "alpha must be positive, got 0"),
         (

@@ -49,9 +49,9 @@ mod _sft {
     use crate::frame::{Info, Measure, decode, inspect, measure};
     #[pymodule_export]
     use crate::opt::{
-        _accuracy, _beta, _fit, _optimize, _optimize_device_compression, _optimize_device_cuts,
-        _predict, _system, _two_timescale, Solution, TwoPoolSolution, allocate_bandwidth,
-        allocate_two_pools,
+        _accuracy, _beta, _fit, _fit_steps, _optimize, _optimize_device_compression,
+        _optimize_device_cuts, _predict, _step_values, _system, _two_timescale, Solution,
+        TwoPoolSolution, allocate_bandwidth, allocate_two_pools,
     };
     #[pymodule_export]
     use crate::rate::{Choice, RateTable};

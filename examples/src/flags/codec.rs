@@ -2,7 +2,9 @@
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use sft_compress::{Codec, Result};
+use sft_compress::Codec;
+use sft_core::split::CutCodec;
+use sft_core::{Error, Result};
 
 /// A kind of codec that has a kept fraction and levels.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum, Serialize, Deserialize)]
@@ -21,11 +23,27 @@ impl LevelsFlag {
     ///
     /// # Errors
     /// A number outside its range.
-    pub fn codec(self, keep: f64, levels: u32) -> Result<Codec> {
+    pub fn codec(self, keep: f64, levels: u32) -> sft_compress::Result<Codec> {
         match self {
             Self::Paper => Codec::paper(keep, levels),
             Self::Activation => Codec::activation(keep, levels),
             Self::Gradient => Codec::gradient(keep, levels),
         }
     }
+}
+
+/// The codec `kind:STEP`: a kind with one knob, which is its step or its wanted error.
+///
+/// # Errors
+/// A kind that has no such knob, a step outside its range.
+pub fn step_codec(kind: &str, step: f64) -> Result<CutCodec> {
+    if !["transform", "dead-zone", "unbiased", "error"].contains(&kind) {
+        let levels = "paper, activation or gradient with kept fraction and bits";
+        let reason = format!(
+            "must be transform, dead-zone, unbiased or error with one step, or {levels}, got {kind}"
+        );
+        return Err(Error::argument("codec", reason));
+    }
+    let codec = format!("{kind}:{step}").parse();
+    codec.map_err(|reason| Error::argument("steps", format!("does not fit {kind}: {reason}")))
 }

@@ -10,7 +10,7 @@ use clap::{Args, Command, FromArgMatches};
 use sft_core::run::RunConfig;
 use sft_core::{Error, Result};
 
-pub use codec::LevelsFlag;
+pub use codec::{LevelsFlag, step_codec};
 
 /// Where the results go, if nothing is said.
 const OUT: &str = "runs/vit_finetune";
@@ -27,11 +27,12 @@ pub struct Flags {
 /// The flags of `vit_finetune` that only it has.
 #[derive(Clone, Debug, Args)]
 pub struct Auto {
-    /// Choose --cut and the kept fraction and levels of --activation for the least modelled delay;
-    /// prints why.
+    /// Choose --cut and the step of --activation (or its kept fraction and levels, as --surface has
+    /// them) for the least modelled delay; prints why.
     #[arg(long, conflicts_with_all = ["cut", "device_cuts", "activation"])]
     pub auto: bool,
-    /// Accuracy over keep and levels for --auto, from accuracy_sweep; by default the digits'.
+    /// Accuracy over steps, or over keep and levels, for --auto, from accuracy_sweep; by default the
+    /// digits' over keep and levels.
     #[arg(long, value_name = "FILE", requires = "auto")]
     pub surface: Option<PathBuf>,
     /// Accuracy that --auto may give up for speed, a fraction.

@@ -23,7 +23,7 @@ class StraightThrough(torch.autograd.Function):
     def forward(h: Tensor, cut: Cut, batch: Batch, again: Tensor | None) -> Tensor:
         if again is not None:
             return again.clone()
-        return cut._send(h, UP, cut.traffic.up, batch)
+        return cut._send(h, UP, batch)
 
     @staticmethod
     def setup_context(
@@ -36,7 +36,7 @@ class StraightThrough(torch.autograd.Function):
         cut: Cut = ctx.cut
         # Recorded only where it may be differentiated again: to apply costs as much as to code.
         if not torch.is_grad_enabled():
-            return cut._send(grad, DOWN, cut.traffic.down, ctx.batch), None, None, None
+            return cut._send(grad, DOWN, ctx.batch), None, None, None
         received: Tensor = _Once.apply(grad, cut, ctx.batch)
         return received, None, None, None
 
@@ -54,7 +54,7 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def forward(grad: Tensor, cut: Cut, batch: Batch) -> Tensor:
-        return cut._send(grad, DOWN, cut.traffic.down, batch)
+        return cut._send(grad, DOWN, batch)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Cut, Batch], output: Tensor) -> None:

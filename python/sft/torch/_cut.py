@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-import sft
 from sft.torch import _arrays, _message
 from sft.torch._autograd import NO_SCRIPT, Counted, StraightThrough, refuse_tracing
-from sft.torch._coding import DOWN, UP, Coding, Way
+from sft.torch._coding import DOWN, UP, Way
 from sft.torch._crossing import CallPlan, Crossing, plan_of, with_plan
 from sft.torch._eager import eager
 from sft.torch._packing import Reader
-from sft.torch._replay import Received, Replay, called_from
-from sft.torch._settings import number
-from sft.torch._traffic import Direction, Traffic
-from sft.torch._transform import Bases, Batch, Transform, Transforms, codec_of
+from sft.torch._replay import Received
+from sft.torch._state import CutState
+from sft.torch._transform import Batch
 from sft.torch._values import Ghost
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 _H = TypeVar("_H", Tensor, Crossing)
 
 
-class Cut(nn.Module):
+class Cut(CutState):
     """The cut between the halves of a model: compresses what crosses it, both ways.
 
     Forward encodes and decodes the activation, backward encodes and decodes its gradient; for
@@ -98,84 +96,6 @@ class Cut(nn.Module):
     True
     """
 
-    traffic: Traffic
-
-    def __init__(
-        self,
-        activation: sft.Codec | Transform | str | None = None,
-        gradient: sft.Codec | Transform | str | None = None,
-        *,
-        grid: tuple[int, int] | None = None,
-        prefix: int = 1,
-        sample_memory_mb: int = 64,
-        compress_eval: bool = False,
-        error_feedback: bool = False,
-        seed: int = 0,
-        rank: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.activation = codec_of(activation, sft.Codec.default_activation(), "activation")
-        self.gradient = codec_of(gradient, sft.Codec.default_gradient(), "gradient")
-        self.compress_eval = compress_eval
-        self.error_feedback = error_feedback
-        self.seed = seed
-        self.rank = rank
-        self.traffic = Traffic()
-        self._replay = Replay()
-        self._coding = Coding()
-        memory_bytes = number(sample_memory_mb, "sample_memory_mb") << 20
-        self._transforms = Transforms(grid, number(prefix, "prefix"), memory_bytes)
-        self._batch = Batch()
-
-    @classmethod
-    def of_tokens(
-        cls, *, grid: tuple[int, int] | None = None, prefix: int = 1, **settings: Any
-    ) -> Cut:
-        """Make the cut of a transformer: its tokens cross by a basis that is learnt from the first.
-
-        Parameters
-        ----------
-        grid : tuple of int, optional
-            Height and width of the grid of tokens of a vision transformer; by default the tokens
-            are those of a language model.
-        prefix : int, default 1
-            Tokens before, such as a class token, or the first of a text.
-        **settings
-            As `Cut` takes them.
-
-        Examples
-        --------
-        >>> import sft.torch as st
-        >>> st.Cut.of_tokens()
-        Cut(activation=transform:0.3, gradient=transform:2, seed=0)
-        >>> st.Cut.of_tokens(grid=(14, 14)).gradient
-        Transform(step=1.5)
-        """
-        down = _GRADIENT_STEP if grid is None else _GRID_GRADIENT_STEP
-        codecs = (Transform(_STEP), Transform(down))
-        return cls(*codecs, grid=grid, prefix=prefix, **settings)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; a setting is checked as when the cut is made."""
-        if name in ("activation", "gradient"):
-            if value is None:
-                raise TypeError(f"{name} must be a sft.Codec, got None")
-            value = codec_of(value, sft.Codec.raw(), name)
-        elif name in ("compress_eval", "error_feedback"):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name} must be True or False, got {value!r}")
-        elif name == "seed" or (name == "rank" and value is not None):
-            value = number(value, name)
-        settings = {**self.__dict__, name: value}
-        codecs = (settings.get("activation"), settings.get("gradient"))
-        if settings.get("error_feedback") and any(isinstance(c, Transform) for c in codecs):
-            raise ValueError("error_feedback must be False with a transform codec, got True")
-        if name in ("activation", "gradient") and value != self.__dict__.get(name, value):
-            # A basis has the step that it was learnt for.
-            up, down = self._transforms.bases
-            self._transforms.use((None, down) if name == "activation" else (up, None))
-        super().__setattr__(name, value)
-
     def forward(
         self,
         h: _H,
@@ -218,8 +138,7 @@ class Cut(nn.Module):
             return h
         said = samples is not None or mask is not None
         with self.batch(samples=samples, mask=mask) if said else nullcontext():
-            crossed: _H = self._cross(h)
-        return crossed
+            return self._cross(h)
 
     @contextmanager
     def batch(
@@ -252,37 +171,35 @@ class Cut(nn.Module):
         """Be asked by `torch.jit.script` for what it may compile."""
         raise RuntimeError(NO_SCRIPT)
 
-    def _passes(self) -> bool:
-        """Tell whether this is evaluation, in which nothing is compressed."""
-        if self.compress_eval:
-            return False
-        generating = not torch.is_grad_enabled() and called_from("transformers.generation")
-        return not self.training or generating
-
     @eager
     def _cross(self, h: _H) -> _H:
-        again = self._replay.take(h.hidden if isinstance(h, Crossing) else h)
-        if again is not None:
-            return self._crossed_again(h, again)
-        self.traffic.up.bytes += _message.overhead(h)
-        if not isinstance(h, Crossing):
-            return with_plan(self._hidden(h), plan_of(h))
-        self.traffic.up.raw_bytes += sum(x.nbytes for x in h.sent)
-        sent = tuple(Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
-        return Crossing(self._hidden(h.hidden), sent, h.plan)
-
-    def _crossed_again(self, h: _H, again: Received) -> _H:
-        if not isinstance(h, Crossing):
-            return with_plan(self._hidden(h, again), plan_of(h))
-        sent = tuple(Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
-        return Crossing(self._hidden(h.hidden, again), sent, h.plan)
-
-    def _hidden(self, h: Tensor, again: Received | None = None) -> Tensor:
-        """Send, or take up again what was received; the gradient goes as that went."""
+        hidden = h.hidden if isinstance(h, Crossing) else h
+        again = self._replay.take(hidden)
+        if again is None:
+            self.traffic.up.bytes += _message.overhead(h)
+            self.traffic.up.raw_bytes += sum(x.nbytes for x in _message.beside(h))
         batch = self._batch if again is None else again.batch
-        batch.check(tuple(h.shape))
-        z: Tensor = StraightThrough.apply(h, self, batch, again and again.tensor)
-        return z
+        batch.check(tuple(hidden.shape))
+        # Sent, or taken up again as it was received; the gradient goes as that went.
+        z: Tensor = StraightThrough.apply(hidden, self, batch, again and again.tensor)
+        if not isinstance(h, Crossing):
+            return with_plan(z, plan_of(h))
+        sent = tuple(Counted.apply(x, self) if x.requires_grad else x for x in h.sent)
+        return Crossing(z, sent, h.plan)
+
+    def _send(self, x: Tensor, way: Way, batch: Batch) -> Tensor:
+        """Encode and decode in one process."""
+        if (learnt := self._coding.learnt_now(way, self._codecs)) is not None:
+            self.bases = learnt
+        sent = self._encode(x, way, batch)
+        count = (self.traffic.up, self.traffic.down)[way]
+        count.add(len(sent.frame) + (way == UP) * batch.mask_bytes, x.nbytes, zeroed=sent.zeroed)
+        received = self._coding.decode(sent.frame, way, batch, tuple(x.shape))
+        self._coding.saw(received, way, batch, self._codecs)
+        received = received.to(x.dtype).to(x.device)
+        if way == UP:
+            self._replay.keep(x, Received(received, batch))
+        return received
 
     def encode(
         self,
@@ -323,11 +240,10 @@ class Cut(nn.Module):
         hidden = _arrays.check(h.hidden if isinstance(h, Crossing) else h, "h")
         batch = Batch.of(samples, mask)
         batch.check(tuple(hidden.shape))
-        frame = self._encode(hidden, UP, batch)
-        message = _message.pack(h, frame)
+        sent = self._encode(hidden, UP, batch)
+        message = _message.pack(h, sent.frame)
         raw = hidden.nbytes + sum(x.nbytes for x in _message.beside(h))
-        zeroed = not self._transforms.is_of(frame) and _arrays.is_zeroed(frame, hidden)
-        self.traffic.up.add(len(message), raw, zeroed=zeroed)
+        self.traffic.up.add(len(message), raw, zeroed=sent.zeroed)
         return message
 
     def decode(
@@ -376,31 +292,16 @@ class Cut(nn.Module):
                 [1., 1.]], requires_grad=True)
         """
         head, frame, tensors = _message.unpack(_arrays.frame_bytes(message, "message"))
-        plan, sent = self._entered(server_model, head, tensors, _message.limit(message))
+        plan, sent = _entered(server_model, head, tensors, _message.limit(message))
         batch = Batch.of(samples, mask)
         if plan is not None:
             _message.check_hidden(plan, frame, batch)
-        z = self._decode(frame, UP, batch, None).to(device)
-        if self._learns():
-            self._transforms.saw(batch.packed(z), UP, batch)
+        z = self._coding.decode(frame, UP, batch).to(device)
+        self._coding.saw(z, UP, batch, self._codecs)
         self.traffic.up.add(len(message), z.nbytes + sum(x.nbytes for x in sent))
         if plan is not None and sent:
             return Crossing(z, tuple(x.to(device) for x in sent), plan)
         return with_plan(z, plan)
-
-    @staticmethod
-    def _entered(
-        server_model: ServerHalf | None, head: _message.Head | None, tensors: Reader, most: int
-    ) -> tuple[CallPlan | None, tuple[Tensor, ...]]:
-        if server_model is not None:
-            return server_model._enter(head, tensors, most)
-        if head is None:
-            return None, ()
-        raise _message.error_of(
-            "unknown_plan",
-            "the message names a plan, and no half that could have agreed on it was given: "
-            "cut.decode(message, server_model)",
-        )
 
     def encode_gradient(self, grad: Tensor | None, *, mask: Tensor | None = None) -> bytes:
         """Encode the gradient of an activation on the server.
@@ -435,10 +336,9 @@ class Cut(nn.Module):
         grad = _arrays.check(grad, "grad")
         batch = Batch.of(None, mask)
         batch.check(tuple(grad.shape))
-        frame = self._encode(grad, DOWN, batch)
-        zeroed = not self._transforms.is_of(frame) and _arrays.is_zeroed(frame, grad)
-        self.traffic.down.add(len(frame), grad.nbytes, zeroed=zeroed)
-        return frame
+        sent = self._encode(grad, DOWN, batch)
+        self.traffic.down.add(len(sent.frame), grad.nbytes, zeroed=sent.zeroed)
+        return sent.frame
 
     def decode_gradient(
         self,
@@ -480,235 +380,20 @@ class Cut(nn.Module):
         tensor([1., 1.])
         """
         frame = _arrays.frame_bytes(reply, "reply")
-        grad = self._decode(frame, DOWN, Batch.of(None, mask), None).to(device)
+        grad = self._coding.decode(frame, DOWN, Batch.of(None, mask)).to(device)
         self.traffic.down.add(len(reply), grad.nbytes)
         return grad
 
-    def reset_traffic(self) -> Traffic:
-        """Count from zero again.
 
-        Returns
-        -------
-        Traffic
-            What was counted so far.
-
-        Examples
-        --------
-        >>> import torch
-        >>> import sft.torch as st
-        >>> cut = st.Cut()
-        >>> _ = cut(torch.ones(4, 8))
-        >>> cut.reset_traffic().up.messages, cut.traffic.up.messages
-        (1, 0)
-        """
-        counted, self.traffic = self.traffic, Traffic()
-        return counted
-
-    def state(self) -> dict[str, Any]:
-        """Return seed, counters and error feedback as plain data, to go on from by `restore`.
-
-        They are no part of `state_dict`: what averages, copies or stores the tensors of a model
-        finds nothing else in it.
-
-        Examples
-        --------
-        >>> import torch
-        >>> import sft.torch as st
-        >>> cut, again = st.Cut(), st.Cut()
-        >>> _ = cut(torch.ones(4, 8))
-        >>> again.restore(cut.state())
-        >>> again.traffic == cut.traffic
-        True
-        """
-        return {
-            "seed": self.seed,
-            "traffic": self.traffic.state(),
-            **self._coding.state(),
-            **self._transforms.state(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned; the rank stays this one's.
-
-        Raises
-        ------
-        ValueError
-            If `state` is something else; the cut stays as it was.
-
-        Examples
-        --------
-        >>> import sft.torch as st
-        >>> cut = st.Cut()
-        >>> cut.restore(st.Cut(seed=3).state())
-        >>> cut.seed
-        3
-        """
-        try:
-            seed, traffic = number(state["seed"], "seed"), Traffic.restore(state["traffic"])
-            codecs = (self.activation, self.gradient)
-            up, down = (
-                p if isinstance(c, Transform) else c for c, p in zip(codecs, _PLAIN, strict=True)
-            )
-            coding = Coding.restored(state, (up, down))
-            transforms = self._transforms.restored(state)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"state must be what Cut.state returned, got {state!r:.80}") from error
-        self.seed, self.traffic, self._coding = seed, traffic, coding
-        self._transforms = transforms
-
-    def extra_repr(self) -> str:
-        """Name the settings."""
-        text = f"activation={self.activation}, gradient={self.gradient}, seed={self.seed}"
-        text += "" if self.rank is None else f", rank={self.rank}"
-        for name in ("compress_eval", "error_feedback"):
-            text += f", {name}=True" if getattr(self, name) else ""
-        return text
-
-    @property
-    def bases(self) -> Bases:
-        """The bases of 'transform' for activations and gradients; None where there is none yet.
-
-        In one process a cut learns them by itself. Where `encode` and `decode` are in two, the
-        server gets them from `learn` and sends their bytes to the device, and both set them
-        between two steps. Their bytes are counted as traffic down.
-
-        Examples
-        --------
-        >>> import torch
-        >>> import sft.torch as st
-        >>> cut = st.Cut("transform:0.2")
-        >>> for _ in range(3):
-        ...     _ = cut(torch.randn(16, 5, 8))
-        >>> cut.bases[0].width, cut.bases[1]
-        (8, None)
-        """
-        return self._transforms.bases
-
-    @bases.setter
-    def bases(self, bases: Bases) -> None:
-        up, down = bases
-        for basis in (up, down):
-            if basis is not None and not isinstance(basis, sft.Basis):
-                raise TypeError(f"bases must be two of sft.Basis or None, got {basis!r:.80}")
-        pairs = zip((up, down), self.bases, strict=True)
-        new = [basis for basis, before in pairs if basis is not None and basis != before]
-        self.traffic.down.bytes += sum(len(basis.to_bytes()) for basis in new)
-        self._transforms.use((up, down))
-        if not self._learns():
-            self._transforms.forget()
-
-    def learn(self) -> Bases | None:
-        """Return bases learnt from the first activations decoded; None while they are too few.
-
-        A basis takes at least 16 samples, and as many tokens as there are channels.
-
-        Examples
-        --------
-        >>> import torch
-        >>> import sft.torch as st
-        >>> cut = st.Cut.of_tokens()
-        >>> _ = cut.decode(cut.encode(torch.randn(16, 5, 8)))
-        >>> cut.bases = cut.learn()
-        >>> len(cut.encode(torch.randn(16, 5, 8))) < 16 * 5 * 8
-        True
-        """
-        bases, pairs = self._transforms.learnt(self._steps()), self._steps()
-        if bases is None or any(s and not b for s, b in zip(pairs, bases, strict=True)):
-            return None
-        return bases
-
-    def reset_memory(self) -> None:
-        """Forget what both sides remember of samples and rows, not the bases.
-
-        After a message was lost, which the next one fails of with the kind 'lost_reference', call it
-        in both processes and send the message anew.
-
-        Examples
-        --------
-        >>> import torch
-        >>> import sft.torch as st
-        >>> cut = st.Cut.of_tokens()
-        >>> _ = cut(torch.randn(16, 5, 8))
-        >>> cut.reset_memory()
-        """
-        self._transforms.reset()
-
-    def _steps(self) -> tuple[float | None, float | None]:
-        """Return the steps of the directions that need a basis."""
-        up, down = (
-            codec.step if isinstance(codec, Transform) else None
-            for codec in (self.activation, self.gradient)
-        )
-        return up, down
-
-    def _learns(self) -> bool:
-        """Tell whether a basis is missing."""
-        pairs = zip(self._steps(), self.bases, strict=True)
-        return any(step is not None and basis is None for step, basis in pairs)
-
-    def _send(self, x: Tensor, way: Way, count: Direction, batch: Batch) -> Tensor:
-        """Encode and decode in one process."""
-        if self._learns():
-            self._take_up_bases(way)
-        frame = self._encode(x, way, batch)
-        by_basis = self._transforms.is_of(frame)
-        zeroed = not by_basis and _arrays.is_zeroed(frame, batch.packed(x))
-        sent = len(frame) + (batch.mask_bytes if way == UP else 0)
-        count.add(sent, x.nbytes, zeroed=zeroed)
-        received = self._decode(frame, way, batch, tuple(x.shape))
-        if self._learns():
-            self._transforms.saw(batch.packed(received), way, batch)
-        received = received.to(x.dtype).to(x.device)
-        if way == UP:
-            self._replay.keep(x, Received(received, batch))
-        return received
-
-    def _take_up_bases(self, way: Way) -> None:
-        """Learn what can be learnt; of a grid when the gradients of all that was seen are there."""
-        learns_now = way == UP or self._transforms.grid is None
-        bases = self._transforms.learnt(self._steps()) if learns_now else None
-        if bases is not None:
-            self.bases = bases
-
-    def _decode(
-        self, frame: bytes, way: Way, batch: Batch, shape: tuple[int, ...] | None
-    ) -> Tensor:
-        """Decode a frame of either kind to a tensor of this shape, where it is known."""
-        rows = batch.packed_shape(shape) if shape else _arrays.shape_of(frame)
-        if batch.mask is not None and rows[:1] != (int(batch.mask.sum()),):
-            raise _message.error_of(
-                "other_shape", f"a tensor of {list(rows)}, mask has {int(batch.mask.sum())} tokens"
-            )
-        y = self._transforms.decode(frame, rows, way, batch)
-        if y is None:
-            y = _arrays.decode(frame, shape=rows)
-        if shape is None and batch.mask is not None:
-            shape = (*batch.mask.shape, *rows[1:])
-        return batch.unpacked(y, shape or rows)
-
-    def _encode(self, x: Tensor, way: Way, batch: Batch) -> bytes:
-        x, setting = batch.packed(x), (self.activation, self.gradient)[way]
-        seed = self._coding.seed(self.seed, self.rank, way)
-        compresses = self.training or self.compress_eval
-        try:
-            if not compresses:
-                return _arrays.encode(sft.Codec.raw(), x, seed)
-            if isinstance(setting, Transform):
-                frame = self._transforms.encode(x, way, batch)
-                if frame is not None:
-                    return frame
-                setting = _PLAIN[way]
-            if self.error_feedback and self.training:
-                return _arrays.encode(self._coding.with_feedback(setting, way), x, seed)
-            return _arrays.encode(setting, x, seed)
-        except sft.CodecError as error:
-            if error.kind != "non_finite":
-                raise
-            return _arrays.encode(sft.Codec.raw(), x, seed)
-
-
-_STEP, _GRID_GRADIENT_STEP, _GRADIENT_STEP = 0.3, 1.5, 2.0
-
-# What crosses before there is a basis: finely, as it is learnt from, and as the first gradients set
-# the scales of adaptive optimizers.
-_PLAIN = (sft.Codec("error:0.003"), sft.Codec("unbiased:1"))
+def _entered(
+    server_model: ServerHalf | None, head: _message.Head | None, tensors: Reader, most: int
+) -> tuple[CallPlan | None, tuple[Tensor, ...]]:
+    if server_model is not None:
+        return server_model._enter(head, tensors, most)
+    if head is None:
+        return None, ()
+    raise _message.error_of(
+        "unknown_plan",
+        "the message names a plan, and no half that could have agreed on it was given: "
+        "cut.decode(message, server_model)",
+    )

@@ -273,7 +273,7 @@ class Transforms:
         return encoder.encode(array, samples=batch.samples, lengths=batch.lengths, dtype=dtype)
 
     def is_of(self, frame: bytes) -> bool:
-        """Tell whether a frame was made with a basis: nothing kept is then what is expected."""
+        """Tell whether a frame was made with a basis."""
         return any(b is not None for b in self.bases) and frame[_METHOD] == _TRANSFORM
 
     def decode(self, frame: bytes, shape: tuple[int, ...], way: int, batch: Batch) -> Tensor | None:

@@ -5,6 +5,7 @@ use super::basis::Basis;
 use super::rows::{KINDS, Known, NAMES, Row, RowModels};
 use crate::coding::adaptive::{Bit, Coder};
 use crate::error::{Error, Result};
+use crate::simd::MAX_INDEX;
 
 /// Classes of places, by half an octave of the expected magnitude.
 const CLASSES: i32 = 24;
@@ -297,6 +298,10 @@ impl Models {
             magnitude += self.above(coder, class, wanted.saturating_sub(COUNTED))?;
         }
         let magnitude = (magnitude as u32).cast_signed();
+        // A difference may be twice as large.
+        if class < CLASSES as usize && magnitude >= MAX_INDEX {
+            return Err(Error::corrupt("an index out of range"));
+        }
         Ok(if coder.raw(u32::from(index < 0), 1) == 1 {
             -magnitude
         } else {
@@ -373,5 +378,27 @@ fn half_octaves(halves: i32) -> f64 {
         whole * std::f64::consts::SQRT_2
     } else {
         whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coding::adaptive::{Reader, Writer};
+
+    /// Places without a reference take no index that a difference may have.
+    #[test]
+    fn an_index_out_of_range_is_refused_where_nothing_was_expected() {
+        let difference = CLASSES as usize;
+        for (index, is_taken) in [(1 - MAX_INDEX, true), (MAX_INDEX, false)] {
+            let mut bytes = Vec::new();
+            let mut writer = Writer::new(&mut bytes);
+            let coded = Models::new().some_index(&mut writer, difference, index);
+            assert_eq!(coded.unwrap(), index);
+            writer.finish();
+            let read = |class| Models::new().some_index(&mut Reader::new(&bytes), class, 0);
+            assert_eq!(read(difference).unwrap(), index);
+            assert_eq!(read(0).is_ok(), is_taken);
+        }
     }
 }

@@ -50,10 +50,13 @@ impl Cosines {
 }
 
 /// The cosine of `part` of `whole` turns, by its Taylor series: sums and products alone, so that
-/// every platform has the same.
+/// every platform has the same; 0 at a quarter.
 fn cosine(part: usize, whole: usize) -> f64 {
     let part = part % whole;
     let part = part.min(whole - part);
+    if 4 * part == whole {
+        return 0.0;
+    }
     let (part, sign) = if 4 * part > whole {
         (whole / 2 - part, -1.0)
     } else {

@@ -4,7 +4,8 @@ use candle_core::{Device, Tensor};
 
 use super::Data;
 
-/// The number of a sample, the same in every epoch and round; a device numbers its own.
+/// The number of a sample, or of one view of a sample that is changed at random: the same whenever
+/// the same comes again. A device numbers its own.
 pub type SampleId = u64;
 
 /// Some samples of a data set.
@@ -26,6 +27,18 @@ impl Batch {
             labels: Labels::Classes(indices.iter().map(|&i| data.label(i)).collect()),
             samples: indices.iter().map(|&i| i as SampleId).collect(),
         }
+    }
+
+    /// The same where sample `i` of a data set of `all` was changed to the view with the number
+    /// `views[i]`: a sample and a view have one number, `sample + (1 + view) all`, and no other sample
+    /// or view has it.
+    #[must_use]
+    pub fn with_views(mut self, views: &[u64], all: usize) -> Self {
+        for (sample, view) in self.samples.iter_mut().zip(views) {
+            let view = view.wrapping_add(1).wrapping_mul(all as u64);
+            *sample = sample.wrapping_add(view);
+        }
+        self
     }
 }
 

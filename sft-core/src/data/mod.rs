@@ -59,7 +59,8 @@ pub trait Data: Sync {
     fn batch(&self, indices: &[usize]) -> Result<Batch>;
 
     /// The same for training: changed at random where the data set says so. What becomes of a
-    /// sample depends on `seed` and its index, not on the batch that it is in.
+    /// sample depends on `seed` and its index, not on the batch that it is in. The batch numbers a
+    /// changed sample by the [view](Batch::with_views) that it became.
     ///
     /// # Errors
     /// A sample that cannot be read.

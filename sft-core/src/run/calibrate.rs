@@ -40,7 +40,7 @@ pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &Run) -> Result<(Bases
             }
             .calibrate(samples)
         })?;
-        let mut activations = calibration::Shown::default();
+        let mut activations = calibration::ShownActivations::default();
         for (&device, (values, traffic)) in devices.iter().zip(shown) {
             activations.append(values);
             costs.insert(device, traffic);

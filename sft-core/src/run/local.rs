@@ -7,7 +7,7 @@ use super::Job;
 use super::whole::{Unsplit, WholeServer, train_whole};
 use crate::adapter::Adapters;
 use crate::optim::OptimizerConfig;
-use crate::split::calibration::{self, CalibrationSide, Shown};
+use crate::split::calibration::{self, CalibrationSide, ShownActivations};
 use crate::split::{
     Bases, Connection, Deadline, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve,
     ServerCodecs, ServerSide, Traffic, Update, Work,
@@ -124,7 +124,7 @@ impl<'a> Participant<'a> {
     }
 
     /// Some activations as the server sees them, of up to so many samples, and what they cost.
-    pub(super) fn calibrate(self, samples: usize) -> Result<(Shown, Traffic)> {
+    pub(super) fn calibrate(self, samples: usize) -> Result<(ShownActivations, Traffic)> {
         let (job, number) = (self.job, self.device as u32);
         let cut = job.cut(self.device);
         let plan = RoundPlan {

@@ -24,7 +24,7 @@ const BATCH: usize = 16;
 const TOKENS_OF_A_TEXT: usize = 8;
 
 /// Samples that a basis is learnt from, of all devices together.
-pub(crate) fn samples(spec: &ModelSpec) -> usize {
+pub fn samples(spec: &ModelSpec) -> usize {
     match spec.grid {
         Some(_) => BATCH,
         None => BATCH.max(spec.width.div_ceil(TOKENS_OF_A_TEXT)),
@@ -44,13 +44,13 @@ pub(crate) struct CalibrationSide<'a> {
     device: u32,
     plan: RoundPlan,
     spec: &'a ModelSpec,
-    shown: Shown,
+    shown: ShownActivations,
     next: u32,
 }
 
-/// Activations that devices showed.
-#[derive(Default)]
-pub(crate) struct Shown {
+/// Activations before a cut that a basis is learnt from.
+#[derive(Clone, Debug, Default)]
+pub struct ShownActivations {
     /// Those of every sample, `[n, S, D]`, or `[T, D]` where samples have their own lengths.
     values: Vec<f32>,
     /// Tokens of each sample, where they have their own.
@@ -58,7 +58,16 @@ pub(crate) struct Shown {
     samples: usize,
 }
 
-impl Shown {
+impl ShownActivations {
+    /// Activations `[n, S, D]` of `samples`, which have all of the model's tokens.
+    pub fn even(values: Vec<f32>, samples: usize) -> Self {
+        Self {
+            values,
+            lengths: Vec::new(),
+            samples,
+        }
+    }
+
     /// Those of another device, too.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.values.append(&mut other.values);
@@ -74,13 +83,13 @@ impl<'a> CalibrationSide<'a> {
             device,
             plan,
             spec,
-            shown: Shown::default(),
+            shown: ShownActivations::default(),
             next: 0,
         })
     }
 
     /// What was collected.
-    pub(crate) fn into_shown(self) -> Shown {
+    pub(crate) fn into_shown(self) -> ShownActivations {
         self.shown
     }
 
@@ -137,7 +146,7 @@ pub(crate) fn learn(
     lora: Lora,
     cut: usize,
     (up, down): (CutCodec, CutCodec),
-    shown: &Shown,
+    shown: &ShownActivations,
     seed: u64,
 ) -> Result<Bases> {
     let spec = model.spec();
@@ -164,13 +173,18 @@ fn extent(samples: usize, lengths: &[u32], spec: &ModelSpec) -> Extent {
     Extent::new(padded, (!lengths.is_empty()).then_some(lengths))
 }
 
-/// Gradients of what the server's blocks make of activations, with respect to them, for random
-/// directions of the features: no labels are needed.
-fn sensitivity(
+/// Gradients of what the server's blocks make of activations before block `cut`, with respect to
+/// them, for random directions of the features: no labels are needed.
+///
+/// For [`Basis::of_activations`].
+///
+/// # Errors
+/// [`Error::Diverged`] for gradients that are not finite.
+pub fn sensitivity(
     model: &dyn Model,
     lora: Lora,
     cut: usize,
-    shown: &Shown,
+    shown: &ShownActivations,
     seed: u64,
 ) -> Result<Vec<f32>> {
     let spec = model.spec();

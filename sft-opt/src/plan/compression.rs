@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::accuracy::Accuracy;
+use super::compression_problem::CompressionProblem;
 use super::rate::Rate;
 use crate::error::{Result, check};
 use crate::numeric::polynomial::visit_feasible;
@@ -96,6 +97,18 @@ impl Compression {
         check(fewest >= 1, "bits_min", fewest.into(), "at least 1")?;
         let legal = most >= fewest && most <= MAX_BITS;
         check(legal, "bits_max", most.into(), "from bits_min to 32")
+    }
+}
+
+impl CompressionProblem for Compression {
+    type Setting = Setting;
+
+    fn best(&self) -> Result<Option<Setting>> {
+        best_compression(self)
+    }
+
+    fn beta(setting: &Setting) -> f64 {
+        setting.beta
     }
 }
 

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::compression::{Compression, Setting, best_compression};
+use super::compression::Setting;
+use super::compression_problem::CompressionProblem;
 use super::cut_table::CutTable;
 use super::problem::JointProblem;
 use super::shared_cuts::{self, Shared};
@@ -12,18 +13,18 @@ use crate::system::{Placement, ServerModel};
 
 /// A cut layer and bandwidth for every device.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DeviceCuts {
+pub struct DeviceCuts<S = Setting> {
     /// Cut layer of every device.
     pub cuts: Vec<usize>,
     /// Compression, the same for all.
-    pub setting: Setting,
+    pub setting: S,
     /// Bandwidth of every device in Hz.
     pub b_hz: Vec<f64>,
     /// Share of the server of every device in FLOP/s, with [`ServerModel::OptimalShare`].
     pub server_flop_per_s: Option<Vec<f64>>,
 }
 
-impl DeviceCuts {
+impl<S> DeviceCuts<S> {
     /// Where every device is cut, for a [`Round`](crate::cost::Round).
     pub fn placements(&self) -> Vec<Placement> {
         (self.cuts.iter())
@@ -34,7 +35,7 @@ impl DeviceCuts {
 
 /// Solves the joint problem with a cut layer of its own for every device.
 ///
-/// Variables: `ρ`, `q`, cut layers `l_n`, bandwidths `b_n` (and, with
+/// Variables: the setting of the compression, cut layers `l_n`, bandwidths `b_n` (and, with
 /// [`ServerModel::OptimalShare`], shares of the server). Objective:
 /// `max_n a_n(l_n) + (c_n(l_n) + β·e_n)/b_n`, plus `d_n(l_n)/y_n` for a share `y_n`. Constraints:
 /// as [`JointProblem`], memory for every device on its own.
@@ -59,16 +60,16 @@ impl DeviceCuts {
 /// # Errors
 /// As [`optimize`](crate::optimize); [`ServerModel::Sequential`], where one device's cut delays
 /// all others: the sum of their work and the slowest device's time are minimised together.
-pub fn optimize_device_cuts(
+pub fn optimize_device_cuts<C: CompressionProblem>(
     problem: &JointProblem,
-    compression: &Compression,
-) -> Result<Solution<Option<DeviceCuts>>> {
+    compression: &C,
+) -> Result<Solution<Option<DeviceCuts<C::Setting>>>> {
     problem.validate()?;
     refuse_sequential(problem.server_model)?;
-    let Some(setting) = best_compression(compression)? else {
+    let Some(setting) = compression.best()? else {
         return Ok(Solution::infeasible(Constraint::Accuracy));
     };
-    let table = CutTable::new(problem, setting.beta);
+    let table = CutTable::new(problem, C::beta(&setting));
     if table.least_demands().is_none() {
         return Ok(Solution::infeasible(Constraint::Memory));
     }
@@ -88,7 +89,7 @@ pub fn optimize_device_cuts(
     Ok(found.unwrap_or_else(|| Solution::infeasible(Constraint::Bandwidth)))
 }
 
-fn shared(problem: &JointProblem, setting: Setting, found: Shared) -> Solution<Option<DeviceCuts>> {
+fn shared<S>(problem: &JointProblem, setting: S, found: Shared) -> Solution<Option<DeviceCuts<S>>> {
     let [b_hz, server] = found.shares;
     let cuts = DeviceCuts {
         cuts: cut_layers(problem, &found.chosen),

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::compression::{Compression, Setting, best_compression};
+use super::compression::Setting;
+use super::compression_problem::CompressionProblem;
 use super::problem::{CutOption, JointProblem};
 use crate::bandwidth::{Problem, TwoPools, allocate_bandwidth, allocate_two_pools};
 use crate::error::{NOT_NEGATIVE, Result, check_entries, check_len};
@@ -11,11 +12,11 @@ use crate::system::ServerModel;
 
 /// A cut layer, compression and bandwidths for a round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Configuration {
+pub struct Configuration<S = Setting> {
     /// Cut layer `l`.
     pub cut: usize,
     /// Compression.
-    pub setting: Setting,
+    pub setting: S,
     /// Bandwidth of every device in Hz.
     pub b_hz: Vec<f64>,
     /// Share of the server of every device in FLOP/s, with [`ServerModel::OptimalShare`].
@@ -24,20 +25,20 @@ pub struct Configuration {
 
 /// Solves P1 (28) exactly: cut layer and compression at given bandwidths `b_hz` in Hz.
 ///
-/// Variables: `ρ`, integer bits `q`, cut layer `l`. Objective: the delay of the slowest device.
-/// Constraints: accuracy, memory (strict, every device), boxes. The best compression does not
-/// depend on `l` ([`best_compression`]); then the least delay over the cuts that fit. With
+/// Variables: the setting of the compression, cut layer `l`. Objective: the delay of the slowest
+/// device. Constraints: accuracy, memory (strict, every device), boxes. The best compression does
+/// not depend on `l` ([`CompressionProblem`]); then the least delay over the cuts that fit. With
 /// [`ServerModel::OptimalShare`] the server is shared optimally. `O(N·cuts)`; among equals the
 /// first cut. Its iterations are the cuts compared.
 ///
 /// # Errors
-/// As [`JointProblem::validate`] and [`Compression::validate`]; bandwidths that are not one per
+/// As [`JointProblem::validate`] and [`CompressionProblem::best`]; bandwidths that are not one per
 /// device, finite and at least 0.
-pub fn configure(
+pub fn configure<C: CompressionProblem>(
     problem: &JointProblem,
-    compression: &Compression,
+    compression: &C,
     b_hz: &[f64],
-) -> Result<Solution<Option<Configuration>>> {
+) -> Result<Solution<Option<Configuration<C::Setting>>>> {
     problem.validate()?;
     check_len("b_hz", b_hz.len(), problem.devices())?;
     check_entries("b_hz", b_hz, f64::MAX, NOT_NEGATIVE)?;
@@ -63,22 +64,23 @@ pub fn configure(
 
 /// Solves the joint problem P (27) exactly: cut layer, compression and bandwidths.
 ///
-/// Variables: `ρ`, integer bits `q`, cut layer `l`, bandwidths `b` (and, with
+/// Variables: kept fraction and bits (or a step), cut layer `l`, bandwidths `b` (and, with
 /// [`ServerModel::OptimalShare`], shares of the server). Objective and constraints: see
-/// [`JointProblem`] and [`Compression`].
+/// [`JointProblem`] and [`Compression`](super::Compression), or
+/// [`StepCompression`](super::StepCompression).
 ///
-/// The delay depends on `(ρ, q)` only through `β`, and grows with it, for every `l` and `b`; so
-/// the problem separates into one compression problem ([`best_compression`]) and one bandwidth
+/// The delay depends on the setting only through `β`, and grows with it, for every `l` and `b`; so
+/// the problem separates into one compression problem ([`CompressionProblem`]) and one bandwidth
 /// problem per cut that fits ([`allocate_bandwidth`], or [`allocate_two_pools`]). `O(N·cuts)`;
 /// among equals the first cut.
 ///
 /// # Errors
-/// As [`JointProblem::validate`] and [`Compression::validate`]; magnitudes whose results a
+/// As [`JointProblem::validate`] and [`CompressionProblem::best`]; magnitudes whose results a
 /// double cannot hold.
-pub fn optimize(
+pub fn optimize<C: CompressionProblem>(
     problem: &JointProblem,
-    compression: &Compression,
-) -> Result<Solution<Option<Configuration>>> {
+    compression: &C,
+) -> Result<Solution<Option<Configuration<C::Setting>>>> {
     problem.validate()?;
     best_cut(problem, compression, |option, c| {
         if problem.server_model == ServerModel::OptimalShare {
@@ -105,18 +107,18 @@ pub fn optimize(
 /// A delay in seconds, bandwidths, and shares of the server where it is shared.
 type Allocated = (f64, Vec<f64>, Option<Vec<f64>>);
 
-fn best_cut(
+fn best_cut<C: CompressionProblem>(
     problem: &JointProblem,
-    compression: &Compression,
+    compression: &C,
     mut allocate: impl FnMut(&CutOption, Vec<f64>) -> Result<Allocated>,
-) -> Result<Solution<Option<Configuration>>> {
-    let Some(setting) = best_compression(compression)? else {
+) -> Result<Solution<Option<Configuration<C::Setting>>>> {
+    let Some(setting) = compression.best()? else {
         return Ok(Solution::infeasible(Constraint::Accuracy));
     };
     let (mut best, mut cuts): (Option<(usize, Allocated)>, _) = (None, 0);
     for option in problem.fitting() {
         cuts += 1;
-        let found = allocate(option, problem.demand(option, setting.beta))?;
+        let found = allocate(option, problem.demand(option, C::beta(&setting)))?;
         if best.as_ref().is_none_or(|(_, best)| found.0 < best.0) {
             best = Some((option.cut, found));
         }

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::compression::Compression;
+use super::compression::Setting;
+use super::compression_problem::CompressionProblem;
 use super::joint::{Configuration, configure, optimize};
 use crate::bandwidth::{allocate_bandwidth, allocate_two_pools};
 use crate::cost::Round;
@@ -22,14 +23,14 @@ pub enum Assumption {
 
 /// A training run as the controller steers it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TwoTimescale {
+pub struct TwoTimescale<S = Setting> {
     /// The choice made before training, for links at their mean.
-    pub configuration: Configuration,
+    pub configuration: Configuration<S>,
     /// Delay of every round in seconds, infinite where a link is dead.
     pub rounds_s: Vec<f64>,
 }
 
-impl TwoTimescale {
+impl<S> TwoTimescale<S> {
     /// Delay of the whole training (20).
     pub fn total_s(&self) -> f64 {
         self.rounds_s.iter().sum()
@@ -46,13 +47,13 @@ impl TwoTimescale {
 ///
 /// # Errors
 /// No rounds, or more than 10,000,000 over the number of devices; as [`System::joint_problem`], [`optimize`] and [`System::demands`].
-pub fn two_timescale(
+pub fn two_timescale<C: CompressionProblem>(
     system: &System,
-    compression: &Compression,
+    compression: &C,
     assumption: Assumption,
     fading: Option<Fading>,
     rounds: u64,
-) -> Result<Solution<Option<TwoTimescale>>> {
+) -> Result<Solution<Option<TwoTimescale<C::Setting>>>> {
     system.check_rounds(rounds)?;
     let problem = system.joint_problem(&system.links(), false)?;
     let chosen = match assumption {
@@ -63,8 +64,10 @@ pub fn two_timescale(
             configure(&problem, compression, &even)?
         }
     };
-    let round =
-        |configuration: &Configuration, round| round_s(system, configuration, fading, round);
+    let round = |configuration: &Configuration<C::Setting>, round| {
+        let (cut, beta) = (configuration.cut, C::beta(&configuration.setting));
+        round_s(system, (cut, beta), fading, round)
+    };
     let rounds_s = (chosen.value.iter())
         .flat_map(|configuration| (1..=rounds).map(move |n| round(configuration, n)))
         .collect::<Result<Vec<f64>>>()?;
@@ -79,18 +82,16 @@ pub fn two_timescale(
 /// Delay of one round with its own optimal bandwidths.
 fn round_s(
     system: &System,
-    configuration: &Configuration,
+    (cut, beta): (usize, f64),
     fading: Option<Fading>,
     round: u64,
 ) -> Result<f64> {
-    let placements = system.everywhere(Placement::Split {
-        cut: configuration.cut,
-    });
+    let placements = system.everywhere(Placement::Split { cut });
     let links = match fading {
         Some(fading) => system.faded_links(fading, round),
         None => system.links(),
     };
-    let payloads = system.payloads(&placements, configuration.setting.beta, round == 1)?;
+    let payloads = system.payloads(&placements, beta, round == 1)?;
     let round = Round {
         placements: &placements,
         links: &links,

@@ -2,7 +2,7 @@
 
 /// One band: `sft.allocate_bandwidth` and `sft.Solution`.
 mod bandwidth;
-/// Accuracy surfaces: fit and value.
+/// Accuracy surfaces and curves over steps: fit and value.
 mod fit;
 /// Systems and settings as JSON.
 mod json;
@@ -12,9 +12,11 @@ mod plan;
 mod pools;
 /// Delay, memory and payloads of a training.
 mod predict;
+/// The compression problem of two kinds.
+mod problem;
 
 pub(crate) use bandwidth::{Solution, allocate_bandwidth};
-pub(crate) use fit::{_accuracy, _beta, _fit};
+pub(crate) use fit::{_accuracy, _beta, _fit, _fit_steps, _step_values};
 pub(crate) use plan::{
     _optimize, _optimize_device_compression, _optimize_device_cuts, _two_timescale,
 };

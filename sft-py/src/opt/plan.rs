@@ -4,10 +4,11 @@ use sft_opt::plan::{
     Assumption, Configuration, JointProblem, configure, optimize_device_compression,
     optimize_device_cuts, two_timescale,
 };
-use sft_opt::{Compression, Constraint, Solution, System, optimize};
+use sft_opt::{Constraint, Solution, System, optimize};
 
 use super::json::{read, write};
 use super::predict::fading;
+use super::problem::{AnyCompression, AnySetting};
 use crate::array::{frozen, unsigned, vector};
 use crate::config::parse;
 use crate::error::{detached, infeasible};
@@ -66,6 +67,7 @@ pub(crate) fn _optimize_device_compression<'py>(
     weights: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let task = Task::read(system, compression)?;
+    let compression = task.compression.levels()?;
     let weights = match weights {
         Some(weights) => vector(weights, "weights")?.as_slice()?.to_vec(),
         None => (task.system.devices().iter())
@@ -73,7 +75,7 @@ pub(crate) fn _optimize_device_compression<'py>(
             .collect(),
     };
     let best = detached(py, || {
-        optimize_device_compression(&task.problem()?, &task.compression, &weights)
+        optimize_device_compression(&task.problem()?, compression, &weights)
     })?;
     let best = optimal(py, best)?;
     let (answer, value) = (PyDict::new(py), best.value);
@@ -116,14 +118,14 @@ pub(crate) fn _two_timescale<'py>(
 /// A system and what compression may do to it.
 struct Task {
     system: System,
-    compression: Compression,
+    compression: AnyCompression,
 }
 
 impl Task {
     fn read(system: &str, compression: &str) -> PyResult<Self> {
         Ok(Self {
             system: read("system", system)?,
-            compression: read("compression", compression)?,
+            compression: AnyCompression::read(compression)?,
         })
     }
 
@@ -165,7 +167,7 @@ fn optimal<T>(py: Python<'_>, solution: Solution<Option<T>>) -> PyResult<Solutio
 
 fn configuration(
     py: Python<'_>,
-    best: Configuration,
+    best: Configuration<AnySetting>,
     tau_s: f64,
     cuts: Vec<Cut>,
 ) -> PyResult<Bound<'_, PyDict>> {

@@ -30,6 +30,8 @@ pub(super) struct Change {
     pub(super) left: usize,
     pub(super) top: usize,
     pub(super) mirrored: bool,
+    /// A number that no other change of the image has.
+    pub(super) view: u64,
 }
 
 impl Augment {
@@ -37,10 +39,17 @@ impl Augment {
     /// start anywhere from 0 to `slack`, each way.
     pub(super) fn draw(self, seed: u64, index: usize, slack: [usize; 2]) -> Change {
         let mut rng = seed::rng(seed, &[index as u64]);
+        let (left, top) = (
+            rng.random_range(0..=slack[0]),
+            rng.random_range(0..=slack[1]),
+        );
+        let mirrored = self.flip && rng.random();
+        let corner = top as u64 * (slack[0] as u64 + 1) + left as u64;
         Change {
-            left: rng.random_range(0..=slack[0]),
-            top: rng.random_range(0..=slack[1]),
-            mirrored: self.flip && rng.random(),
+            left,
+            top,
+            mirrored,
+            view: 2 * corner + u64::from(mirrored),
         }
     }
 

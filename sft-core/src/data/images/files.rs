@@ -8,7 +8,7 @@ use fast_image_resize::images::TypedImageRef;
 use fast_image_resize::pixels::U8x3;
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
 
-use super::augment::{Augment, crop};
+use super::augment::{Augment, Change, crop};
 use super::entries::Found;
 use super::input::{Fit, ImageInput, cannot};
 use super::memory::Resampler;
@@ -68,24 +68,30 @@ impl ImageFiles {
         Self { augment, ..self }
     }
 
-    fn load(&self, indices: &[usize], seed: Option<u64>) -> Result<Tensor> {
+    fn load(&self, indices: &[usize], seed: Option<u64>) -> Result<Batch> {
         let (side, channels) = (self.input.side, self.input.mean.len());
         let mut values = Vec::with_capacity(indices.len() * channels * side * side);
+        let mut views = Vec::new();
         for &index in indices {
             let image = decode(&self.files[index].0)?;
-            match self.augmented {
+            let change = match self.augmented {
                 Augmented::Source(from) => self.square(index, &image, from, seed, &mut values)?,
                 Augmented::Window => {
                     let square = self.window(index, &image, seed);
-                    let square = square.map_err(|e| Error::file(&self.files[index].0, e))?;
+                    let square = square.map_err(|e| Error::file(&self.files[index].0, e));
+                    let (square, change) = square?;
                     Resampler::same(&self.input).put(slices(&square), u8::MAX, &mut values)?;
+                    change
                 }
-            }
+            };
+            views.extend(change.map(|change| change.view));
         }
         let shape = (indices.len(), channels, side, side);
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        let pixels = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        Ok(Batch::images(self, indices, pixels).with_views(&views, self.len()))
     }
 
+    /// Appends an image that is a square as it is stored, and tells its change.
     fn square(
         &self,
         index: usize,
@@ -93,23 +99,32 @@ impl ImageFiles {
         side: usize,
         seed: Option<u64>,
         values: &mut Vec<f32>,
-    ) -> Result<()> {
+    ) -> Result<Option<Change>> {
         let (width, height) = image.dimensions();
         if (width as usize, height as usize) != (side, side) {
             let reason = format!("must be {side}x{side} pixels, got {width}x{height}");
             return Err(Error::file(&self.files[index].0, reason));
         }
         let mut planes = planes(image);
-        if let (Some(augment), Some(seed)) = (self.augment, seed) {
+        let change = self.augment.zip(seed).map(|(augment, seed)| {
             let padding = augment.pixels(side);
             let change = augment.draw(seed, index, [2 * padding; 2]);
-            planes = planes.map(|plane| crop(&plane, side, padding, change));
-        }
-        Resampler::new(side, &self.input).put(slices(&planes), u8::MAX, values)
+            planes = planes
+                .each_ref()
+                .map(|plane| crop(plane, side, padding, change));
+            change
+        });
+        Resampler::new(side, &self.input).put(slices(&planes), u8::MAX, values)?;
+        Ok(change)
     }
 
-    /// The planes of the square that a model takes, of a resized image.
-    fn window(&self, index: usize, image: &RgbImage, seed: Option<u64>) -> Result<[Vec<u8>; 3]> {
+    /// The planes of the square that a model takes, of a resized image, and its change.
+    fn window(
+        &self,
+        index: usize,
+        image: &RgbImage,
+        seed: Option<u64>,
+    ) -> Result<([Vec<u8>; 3], Option<Change>)> {
         let side = self.input.side;
         let fit = self.input.fit.unwrap_or(Fit::whole(side));
         let (width, height) = image.dimensions();
@@ -134,11 +149,12 @@ impl ImageFiles {
             let plane = square.iter().map(|pixel| pixel.0[channel]);
             plane.collect::<Vec<_>>()
         });
-        Ok(match change {
+        let planes = match change {
             Some(change) if padded => planes.map(|plane| crop(&plane, side, padding, change)),
             Some(change) if change.mirrored => planes.map(|plane| mirrored(&plane, side)),
             _ => planes,
-        })
+        };
+        Ok((planes, change))
     }
 }
 
@@ -164,15 +180,11 @@ impl Data for ImageFiles {
     }
 
     fn batch(&self, indices: &[usize]) -> Result<Batch> {
-        Ok(Batch::images(self, indices, self.load(indices, None)?))
+        self.load(indices, None)
     }
 
     fn training_batch(&self, indices: &[usize], seed: u64) -> Result<Batch> {
-        Ok(Batch::images(
-            self,
-            indices,
-            self.load(indices, Some(seed))?,
-        ))
+        self.load(indices, Some(seed))
     }
 
     /// The files' bytes are read for it, and not decoded.

@@ -79,10 +79,11 @@ impl Images {
         &self.pixels[index * self.image_size()..][..self.image_size()]
     }
 
-    fn load(&self, indices: &[usize], seed: Option<u64>) -> Result<Tensor> {
+    fn load(&self, indices: &[usize], seed: Option<u64>) -> Result<Batch> {
         let (from, to, channels) = (self.side, self.input.side, self.input.mean.len());
         let resampler = Resampler::new(from, &self.input);
         let mut values = Vec::with_capacity(indices.len() * channels * to * to);
+        let mut views = Vec::new();
         for &index in indices {
             let planes = self.pixels(index).chunks_exact(from * from);
             let (Some(augment), Some(seed)) = (self.augment, seed) else {
@@ -91,12 +92,14 @@ impl Images {
             };
             let padding = augment.pixels(from);
             let change = augment.draw(seed, index, [2 * padding; 2]);
+            views.push(change.view);
             let planes: Vec<_> = planes.map(|p| crop(p, from, padding, change)).collect();
             let planes = planes.iter().map(Vec::as_slice);
             resampler.put(planes, self.full, &mut values)?;
         }
         let shape = (indices.len(), channels, to, to);
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        let pixels = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        Ok(Batch::images(self, indices, pixels).with_views(&views, self.len()))
     }
 
     fn image_size(&self) -> usize {
@@ -122,15 +125,11 @@ impl Data for Images {
     }
 
     fn batch(&self, indices: &[usize]) -> Result<Batch> {
-        Ok(Batch::images(self, indices, self.load(indices, None)?))
+        self.load(indices, None)
     }
 
     fn training_batch(&self, indices: &[usize], seed: u64) -> Result<Batch> {
-        Ok(Batch::images(
-            self,
-            indices,
-            self.load(indices, Some(seed))?,
-        ))
+        self.load(indices, Some(seed))
     }
 
     fn digest(&self, digest: &mut Digest) -> Result<()> {

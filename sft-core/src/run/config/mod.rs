@@ -170,8 +170,8 @@ pub struct RunConfig {
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
     pub gradient: CutCodec,
     /// Megabytes in which a device, and the server for it, remember what samples were when they last
-    /// crossed by transform:STEP, so that they cost little when they come again; 0 for none. Images
-    /// changed by --augment are never the same again, and are not remembered.
+    /// crossed by transform:STEP, so that they cost little when they come again; 0 for none. Of
+    /// images changed by --augment each view is remembered by itself.
     #[cfg_attr(feature = "clap", arg(long))]
     pub sample_memory_mb: usize,
     /// Add to every activation and gradient what was dropped of the one before.

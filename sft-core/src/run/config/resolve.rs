@@ -22,11 +22,7 @@ impl RunConfig {
                 .with_frozen_blocks(self.frozen_blocks(scheme)),
             activation: self.activation,
             gradient: self.gradient,
-            sample_memory_bytes: if self.augment {
-                0
-            } else {
-                self.sample_memory_bytes()?
-            },
+            sample_memory_bytes: self.sample_memory_bytes()?,
             error_feedback: self.error_feedback,
             adapter_codec: self.adapter_codec,
             rounds: self.rounds,
