@@ -33,9 +33,10 @@ impl TextConfig {
         let lora: u64 = sizes.map(|(outputs, inputs)| outputs + inputs).sum();
         let lora = rank as u64 * lora;
         // Scores, and the values that they weigh.
-        let pairs = match self.family.is_decoder() {
-            true => tokens * (tokens + 1) / 2,
-            false => tokens * tokens,
+        let pairs = if self.family.is_decoder() {
+            tokens * (tokens + 1) / 2
+        } else {
+            tokens * tokens
         };
         let attention = 4 * pairs * (self.heads * self.head_width) as u64;
         let (linear, adapters) = (2 * tokens * weights, 2 * tokens * lora);
