@@ -87,7 +87,8 @@ impl AttentionWeights {
         let Self {
             heads, head_width, ..
         } = self;
-        let [queries, keys, values] = [&self.query, &self.key, &self.value].map(|l| l.outputs());
+        let [queries, keys, values] =
+            [&self.query, &self.key, &self.value].map(LinearWeights::outputs);
         let (queries, keys, values) = (queries?, keys?, values?);
         if *head_width == 0 || queries != heads * head_width {
             bail!("{heads} heads of {head_width} features do not make {queries} of queries")

@@ -79,7 +79,11 @@ impl BlockWeights {
         let [q, k, v] = [query, key, value].map(|part| linear(part, &input));
         let context = self.attention.attend(&batch, [&q?, &k?, &v?])?;
         let branch = linear(&self.attention.output, &context)?;
-        let branch = changed(branch, &self.attention_out_norm, &self.attention_scale)?;
+        let branch = changed(
+            branch,
+            self.attention_out_norm.as_ref(),
+            self.attention_scale.as_ref(),
+        )?;
         let x = self.output(&self.attention_norm, (x + branch)?)?;
 
         let input = self.input(&self.mlp_norm, &x)?;
@@ -97,7 +101,7 @@ impl BlockWeights {
             None => activation.forward(&linear(up, &input)?)?,
         };
         let branch = linear(down, &hidden)?;
-        let branch = changed(branch, &self.mlp_out_norm, &self.mlp_scale)?;
+        let branch = changed(branch, self.mlp_out_norm.as_ref(), self.mlp_scale.as_ref())?;
         let x = self.output(&self.mlp_norm, (x + branch)?)?;
         batch.unpack(&x)
     }
@@ -135,7 +139,7 @@ impl BlockWeights {
 }
 
 /// A branch as it is added to the residual stream.
-fn changed(branch: Tensor, norm: &Option<NormWeights>, factors: &Option<Tensor>) -> Result<Tensor> {
+fn changed(branch: Tensor, norm: Option<&NormWeights>, factors: Option<&Tensor>) -> Result<Tensor> {
     let branch = match norm {
         Some(norm) => norm.forward(&branch)?,
         None => branch,

@@ -28,8 +28,9 @@ impl Ragged {
             let all = lengths.iter().sum::<usize>() as u32;
             let (mut places, mut rows) = (vec![all; samples * tokens], Vec::new());
             for (sample, &length) in lengths.iter().enumerate() {
-                for row in sample * tokens..sample * tokens + length {
-                    places[row] = rows.len() as u32;
+                let first = sample * tokens;
+                for (row, place) in places.iter_mut().enumerate().skip(first).take(length) {
+                    *place = rows.len() as u32;
                     rows.push(row as u32);
                 }
             }
