@@ -20,7 +20,7 @@ pub enum TextFamily {
     Gemma3,
     /// BERT.
     Bert,
-    /// `RoBERTa`: BERT without token types, whose positions begin after the padding's id.
+    /// `RoBERTa` and `XLM-RoBERTa`: BERT whose positions begin after the padding's id.
     Roberta,
     /// `DistilBERT`: BERT without token types, under other names.
     DistilBert,

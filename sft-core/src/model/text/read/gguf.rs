@@ -189,7 +189,14 @@ fn config(
         }
     }
     if let (Some(head), "gemma3_text") = (&head, kind) {
-        json.insert("query_pre_attn_scalar".into(), head.clone());
+        // The files do not say that the largest, of 62 blocks, divides by the root of D / A.
+        let largest = get("block_count").and_then(Value::as_u64) == Some(62);
+        let share = width.zip(heads).filter(|_| largest);
+        let share = share.map(|(width, heads)| (width / heads).into());
+        json.insert(
+            "query_pre_attn_scalar".into(),
+            share.unwrap_or_else(|| head.clone()),
+        );
     }
     if let Some(scaling) = scaling(
         get("rope.scaling.type"),

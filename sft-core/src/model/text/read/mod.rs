@@ -19,7 +19,7 @@ use super::{TextConfig, TextFamily};
 use crate::layers::Activation;
 
 /// The values of `model_type` that are read.
-const FAMILIES: [(&str, TextFamily); 9] = [
+const FAMILIES: [(&str, TextFamily); 10] = [
     ("llama", TextFamily::Llama),
     ("mistral", TextFamily::Mistral),
     ("qwen2", TextFamily::Qwen2),
@@ -28,6 +28,7 @@ const FAMILIES: [(&str, TextFamily); 9] = [
     ("gemma3_text", TextFamily::Gemma3),
     ("bert", TextFamily::Bert),
     ("roberta", TextFamily::Roberta),
+    ("xlm-roberta", TextFamily::Roberta),
     ("distilbert", TextFamily::DistilBert),
 ];
 
