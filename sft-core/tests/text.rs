@@ -191,7 +191,7 @@ fn any_file_of_a_model_opens_it() {
         PretrainedText::open(&index).unwrap().config.family,
         TextFamily::Llama
     );
-    assert!(whole.tokenizer.is_none() && whole.not_finite().unwrap().is_none());
+    assert!(whole.tokenizer.is_none());
 }
 
 #[test]

@@ -1,0 +1,228 @@
+//! Runs on texts from their configuration: what crosses, what is learnt, and what is refused.
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use common::{Folder, fixture};
+use sft_core::Result;
+use sft_core::data::{Data, Inputs as Ids};
+use sft_core::run::{DeviceAdaptersKind, Inputs, RunConfig, Scheme, SchemeRun, Session};
+use sft_core::split::CutCodec;
+
+/// Two classes that a word tells apart, in texts of many lengths.
+fn lines(count: usize) -> String {
+    let line = |i: usize| {
+        let word = ["yes", "no"][i % 2];
+        let more = " the".repeat(i * i % 7);
+        format!("{word}\t{more} {word} the {word}\n")
+    };
+    (0..count).map(line).collect()
+}
+
+fn config(folder: &Folder) -> RunConfig {
+    folder.write("train.tsv", lines(48).as_bytes());
+    folder.write("test.tsv", lines(14).as_bytes());
+    let named = |name: &str| Some(format!("classify:{}", folder.0.join(name).display()));
+    RunConfig {
+        scheme: vec![Scheme::Sft],
+        model: Some(fixture("text/llama.gguf")),
+        data: named("train.tsv"),
+        test: named("test.tsv"),
+        devices: 2,
+        rounds: 3,
+        batch: 8,
+        cut: 1,
+        rank: 2,
+        lr: 1e-2,
+        activation: CutCodec::raw(),
+        gradient: CutCodec::raw(),
+        ..RunConfig::default()
+    }
+}
+
+fn run(config: &RunConfig) -> Result<Vec<SchemeRun>> {
+    let inputs = Inputs::open(config)?;
+    let mut runs = Session::new(config, &inputs)?.run(&(), &AtomicBool::new(false))?;
+    for round in runs.iter_mut().flat_map(|run| &mut run.rounds) {
+        round.wall_s = 0.0;
+    }
+    Ok(runs)
+}
+
+#[test]
+fn a_decoder_learns_to_tell_texts_apart() {
+    let folder = Folder::new("text-run-learns");
+    for codec in ["raw", "transform:0.3", "error:0.01"] {
+        let config = RunConfig {
+            activation: codec.parse().unwrap(),
+            gradient: codec.parse().unwrap(),
+            rounds: 6,
+            ..config(&folder)
+        };
+        let runs = run(&config).unwrap();
+        let rounds = &runs[0].rounds;
+        let losses: Vec<_> = rounds.iter().map(|round| round.loss).collect();
+        assert!(losses[5] < 0.7 * losses[0], "{codec}: {losses:?}");
+        assert!(rounds[5].accuracy > 0.9, "{codec}: {}", rounds[5].accuracy);
+    }
+}
+
+/// Of each token the numbers of its hidden state cross, of padding none.
+#[test]
+fn only_real_tokens_cross_the_cut() {
+    let folder = Folder::new("text-run-padding");
+    let config = config(&folder);
+    let inputs = Inputs::open(&config).unwrap();
+    let train = &inputs.train;
+    let tokens: usize = (0..train.len()).map(|i| train.tokens(i).unwrap()).sum();
+    let all: Vec<usize> = (0..train.len()).collect();
+    let Ids::Tokens { ids, lengths } = train.batch(&all).unwrap().inputs else {
+        panic!("texts are token ids")
+    };
+    assert_eq!(lengths.iter().sum::<u32>() as usize, tokens);
+    assert!(4 * ids.elem_count() > 5 * tokens, "there is padding");
+    let spec = inputs.model.spec();
+    let round = &run(&config).unwrap()[0].rounds[0];
+    let numbers = (4 * tokens * spec.width) as u64;
+    // Six messages each way, with the header of a raw frame and, up, a class for each sample.
+    let beside = 6 * 40 + 4 * train.len() as u64;
+    assert!(round.bytes_up >= numbers && round.bytes_up < numbers + beside);
+    assert!(round.bytes_down >= numbers && round.bytes_down < numbers + 6 * 40);
+}
+
+#[test]
+fn a_run_does_not_depend_on_threads_and_goes_on_from_a_checkpoint() {
+    let folder = Folder::new("text-run-threads");
+    let with = |threads: usize, change: &dyn Fn(&mut RunConfig)| {
+        let mut config = RunConfig {
+            activation: "transform:0.3".parse().unwrap(),
+            gradient: "transform:1.5".parse().unwrap(),
+            threads: Some(threads),
+            ..config(&folder)
+        };
+        change(&mut config);
+        run(&config).unwrap()
+    };
+    let whole = with(1, &|_| ());
+    assert_eq!(with(3, &|_| ()), whole);
+    let out = folder.0.join("run");
+    with(2, &|config| {
+        (config.out, config.rounds) = (Some(out.clone()), 1);
+        config.checkpoint_every = Some(1);
+    });
+    let rest = with(2, &|config| config.resume = Some(out.clone()));
+    assert_eq!(rest[0].rounds, whole[0].rounds);
+}
+
+#[test]
+fn every_scheme_that_tunes_adapters_runs() {
+    let folder = Folder::new("text-run-schemes");
+    let config = RunConfig {
+        scheme: vec![Scheme::Sft, Scheme::SftRaw, Scheme::Sl, Scheme::FlLora],
+        rounds: 1,
+        ..config(&folder)
+    };
+    let runs = run(&config).unwrap();
+    assert_eq!(runs.len(), 4);
+    assert_eq!(runs[0].rounds[0].loss, runs[1].rounds[0].loss, "both raw");
+    assert_eq!(runs[3].rounds[0].bytes_up, 0, "nothing is cut");
+    let frozen = RunConfig {
+        scheme: vec![Scheme::Sft],
+        device_adapters: DeviceAdaptersKind::None,
+        ..config
+    };
+    assert_eq!(run(&frozen).unwrap()[0].rounds[0].bytes_down, 0);
+}
+
+#[test]
+fn what_a_text_model_does_not_take_is_refused_by_name() {
+    let folder = Folder::new("text-run-refused");
+    let words = |words: &[&str]| Some(words.iter().map(ToString::to_string).collect());
+    type Change<'a> = &'a dyn Fn(&mut RunConfig);
+    let missing: PathBuf = folder.0.join("none");
+    let cases: [(Change<'_>, &str); 12] = [
+        (&|c| c.test = None, "test must be classify:FILE"),
+        (&|c| c.test = Some("test.tsv".into()), "got test.tsv"),
+        (
+            &|c| c.prompt = Some("Q:".into()),
+            "prompt must contain {text}",
+        ),
+        (&|c| c.max_tokens = Some(0), "max_tokens must be in 1..="),
+        (
+            &|c| c.max_tokens = Some(1 << 20),
+            "max_tokens must be in 1..=",
+        ),
+        (&|c| c.heads = Some(2), "heads must be left out"),
+        (&|c| c.augment = true, "augment must be off"),
+        (&|c| c.merged = true, "merged must be off"),
+        (&|c| c.scheme = vec![Scheme::FlFull], "merged must be off"),
+        (
+            &|c| c.class_words = words(&["yes"]),
+            "one for each of 2 classes",
+        ),
+        (
+            &|c| c.data = Some("folder:x".into()),
+            "test must be left out",
+        ),
+        (&|c| c.model = Some(missing.clone()), "none"),
+    ];
+    for (change, part) in cases {
+        let mut config = config(&folder);
+        change(&mut config);
+        let error = run(&config).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}, expected {part}");
+    }
+    let files = [
+        ("", "holds no samples"),
+        ("yes\ta\n", "at least two classes, got only yes"),
+        ("yes\ta\nno b\n", "line 2 has no tab"),
+    ];
+    for (text, part) in files {
+        let config = config(&folder);
+        folder.write("train.tsv", text.as_bytes());
+        let error = run(&config).unwrap_err().to_string();
+        assert!(
+            error.contains("train.tsv") && error.contains(part),
+            "{error}"
+        );
+    }
+    let config = config(&folder);
+    folder.write("test.tsv", b"maybe\ta\n");
+    let error = run(&config).unwrap_err().to_string();
+    assert!(
+        error.contains("test.tsv") && error.contains("which no training sample has"),
+        "{error}"
+    );
+}
+
+/// A head may begin with what the language model says the classes by.
+#[test]
+fn a_head_of_words_is_rows_of_the_models_own() {
+    let folder = Folder::new("text-run-words");
+    let config = RunConfig {
+        class_words: Some(vec!["no".into(), "yes".into()]),
+        ..config(&folder)
+    };
+    let inputs = Inputs::open(&config).unwrap();
+    let setup = Session::new(&config, &inputs)
+        .unwrap()
+        .setup(Scheme::Sft)
+        .unwrap();
+    let words = inputs
+        .pretrained
+        .head_of_words(&["no".into(), "yes".into()])
+        .unwrap();
+    assert_eq!(setup.head, words);
+    assert!(words.bias.iter().all(|&bias| bias == 0.0));
+    let embedding = inputs
+        .pretrained
+        .weight("model.embed_tokens.weight")
+        .unwrap();
+    let rows = embedding.to_vec2::<f32>().unwrap();
+    let width = rows[0].len();
+    for word in words.weight.chunks(width) {
+        assert!(rows.iter().any(|row| row == word), "a row of the embedding");
+    }
+}
