@@ -16,9 +16,8 @@ use crate::flags::LevelsFlag;
 pub use levels::LevelsSurface;
 pub use steps::{Shares, StepRun, StepSurface};
 
-/// The surface of the embedded digits model, measured by
-/// `accuracy_sweep --codec gradient --seeds 1,2,3`.
-const DIGITS: &str = include_str!("../results/digits_surface.json");
+/// The surface of the embedded digits model, measured by `accuracy_sweep --seeds 1,2,3`.
+const DIGITS: &str = include_str!("../results/digits_steps.json");
 
 /// Measured accuracies and what is fitted to them.
 #[derive(Clone, Debug)]

@@ -32,7 +32,7 @@ pub struct Auto {
     #[arg(long, conflicts_with_all = ["cut", "device_cuts", "activation"])]
     pub auto: bool,
     /// Accuracy over steps, or over keep and levels, for --auto, from accuracy_sweep; by default the
-    /// digits' over keep and levels.
+    /// digits' over steps.
     #[arg(long, value_name = "FILE", requires = "auto")]
     pub surface: Option<PathBuf>,
     /// Accuracy that --auto may give up for speed, a fraction.
