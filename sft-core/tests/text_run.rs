@@ -5,9 +5,10 @@ mod common;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use common::{Folder, fixture};
+use common::Folder;
+use sft_compress::Codec;
 use sft_core::Result;
-use sft_core::data::{Data, Inputs as Ids};
+use sft_core::data::Inputs as Ids;
 use sft_core::run::{DeviceAdaptersKind, Inputs, RunConfig, Scheme, SchemeRun, Session};
 use sft_core::split::CutCodec;
 
@@ -21,13 +22,24 @@ fn lines(count: usize) -> String {
     (0..count).map(line).collect()
 }
 
+/// A tokenizer for words between spaces.
+const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+    "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
+    "decoder": null, "model": {"type": "WordLevel", "unk_token": "?",
+    "vocab": {"?": 0, "yes": 5, "no": 9, "the": 40, "far": 48}}}"#;
+
 fn config(folder: &Folder) -> RunConfig {
+    let model = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text/qwen2");
+    for name in ["config.json", "model.safetensors"] {
+        folder.write(name, &std::fs::read(model.join(name)).unwrap());
+    }
+    folder.write("tokenizer.json", TOKENIZER.as_bytes());
     folder.write("train.tsv", lines(48).as_bytes());
     folder.write("test.tsv", lines(14).as_bytes());
     let named = |name: &str| Some(format!("classify:{}", folder.0.join(name).display()));
     RunConfig {
         scheme: vec![Scheme::Sft],
-        model: Some(fixture("text/llama.gguf")),
+        model: Some(folder.0.clone()),
         data: named("train.tsv"),
         test: named("test.tsv"),
         devices: 2,
@@ -122,6 +134,7 @@ fn every_scheme_that_tunes_adapters_runs() {
     let config = RunConfig {
         scheme: vec![Scheme::Sft, Scheme::SftRaw, Scheme::Sl, Scheme::FlLora],
         rounds: 1,
+        adapter_codec: Codec::raw(),
         ..config(&folder)
     };
     let runs = run(&config).unwrap();
@@ -189,12 +202,20 @@ fn what_a_text_model_does_not_take_is_refused_by_name() {
         );
     }
     let config = config(&folder);
-    folder.write("test.tsv", b"maybe\ta\n");
-    let error = run(&config).unwrap_err().to_string();
-    assert!(
-        error.contains("test.tsv") && error.contains("which no training sample has"),
-        "{error}"
-    );
+    for (text, part) in [
+        ("maybe\ta\n", "which no training sample has"),
+        (
+            "yes\tfar\n",
+            "tokenizer must be for 48 tokens, it gives the id 48",
+        ),
+    ] {
+        folder.write("test.tsv", text.as_bytes());
+        let error = run(&config).unwrap_err().to_string();
+        assert!(
+            error.contains("test.tsv") && error.contains(part),
+            "{error}"
+        );
+    }
 }
 
 /// A head may begin with what the language model says the classes by.
@@ -216,11 +237,11 @@ fn a_head_of_words_is_rows_of_the_models_own() {
         .unwrap();
     assert_eq!(setup.head, words);
     assert!(words.bias.iter().all(|&bias| bias == 0.0));
-    let embedding = inputs
+    let head = inputs
         .pretrained
         .weight("model.embed_tokens.weight")
         .unwrap();
-    let rows = embedding.to_vec2::<f32>().unwrap();
+    let rows = head.to_vec2::<f32>().unwrap();
     let width = rows[0].len();
     for word in words.weight.chunks(width) {
         assert!(rows.iter().any(|row| row == word), "a row of the embedding");

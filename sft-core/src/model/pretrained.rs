@@ -16,10 +16,30 @@ use crate::{Digest, Error, Result};
 pub struct TextInput<'a> {
     /// From texts to token ids.
     pub tokenizer: &'a Tokenizer,
+    /// Tokens of the model's vocabulary, V.
+    pub vocabulary: usize,
     /// The most tokens of a sample.
     pub most: usize,
     /// Whether of a longer one the last tokens are kept, in place of the first.
     pub keep_last: bool,
+}
+
+impl TextInput<'_> {
+    /// The token ids of a text, with those that the model has at its ends.
+    ///
+    /// # Errors
+    /// A text without ids, or an id beyond the vocabulary: the tokenizer is not the model's.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.tokenizer.encode(text, true)?;
+        match ids.iter().find(|&&id| id as usize >= self.vocabulary) {
+            Some(id) => {
+                let vocabulary = self.vocabulary;
+                let reason = format!("must be for {vocabulary} tokens, it gives the id {id}");
+                Err(Error::argument("tokenizer", reason))
+            }
+            None => Ok(ids),
+        }
+    }
 }
 
 /// A pre-trained model as its files describe it.

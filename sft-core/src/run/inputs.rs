@@ -136,7 +136,7 @@ fn open_texts(config: &RunConfig, train: &Path, model: &dyn Pretrained) -> Resul
     let fits = (1..=input.most).contains(&most);
     Error::require(fits, "max_tokens", most, &accepted)?;
     let wanted = Wanted {
-        encode: &|text| input.tokenizer.encode(text, true),
+        encode: &|text| input.encode(text),
         prompt: config.prompt.as_deref(),
         most,
         keep_last: input.keep_last,

@@ -166,6 +166,7 @@ impl Pretrained for PretrainedText {
         let tokenizer = self.tokenizer.as_ref();
         tokenizer.map(|tokenizer| TextInput {
             tokenizer,
+            vocabulary: self.config.vocabulary,
             most: self.config.tokens,
             keep_last: self.pooling == Pooling::Last,
         })
