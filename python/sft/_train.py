@@ -1,4 +1,4 @@
-"""The reference trainer: split fine-tuning of a vision transformer on simulated devices."""
+"""The reference trainer: split fine-tuning of a transformer on simulated devices."""
 
 import functools
 import importlib
@@ -28,7 +28,11 @@ def finetune(
     *,
     model: str | os.PathLike[str],
     data: str | Arrays,
-    test: Arrays | None = None,
+    test: Arrays | str | None = None,
+    prompt: str | None = None,
+    max_tokens: int | None = None,
+    pooling: Literal["first", "last", "mean"] | None = None,
+    class_words: Sequence[str] | None = None,
     devices: int = 8,
     scheme: Scheme = "sft",
     cut: int = 2,
@@ -77,7 +81,7 @@ def finetune(
     gradient_checkpointing: bool = False,
     progress: bool | Callable[[Round], object] | None = None,
 ) -> Run:
-    """Fine-tune a vision transformer by the Rust trainer, on simulated devices.
+    """Fine-tune a vision transformer or a language model by the Rust trainer, on simulated devices.
 
     Ctrl-C ends training within a mini-batch and raises `Interrupted`, a
     KeyboardInterrupt whose `run` holds the finished rounds; `out` is written then too,
@@ -89,15 +93,29 @@ def finetune(
     model : path
         A ViT as safetensors, with Hugging Face's or timm's names; ``config.json`` and
         ``preprocessor_config.json`` beside it are read: uint8 images and files are resized, cut
-        and normalised as they say.
+        and normalised as they say. Or a text model: a GGUF file, or a Hugging Face folder with
+        its tokenizer.
     data : (images, labels) or str
         Training images, uint8 [n, h, h, c] (or [n, h, h] of one channel), resized and
         normalised for the model, or float32 [n, side, side, c] exactly as the model takes
         them; labels are integers [n] from 0. Or ``'cifar100:DIR'``,
         ``'tiny-imagenet:DIR'`` or ``'folder:DIR'`` (``train/CLASS/*`` and
-        ``test/CLASS/*``).
-    test : (images, labels), optional
-        Test images, as and where `data` gives arrays.
+        ``test/CLASS/*``). Of texts ``'classify:FILE'``: ``.tsv`` with lines of a label, a tab and
+        the text, or ``.csv`` or ``.jsonl`` with ``label`` and ``text``.
+    test : (images, labels) or str, optional
+        Test images, as and where `data` gives arrays; or ``'classify:FILE'`` beside such training
+        texts.
+    prompt : str, optional
+        What every text is put into, in place of ``{text}``.
+    max_tokens : int, optional
+        The most tokens of a text: of a longer one a decoder gets the last, an encoder the first. By
+        default 512, or what the model takes.
+    pooling : {'first', 'last', 'mean'}, optional
+        Which tokens the head of a text model reads: by default the last of a decoder, else the
+        first.
+    class_words : sequence of str, optional
+        Words, one for each class in order, whose rows in the language model's head the new head
+        starts from.
     devices : int, default 8
         Number of devices.
     scheme : {'sft', 'sft-raw', 'sl', 'fl-lora', 'fl-full'}, default 'sft'
@@ -215,13 +233,13 @@ def finetune(
     """
     config = dict(locals())
     watch = _Watch(config.pop("progress"))
-    for name in ("test", "full"):
-        del config[name]
+    del config["full"]
     config["targets"] = targets if isinstance(targets, str) else ",".join(targets)
     for name in ("activation", "gradient", "adapter_codec"):
         config[name] = "raw" if config[name] is None else config[name]
     config["data"], arrays = _data(data, test, full)
-    _check_files(model, data, scheme, adapters, resume)
+    config["test"] = test if isinstance(test, str) else None
+    _check_files(model, data, test, scheme, adapters, resume)
     _without_spinning()
     try:
         settings, contents, records, memory, failure = _sft._finetune(config, arrays, full, watch)
@@ -264,6 +282,7 @@ def _without_spinning() -> None:
 def _check_files(
     model: str | os.PathLike[str],
     data: str | Arrays,
+    test: str | Arrays | None,
     scheme: Scheme,
     adapters: str | os.PathLike[str] | None,
     resume: str | os.PathLike[str] | None,
@@ -272,9 +291,10 @@ def _check_files(
     files: dict[str, str | os.PathLike[str]] = {"model": model}
     if adapters is not None:
         files["adapters"] = adapters
-    kind, _, folder = data.partition(":") if isinstance(data, str) else ("arrays", "", "")
-    if kind in ("cifar100", "tiny-imagenet", "folder"):
-        files["data"] = folder
+    for name, named in (("data", data), ("test", test)):
+        kind, _, path = named.partition(":") if isinstance(named, str) else ("arrays", "", "")
+        if kind in ("cifar100", "tiny-imagenet", "folder", "classify"):
+            files[name] = path
     if resume is not None:
         files["resume"] = Path(resume, f"checkpoint-{scheme}.safetensors")
     for name, file in files.items():
@@ -284,17 +304,18 @@ def _check_files(
             raise type(error)(error.errno, f"{name}: {error.strerror}", os.fspath(file)) from None
 
 
-def _data(data: str | Arrays, test: Arrays | None, full: int) -> tuple[str, Any]:
+def _data(data: str | Arrays, test: str | Arrays | None, full: int) -> tuple[str, Any]:
     """Return what names the data, and the arrays of training and test where it is arrays."""
     if not 0 <= full <= 255:
         msg = f"full must be in 0..=255, got {full}"
         raise ValueError(msg)
     if isinstance(data, str):
-        if test is not None:
-            raise ValueError("test must not be given where data names a folder")
+        if not (test is None or isinstance(test, str)):
+            raise ValueError("test must not be arrays where data names a folder or a file")
         return data, None
-    if test is None:
-        raise ValueError("test must be arrays where data is, got None")
+    if test is None or isinstance(test, str):
+        msg = f"test must be arrays where data is, got {test}"
+        raise ValueError(msg)
     arrays = _labelled("data", data), _labelled("test", test)
     parts = [part for images, labels in arrays for part in (images, np.asarray(labels))]
     sums = ", ".join(f"{zlib.crc32(part.data):08x}" for part in parts)

@@ -20,6 +20,7 @@ from sft import _sft
 DATA = Path(__file__).parents[2] / "examples" / "data"
 RESULTS = DATA.parent / "results"
 MODEL = DATA / "digits_vit" / "model.safetensors"
+TEXT_MODEL = DATA.parents[1] / "sft-core" / "tests" / "fixtures" / "text" / "qwen2"
 
 
 def digits() -> dict[str, Any]:
@@ -139,6 +140,41 @@ def test_devices_may_train_nothing(tmp_path: Path) -> None:
         sft.finetune(model=MODEL, scheme="fl-lora", device_adapters="none", **few())
     with pytest.raises(ValueError, match="device_adapters must be lora or none"):
         sft.finetune(model=MODEL, device_adapters="some", **few())  # type: ignore[arg-type]
+
+
+def test_a_language_model_is_tuned_from_files(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(TEXT_MODEL / name, tmp_path)
+    vocabulary = {"?": 0, "yes": 5, "no": 9, "the": 40}
+    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "?"}
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": model,
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    lines = [f"{word}\t{'the ' * (i % 5)}{word}\n" for i in range(24) for word in ("yes", "no")]
+    for name in ("train.tsv", "test.tsv"):
+        (tmp_path / name).write_text("".join(lines))
+    arguments: dict[str, Any] = {
+        "data": f"classify:{tmp_path / 'train.tsv'}",
+        "test": f"classify:{tmp_path / 'test.tsv'}",
+        "devices": 2,
+        "cut": 1,
+        "rank": 2,
+        "lr": 0.01,
+        "rounds": 6,
+        "prompt": "the {text}",
+        "class_words": ["no", "yes"],
+    }
+    run = sft.finetune(model=tmp_path, **arguments)
+    assert run.rounds[-1].accuracy > 0.9
+    assert run.rounds[-1].loss < run.rounds[0].loss
+    with pytest.raises(ValueError, match=r"prompt must contain \{text\}"):
+        sft.finetune(model=tmp_path, **arguments | {"prompt": "the"})
+    with pytest.raises(FileNotFoundError, match=r"test: No such file"):
+        sft.finetune(model=tmp_path, **arguments | {"test": "classify:nowhere.tsv"})
 
 
 def test_threads_and_checkpointing_change_nothing() -> None:
@@ -323,13 +359,15 @@ def test_an_error_of_the_callback_ends_the_run() -> None:
         ),
         ({"full": 0}, ValueError, "full must be at least 1, got 0"),
         ({"test": None}, ValueError, "test must be arrays"),
-        ({"data": "folder:nowhere"}, ValueError, "test must not be given"),
+        ({"data": "folder:nowhere"}, ValueError, "test must not be arrays"),
         ({"data": "mnist:here", "test": None}, ValueError, "data must be cifar100:DIR"),
         (
             {"data": "folder:nowhere", "test": None},
             FileNotFoundError,
             "data: No such file .*nowhere",
         ),
+        ({"prompt": "{text}?"}, ValueError, "prompt must be left out for images"),
+        ({"class_words": ["a"]}, ValueError, "class_words must be left out for images"),
         ({"model": "no.safetensors"}, FileNotFoundError, "model: No such file .*'no.safetensors'"),
         ({"model": 3}, (OSError, ValueError), "model"),
         ({"model": __file__}, OSError, "model .*test_train.py: not a complete safetensors file"),
@@ -353,12 +391,7 @@ def test_defaults_are_those_of_rust() -> None:
     # Rust runs schemes beside each other, a call here runs one.
     assert defaults.pop("scheme")[0] == "sft"
     ours = {name: p.default for name, p in inspect.signature(sft.finetune).parameters.items()}
-    assert (ours.pop("scheme"), ours.pop("full"), ours.pop("test"), ours.pop("progress")) == (
-        "sft",
-        255,
-        None,
-        None,
-    )
+    assert (ours.pop("scheme"), ours.pop("full"), ours.pop("progress")) == ("sft", 255, None)
     assert ours.keys() == defaults.keys()
     for name in ("model", "data"):
         assert ours.pop(name) is inspect.Parameter.empty

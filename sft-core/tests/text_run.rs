@@ -175,10 +175,7 @@ fn what_a_text_model_does_not_take_is_refused_by_name() {
             &|c| c.class_words = words(&["yes"]),
             "one for each of 2 classes",
         ),
-        (
-            &|c| c.data = Some("folder:x".into()),
-            "test must be left out",
-        ),
+        (&|c| c.data = Some("folder:x".into()), "data must be texts"),
         (&|c| c.model = Some(missing.clone()), "none"),
     ];
     for (change, part) in cases {

@@ -48,12 +48,16 @@ impl Inputs {
     /// run from another: the caller sets them to what names its own.
     ///
     /// # Errors
-    /// A backend that this build or this machine does not have, or that has no checkpointing.
+    /// A backend that this build or this machine does not have, or that has no checkpointing, or a
+    /// field that is for texts with a model of images.
     pub fn new(
         config: &RunConfig,
         mut pretrained: Box<dyn Pretrained>,
         (train, test): Examples,
     ) -> Result<Self> {
+        if pretrained.text_input().is_none() {
+            refuse_settings_of_texts(config)?;
+        }
         pretrained.take_input_of(test.as_ref());
         Ok(Self {
             model: on_backend(config, pretrained.as_ref())?,
@@ -94,7 +98,6 @@ pub fn open_data(config: &RunConfig, model: &dyn Pretrained) -> Result<Examples>
     if layout == CLASSIFY {
         return open_texts(config, Path::new(dir), model);
     }
-    refuse_settings_of_texts(config)?;
     let unknown = |_| {
         let accepted = "cifar100:DIR, tiny-imagenet:DIR, folder:DIR or classify:FILE";
         Error::argument("data", format!("must be {accepted}, got {data}"))
