@@ -108,8 +108,9 @@ def finetune(
     prompt : str, optional
         What every text is put into, in place of ``{text}``.
     max_tokens : int, optional
-        The most tokens of a text: of a longer one a decoder gets the last, an encoder the first. By
-        default 512, or what the model takes.
+        The most tokens of a text, those that the model has at its ends among them: of a longer one
+        the end is kept where the head reads the last token, else the start. By default 512, or what
+        the model takes.
     pooling : {'first', 'last', 'mean'}, optional
         Which tokens the head of a text model reads: by default the last of a decoder, else the
         first.

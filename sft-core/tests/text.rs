@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, Var};
 use serde_json::Value;
-use sft_core::adapter::{Lora, TargetModules};
+use sft_core::adapter::{Adapters, Head, Lora, ModuleNames, TargetModules, load_peft, save_peft};
 use sft_core::data::Inputs;
 use sft_core::model::{Backend, Model, Pooling, PretrainedText, TextFamily, TextModel};
 
@@ -164,13 +164,19 @@ fn layers_have_the_names_that_peft_knows() {
         ),
     ] {
         let spec = PretrainedText::open(&fixture(name)).unwrap().config.spec();
-        let found = targets
-            .parse::<TargetModules>()
-            .unwrap()
-            .resolve(&spec)
-            .unwrap();
-        let found = found.modules(&spec).to_string();
-        assert_eq!(found.split(',').count(), 2, "{name}: {found}");
+        let resolved = |targets: &str| targets.parse::<TargetModules>().unwrap().resolve(&spec);
+        let found = resolved(targets).unwrap();
+        let named = found.modules(&spec).to_string();
+        assert_eq!(named.split(',').count(), 2, "{name}: {named}");
+        assert_eq!(resolved(&named).unwrap(), found, "{name}: {named}");
+        let folder =
+            std::env::temp_dir().join(format!("sft-text-peft-{name}-{}", std::process::id()));
+        let lora = Lora::new(2, 4.0).unwrap().with_targets(found);
+        let adapters = Adapters::new(&spec, lora, Head::new(2, spec.width, 1), 1);
+        save_peft(&folder, &spec, lora, &adapters, ModuleNames::default()).unwrap();
+        let read = load_peft(&folder, &spec, None).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(read, (lora, adapters), "{name}");
         assert_eq!(spec.block_path(1).module, block, "{name}");
         assert_eq!(
             (spec.head.module.as_str(), spec.depth, spec.width),

@@ -49,7 +49,7 @@ impl Tensors {
         };
         let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
         let all = task.train.len();
-        let count = calibration_samples(task.model.spec()).min(all);
+        let count = calibration_samples(task.model.spec(), 1).min(all);
         let images: Vec<usize> = (0..count).map(|i| i * all / count).collect();
         let hidden = device.forward(&task.train.batch(&images)?.inputs, step)?;
         let activation = values(&hidden.state)?;

@@ -46,9 +46,9 @@ impl ModuleNames {
     }
 
     /// What PEFT finds a layer of a block by.
-    pub(super) fn target(self, layer: &LinearSpec) -> &str {
+    pub(super) fn target<'l>(self, spec: &ModelSpec, layer: &'l LinearSpec) -> &'l str {
         match self {
-            Self::Transformers5 => layer.module(),
+            Self::Transformers5 => spec.module(layer),
             Self::Transformers4 => &layer.path.checkpoint,
         }
     }
@@ -60,6 +60,9 @@ impl ModuleNames {
 /// `[r, C, P, P]` and `[D, r, 1, 1]`. A head that is trained in full is among `modules_to_save`.
 /// The frozen head under an adapter may be new, and PEFT would save no more than its adapter: it
 /// is written beside it, as `base_layer`, where PEFT puts it into the model again.
+///
+/// The head of a text model reads other features than that of Transformers' class for sequences, which has
+/// no bias (decoders) or a pooler before it (BERT): there the adapters are right and the head is not.
 ///
 /// Each of the two files appears whole or not at all, the tensors first.
 ///

@@ -226,7 +226,7 @@ fn block_targets(spec: &ModelSpec, lora: Lora, names: ModuleNames) -> (Vec<Strin
     let (targets, others): (Vec<_>, Vec<_>) = block.partition(|(i, _)| chosen(Place::Block(*i)));
     let modules: Vec<String> = targets
         .iter()
-        .map(|(_, layer)| names.target(layer).to_string())
+        .map(|(_, layer)| names.target(spec, layer).to_string())
         .collect();
     // PEFT compares ends of paths: `output.dense` is also the end of `attention.output.dense`.
     let is_meant = |layer: &LinearSpec| {

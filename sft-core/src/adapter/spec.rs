@@ -76,7 +76,7 @@ impl LinearSpec {
         }
     }
 
-    /// The name that PEFT takes it by among its target modules, such as `q_proj`.
+    /// The last part of its path, which PEFT takes a layer before the blocks by.
     pub fn module(&self) -> &str {
         let module = &self.path.module;
         module.rsplit('.').next().unwrap_or(module)
@@ -142,6 +142,16 @@ impl ModelSpec {
         })
     }
 
+    /// The name that PEFT takes a layer of the blocks by among its target modules: the shortest end of
+    /// its path that no other layer of a block has, such as `q_proj`, else all of its path.
+    pub fn module<'l>(&self, layer: &'l LinearSpec) -> &'l str {
+        let path = layer.path.module.as_str();
+        let ends = path.rmatch_indices('.').map(|(at, _)| &path[at + 1..]);
+        let others = || self.block.iter().filter(|other| *other != layer);
+        let mut own = ends.filter(|end| !others().any(|other| other.path.ends_with(end)));
+        own.next().unwrap_or(path)
+    }
+
     /// The path of a block.
     pub fn block_path(&self, index: usize) -> Path {
         self.blocks.join(&Path::same(index.to_string()))
@@ -150,9 +160,10 @@ impl ModelSpec {
     /// The names of all that may be a target: the linears of a block, those before the blocks, the
     /// head.
     pub fn modules(&self) -> Vec<&str> {
-        let layers = self.block.iter().chain(&self.embedding);
+        let block = self.block.iter().map(|layer| self.module(layer));
+        let embedding = self.embedding.iter().map(LinearSpec::module);
         let head = std::iter::once(self.head.module.as_str());
-        layers.map(LinearSpec::module).chain(head).collect()
+        block.chain(embedding).chain(head).collect()
     }
 }
 

@@ -170,18 +170,16 @@ impl Targets {
 
     /// The names of the layers in a model.
     pub fn modules(self, spec: &ModelSpec) -> TargetModules {
-        let chosen = |place: fn(usize) -> Place, layers: &[LinearSpec]| {
-            let layers = layers.iter().enumerate();
-            let chosen = layers.filter(|(i, _)| self.contains(place(*i)));
-            chosen
-                .map(|(_, layer)| layer.module().to_string())
-                .collect::<Vec<_>>()
-        };
-        let mut names = chosen(Place::Block, &spec.block);
+        let block = spec.block.iter().enumerate();
+        let block = block.filter(|(i, _)| self.contains(Place::Block(*i)));
+        let block = block.map(|(_, layer)| spec.module(layer).to_string());
+        let mut names: Vec<_> = block.collect();
         if names.len() == spec.block.len() {
             names = vec![ALL_LINEAR.into()];
         }
-        names.extend(chosen(Place::Embedding, &spec.embedding));
+        let embedding = spec.embedding.iter().enumerate();
+        let embedding = embedding.filter(|(i, _)| self.contains(Place::Embedding(*i)));
+        names.extend(embedding.map(|(_, layer)| layer.module().to_string()));
         names.extend(self.head.then(|| spec.head.module.clone()));
         TargetModules(names)
     }

@@ -15,7 +15,7 @@ pub use images::{
     Images, Resize, cifar100, image_folder, tiny_imagenet,
 };
 pub use partition::Partition;
-pub use text::{Texts, Wanted, classification};
+pub use text::{Encode, Texts, Wanted, classification};
 
 use crate::{Digest, Result};
 
@@ -87,4 +87,15 @@ pub trait Data: Sync {
         }
         Ok(())
     }
+}
+
+/// Tokens of a sample in the mean, at least 1; samples without a number of their own have `all`.
+pub(crate) fn mean_tokens(data: &dyn Data, all: usize) -> usize {
+    let tokens: usize = (0..data.len()).map(|i| data.tokens(i).unwrap_or(all)).sum();
+    tokens.div_ceil(data.len().max(1)).max(1)
+}
+
+/// The most tokens of a sample, where samples have their own numbers of them.
+pub(crate) fn most_tokens(data: &dyn Data) -> Option<usize> {
+    (0..data.len()).filter_map(|i| data.tokens(i)).max()
 }

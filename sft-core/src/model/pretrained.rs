@@ -25,19 +25,18 @@ pub struct TextInput<'a> {
 }
 
 impl TextInput<'_> {
-    /// The token ids of a text, with those that the model has at its ends.
+    /// Checks the ids that the tokenizer gives.
     ///
     /// # Errors
-    /// A text without ids, or an id beyond the vocabulary: the tokenizer is not the model's.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let ids = self.tokenizer.encode(text, true)?;
+    /// An id beyond the vocabulary: the tokenizer is not the model's.
+    pub fn check(&self, ids: &[u32]) -> Result<()> {
         match ids.iter().find(|&&id| id as usize >= self.vocabulary) {
             Some(id) => {
                 let vocabulary = self.vocabulary;
                 let reason = format!("must be for {vocabulary} tokens, it gives the id {id}");
                 Err(Error::argument("tokenizer", reason))
             }
-            None => Ok(ids),
+            None => Ok(()),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::local::Participant;
 use super::{Job, Run};
 use crate::Result;
+use crate::data::mean_tokens;
 use crate::parallel::parallel;
 use crate::split::{Bases, Traffic, calibration};
 
@@ -28,7 +29,8 @@ pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &Run) -> Result<(Bases
     }
     by_cut.retain(|cut, _| !bases_by_cut.contains_key(cut));
     for (cut, devices) in by_cut {
-        let all = calibration::samples(job.model.spec());
+        let spec = job.model.spec();
+        let all = calibration::samples(spec, mean_tokens(job.train, spec.tokens));
         let samples = all.div_ceil(devices.len());
         // More devices than samples would cost more than they tell.
         let devices = &devices[..devices.len().min(all)];

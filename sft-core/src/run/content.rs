@@ -8,7 +8,7 @@ use crate::adapter::TENSORS;
 use crate::{Digest, Error, Result, model};
 
 /// The fields that name inputs, of which the contents decide.
-pub(super) const NAMES: [&str; 3] = ["model", "data", "adapters"];
+pub(super) const NAMES: [&str; 4] = ["model", "data", "test", "adapters"];
 
 /// Settings, and in place of the names of inputs what these hold.
 pub(super) fn by_content(
@@ -34,6 +34,13 @@ pub(super) fn contents(config: &RunConfig, inputs: &Inputs) -> Result<Map<String
     })?;
     add("training data", &|digest| inputs.train.digest(digest))?;
     add("test data", &|digest| inputs.test.digest(digest))?;
+    if let Some(words) = &config.class_words {
+        let head = inputs.pretrained.head_of_words(words)?;
+        add("head", &|digest| {
+            digest.floats(&head.weight);
+            Ok(())
+        })?;
+    }
     if let Some(folder) = &config.adapters {
         let path = folder.join(TENSORS);
         let bytes = std::fs::read(&path).map_err(|e| of("adapters")(Error::file(&path, e)))?;

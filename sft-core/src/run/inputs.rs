@@ -6,7 +6,7 @@ use candle_core::Device;
 
 use super::{BackendKind, RunConfig};
 use crate::data::{Data, DataLayout, Examples, ImageInput, Wanted, classification};
-use crate::model::{Backend, Model, Pretrained, PretrainedText, PretrainedVit};
+use crate::model::{Backend, Model, Pooling, Pretrained, PretrainedText, PretrainedVit};
 use crate::{Error, Result};
 
 /// How a configuration names labelled texts, before the colon.
@@ -84,6 +84,10 @@ pub fn open_model(config: &RunConfig) -> Result<Box<dyn Pretrained>> {
         return Err(Error::argument("heads", reason));
     }
     let mut text = PretrainedText::open(path).map_err(of("model"))?;
+    if (text.pooling, config.pooling) == (Pooling::Last, Some(Pooling::First)) {
+        let reason = "must be last or mean: the first token of a decoder sees no other, got first";
+        return Err(Error::argument("pooling", reason));
+    }
     text.pooling = config.pooling.unwrap_or(text.pooling);
     Ok(Box::new(text))
 }
@@ -138,11 +142,15 @@ fn open_texts(config: &RunConfig, train: &Path, model: &dyn Pretrained) -> Resul
     let accepted = format!("in 1..={}, the model's tokens", input.most);
     let fits = (1..=input.most).contains(&most);
     Error::require(fits, "max_tokens", most, &accepted)?;
+    let tokenizer = input.tokenizer.limited(most, input.keep_last)?;
+    let encode = |text: &str| {
+        let (ids, was_cut) = tokenizer.encode_limited(text)?;
+        input.check(&ids).map(|()| (ids, was_cut))
+    };
     let wanted = Wanted {
-        encode: &|text| input.encode(text),
+        encode: &encode,
         prompt: config.prompt.as_deref(),
         most,
-        keep_last: input.keep_last,
     };
     classification(train, Path::new(test), &wanted).map_err(of("data"))
 }

@@ -6,6 +6,7 @@ use sft_compress::Stateful;
 use super::Job;
 use super::whole::{Unsplit, WholeServer, train_whole};
 use crate::adapter::Adapters;
+use crate::data::most_tokens;
 use crate::optim::OptimizerConfig;
 use crate::split::calibration::{self, CalibrationSide, ShownActivations};
 use crate::split::{
@@ -228,6 +229,7 @@ impl<'a> Participant<'a> {
             lr: settings.lr,
             schedule: settings.schedule,
             batch: settings.batch,
+            tokens: most_tokens(self.job.train),
             local_epochs: settings.local_epochs,
             activation,
             gradient,

@@ -15,6 +15,7 @@ use super::{
     save_checkpoint,
 };
 use crate::adapter::{Adapters, Head, Lora, load_peft, save_peft};
+use crate::data::mean_tokens;
 use crate::model::not_finite;
 use crate::{Error, Result};
 
@@ -129,14 +130,18 @@ impl<'a> Session<'a> {
     /// A field outside its range, or parts that do not fit together.
     pub fn setup(&self, scheme: Scheme) -> Result<Setup> {
         let pretrained = self.inputs.pretrained.as_ref();
-        if self.config.merged || scheme == Scheme::FlFull {
+        if self.config.merged {
             pretrained.check_merged()?;
+        }
+        if scheme == Scheme::FlFull && pretrained.check_merged().is_err() {
+            let reason = "must not be fl-full for a text model, which is not written whole";
+            return Err(Error::argument("scheme", reason));
         }
         let settings = self.config.settings(scheme, self.inputs.model.spec())?;
         let classes = self.inputs.train.classes();
         let spec = self.inputs.model.spec();
-        let rank = settings.lora.rank();
-        let model = pretrained.transformer(classes, rank, self.mean_tokens());
+        let (rank, train) = (settings.lora.rank(), self.inputs.train.as_ref());
+        let model = pretrained.transformer(classes, rank, mean_tokens(train, spec.tokens));
         let samples: Vec<usize> = self.partition.iter().map(Vec::len).collect();
         let channel = self.config.channel()?;
         let setup = Setup {
@@ -151,15 +156,6 @@ impl<'a> Session<'a> {
         self.job(&setup, &|| (), &AtomicBool::new(false))
             .validate()?;
         Ok(setup)
-    }
-
-    /// Tokens of a training sample, in the mean.
-    fn mean_tokens(&self) -> usize {
-        let (data, most) = (self.inputs.train.as_ref(), self.inputs.model.spec().tokens);
-        let tokens: usize = (0..data.len())
-            .map(|i| data.tokens(i).unwrap_or(most))
-            .sum();
-        tokens.div_ceil(data.len().max(1)).max(1)
     }
 
     fn head_of_words(&self, words: &[String]) -> Result<Head> {

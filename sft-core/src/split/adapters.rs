@@ -171,6 +171,7 @@ mod tests {
             lr: 0.1,
             schedule: Schedule::new(Decay::Constant),
             batch: 1,
+            tokens: None,
             local_epochs: 1,
             activation: CutCodec::raw(),
             bases: 0,

@@ -19,15 +19,13 @@ use crate::{Error, Result, seed};
 
 /// Samples that pass through the server's half together.
 const BATCH: usize = 16;
-/// A basis of a sequence is learnt from about as many tokens as it has channels, of texts of about
-/// so many.
-const TOKENS_OF_A_TEXT: usize = 8;
 
-/// Samples that a basis is learnt from, of all devices together.
-pub fn samples(spec: &ModelSpec) -> usize {
+/// Samples of `tokens` in the mean that a basis is learnt from, of all devices together: 16, and of
+/// a sequence as many tokens as it has channels.
+pub fn samples(spec: &ModelSpec, tokens: usize) -> usize {
     match spec.grid {
         Some(_) => BATCH,
-        None => BATCH.max(spec.width.div_ceil(TOKENS_OF_A_TEXT)),
+        None => BATCH.max(spec.width.div_ceil(tokens.max(1))),
     }
 }
 
@@ -104,7 +102,7 @@ impl<'a> CalibrationSide<'a> {
             let reason = format!("sent {count} samples as number {number} of a calibration");
             return Err(Error::protocol(reason));
         }
-        let tokens = up.tokens(self.spec)?;
+        let tokens = up.tokens(&self.plan, self.spec)?;
         let padded = [count, tokens, self.spec.width];
         let crossing = Crossing {
             plan: &self.plan,

@@ -69,6 +69,9 @@ pub struct RoundPlan {
     pub schedule: Schedule,
     /// Samples of a mini-batch, B.
     pub batch: usize,
+    /// The most tokens of a sample, where samples have their own numbers of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<usize>,
     /// Passes over the device's samples, K.
     pub local_epochs: usize,
     /// How activations go up.
@@ -107,6 +110,7 @@ impl RoundPlan {
             ("round", Some(self.round)),
             ("rounds", self.rounds),
             ("batch", Some(self.batch)),
+            ("tokens", self.tokens),
             ("local_epochs", Some(self.local_epochs)),
         ];
         for (name, count) in counts {

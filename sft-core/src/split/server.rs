@@ -179,7 +179,7 @@ impl<'a> ServerSide<'a> {
     /// cannot be read.
     fn train(&mut self, up: &Activation, hello: Hello) -> Result<Message> {
         self.check(up, hello)?;
-        let tokens = up.tokens(self.model.spec())?;
+        let tokens = up.tokens(&self.plan, self.model.spec())?;
         let padded = [up.samples.len(), tokens, self.model.spec().width];
         let extent = Extent::new(padded, up.lengths.as_deref());
         let crossing = crossing(&self.plan, hello, up.step, &up.samples, extent.clone());

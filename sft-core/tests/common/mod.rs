@@ -223,6 +223,7 @@ pub fn plan() -> RoundPlan {
         lr: 0.02,
         schedule: settings.schedule,
         batch: 4,
+        tokens: None,
         local_epochs: 2,
         activation: Codec::paper(0.4, 8).unwrap().into(),
         gradient: Codec::paper(0.2, 4).unwrap().into(),

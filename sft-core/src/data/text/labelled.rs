@@ -8,16 +8,17 @@ use super::read::{Labelled, labelled};
 use crate::data::Examples;
 use crate::{Error, Result};
 
+/// The token ids of a text, and whether there were more.
+pub type Encode<'a> = dyn Fn(&str) -> Result<(Vec<u32>, bool)> + 'a;
+
 /// How a model of texts wants them.
 pub struct Wanted<'a> {
-    /// The token ids of a text, with those that the model has at its ends.
-    pub encode: &'a dyn Fn(&str) -> Result<Vec<u32>>,
+    /// The token ids of a text, at most `most`, and whether there were more.
+    pub encode: &'a Encode<'a>,
     /// What a text is put into, in place of `{text}`.
     pub prompt: Option<&'a str>,
-    /// The most tokens of a sample.
+    /// The most tokens of a sample, to tell.
     pub most: usize,
-    /// Whether the last tokens of a longer one stay, in place of the first.
-    pub keep_last: bool,
 }
 
 /// Training and test samples of two files, `.tsv`, `.csv` or `.jsonl`. The classes are the labels of
@@ -55,7 +56,8 @@ fn class_names(samples: &[Labelled]) -> Vec<String> {
 
 fn texts(samples: Vec<Labelled>, classes: &[String], wanted: &Wanted<'_>) -> Result<Texts, String> {
     let numbers: HashMap<_, _> = classes.iter().zip(0..).collect();
-    let sample = |Labelled { label, text, line }| {
+    let mut cut = 0;
+    let mut sample = |Labelled { label, text, line }| {
         let number = numbers.get(&label);
         let number = number.ok_or_else(|| {
             format!("line {line} has the class {label}, which no training sample has")
@@ -64,15 +66,17 @@ fn texts(samples: Vec<Labelled>, classes: &[String], wanted: &Wanted<'_>) -> Res
             Some(prompt) => prompt.replace("{text}", &text),
             None => text,
         };
-        let ids = (wanted.encode)(&text).map_err(|e| format!("line {line}: {e}"))?;
+        let (ids, was_cut) = (wanted.encode)(&text).map_err(|e| format!("line {line}: {e}"))?;
         if ids.is_empty() {
             return Err(format!("line {line} gives no tokens"));
         }
+        cut += usize::from(was_cut);
         Ok((ids, *number))
     };
-    let samples = samples.into_iter().map(sample);
+    let samples = samples.into_iter().map(&mut sample);
     let samples = samples.collect::<Result<Vec<_>, String>>()?;
-    Texts::new(samples, classes.to_vec(), wanted.most, wanted.keep_last).map_err(|e| e.to_string())
+    let texts = Texts::new(samples, classes.to_vec()).map_err(|e| e.to_string())?;
+    Ok(texts.with_cut(cut, wanted.most))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod read;
 
 use candle_core::{Device, Tensor};
 
-pub use labelled::{Wanted, classification};
+pub use labelled::{Encode, Wanted, classification};
 
 use super::{Batch, Data, Inputs, Labels, SampleId};
 use crate::{Digest, Error, Result};
@@ -21,41 +21,41 @@ pub struct Texts {
     ends: Vec<usize>,
     labels: Vec<u32>,
     classes: Vec<String>,
-    /// How many samples were cut to the most tokens.
-    cut: usize,
-    /// The most tokens of a sample.
-    most: usize,
+    /// How many samples were cut, and to how many tokens.
+    cut: (usize, usize),
 }
 
 impl Texts {
-    /// Samples with the numbers of their classes; of a longer one than `most` tokens the last ones
-    /// stay where `keep_last` says so, as a prompt's end has to, else the first ones.
+    /// Samples with the numbers of their classes.
     ///
     /// # Errors
     /// No samples, a sample without tokens, or a class that has no name.
     pub fn new(
         samples: impl IntoIterator<Item = (Vec<u32>, u32)>,
         classes: Vec<String>,
-        most: usize,
-        keep_last: bool,
     ) -> Result<Self> {
-        Error::require(most > 0, "max_tokens", most, "at least 1")?;
         let mut texts = Self {
             ids: Vec::new(),
             ends: Vec::new(),
             labels: Vec::new(),
             classes,
-            cut: 0,
-            most,
+            cut: (0, 0),
         };
         for (ids, label) in samples {
-            texts.push(&ids, label, keep_last)?;
+            texts.push(&ids, label)?;
         }
         Error::require(!texts.is_empty(), "samples", 0, "at least 1")?;
         Ok(texts)
     }
 
-    fn push(&mut self, ids: &[u32], label: u32, keep_last: bool) -> Result<()> {
+    /// The same, of which so many were cut to the most tokens: it is told.
+    #[must_use]
+    pub fn with_cut(self, count: usize, most: usize) -> Self {
+        let cut = (count, most);
+        Self { cut, ..self }
+    }
+
+    fn push(&mut self, ids: &[u32], label: u32) -> Result<()> {
         let (number, classes) = (self.labels.len(), self.classes.len());
         if ids.is_empty() {
             let reason = format!("must have tokens, sample {number} has none");
@@ -65,14 +65,7 @@ impl Texts {
             let reason = format!("must be in 0..{classes}, got {label} for sample {number}");
             return Err(Error::argument("label", reason));
         }
-        let over = ids.len().saturating_sub(self.most);
-        let kept = if keep_last {
-            &ids[over..]
-        } else {
-            &ids[..ids.len() - over]
-        };
-        self.cut += usize::from(over > 0);
-        self.ids.extend(kept);
+        self.ids.extend(ids);
         self.ends.push(self.ids.len());
         self.labels.push(label);
         Ok(())
@@ -110,11 +103,10 @@ impl Data for Texts {
     fn told(&self) -> Option<String> {
         let (samples, classes) = (self.len(), self.classes.len());
         let mean = self.ids.len() as f64 / samples as f64;
-        let mut text = format!("{samples} texts of {classes} classes, {mean:.1} tokens each");
-        if self.cut > 0 {
-            let (cut, most) = (self.cut, self.most);
-            text += ", ";
-            text += &[cut.to_string(), most.to_string()].join(" of them cut to ");
+        let text = format!("{samples} texts of {classes} classes, {mean:.1} tokens each");
+        let (cut, most) = self.cut;
+        if cut > 0 {
+            return Some(format!("{text}, {cut} of them cut to {most}"));
         }
         Some(text)
     }

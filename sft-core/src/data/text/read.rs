@@ -52,7 +52,12 @@ fn tab_separated(text: &str) -> Result<Vec<Labelled>, String> {
         Some((label, text)) => sample(line, label, text),
         None => Err(format!("line {line} has no tab between label and text")),
     };
-    lines(text).map(sample).collect()
+    let samples: Vec<Labelled> = lines(text).map(sample).collect::<Result<_, _>>()?;
+    let is_header = |first: &&Labelled| first.label == "label" || first.text.trim() == "label";
+    match samples.first().filter(is_header) {
+        Some(first) => Err(format!("line {} is a header, a .tsv has none", first.line)),
+        None => Ok(samples),
+    }
 }
 
 fn comma_separated(text: &str) -> Result<Vec<Labelled>, String> {
@@ -136,7 +141,12 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_by_its_line() {
         type Read = fn(&str) -> Result<Vec<Labelled>, String>;
-        let cases: [(Read, &str, &str); 9] = [
+        let cases: [(Read, &str, &str); 10] = [
+            (
+                tab_separated,
+                "sentence\tlabel\na\t1\n",
+                "line 1 is a header",
+            ),
             (tab_separated, "1\ta\n2 b\n", "line 2 has no tab"),
             (tab_separated, "1\ta\n\n \tb\n", "line 3 has an empty label"),
             (tab_separated, "1\t \n", "line 1 has an empty text"),

@@ -59,8 +59,8 @@ impl PretrainedText {
         let kind = json.as_ref().and_then(|json| json.get("model_type"));
         match kind.and_then(Value::as_str) {
             Some(kind) => !VIT_FAMILIES.contains(&kind),
-            // A folder is no ViT, and says so when it is opened.
-            None => path.is_dir(),
+            // timm's configuration has an architecture.
+            None => path.is_dir() && json.is_some_and(|json| !json.contains_key("architecture")),
         }
     }
 
@@ -183,13 +183,18 @@ impl Pretrained for PretrainedText {
             bias: vec![0.0; words.len()],
             adapter: Vec::new(),
         };
+        let mut firsts = Vec::with_capacity(words.len());
         for word in words {
-            let ids = tokenizer.encode(&format!(" {word}"), false)?;
-            let first = ids
-                .first()
-                .filter(|&&id| (id as usize) < self.config.vocabulary);
+            let first = first_token(tokenizer, word)?;
+            let first = first.filter(|&id| (id as usize) < self.config.vocabulary);
             let first = first.ok_or_else(|| refused(format!("must be words, got {word:?}")))?;
-            let row = rows.get(*first as usize)?;
+            if let Some(same) = firsts.iter().position(|&other| other == first) {
+                let same = &words[same];
+                let reason = format!("must begin otherwise each, got {same:?} and {word:?}");
+                return Err(refused(reason));
+            }
+            firsts.push(first);
+            let row = rows.get(first as usize)?;
             head.weight.extend(row.to_vec1::<f32>()?);
         }
         Ok(head)
@@ -233,6 +238,16 @@ impl Pretrained for PretrainedText {
     fn digest_sizes(&self, digest: &mut Digest) {
         digest.bytes(format!("{:?} {:?}", self.config, self.pooling).as_bytes());
     }
+}
+
+/// The first token of a word behind a space that is not the space alone.
+fn first_token(tokenizer: &Tokenizer, word: &str) -> Result<Option<u32>> {
+    for id in tokenizer.encode(&format!(" {word}"), false)? {
+        if !tokenizer.decode(&[id])?.trim().is_empty() {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 /// The folder of a model and the file with its tensors or their index.

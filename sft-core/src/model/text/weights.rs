@@ -45,6 +45,9 @@ impl TextWeights {
     /// # Errors
     /// A file that cannot be read any more.
     pub fn language_head(&self, config: &TextConfig) -> TensorResult<Option<Tensor>> {
+        if !config.family.is_decoder() {
+            return Ok(None);
+        }
         if config.tied_head {
             let names = config.family.names();
             return self

@@ -32,7 +32,7 @@ pub struct PretrainedVit {
 }
 
 impl PretrainedVit {
-    /// Reads `path` and, where they exist beside it, `config.json` and `preprocessor_config.json`.
+    /// Reads `path`, or `model.safetensors` in the folder `path`, and, where they exist beside it, `config.json` and `preprocessor_config.json`.
     ///
     /// Without `config.json` the sizes come from the tensors' shapes with `heads` (default:
     /// width / 64, to a width of 1024) and a layer-norm epsilon of 1e-12, or timm's 1e-6 where the
@@ -44,6 +44,8 @@ impl PretrainedVit {
     /// A file that cannot be read, is not safetensors, does not hold a vision transformer, or holds
     /// weights that this one has no place for; the message names file and tensor.
     pub fn open(path: &Path, heads: Option<usize>) -> Result<Self> {
+        let folder = path.is_dir().then(|| path.join("model.safetensors"));
+        let path = folder.as_deref().unwrap_or(path);
         let file = Checkpoint::open(path).map_err(|reason| Error::file(path, reason))?;
         let beside = |name| match std::fs::read_to_string(path.with_file_name(name)) {
             Ok(text) => Ok(Some(text)),

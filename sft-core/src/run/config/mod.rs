@@ -86,8 +86,9 @@ pub struct RunConfig {
     /// What every text is put into, in place of {text}.
     #[cfg_attr(feature = "clap", arg(long))]
     pub prompt: Option<String>,
-    /// The most tokens of a text; of a longer one a decoder gets the last, an encoder the first. By
-    /// default 512 or what the model takes.
+    /// The most tokens of a text, those that the model has at its ends among them; of a longer one the
+    /// end is kept where the head reads the last token, else the start. By default 512 or what the
+    /// model takes.
     #[cfg_attr(feature = "clap", arg(long))]
     pub max_tokens: Option<usize>,
     /// What the head of a text model reads: first, last or mean of the tokens; by default the last
@@ -340,7 +341,7 @@ impl RunConfig {
         let mut fields = self.deciding();
         let cosine = self.schedule == ScheduleKind::Cosine;
         let free = ["scheme", "target_accuracy", "rounds"];
-        let free = [free, NAMES].concat();
+        let free = [&free[..], &NAMES].concat();
         fields.retain(|name, _| !free.contains(&name.as_str()) || (cosine && name == "rounds"));
         fields
     }

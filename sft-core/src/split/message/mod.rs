@@ -316,12 +316,17 @@ impl Activation {
     /// The most tokens of a sample.
     ///
     /// # Errors
-    /// A sample without tokens, or of more than the model takes.
-    pub(super) fn tokens(&self, spec: &ModelSpec) -> Result<usize> {
-        let most = spec.tokens;
-        let Some(lengths) = &self.lengths else {
-            return Ok(most);
+    /// Lengths for a model whose samples have all tokens, or none for another; a sample without
+    /// tokens, or of more than the plan has.
+    pub(super) fn tokens(&self, plan: &RoundPlan, spec: &ModelSpec) -> Result<usize> {
+        let Some(lengths) = self.lengths.as_ref().filter(|_| spec.grid.is_none()) else {
+            if self.lengths.is_none() == spec.grid.is_some() {
+                return Ok(spec.tokens);
+            }
+            let reason = "sent lengths for a model of images, or none for one of texts";
+            return Err(Error::protocol(reason));
         };
+        let most = plan.tokens.unwrap_or(spec.tokens).min(spec.tokens);
         let wrong = |&&length: &&u32| length == 0 || length as usize > most;
         if let Some(length) = lengths.iter().find(wrong) {
             let reason = format!("sent a sample of {length} tokens, expected 1 to {most}");

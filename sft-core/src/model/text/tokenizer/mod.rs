@@ -6,6 +6,7 @@ mod gguf;
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use tokenizers::{TruncationDirection, TruncationParams};
 
 use super::pretrained::read_json;
 use crate::{Error, Result};
@@ -96,6 +97,42 @@ impl Tokenizer {
         let encoding = self.inner.encode_fast(text, special);
         let refused = |e: tokenizers::Error| Error::argument("text", format!("has no ids: {e}"));
         Ok(encoding.map_err(refused)?.get_ids().to_vec())
+    }
+
+    /// The same that gives at most so many ids, special ones among them, of a longer text those of
+    /// its end where `keep_last` says so, else of its start.
+    ///
+    /// # Errors
+    /// Fewer than the special ones and one more.
+    pub fn limited(&self, most: usize, keep_last: bool) -> Result<Self> {
+        let mut limited = self.clone();
+        let direction = if keep_last {
+            TruncationDirection::Left
+        } else {
+            TruncationDirection::Right
+        };
+        let special = self.encode("", true)?.len();
+        let accepted = format!("more than {special}, the special tokens");
+        Error::require(most > special, "max_tokens", most, &accepted)?;
+        let cut = TruncationParams {
+            max_length: most,
+            direction,
+            ..TruncationParams::default()
+        };
+        let refused = |e: tokenizers::Error| Error::argument("max_tokens", e.to_string());
+        limited.inner.with_truncation(Some(cut)).map_err(refused)?;
+        Ok(limited)
+    }
+
+    /// The ids of a text as [`Self::encode`] gives them with special ones, and whether it was cut.
+    ///
+    /// # Errors
+    /// A text that the tokenizer has no ids for.
+    pub fn encode_limited(&self, text: &str) -> Result<(Vec<u32>, bool)> {
+        let refused = |e: tokenizers::Error| Error::argument("text", format!("has no ids: {e}"));
+        let encoding = self.inner.encode(text, true).map_err(refused)?;
+        let was_cut = !encoding.get_overflowing().is_empty();
+        Ok((encoding.get_ids().to_vec(), was_cut))
     }
 
     /// The text of ids, without special tokens.
