@@ -378,7 +378,7 @@ fn a_server_takes_what_its_plan_means_and_nothing_else() {
     );
     let long = changed(|up| up.lengths = Some(vec![3, 11]));
     assert!(
-        long.ends_with("sent a sample of 11 tokens, expected 1 to 10"),
+        long.ends_with("sent lengths for a model of images, or none for one of texts"),
         "{long}"
     );
     // A frame of another shape, though it is whole.
