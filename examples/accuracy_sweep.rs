@@ -16,12 +16,12 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use sft_core::run::{Inputs, RunConfig, Scheme, Session};
+use sft_core::run::{DeviceAdaptersKind, Inputs, RunConfig, Scheme, Session};
 use sft_core::split::CutCodec;
 use sft_core::write_whole;
 use sft_core::{Error, Result};
 use sft_examples::console::{ended, say};
-use sft_examples::flags::{self, LevelsFlag, message};
+use sft_examples::flags::{self, LevelsFlag, check_step_kind, message};
 use sft_examples::surface::Surface;
 use sft_examples::sweep::{Grid, Runs, csv};
 use sft_examples::{input, surface_plot};
@@ -107,6 +107,7 @@ impl Sweep {
             let scale = self.scale.map(ScaleFlag::scale).unwrap_or_default();
             return Grid::levels(codec, keeps.unwrap_or(&KEEPS), bits.unwrap_or(&BITS), scale);
         }
+        check_step_kind(&self.codec)?;
         let levels = [
             ("keeps", self.keeps.is_some()),
             ("bits", self.bits.is_some()),
@@ -150,15 +151,20 @@ fn command() -> Command {
     })
 }
 
-/// A field that would be ignored is a mistake.
+/// A field that would be ignored is a mistake, and so is one that leaves nothing to measure.
 fn refuse_swept(config: &RunConfig) -> Result<()> {
     let value = |config: &RunConfig| serde_json::to_value(config).unwrap_or_default();
     let (ours, defaults) = (value(config), value(&RunConfig::default()));
-    match SWEPT.iter().find(|&&name| ours[name] != defaults[name]) {
-        None => Ok(()),
-        Some(name) => Err(Error::argument(
-            name,
-            "has no place in a sweep: it has --codec, --steps, --keeps, --bits and --seeds",
+    if let Some(name) = SWEPT.iter().find(|&&name| ours[name] != defaults[name]) {
+        let reason =
+            "has no place in a sweep: it has --codec, --steps, --keeps, --bits and --seeds";
+        return Err(Error::argument(name, reason));
+    }
+    match config.device_adapters {
+        DeviceAdaptersKind::Lora => Ok(()),
+        DeviceAdaptersKind::None => Err(Error::argument(
+            "device_adapters",
+            "must be lora in a sweep, which measures gradients too, got none",
         )),
     }
 }
@@ -186,11 +192,11 @@ fn run(sweep: &Sweep, config: &RunConfig) -> Result<()> {
     let mut settings = config.deciding();
     settings.retain(|name, _| !SWEPT.contains(&name.as_str()));
     settings.insert("seeds".into(), sweep.seeds.clone().into());
-    let surface = grid.surface(settings.into(), &raw, &measured)?;
     write_whole(
         &out.join("accuracy_sweep.csv"),
         csv(&grid, &sweep.seeds, &raw, &measured).as_bytes(),
     )?;
+    let surface = grid.surface(settings.into(), &raw, &measured)?;
     write_files(out, &surface)?;
     print_summary(&surface)?;
     say(format_args!(

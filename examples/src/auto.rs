@@ -12,6 +12,7 @@ mod tensors;
 /// The choice in words.
 mod told;
 
+use serde_json::Value;
 use sft_compress::Codec;
 use sft_core::adapter::Head;
 use sft_core::data::Data;
@@ -87,19 +88,21 @@ pub struct Choice {
     pub covered: String,
     /// Samples that the rates were measured on.
     pub samples: usize,
-    /// Whether the rates are those of rounds after the first, in which samples come again.
-    pub later: bool,
+    /// Why the rates are those of first messages; none where they are those of rounds after the
+    /// first, in which samples come again.
+    pub first_only: Option<String>,
 }
 
 /// Chooses cut and setting of the activation's codec; the gradient's codec stays.
 ///
 /// Delays are those of a round after the first, over links at their mean. Rates are measured on
 /// first messages at every cut. Where the surface tells what rounds after the first cost in the runs
-/// behind it, labels included, the ratio to first messages at their cut is taken for every cut.
+/// behind it, labels included, and samples come again in this run as in those, the ratio to first
+/// messages at their cut is taken for every cut.
 ///
 /// # Errors
-/// Data other than the digits without a surface of their own, a surface that cannot be read or
-/// is that of a model with more blocks, a flag outside its range, and an accuracy or a memory that no
+/// Data other than the digits without a surface of their own, a surface that cannot be read, that
+/// is of a model with more blocks or of devices without adapters, a flag outside its range, and an accuracy or a memory that no
 /// setting meets.
 pub fn choose(auto: &Auto, config: &RunConfig, task: Task<'_>) -> Result<Choice> {
     if config.device_adapters == DeviceAdaptersKind::None {
@@ -125,7 +128,10 @@ pub fn choose(auto: &Auto, config: &RunConfig, task: Task<'_>) -> Result<Choice>
         }
         cuts.push((option, Rates::first(&surface, config, &tensors)?));
     }
-    let later = Later::of(&surface, config, &cuts)?;
+    let (later, first_only) = match Later::of(&surface, config, &cuts)? {
+        Ok(later) => (Some(later), None),
+        Err(reason) => (None, Some(reason)),
+    };
     let mut candidates = Vec::new();
     for (option, rates) in cuts {
         let cut = option.cut;
@@ -143,7 +149,7 @@ pub fn choose(auto: &Auto, config: &RunConfig, task: Task<'_>) -> Result<Choice>
         accuracy_min,
         covered: chosen::covered(&surface),
         samples,
-        later: later.is_some(),
+        first_only,
     })
 }
 
@@ -189,7 +195,15 @@ fn surface(auto: &Auto, config: &RunConfig) -> Result<Surface> {
             format!("must be in [0, 1), got {drop}"),
         ));
     }
-    Surface::open(auto.surface.as_deref())
+    let surface = Surface::open(auto.surface.as_deref())?;
+    match &surface.settings()["device_adapters"] {
+        Value::Null => Ok(surface),
+        Value::String(kind) if kind == "lora" => Ok(surface),
+        other => {
+            let reason = format!("must have settings.device_adapters \"lora\", got {other}");
+            Err(Error::argument("surface", reason))
+        }
+    }
 }
 
 fn memory_bytes(auto: &Auto) -> Result<f64> {
@@ -243,7 +257,7 @@ fn paper_setting(
     problem: &JointProblem,
     option: &CutOption,
     links: &[Link],
-    tensors: &Tensors,
+    tensors: &Tensors<'_>,
 ) -> Result<Paper> {
     let (kind, accuracy) = match surface {
         Surface::Levels(surface) => {
@@ -253,7 +267,7 @@ fn paper_setting(
         Surface::Steps(_) => (LevelsFlag::Paper, None),
     };
     let codec: Codec = kind.codec(PAPER_KEEP, 1 << PAPER_BITS)?;
-    let up_rate = tensors.activation_rate(codec.into())?;
+    let up_rate = tensors.activation_rates(&[codec.into()])?[0];
     let down_rate = tensors.gradient_rate(codec.into())?;
     let demand = |n: usize| {
         let (up, down) = raw(problem, links, n);

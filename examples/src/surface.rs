@@ -55,7 +55,7 @@ impl Surface {
         Ok(surface)
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let raw = self.raw_accuracy();
         if !(0.0..=1.0).contains(&raw) {
             return Err(format!("raw_accuracy must be in 0..=1, got {raw}"));
@@ -63,6 +63,14 @@ impl Surface {
         match self {
             Self::Levels(surface) => surface.check(),
             Self::Steps(surface) => surface.check(),
+        }
+    }
+
+    /// The flags of the runs behind it.
+    pub fn settings(&self) -> &Value {
+        match self {
+            Self::Levels(surface) => &surface.settings,
+            Self::Steps(surface) => &surface.settings,
         }
     }
 

@@ -9,7 +9,7 @@ use sft_core::{Error, Result};
 use sft_opt::Accuracy;
 use sft_opt::plan::{AccuracyPoint, KeepScale, StepCurve};
 
-use crate::flags::{LevelsFlag, step_codec};
+use crate::flags::{LevelsFlag, check_step_kind, step_codec};
 use crate::surface::{LevelsSurface, Shares, StepRun, StepSurface, Surface};
 
 /// The settings of an activation's codec that are run.
@@ -67,8 +67,8 @@ impl Grid {
     /// A kind that has no step; fewer than two steps, steps that are not ascending or outside the
     /// range of the kind.
     pub fn steps(codec: &str, steps: &[f64]) -> Result<Self> {
-        // The kind is wrong whatever the step is.
-        for &step in if steps.is_empty() { &[0.1][..] } else { steps } {
+        check_step_kind(codec)?;
+        for &step in steps {
             step_codec(codec, step)?;
         }
         let count = steps.len();
@@ -105,8 +105,15 @@ impl Grid {
     /// What the runs of every setting say, and those without compression.
     ///
     /// # Errors
-    /// Accuracies that no fit takes.
+    /// Accuracies that no fit takes, and what [`Surface::open`] would refuse.
     pub fn surface(&self, settings: Value, raw: &Runs, measured: &[Runs]) -> Result<Surface> {
+        let surface = self.fitted(settings, raw, measured)?;
+        let unreadable = |reason| Error::argument("codec", format!("makes no surface: {reason}"));
+        surface.check().map_err(unreadable)?;
+        Ok(surface)
+    }
+
+    fn fitted(&self, settings: Value, raw: &Runs, measured: &[Runs]) -> Result<Surface> {
         let raw_accuracy = raw.accuracy();
         match self {
             Self::Levels {

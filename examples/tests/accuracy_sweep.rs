@@ -161,8 +161,41 @@ fn steps_are_measured_fitted_drawn_and_used() {
         said.contains("bound by the surface, measured from step 0.3 to 4"),
         "{said}"
     );
-    // One round has first messages only.
-    assert!(!said.contains("a round after the first takes"), "{said}");
+    assert!(
+        said.contains("come again: the run has one round;"),
+        "{said}"
+    );
+
+    // What rounds after the first cost is taken of runs in which samples come again as often.
+    let again = "times what a round after the first takes of them";
+    let unlike = |field, theirs, ours| {
+        format!("come again: the surface was measured with {field} {theirs}, the run has {ours};")
+    };
+    for (flags, message) in [
+        ("--devices=2", again.into()),
+        (
+            "--devices=2 --participation=0.5",
+            unlike("participation", "1.0", "0.5"),
+        ),
+        ("--devices=3", unlike("devices", "2", "3")),
+        (
+            "--devices=2 --partition=shards:2",
+            unlike("partition", "\"iid\"", "\"shards:2\""),
+        ),
+        (
+            "--devices=2 --sample-memory-mb=0",
+            unlike("sample_memory_mb", "64", "0"),
+        ),
+    ] {
+        let flags: Vec<&str> = flags.split(' ').collect();
+        let common = ["--rounds=2", "--scheme=sft", "--data", &data];
+        let flags = [&drop[..], &common, &flags].concat();
+        let output = common::vit_finetune(&folder.join(&flags.concat().replace('/', "")), &flags);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let said = text(&output.stdout);
+        assert!(said.contains(&message), "{said}");
+        assert_eq!(said.contains(again), message == again, "{said}");
+    }
 }
 
 #[test]
@@ -230,6 +263,10 @@ fn grids_that_cannot_be_fitted_are_refused_before_training() {
             "--codec must be transform, dead-zone, unbiased or error",
         ),
         (
+            "--codec nonsense --keeps 0.1",
+            "--codec must be transform, dead-zone, unbiased or error with one step, or paper,",
+        ),
+        (
             "--codec dead-zone",
             "--steps must name at least two steps of dead-zone, got 0",
         ),
@@ -256,6 +293,10 @@ fn grids_that_cannot_be_fitted_are_refused_before_training() {
         ("--steps 0.3,nan", "--steps does not fit transform"),
         ("--activation raw", "--activation has no place in a sweep"),
         ("--seed 3", "--seed has no place in a sweep"),
+        (
+            "--device-adapters none",
+            "--device-adapters must be lora in a sweep",
+        ),
         ("--rounds 0", "--rounds must be at least 1, got 0"),
     ] {
         let flags: Vec<&str> = flags.split(' ').collect();
@@ -330,20 +371,9 @@ fn the_predicted_delay_is_reached() {
 }
 
 #[test]
-fn auto_refuses_what_it_cannot_use() {
-    let folder = Folder::new("auto-bad");
+fn auto_refuses_surfaces_that_it_cannot_use() {
+    let folder = Folder::new("auto-surface");
     let out = folder.join("out");
-    for flag in [
-        ["--cut", "2"],
-        ["--device-cuts", "1,2"],
-        ["--activation", "raw"],
-    ] {
-        let output = finetune(&out, &[&["--auto"], &flag[..]].concat());
-        assert_eq!(output.status.code(), Some(2));
-        let error = text(&output.stderr);
-        let conflict = format!("'--auto' cannot be used with '{}", flag[0]);
-        assert!(error.contains(&conflict), "{error}");
-    }
     let read = |name: &str| -> serde_json::Value {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("results")
@@ -377,7 +407,31 @@ fn auto_refuses_what_it_cannot_use() {
             0.into(),
             "points[1] must have finite and positive shares",
         ),
+        (
+            &steps,
+            "/points",
+            serde_json::json!([steps["points"][0].clone()]),
+            "surface.json: points must have at least two, got 1",
+        ),
+        (
+            &steps,
+            "/points/1/accuracy",
+            90.into(),
+            "surface.json: points[1].accuracy must be in 0..=1, got 90",
+        ),
+        (
+            &steps,
+            "/fit/curve/value/0",
+            90.into(),
+            "surface.json: the values of fit.curve must be in 0..=1, got 90",
+        ),
         (&steps, "/fit/curve/step/1", 0.1.into(), "step[1] is 0.1"),
+        (
+            &steps,
+            "/settings/device_adapters",
+            "none".into(),
+            "--surface must have settings.device_adapters \"lora\", got \"none\"",
+        ),
         (
             &steps,
             "/settings/cut",
@@ -393,6 +447,23 @@ fn auto_refuses_what_it_cannot_use() {
         let flags = ["--auto", "--surface", &path, "--rounds", "2"];
         let output = common::vit_finetune(&out, &flags);
         refused(&output, &out, message);
+    }
+}
+
+#[test]
+fn auto_refuses_what_it_cannot_use() {
+    let folder = Folder::new("auto-bad");
+    let out = folder.join("out");
+    for flag in [
+        ["--cut", "2"],
+        ["--device-cuts", "1,2"],
+        ["--activation", "raw"],
+    ] {
+        let output = finetune(&out, &[&["--auto"], &flag[..]].concat());
+        assert_eq!(output.status.code(), Some(2));
+        let error = text(&output.stderr);
+        let conflict = format!("'--auto' cannot be used with '{}", flag[0]);
+        assert!(error.contains(&conflict), "{error}");
     }
     let garbage = folder.join("garbage.json");
     std::fs::write(&garbage, "{\"codec\": ").unwrap();

@@ -115,6 +115,10 @@ fn flags_out_of_range_are_refused_in_one_line() {
             "--targets must name no layer before the blocks where a device has no adapters",
         ),
         (
+            ["--device-cuts=1,9,1,1,1,1,1,1", "--device-adapters=none"],
+            "--device-cuts must be in 1..=5 for a model of 6 blocks, got 9",
+        ),
+        (
             ["--auto", "--device-adapters=none"],
             "--device-adapters must be lora with --auto, whose surface is measured with it",
         ),

@@ -155,6 +155,10 @@ class Training:
     device_adapters : {'lora', 'none'}, default 'lora'
         What split training trains on a device: an adapter on every block, or nothing: the device
         runs forward alone, no gradients come down, and no adapters cross.
+    frozen_blocks : int, default 0
+        With ``device_adapters="none"`` the blocks from the first on that have no adapters anywhere,
+        the deepest cut of devices that differ in theirs: the server runs those of a device with a
+        shallower cut forward alone. Below the number of blocks; 0 for as many as the cut.
     literal_single_batch : bool, default False
         Takes the paper's (18) at its word: one mini-batch in a round.
 
@@ -180,6 +184,7 @@ class Training:
     flops: Literal["paper", "exact"] = "paper"
     fl_head: Literal["full", "adapters"] = "full"
     device_adapters: Literal["lora", "none"] = "lora"
+    frozen_blocks: int = 0
     literal_single_batch: bool = False
 
 

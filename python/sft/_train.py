@@ -134,7 +134,8 @@ def finetune(
     sample_memory_mb : int, default 64
         Megabytes in which a device, and the server for it, remember what samples were when they
         last crossed by 'transform:STEP'; 0 for none. Of images changed by
-        ``augment`` each view is remembered by itself.
+        ``augment`` each view is remembered by itself, which pays only where views are few, as of
+        small images.
     rounds, local_epochs, batch : int, default 8, 1 and 16
         Rounds, passes over the local data in each, samples of a mini-batch.
     error_feedback : bool, default False
@@ -153,7 +154,8 @@ def finetune(
     device_adapters : {'lora', 'none'}, default 'lora'
         What devices train where the model is split. With 'none' a device runs its half forward
         alone: nothing comes down but the basis of activations, no adapters cross, and adapters
-        are on the blocks behind the deepest cut. Not for 'fl-lora' and 'fl-full'.
+        are on the blocks behind the deepest cut; `gradient`, `adapter_codec` and `lr` (but as
+        the default of `lr_server`) then have no effect. Not for 'fl-lora' and 'fl-full'.
     optimizer : {'adamw', 'sgd'}, default 'adamw'
         With `momentum` for 'sgd', `weight_decay` (0.01 and 0 by default), and gradients
         clipped to `clip_norm`.

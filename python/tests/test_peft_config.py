@@ -85,7 +85,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("init_lora_weights", "what comes next"),
     ("init_lora_weights", 1),
     ("layers_to_transform", [0]),
-    ("layers_to_transform", 1),
+    ("layers_to_transform", 0),
     ("target_modules", ["q_proj"]),
     ("exclude_modules", ["q_proj"]),
     ("rank_pattern", {"q_proj": 2}),
@@ -183,6 +183,12 @@ def test_a_setting_gives_the_logits_of_peft(
         layer.split(".")[-1] for layer, part in theirs.named_modules() if hasattr(part, "lora_A")
     }
     assert difference(merged(tmp_path, targets=sorted(targets)), theirs) < 1e-5
+
+
+@pytest.mark.parametrize("layers", [[1], 1])
+def test_the_first_blocks_may_have_no_adapters(tmp_path: Path, layers: Any) -> None:
+    theirs = adapted(tmp_path, layers_to_transform=layers)
+    assert difference(merged(tmp_path, device_adapters="none"), theirs) < 1e-5
 
 
 @pytest.mark.parametrize("name", INERT)

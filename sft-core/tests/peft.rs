@@ -187,6 +187,41 @@ fn blocks_without_adapters_are_named_nowhere() {
     }
 }
 
+/// As PEFT itself writes a folder with `layers_to_transform`.
+#[test]
+fn the_last_blocks_may_be_named_by_number() {
+    let (_, vit) = base();
+    for names in [ModuleNames::Transformers4, ModuleNames::Transformers5] {
+        let lora = Lora::new(2, 6.0).unwrap();
+        let (frozen, folder) = (lora.with_frozen_blocks(1), Folder::new("peft-layers"));
+        let config = folder.0.join("adapter_config.json");
+        // The configuration of adapters on all blocks, the tensors of those behind the first.
+        save_peft(&folder.0, vit.spec(), lora, &adapters(&vit, lora), names).unwrap();
+        let text = std::fs::read_to_string(&config).unwrap();
+        let write = |layers: &str| {
+            let to = format!("\"layers_to_transform\": {layers}");
+            std::fs::write(&config, text.replace("\"use_dora\": false", &to)).unwrap();
+        };
+        let refused = |reason: &str| {
+            let error = load_peft(&folder.0, vit.spec(), None)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(reason), "{error}");
+        };
+        write("[1]");
+        refused("layers_to_transform leave out vit.layers.0.attention.q_proj, which has tensors");
+        let tuned = adapters(&vit, frozen);
+        save_peft(&folder.0, vit.spec(), frozen, &tuned, names).unwrap();
+        for layers in ["[1]", "1", "[1, 2]"] {
+            write(layers);
+            let read = load_peft(&folder.0, vit.spec(), None).unwrap();
+            assert_eq!(read, (frozen, tuned.clone()), "{layers}");
+        }
+        write("[1, 0]");
+        refused("missing tensor vit.layers.0.");
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_named() {
     let (_, vit) = base();
@@ -254,7 +289,7 @@ fn what_does_not_fit_is_named() {
         (
             "\"use_dora\": false",
             "\"layers_to_transform\": [0]",
-            "layers_to_transform must have every block, 0 to 1, got [0]",
+            "layers_to_transform must have all blocks from one to the last, 1, got [0]",
         ),
         (
             "\"use_dora\": false",

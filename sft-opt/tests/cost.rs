@@ -5,7 +5,7 @@
 use sft_opt::cost::{
     BatchFlops, Memory, Pass, activation_bits, adapter_bits, device_memory, model_bits,
 };
-use sft_opt::system::{DeviceAdapters, FlHead, Flops, Qkv};
+use sft_opt::system::{DeviceAdapters, FlHead, Flops, Qkv, ServerModel};
 use sft_opt::{Device, Placement, Round, Server, System, Training, Transformer};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -162,6 +162,51 @@ fn a_frozen_half_runs_forward_alone() {
         let memory = |training| device_memory(&model, training, whole).unwrap();
         assert_eq!(memory(&none), memory(&Training::default()));
     }
+}
+
+/// Behind a shallower cut the server's blocks up to the deepest have no adapters either.
+#[test]
+fn all_blocks_before_the_deepest_cut_run_forward_alone() {
+    let model = Transformer::vit_base(100);
+    let cuts = [1, 3].map(|cut| Placement::Split { cut });
+    let rows = 64.0 * 197.0;
+    let mut server = Server::default();
+    server.model = ServerModel::PerDevice;
+    let new = |training| System::new(model, training, server, vec![Device::default(); 2], 30e6);
+    let server_flop = |training: Training| {
+        let system = new(training).unwrap();
+        let payloads = system.payloads(&cuts, 0.1, false).unwrap();
+        let round = Round {
+            placements: &cuts,
+            links: &system.links(),
+            payloads: &payloads,
+        };
+        let delay = system.parallel_delay(&round, &[15e6; 2]).unwrap();
+        let batches = training.batches_per_round(Device::default().samples);
+        [0, 1].map(|n| delay.devices[n].server_s * server.flop_per_s() / batches)
+    };
+    for flops in [Flops::Paper, Flops::Exact] {
+        let mut training = Training::default();
+        training.flops = flops;
+        training.device_adapters = DeviceAdapters::None;
+        let [_, own] = server_flop(training);
+        training.frozen_blocks = 3;
+        let [shallow, deep] = server_flop(training);
+        assert_within(deep, own, 1e-12);
+        let mut forward = flops.block(&model, 64).forward;
+        if flops == Flops::Exact {
+            forward -= 2.0 * rows * 196_608.0;
+        }
+        assert_within(shallow, deep + 2.0 * forward, 1e-12);
+    }
+    let mut training = Training::default();
+    training.frozen_blocks = 3;
+    let error = new(training).unwrap_err().to_string();
+    assert!(error.contains("frozen_blocks is 3"), "{error}");
+    training.device_adapters = DeviceAdapters::None;
+    training.frozen_blocks = 12;
+    let error = new(training).unwrap_err().to_string();
+    assert!(error.contains("below the number of blocks"), "{error}");
 }
 
 #[test]

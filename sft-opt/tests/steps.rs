@@ -93,6 +93,34 @@ fn no_step_of_a_grid_is_better() {
     assert!(found > 100 && none > 20, "{found} feasible, {none} not");
 }
 
+#[test]
+fn of_equal_rates_the_most_accurate_step_is_taken() {
+    let curve =
+        |step: &[f64], value: &[f64]| StepCurve::new(step.to_vec(), value.to_vec()).unwrap();
+    let accuracy = curve(&[0.5, 1.0, 2.0, 4.0], &[0.9, 0.8, 0.7, 0.6]);
+    let flat = curve(&[0.25, 1.0, 4.0], &[0.04, 0.02, 0.02]);
+    let constant = curve(&[0.25, 4.0], &[0.02, 0.02]);
+    let falls = curve(&[0.25, 1.0, 4.0], &[0.04, 0.02, 0.01]);
+    for (rate, accuracy_min, step, value) in [
+        (&flat, 0.6, 1.0, 0.8),
+        (&flat, 0.7, 1.0, 0.8),
+        (&flat, 0.8, 1.0, 0.8),
+        (&flat, 0.9, 0.5, 0.9),
+        // The accuracy is not known below.
+        (&constant, 0.6, 0.5, 0.9),
+        (&falls, 0.7, 2.0, 0.7),
+    ] {
+        let problem = StepCompression {
+            accuracy: accuracy.clone(),
+            accuracy_min,
+            rate: rate.clone(),
+        };
+        let best = best_step(&problem).unwrap().unwrap();
+        assert_eq!((best.step, best.accuracy), (step, value), "{problem:?}");
+        assert_eq!(Some(best.beta), rate.at(step));
+    }
+}
+
 /// Least delay over the steps of a grid and the cuts, each with its own bandwidths.
 fn exhaustive(problem: &JointProblem, compression: &StepCompression) -> f64 {
     let mut least = f64::INFINITY;

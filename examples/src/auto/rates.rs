@@ -1,6 +1,7 @@
 //! What is left of the bits at every cut layer: first messages measured there, and those of samples
 //! that come again.
 
+use serde_json::{Map, Value};
 use sft_compress::{RateTable, TensorView};
 use sft_core::run::RunConfig;
 use sft_core::{Error, Result};
@@ -34,14 +35,18 @@ impl<'a> Rates<'a> {
     pub(super) fn first(
         surface: &'a Surface,
         config: &RunConfig,
-        tensors: &Tensors,
+        tensors: &Tensors<'_>,
     ) -> Result<Self> {
         let activation = match surface {
             Surface::Levels(surface) => Activation::Levels(surface, levels(surface, tensors)?),
             Surface::Steps(surface) => {
-                let rate = |step| tensors.activation_rate(step_codec(&surface.codec, step)?);
-                let steps = surface.points.iter().map(|point| rate(point.step));
-                Activation::Steps(surface, steps.collect::<Result<_>>()?)
+                let codec = |point: &StepRun| step_codec(&surface.codec, point.step);
+                let codecs = surface
+                    .points
+                    .iter()
+                    .map(codec)
+                    .collect::<Result<Vec<_>>>()?;
+                Activation::Steps(surface, tensors.activation_rates(&codecs)?)
             }
         };
         Ok(Self {
@@ -51,7 +56,7 @@ impl<'a> Rates<'a> {
     }
 }
 
-fn levels(surface: &LevelsSurface, tensors: &Tensors) -> Result<RateGrid> {
+fn levels(surface: &LevelsSurface, tensors: &Tensors<'_>) -> Result<RateGrid> {
     let (low, high) = surface.keep_range();
     let (bits_min, bits_max) = bits(surface);
     let mut keeps = vec![low];
@@ -78,6 +83,18 @@ pub(super) fn bits(surface: &LevelsSurface) -> (u32, u32) {
     (fewest.ceil() as u32, (most as u32).min(8))
 }
 
+/// The fields of a run that decide how often a sample comes again, and whether it is remembered and
+/// the same picture when it does.
+const RETURNS: [&str; 7] = [
+    "sample_memory_mb",
+    "augment",
+    "device_cuts",
+    "devices",
+    "participation",
+    "deadline_s",
+    "partition",
+];
+
 /// Messages after the first round over the first messages of the same cut: at the cut of the runs
 /// behind the surface both are known, and the ratio is taken for every cut.
 pub(super) struct Later {
@@ -89,27 +106,25 @@ pub(super) struct Later {
 
 impl Later {
     /// The ratios, where the runs behind the surface and the one to come have rounds after the
-    /// first; `cuts` are all cut layers with their first messages.
+    /// first in which samples come again alike, else why there are none; `cuts` are all cut layers
+    /// with their first messages.
     pub(super) fn of(
         surface: &Surface,
         config: &RunConfig,
         cuts: &[(CutOption, Rates<'_>)],
-    ) -> Result<Option<Self>> {
+    ) -> Result<Result<Self, String>> {
+        let unknown = || Ok(Err("the surface tells no rounds after the first".into()));
         let Surface::Steps(surface) = surface else {
-            return Ok(None);
+            return unknown();
         };
         let later = surface.points.iter().map(|point| point.later);
-        let later: Option<Vec<Shares>> = later.collect();
-        let Some(later) = later.filter(|_| config.rounds > 1) else {
-            return Ok(None);
+        let Some(later) = later.collect::<Option<Vec<Shares>>>() else {
+            return unknown();
         };
-        let same = |name: &str| surface.settings[name] == config.deciding()[name];
-        // With other memory or random pictures samples come again as new ones, or cost another share.
-        if !["sample_memory_mb", "augment", "device_cuts"]
-            .into_iter()
-            .all(same)
-        {
-            return Ok(None);
+        let fields = config.deciding();
+        let same = |name: &str| surface.settings[name] == fields[name];
+        if let Some(reason) = differs(surface, config, &fields) {
+            return Ok(Err(reason));
         }
         let swept = &surface.settings["cut"];
         let found = cuts.iter().find(|(option, _)| *swept == option.cut);
@@ -119,7 +134,7 @@ impl Later {
         };
         let up = match &first.activation {
             Activation::Steps(_, rates) => later.iter().zip(rates),
-            Activation::Levels(..) => return Ok(None),
+            Activation::Levels(..) => return unknown(),
         };
         let up = up.map(|(share, rate)| share.up / rate).collect();
         let mean = later.iter().map(|share| share.down).sum::<f64>() / later.len() as f64;
@@ -128,8 +143,28 @@ impl Later {
         } else {
             1.0
         };
-        Ok(Some(Self { up, down }))
+        Ok(Ok(Self { up, down }))
     }
+}
+
+/// Why samples do not come again in this run as in those behind the surface, if they do not.
+fn differs(
+    surface: &StepSurface,
+    config: &RunConfig,
+    fields: &Map<String, Value>,
+) -> Option<String> {
+    if config.rounds == 1 {
+        return Some("the run has one round".into());
+    }
+    // Where devices miss rounds, the number of rounds decides how many samples are new.
+    let all = config.participation >= 1.0 && config.deadline_s.is_none();
+    let rounds = (!all).then_some("rounds");
+    let name =
+        (RETURNS.into_iter().chain(rounds)).find(|&name| surface.settings[name] != fields[name])?;
+    let (theirs, ours) = (&surface.settings[name], &fields[name]);
+    Some(format!(
+        "the surface was measured with {name} {theirs}, the run has {ours}"
+    ))
 }
 
 /// The rate of one cut over the step; noise must not make a coarser step cost more.

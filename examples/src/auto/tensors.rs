@@ -3,37 +3,40 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
-use sft_compress::{Basis, Codec, Compressor, Context, TensorView, Tokens, TransformEncoder};
-use sft_core::adapter::Adapters;
+use sft_compress::{Basis, Context, TensorView};
+use sft_core::adapter::{Adapters, Lora};
+use sft_core::model::Model;
 use sft_core::run::{RunConfig, Scheme};
 use sft_core::split::{
-    CutCodec, DeviceHalf, ServerHalf, ShownActivations, Step, calibration_samples, sensitivity,
+    Bases, CutCodec, DeviceHalf, ServerHalf, ShownActivations, Step, calibration_samples,
+    learn_bases,
 };
 use sft_core::{Error, Result};
 
 use super::Task;
 
 /// Activation and gradient at one cut layer, before training.
-pub(super) struct Tensors {
+pub(super) struct Tensors<'a> {
     pub(super) activation: Vec<f32>,
     gradient: Vec<f32>,
     pub(super) shape: Vec<usize>,
-    tokens: Tokens,
-    shown: Shown,
+    shown: Shown<'a>,
 }
 
-/// What a basis is learnt from, as the trainer does: activations of other samples, and how much the
-/// server minds errors in them.
-struct Shown {
-    activation: Vec<f32>,
-    sensitivity: Vec<f32>,
-    shape: Vec<usize>,
+/// What bases are learnt from, as the trainer does: activations of other samples, and the model
+/// that they are of.
+struct Shown<'a> {
+    activations: ShownActivations,
+    model: &'a dyn Model,
+    lora: Lora,
+    cut: usize,
+    seed: u64,
 }
 
-impl Tensors {
+impl<'a> Tensors<'a> {
     pub(super) fn at(
         config: &RunConfig,
-        task: Task<'_>,
+        task: Task<'a>,
         cut: usize,
         samples: usize,
     ) -> Result<Self> {
@@ -52,12 +55,12 @@ impl Tensors {
         let count = calibration_samples(task.model.spec(), 1).min(all);
         let images: Vec<usize> = (0..count).map(|i| i * all / count).collect();
         let hidden = device.forward(&task.train.batch(&images)?.inputs, step)?;
-        let activation = values(&hidden.state)?;
-        let given = ShownActivations::even(activation.clone(), count);
         let shown = Shown {
-            sensitivity: sensitivity(task.model, lora, cut, &given, settings.seed)?,
-            activation,
-            shape: hidden.state.dims().to_vec(),
+            activations: ShownActivations::even(values(&hidden.state)?, count),
+            model: task.model,
+            lora,
+            cut,
+            seed: settings.seed,
         };
         // Between those shown.
         let images = (0..samples).map(|i| (2 * i + 1) * all / (2 * samples));
@@ -70,44 +73,38 @@ impl Tensors {
             activation: values(&hidden.state)?,
             gradient: values(&gradient)?,
             shape: hidden.state.dims().to_vec(),
-            tokens: task.model.spec().layout()?,
             shown,
         })
     }
 
-    /// The activation's bits over its raw bits, in a first message.
-    pub(super) fn activation_rate(&self, codec: CutCodec) -> Result<f64> {
-        self.rate(&self.activation, codec, |shown, step| {
-            let view = TensorView::new(&shown.activation, &shown.shape)?;
-            let sensitivity = TensorView::new(&shown.sensitivity, &shown.shape)?;
-            Basis::of_activations(view, &[], self.tokens, step, Some(sensitivity))
-        })
+    /// The activation's bits over its raw bits, in a first message by each of some codecs.
+    pub(super) fn activation_rates(&self, codecs: &[CutCodec]) -> Result<Vec<f64>> {
+        let pairs: Vec<_> = codecs.iter().map(|&up| (up, CutCodec::raw())).collect();
+        let bases = self.shown.bases(&pairs)?;
+        (codecs.iter().zip(bases))
+            .map(|(&codec, bases)| self.rate(&self.activation, codec, bases.up.as_ref()))
+            .collect()
     }
 
     /// The gradient's bits over its raw bits, in a first message.
     pub(super) fn gradient_rate(&self, codec: CutCodec) -> Result<f64> {
-        self.rate(&self.gradient, codec, |shown, step| {
-            let view = TensorView::new(&shown.activation, &shown.shape)?;
-            Basis::of_gradients(view, &[], self.tokens, step)
-        })
+        let bases = self.shown.bases(&[(CutCodec::raw(), codec)])?;
+        let basis = bases.first().and_then(|bases| bases.down.as_ref());
+        self.rate(&self.gradient, codec, basis)
     }
 
-    fn rate(
-        &self,
-        values: &[f32],
-        codec: CutCodec,
-        basis: impl Fn(&Shown, f64) -> sft_compress::Result<Basis>,
-    ) -> Result<f64> {
+    fn rate(&self, values: &[f32], codec: CutCodec, basis: Option<&Arc<Basis>>) -> Result<f64> {
         let view = TensorView::new(values, &self.shape)?;
-        let message = match codec {
-            CutCodec::Plain(codec) => Codec::encode(&codec, view, 0)?,
-            CutCodec::Transform(step) => {
-                let basis = Arc::new(basis(&self.shown, step)?);
-                let (mut message, context) = (Vec::new(), Context::new(&self.shape, 0));
-                TransformEncoder::new(basis).compress(view, &context, &mut message, None)?;
-                message
-            }
-        };
+        let (mut message, context) = (Vec::new(), Context::new(&self.shape, 0));
+        let mut compressor = codec.compressor(basis, 0, false)?;
+        compressor.compress(view, &context, &mut message, None)?;
         Ok(message.len() as f64 / size_of_val(values) as f64)
+    }
+}
+
+impl Shown<'_> {
+    fn bases(&self, codecs: &[(CutCodec, CutCodec)]) -> Result<Vec<Bases>> {
+        let (model, shown) = (self.model, &self.activations);
+        learn_bases(model, self.lora, self.cut, codecs, shown, self.seed)
     }
 }

@@ -74,14 +74,16 @@ impl fmt::Display for Choice {
                 paper.tau_s
             )?;
         }
-        let later = if self.later {
-            ",\n  times what a round after the first takes of them in the runs behind the surface"
-        } else {
-            ""
+        let later = match &self.first_only {
+            None => {
+                "times what a round after the first takes of them in the runs behind the surface"
+                    .into()
+            }
+            Some(reason) => format!("not lowered for samples that come again: {reason}"),
         };
         write!(
             f,
-            "  (rates measured on first messages of {} training images at every cut{later}; links at \
+            "  (rates measured on first messages of {} training images at every cut,\n  {later}; links at \
              their mean)",
             self.samples
         )

@@ -32,18 +32,27 @@ impl LevelsFlag {
     }
 }
 
+/// Checks that a kind has one knob: [`step_codec`] makes codecs of it.
+///
+/// # Errors
+/// A kind that has none, or that there is not.
+pub fn check_step_kind(kind: &str) -> Result<()> {
+    if ["transform", "dead-zone", "unbiased", "error"].contains(&kind) {
+        return Ok(());
+    }
+    let levels = "paper, activation or gradient with kept fraction and bits";
+    let reason = format!(
+        "must be transform, dead-zone, unbiased or error with one step, or {levels}, got {kind}"
+    );
+    Err(Error::argument("codec", reason))
+}
+
 /// The codec `kind:STEP`: a kind with one knob, which is its step or its wanted error.
 ///
 /// # Errors
-/// A kind that has no such knob, a step outside its range.
+/// As [`check_step_kind`]; a step outside its range.
 pub fn step_codec(kind: &str, step: f64) -> Result<CutCodec> {
-    if !["transform", "dead-zone", "unbiased", "error"].contains(&kind) {
-        let levels = "paper, activation or gradient with kept fraction and bits";
-        let reason = format!(
-            "must be transform, dead-zone, unbiased or error with one step, or {levels}, got {kind}"
-        );
-        return Err(Error::argument("codec", reason));
-    }
+    check_step_kind(kind)?;
     let codec = format!("{kind}:{step}").parse();
     codec.map_err(|reason| Error::argument("steps", format!("does not fit {kind}: {reason}")))
 }

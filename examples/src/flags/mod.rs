@@ -10,7 +10,7 @@ use clap::{Args, Command, FromArgMatches};
 use sft_core::run::RunConfig;
 use sft_core::{Error, Result};
 
-pub use codec::{LevelsFlag, step_codec};
+pub use codec::{LevelsFlag, check_step_kind, step_codec};
 
 /// Where the results go, if nothing is said.
 const OUT: &str = "runs/vit_finetune";

@@ -42,12 +42,17 @@ pub struct StepSurface {
 
 impl StepSurface {
     pub(super) fn check(&self) -> Result<(), String> {
+        let count = self.points.len();
+        if count < 2 {
+            return Err(format!("points must have at least two, got {count}"));
+        }
         let steps: Vec<f64> = self.points.iter().map(|point| point.step).collect();
         if steps != self.fit.curve.steps() {
             return Err("points must have the steps of fit.curve, one each".into());
         }
         for (index, point) in self.points.iter().enumerate() {
             step_codec(&self.codec, point.step).map_err(|e| e.to_string())?;
+            is_fraction(&format!("points[{index}].accuracy"), point.accuracy)?;
             for share in [Some(point.first), point.later].into_iter().flatten() {
                 let legal = |share: f64| share > 0.0 && share.is_finite();
                 if !(legal(share.up) && legal(share.down)) {
@@ -58,7 +63,8 @@ impl StepSurface {
                 }
             }
         }
-        Ok(())
+        (self.fit.curve.values().iter())
+            .try_for_each(|&value| is_fraction("the values of fit.curve", value))
     }
 
     /// The accuracies as points of a fit.
@@ -69,4 +75,9 @@ impl StepSurface {
         };
         points.iter().map(point).collect()
     }
+}
+
+fn is_fraction(name: &str, value: f64) -> Result<(), String> {
+    let legal = (0.0..=1.0).contains(&value);
+    (legal.then_some(())).ok_or_else(|| format!("{name} must be in 0..=1, got {value}"))
 }

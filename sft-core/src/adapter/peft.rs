@@ -117,7 +117,9 @@ fn named_tensors(
 /// Reads a folder that PEFT or [`save_peft`] wrote for a model, with either naming of modules.
 ///
 /// Which layers have adapters is read off the tensors; every block must have the same, but the first
-/// may have none where the configuration leaves them out. `head` is what the adapters were trained under, or over where the head has one, for folders without it.
+/// may have none where the configuration leaves them out, by whole paths or `layers_to_transform`.
+/// `head` is what the adapters were trained under, or over where the head has one, for folders
+/// without it.
 ///
 /// # Errors
 /// A file that cannot be read, another kind of adapter than plain LoRA of one rank and scale over
@@ -145,8 +147,9 @@ pub fn load_peft(folder: &Path, spec: &ModelSpec, head: Option<&Head>) -> Result
     let stray = layers.iter().find(|layer| !config.is_target(&layer.path));
     if let Some(layer) = stray {
         let name = &layer.path.module;
-        let reason =
-            format!("target_modules or exclude_modules leave out {name}, which has tensors");
+        let reason = format!(
+            "target_modules, exclude_modules or layers_to_transform leave out {name}, which has tensors"
+        );
         return Err(Error::file(&named, reason));
     }
     Ok((lora, adapters))

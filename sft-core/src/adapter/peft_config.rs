@@ -23,7 +23,7 @@ const INERT: [&str; 15] = [
     "eva_config",
     "loftq_config",
     "lora_ga_config",
-    // They say more of what must be off, or has all blocks (`layers_to_transform`).
+    // They say more of what must be off, or where blocks are (`layers_to_transform`).
     "layers_pattern",
     "megatron_core",
     "qalora_group_size",
@@ -55,14 +55,22 @@ pub(super) struct Config {
     /// The only layers that PEFT looks for, if it names them.
     targets: Option<Vec<String>>,
     excluded: Vec<String>,
+    /// The first block that PEFT looks at.
+    first: usize,
 }
 
 impl Config {
     /// Whether PEFT would put an adapter on a layer; true where a regular expression decides.
     pub(super) fn is_target(&self, layer: &Path) -> bool {
         let ends = |names: &[String]| names.iter().any(|name| layer.ends_with(name));
-        self.targets.as_deref().is_none_or(ends) && !ends(&self.excluded)
+        let named = self.targets.as_deref().is_none_or(ends) && !ends(&self.excluded);
+        named && block_of(layer).is_none_or(|index| index >= self.first)
     }
+}
+
+/// The index of the block that a layer is in, the last number of its path as for PEFT.
+fn block_of(layer: &Path) -> Option<usize> {
+    layer.module.rsplit('.').find_map(|part| part.parse().ok())
 }
 
 /// Reads the configuration of plain LoRA of one rank and scale.
@@ -83,11 +91,11 @@ pub(super) fn read_config(text: &str, spec: &ModelSpec) -> Result<Config, String
     }
     check_bias(get("bias"))?;
     check_initial(get("init_lora_weights"))?;
-    check_layers(get("layers_to_transform"), spec.depth)?;
     Ok(Config {
         lora: read_lora(&json)?,
         targets: names(get("target_modules")),
         excluded: names(get("exclude_modules")).unwrap_or_default(),
+        first: first_block(get("layers_to_transform"), spec.depth)?,
     })
 }
 
@@ -155,17 +163,19 @@ fn check_initial(value: &Value) -> Result<(), String> {
     })
 }
 
-/// Adapters are on every block: so must be the blocks that PEFT looks at.
-fn check_layers(value: &Value, depth: usize) -> Result<(), String> {
+/// Adapters are on all blocks from one on: so must be the blocks that PEFT looks at. The first.
+fn first_block(value: &Value, depth: usize) -> Result<usize, String> {
+    if is_off(value) {
+        return Ok(0);
+    }
     let one = std::slice::from_ref(value);
     let layers = value.as_array().map_or(one, Vec::as_slice);
-    let all = (0..depth).all(|index| layers.iter().any(|layer| *layer == index));
-    (is_off(value) || all).then_some(()).ok_or_else(|| {
-        let got = short(value);
-        format!(
-            "layers_to_transform must have every block, 0 to {}, got {got}",
-            depth - 1
-        )
+    let named = |index: &usize| layers.iter().any(|layer| *layer == *index);
+    let first = (0..depth).find(named);
+    let holds = |first: &usize| (*first..depth).all(|index| named(&index));
+    first.filter(holds).ok_or_else(|| {
+        let (last, got) = (depth - 1, short(value));
+        format!("layers_to_transform must have all blocks from one to the last, {last}, got {got}")
     })
 }
 

@@ -47,16 +47,16 @@ pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &Run) -> Result<(Bases
             activations.append(values);
             costs.insert(device, traffic);
         }
-        let (settings, codecs) = (job.settings, (up, down));
-        let bases = calibration::learn(
+        let settings = job.settings;
+        let bases = calibration::learn_bases(
             job.model,
             settings.lora,
             cut,
-            codecs,
+            &[(up, down)],
             &activations,
             settings.seed,
         )?;
-        bases_by_cut.insert(cut, bases);
+        bases_by_cut.extend(bases.into_iter().map(|bases| (cut, bases)));
     }
     Ok((bases_by_cut, costs))
 }

@@ -78,7 +78,7 @@ pub struct Settings {
     pub lora: Lora,
     /// How activations go up; used by [`Scheme::Sft`].
     pub activation: CutCodec,
-    /// How gradients go down; used by [`Scheme::Sft`].
+    /// How gradients go down; used by [`Scheme::Sft`]. None go to a device without adapters.
     pub gradient: CutCodec,
     /// Memory of a device, and of the server for it, for what samples were when they last crossed
     /// by a transform codec, bytes; 0 for none.
@@ -87,7 +87,7 @@ pub struct Settings {
     /// [`Scheme::Sft`].
     pub error_feedback: bool,
     /// How differences of adapters cross, both ways; raw: whole adapters, bit for bit. Used by
-    /// [`Scheme::Sft`].
+    /// [`Scheme::Sft`]; a split device without adapters has none to send.
     pub adapter_codec: Codec,
     /// Rounds at most (`T`), 1 to 1,000,000.
     pub rounds: usize,
@@ -99,7 +99,7 @@ pub struct Settings {
     pub optimizer: Optimizer,
     /// The largest norm of a half's whole gradient; device and server clip their own.
     pub clip_norm: Option<f64>,
-    /// The device's peak rate (`ε_u`).
+    /// The device's peak rate (`ε_u`); without adapters it trains nothing.
     pub lr: f64,
     /// The server's peak rate (`ε_s`).
     pub lr_server: f64,

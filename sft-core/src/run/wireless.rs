@@ -83,6 +83,7 @@ impl Wireless {
         }
         if settings.lora.frozen_blocks() > 0 {
             training.device_adapters = DeviceAdapters::None;
+            training.frozen_blocks = settings.lora.frozen_blocks();
         }
         training.optimizer_bytes_per_parameter = match settings.optimizer {
             Optimizer::Sgd { momentum: 0.0, .. } => 0.0,

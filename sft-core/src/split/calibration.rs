@@ -138,30 +138,41 @@ impl Serve for CalibrationSide<'_> {
     }
 }
 
-/// The bases for codecs, of activations before block `cut`.
-pub(crate) fn learn(
+/// Learns the bases for codecs of activations and of gradients, of activations before block `cut`.
+///
+/// What the server's half minds is found once for all, and only where a codec of activations needs
+/// it.
+///
+/// # Errors
+/// [`Error::Diverged`] for gradients that are not finite; a step or activations that no basis takes.
+pub fn learn_bases(
     model: &dyn Model,
     lora: Lora,
     cut: usize,
-    (up, down): (CutCodec, CutCodec),
+    codecs: &[(CutCodec, CutCodec)],
     shown: &ShownActivations,
     seed: u64,
-) -> Result<Bases> {
+) -> Result<Vec<Bases>> {
     let spec = model.spec();
     let extent = extent(shown.samples, &shown.lengths, spec);
     let (shape, lengths) = (extent.crossing(), extent.lengths());
     let (tokens, view) = (spec.layout()?, TensorView::new(&shown.values, shape)?);
-    let of_activations = |step| {
-        let sensitivity = sensitivity(model, lora, cut, shown, seed)?;
-        let sensitivity = TensorView::new(&sensitivity, shape)?;
-        let basis = Basis::of_activations(view, lengths, tokens, step, Some(sensitivity));
-        Ok::<_, Error>(basis?)
+    let minds = codecs.iter().any(|(up, _)| up.step().is_some());
+    let gradients = minds.then(|| sensitivity(model, lora, cut, shown, seed));
+    let gradients = gradients.transpose()?;
+    let minded = gradients
+        .as_ref()
+        .map(|values| TensorView::new(values, shape));
+    let minded = minded.transpose()?;
+    let of_activations = |step| Basis::of_activations(view, lengths, tokens, step, minded);
+    let of_gradients = |step| Basis::of_gradients(view, lengths, tokens, step);
+    let bases = |&(up, down): &(CutCodec, CutCodec)| {
+        Ok(Bases {
+            up: up.step().map(of_activations).transpose()?.map(Arc::new),
+            down: down.step().map(of_gradients).transpose()?.map(Arc::new),
+        })
     };
-    let of_gradients = |step| Ok::<_, Error>(Basis::of_gradients(view, lengths, tokens, step)?);
-    Ok(Bases {
-        up: up.step().map(of_activations).transpose()?.map(Arc::new),
-        down: down.step().map(of_gradients).transpose()?.map(Arc::new),
-    })
+    codecs.iter().map(bases).collect()
 }
 
 /// The sizes of samples of these lengths, or with all of the model's tokens.
@@ -173,12 +184,7 @@ fn extent(samples: usize, lengths: &[u32], spec: &ModelSpec) -> Extent {
 
 /// Gradients of what the server's blocks make of activations before block `cut`, with respect to
 /// them, for random directions of the features: no labels are needed.
-///
-/// For [`Basis::of_activations`].
-///
-/// # Errors
-/// [`Error::Diverged`] for gradients that are not finite.
-pub fn sensitivity(
+fn sensitivity(
     model: &dyn Model,
     lora: Lora,
     cut: usize,

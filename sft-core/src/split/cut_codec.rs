@@ -51,7 +51,11 @@ impl CutCodec {
         }
     }
 
-    pub(crate) fn compressor(
+    /// The sender's side, with its memory of samples and of what was dropped.
+    ///
+    /// # Errors
+    /// A transform codec without a basis.
+    pub fn compressor(
         self,
         basis: Option<&Arc<Basis>>,
         memory_bytes: usize,

@@ -39,7 +39,7 @@ mod transport;
 mod unsplit;
 
 pub use adapters::Held;
-pub use calibration::{ShownActivations, samples as calibration_samples, sensitivity};
+pub use calibration::{ShownActivations, learn_bases, samples as calibration_samples};
 pub use cut_codec::{Bases, CutCodec};
 pub use deadline::Deadline;
 pub use device::{DeviceCodecs, DeviceSide};

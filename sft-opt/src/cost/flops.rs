@@ -154,15 +154,25 @@ impl Flops {
         6.0 * tokens(model, batch) * d * d
     }
 
-    /// Split training of a mini-batch whose device's half is frozen: no backward pass there, as
-    /// [`Flops::Exact`] no adapters either, and no gradient at the cut.
-    fn frozen_device(self, model: &Transformer, placement: Placement, batch: usize) -> BatchFlops {
-        let mut flops = self.mini_batch(model, placement, batch);
+    /// Split training of a mini-batch whose device's half, and all of the `frozen` first blocks, are
+    /// frozen: no backward pass there, as [`Flops::Exact`] no adapters either, and no gradient at
+    /// the cut.
+    fn frozen_split(
+        self,
+        model: &Transformer,
+        cut: usize,
+        frozen: usize,
+        batch: usize,
+    ) -> BatchFlops {
+        let mut flops = self.split(model, cut, batch);
+        let (device, server) = (cut as f64, frozen.saturating_sub(cut) as f64);
         flops.device.backward = 0.0;
+        flops.server.backward -= server * self.block(model, batch).backward;
         flops.server.backward -= self.first_inputs(model, batch);
-        if let (Placement::Split { cut }, Self::Exact, None) = (placement, self, model.counts) {
+        if self == Self::Exact && model.counts.is_none() {
             let lora = 2.0 * tokens(model, batch) * model.lora_parameters_per_block();
-            flops.device.forward -= cut as f64 * lora;
+            flops.device.forward -= device * lora;
+            flops.server.forward -= server * lora;
         }
         flops
     }
@@ -175,10 +185,12 @@ pub(super) fn mini_batch(
     placement: Placement,
 ) -> BatchFlops {
     let (flops, batch) = (training.flops, training.batch);
-    if training.device_is_frozen(placement) {
-        return flops.frozen_device(model, placement, batch);
+    match placement {
+        Placement::Split { cut } if training.device_is_frozen(placement) => {
+            flops.frozen_split(model, cut, training.frozen_blocks, batch)
+        }
+        _ => flops.mini_batch(model, placement, batch),
     }
-    flops.mini_batch(model, placement, batch)
 }
 
 fn on_device(device: Pass) -> BatchFlops {

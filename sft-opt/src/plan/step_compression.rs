@@ -60,8 +60,9 @@ impl StepCompression {
 ///
 /// Variable: the step `s`. Objective: least `β(s)`. Constraints: `A(s) ≥ A_th` (27b), `s` in the
 /// range of both curves. `None`: no step is accurate enough. Neither `β` nor `A` rises with `s`, so
-/// the coarsest step that is accurate enough has the fewest bits, at every cut layer and bandwidth.
-/// `O(log steps)` after the checks.
+/// the coarsest step that is accurate enough has the fewest bits, at every cut layer and bandwidth;
+/// of the steps with as few bits the finest is taken, which is the most accurate. `O(log steps)`
+/// after the checks.
 ///
 /// # Errors
 /// As [`StepCompression::validate`].
@@ -77,7 +78,10 @@ pub fn best_step(problem: &StepCompression) -> Result<Option<StepSetting>> {
             accuracy: problem.accuracy.at(step)?,
         })
     };
-    Ok(step.and_then(|step| setting(step.min(high))))
+    let finest = |coarsest: f64| problem.rate.finest_like(coarsest.min(high));
+    Ok(step
+        .and_then(finest)
+        .and_then(|step| setting(step.max(low))))
 }
 
 impl CompressionProblem for StepCompression {

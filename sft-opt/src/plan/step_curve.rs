@@ -157,6 +157,13 @@ impl StepCurve {
         Some(self.value[left] + weight * (self.value[above] - self.value[left]))
     }
 
+    /// The finest step with the value at `step`; `None` outside the range.
+    pub(super) fn finest_like(&self, step: f64) -> Option<f64> {
+        let value = self.at(step)?;
+        let first = self.value.partition_point(|&y| y > value);
+        self.step.get(first).map(|&finest| finest.min(step))
+    }
+
     /// The coarsest step of the range whose value is at least `wanted`, but for rounding.
     pub(super) fn coarsest(&self, wanted: f64) -> Option<f64> {
         let right = self.value.partition_point(|&value| value >= wanted);

@@ -1,6 +1,6 @@
 //! What a system consists of: a model, its training, a server, devices and their radio links.
 
-use crate::error::{Error, Result, check_rate};
+use crate::error::{Error, Result, check, check_rate};
 
 /// Spectral efficiency, Rayleigh fading, random clocks.
 mod channel;
@@ -58,6 +58,13 @@ impl System {
     ) -> Result<Self> {
         model.validate()?;
         training.validate()?;
+        let frozen = training.frozen_blocks;
+        check(
+            frozen < model.blocks,
+            "frozen_blocks",
+            frozen as f64,
+            "below the number of blocks",
+        )?;
         server.validate()?;
         if devices.is_empty() {
             return Err(Error::NoDevices);

@@ -82,6 +82,10 @@ pub struct Training {
     pub fl_head: FlHead,
     /// What split training trains on a device. Default [`DeviceAdapters::Lora`].
     pub device_adapters: DeviceAdapters,
+    /// With [`DeviceAdapters::None`] the blocks from the first on that have no adapters anywhere,
+    /// the deepest cut of devices that differ in theirs: the server runs those of a device with a
+    /// shallower cut forward alone. Below the number of blocks; default 0, as many as the cut.
+    pub frozen_blocks: usize,
     /// Takes the paper's (18) at its word: one mini-batch in a round, `I_n = 1`. Default `false`.
     pub literal_single_batch: bool,
 }
@@ -101,6 +105,7 @@ impl Default for Training {
             flops: Flops::Paper,
             fl_head: FlHead::Full,
             device_adapters: DeviceAdapters::Lora,
+            frozen_blocks: 0,
             literal_single_batch: false,
         }
     }
@@ -122,6 +127,14 @@ impl Training {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
+        let frozen = self.frozen_blocks;
+        let legal = frozen == 0 || self.device_adapters == DeviceAdapters::None;
+        check(
+            legal,
+            "frozen_blocks",
+            frozen as f64,
+            "0 where devices have adapters",
+        )?;
         check(self.batch >= 1, "batch", self.batch as f64, "at least 1")?;
         check(
             self.local_epochs >= 1,

@@ -167,12 +167,13 @@ pub struct RunConfig {
     /// logarithmically, gradient evenly in a range for each row (token), paper evenly in one range.
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
     pub activation: CutCodec,
-    /// How gradients come down, by the codecs of --activation.
+    /// How gradients come down, by the codecs of --activation; none come with --device-adapters none.
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
     pub gradient: CutCodec,
     /// Megabytes in which a device, and the server for it, remember what samples were when they last
     /// crossed by transform:STEP, so that they cost little when they come again; 0 for none. Of
-    /// images changed by --augment each view is remembered by itself.
+    /// images changed by --augment each view is remembered by itself, which pays only where views are
+    /// few, as of small images.
     #[cfg_attr(feature = "clap", arg(long))]
     pub sample_memory_mb: usize,
     /// Add to every activation and gradient what was dropped of the one before.
@@ -181,13 +182,13 @@ pub struct RunConfig {
     pub error_feedback: bool,
     /// How differences of adapters to what the device holds cross, both ways, by the codecs of
     /// --activation; what is dropped comes with the next ones. raw sends adapters whole and bit for
-    /// bit. Schemes other than sft always do.
+    /// bit. Schemes other than sft always do; none cross with --device-adapters none.
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
     pub adapter_codec: Codec,
     /// Update rule of the adapters and the head.
     #[cfg_attr(feature = "clap", arg(long))]
     pub optimizer: OptimizerKind,
-    /// Peak learning rate of the devices [ε_u].
+    /// Peak learning rate of the devices [ε_u]; with --device-adapters none they train nothing.
     #[cfg_attr(feature = "clap", arg(long))]
     pub lr: f64,
     /// Peak learning rate of the server [ε_s]; by default that of the devices.

@@ -39,6 +39,9 @@ impl RunConfig {
             seed: self.seed,
             threads: self.threads.unwrap_or_else(cores),
         };
+        for &cut in self.device_cuts.iter().flatten() {
+            settings.validate_cut("device_cuts", cut, spec.depth)?;
+        }
         settings.validate(spec.depth)?;
         Ok(settings)
     }
