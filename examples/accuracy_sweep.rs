@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
-use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use sft_core::run::{DeviceAdaptersKind, Inputs, RunConfig, Scheme, Session};
 use sft_core::split::CutCodec;
@@ -61,18 +61,18 @@ struct Sweep {
     codec: String,
     /// Steps (or wanted errors) of the activation's codec, ascending, comma-separated, at least two
     /// [default for transform: 0.2,0.3,0.5,0.8,1.2,2].
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', action = ArgAction::Set)]
     steps: Option<Vec<f64>>,
     /// Kept fractions of the activation, comma-separated, at least four [ρ]
     /// [default: 0.1,0.2,0.4,0.7,1].
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', action = ArgAction::Set)]
     keeps: Option<Vec<f64>>,
     /// Bits of a level, 1 to 8, comma-separated, at least four; 2^bits levels
     /// [default: 1,2,3,4,6,8].
-    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=8))]
+    #[arg(long, value_delimiter = ',', action = ArgAction::Set, value_parser = clap::value_parser!(u32).range(1..=8))]
     bits: Option<Vec<u32>>,
     /// Seeds, comma-separated; accuracies are means over them.
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    #[arg(long, value_delimiter = ',', action = ArgAction::Set, default_value = "1")]
     seeds: Vec<u64>,
     /// What the cubic is a polynomial of, beside the bits [default: log2-keep].
     #[arg(long, value_enum)]

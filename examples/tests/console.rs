@@ -52,7 +52,7 @@ fn work(folder: &Folder) -> Vec<(&'static str, Vec<String>)> {
     };
     let data = digits(folder);
     let few = ["--data", &data, "--devices", "2", "--rounds", "1"];
-    let sweep = ["--keeps", "0.1,0.2,0.4,1", "--bits", "1,2,3,4"];
+    let sweep = ["--steps", "0.3,1"];
     let sweep = [few.as_slice(), &sweep].concat();
     vec![
         (
@@ -130,7 +130,7 @@ fn of_a_flag_given_twice_the_last_one_counts() {
             "vit_finetune" => &[
                 "--rounds", "0", "--lr", "0", "--lr", "0.01", "--rounds", "1",
             ],
-            "accuracy_sweep" => &["--bits", "1,2,3,4", "--bits", "1,2,3,5", "--rounds", "1"],
+            "accuracy_sweep" => &["--steps", "2,1", "--steps", "0.5,1", "--rounds", "1"],
             "pretrain_digits" => &["--batch", "0", "--batch", "64"],
             "codec_report" => &["--keep", "7", "--keep", "0.5"],
             _ => continue,
