@@ -307,7 +307,8 @@ def tuned(
     gradient = None if row.gradient == "frozen" else row.gradient
     cut = st.Cut(row.activation, gradient, seed=row.seed)
     st.attach(model, after=after, cut=cut)
-    optimizer, told = torch.optim.AdamW(trained(model), tuning.rate), []
+    optimizer = torch.optim.AdamW(trained(model), tuning.rate)
+    told: list[float] = []
     model.train()
     before = (0, 0)
     for epoch in epochs:

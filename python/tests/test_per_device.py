@@ -94,7 +94,7 @@ def test_two_timescales_are_the_plan_and_its_prediction() -> None:
             "accurate enough",
         ),
         (
-            lambda: sft.two_timescale(EVEN, assumption="odd"),  # type: ignore[arg-type]
+            lambda: sft.two_timescale(EVEN, assumption="odd"),  # type: ignore[call-overload]
             ValueError,
             "assumption must be one of 'joint', 'even', got 'odd'",
         ),

@@ -187,7 +187,7 @@ def test_bad_compressions_are_named(compression: Any, error: type[Exception], me
 
 def test_other_objects_are_type_errors() -> None:
     with pytest.raises(TypeError, match="system must be a System, a dict or the path"):
-        sft.optimize(3)  # type: ignore[arg-type]
+        sft.optimize(3)  # type: ignore[call-overload]
     with pytest.raises(FileNotFoundError):
         sft.optimize("no.toml")
     with pytest.raises(ValueError, match="clock_hz must have 3 entries"):
