@@ -1,5 +1,6 @@
 //! Curves of accuracy as SVG.
 
+use plotters::coord::CoordTranslate;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::prelude::*;
 
@@ -79,13 +80,22 @@ fn draw(svg: &mut String, axis: &str, curves: &[Curve]) -> Result<(), Box<dyn st
             .map(|&p| Circle::new(p, 3, color.filled()));
         chart.draw_series(dots)?;
     }
+    legend(&mut chart, SeriesLabelPosition::LowerRight)?;
+    area.present()?;
+    Ok(())
+}
+
+/// Draws the labels of what a chart shows.
+pub(crate) fn legend<'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, C>,
+    position: SeriesLabelPosition,
+) -> Result<(), Box<dyn std::error::Error>> {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .position(position)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.4))
         .label_font(("sans-serif", 14))
         .draw()?;
-    area.present()?;
     Ok(())
 }

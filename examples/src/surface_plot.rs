@@ -3,14 +3,20 @@
 /// Accuracy over one step.
 mod over_step;
 
-use plotters::coord::combinators::{BindKeyPoints, IntoLogRange};
+use plotters::coord::Shift;
+use plotters::coord::combinators::{BindKeyPoints, IntoLogRange, LogCoord, WithKeyPoints};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use sft_opt::plan::AccuracyPoint;
 
+use crate::plot::legend;
 use crate::surface::LevelsSurface;
 
 pub use over_step::over_step;
 
+/// A chart over settings on a logarithmic scale.
+type Axes<'a> =
+    ChartContext<'a, SVGBackend<'a>, Cartesian2d<WithKeyPoints<LogCoord<f64>>, RangedCoordf64>>;
 type Drawn = Result<String, Box<dyn std::error::Error>>;
 
 const SIZE: (u32, u32) = (760, 440);
@@ -46,25 +52,8 @@ fn draw_over_keep(
     let floor = lowest(surface).mul_add(10.0, -0.3).floor() * 10.0;
     let area = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
-        .margin(16)
-        .x_label_area_size(44)
-        .y_label_area_size(52)
-        .build_cartesian_2d(
-            (low / 1.1..high * 1.1)
-                .log_scale()
-                .with_key_points(values(surface, |p| p.keep)),
-            floor..100.0,
-        )?;
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .x_desc("kept fraction of an activation")
-        .y_desc("test accuracy, %")
-        .x_label_formatter(&|x| format!("{x}"))
-        .y_label_formatter(&|y| format!("{y:.0}"))
-        .label_style(("sans-serif", 14))
-        .draw()?;
+    let keeps = values(surface, |p| p.keep);
+    let mut chart = axes(&area, keeps, floor, "kept fraction of an activation")?;
     let bits = values(surface, |p| p.bits);
     for &q in &bits {
         let color = scale((q - bits[0]) / (bits[bits.len() - 1] - bits[0]).max(1.0));
@@ -83,15 +72,40 @@ fn draw_over_keep(
             measured.map(|p| Circle::new((p.keep, 100.0 * p.accuracy), 3, color.filled())),
         )?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.4))
-        .label_font(("sans-serif", 14))
-        .draw()?;
+    legend(&mut chart, SeriesLabelPosition::LowerRight)?;
     area.present()?;
     Ok(())
+}
+
+/// Accuracy in percent from `floor` on, over settings on a logarithmic scale.
+fn axes<'a>(
+    area: &DrawingArea<SVGBackend<'a>, Shift>,
+    settings: Vec<f64>,
+    floor: f64,
+    named: &str,
+) -> Result<Axes<'a>, Box<dyn std::error::Error>> {
+    let low = settings.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = settings.iter().copied().fold(0.0, f64::max);
+    let mut chart = ChartBuilder::on(area)
+        .margin(16)
+        .x_label_area_size(44)
+        .y_label_area_size(52)
+        .build_cartesian_2d(
+            (low / 1.1..high * 1.1)
+                .log_scale()
+                .with_key_points(settings),
+            floor..100.0,
+        )?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_desc(named)
+        .y_desc("test accuracy, %")
+        .x_label_formatter(&|x| format!("{x}"))
+        .y_label_formatter(&|y| format!("{y:.0}"))
+        .label_style(("sans-serif", 14))
+        .draw()?;
+    Ok(chart)
 }
 
 fn draw_map(svg: &mut String, surface: &LevelsSurface) -> Result<(), Box<dyn std::error::Error>> {

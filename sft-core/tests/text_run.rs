@@ -5,13 +5,15 @@ mod common;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use common::Folder;
-use sft_compress::Codec;
+use common::{Folder, plan};
+use sft_compress::{Codec, TensorView};
 use sft_core::Result;
+use sft_core::adapter::{Adapters, Head};
 use sft_core::data::Inputs as Ids;
 use sft_core::model::Pooling;
 use sft_core::run::{DeviceAdaptersKind, Inputs, RunConfig, Scheme, SchemeRun, Session};
-use sft_core::split::CutCodec;
+use sft_core::split::message::{Activation, Hello, Message};
+use sft_core::split::{Bases, CutCodec, RoundPlan, Serve, ServerCodecs, ServerSide, Work};
 
 /// Two classes that a word tells apart, in texts of many lengths.
 fn lines(count: usize) -> String {
@@ -252,5 +254,59 @@ fn a_head_of_words_is_rows_of_the_models_own() {
     let width = rows[0].len();
     for word in words.weight.chunks(width) {
         assert!(rows.iter().any(|row| row == word), "a row of the embedding");
+    }
+}
+
+/// What a device says of its samples' lengths is held to the plan, before room is made for them.
+#[test]
+fn lengths_that_lie_are_refused() {
+    let folder = Folder::new("text-run-lengths");
+    let inputs = Inputs::open(&config(&folder)).unwrap();
+    let (model, width) = (inputs.model.as_ref(), inputs.model.spec().width);
+    let plan = RoundPlan {
+        work: Work::Split { cut: 1 },
+        tokens: Some(5),
+        activation: CutCodec::raw(),
+        gradient: CutCodec::raw(),
+        ..plan()
+    };
+    let start = Adapters::new(
+        model.spec(),
+        plan.lora(model.spec()).unwrap(),
+        Head::new(2, width, 1),
+        1,
+    );
+    let said = |lengths: Option<Vec<u32>>, rows: usize| {
+        let codecs = ServerCodecs::new(&plan, Bases::default()).unwrap();
+        let mut server = ServerSide::new(0, plan.clone(), 0.1, model, &start, codecs).unwrap();
+        let hello = Hello {
+            device: 0,
+            samples: 8,
+            model: model.spec().fingerprint(),
+            bases: 0,
+            held: None,
+        };
+        server.handle(Message::Hello(hello)).unwrap();
+        let (values, shape) = (vec![0.5; rows * width], [rows, width]);
+        let view = TensorView::new(&values, &shape).unwrap();
+        let handled = server.handle(Message::Activation(Activation {
+            step: 0,
+            samples: vec![1, 2],
+            lengths,
+            classes: vec![0, 1],
+            frame: Codec::raw().encode(view, 0).unwrap(),
+        }));
+        handled.map_or_else(|error| error.to_string(), |_| "accepted".into())
+    };
+    assert_eq!(said(Some(vec![5, 1]), 6), "accepted");
+    for (lengths, rows, part) in [
+        (Some(vec![6, 1]), 7, "a sample of 6 tokens, expected 1 to 5"),
+        (Some(vec![u32::MAX, 1]), 6, "expected 1 to 5"),
+        (Some(vec![0, 5]), 5, "a sample of 0 tokens"),
+        (Some(vec![5, 2]), 6, "shape"),
+        (None, 6, "none for one of texts"),
+    ] {
+        let error = said(lengths, rows);
+        assert!(error.contains(part), "{error}, expected {part}");
     }
 }

@@ -15,7 +15,7 @@ pub use images::{
     Images, Resize, cifar100, image_folder, tiny_imagenet,
 };
 pub use partition::Partition;
-pub use text::{Encode, Texts, Wanted, classification};
+pub use text::{Encode, PLACE, Texts, Wanted, classification};
 
 use crate::{Digest, Result};
 
@@ -89,13 +89,15 @@ pub trait Data: Sync {
     }
 }
 
-/// Tokens of a sample in the mean, at least 1; samples without a number of their own have `all`.
-pub(crate) fn mean_tokens(data: &dyn Data, all: usize) -> usize {
-    let tokens: usize = (0..data.len()).map(|i| data.tokens(i).unwrap_or(all)).sum();
-    tokens.div_ceil(data.len().max(1)).max(1)
+/// Tokens of a sample in the mean, where samples have their own numbers of them.
+pub(crate) fn mean_tokens(data: &dyn Data) -> Option<usize> {
+    let mut tokens = (0..data.len()).map(|i| data.tokens(i));
+    let all = tokens.try_fold(0, |all, tokens| Some(all + tokens?))?;
+    Some(all.div_ceil(data.len().max(1)))
 }
 
-/// The most tokens of a sample, where samples have their own numbers of them.
+/// The most tokens of a sample, by the same rule.
 pub(crate) fn most_tokens(data: &dyn Data) -> Option<usize> {
-    (0..data.len()).filter_map(|i| data.tokens(i)).max()
+    let mut tokens = (0..data.len()).map(|i| data.tokens(i));
+    tokens.try_fold(0, |most, tokens| Some(most.max(tokens?)))
 }

@@ -7,7 +7,7 @@ use candle_core::{Result as TensorResult, Tensor};
 use sft_opt::Transformer;
 
 use super::{Backend, Model, Tokenizer};
-use crate::adapter::{Adapters, Head, Lora, ModelSpec, NamedShape};
+use crate::adapter::{Adapters, Head, Lora, ModelSpec};
 use crate::data::{Data, ImageInput};
 use crate::{Digest, Error, Result};
 
@@ -79,8 +79,8 @@ pub trait Pretrained: Send + Sync {
     /// so many tokens.
     fn transformer(&self, classes: usize, rank: usize, tokens: usize) -> Transformer;
 
-    /// Every parameter but the head's by its name in the checkpoint.
-    fn parameters(&self) -> Vec<NamedShape>;
+    /// Name in the checkpoint and shape of every parameter but the head's.
+    fn parameters(&self) -> Vec<(String, Vec<usize>)>;
 
     /// A parameter as f32.
     ///
@@ -138,7 +138,7 @@ pub trait Pretrained: Send + Sync {
 /// A file that weights cannot be read from any more.
 pub(crate) fn not_finite(model: &dyn Pretrained) -> Result<Option<String>> {
     let finite = |values: &[f32]| values.iter().all(|value| value.is_finite());
-    for NamedShape { name, .. } in model.parameters() {
+    for (name, _) in model.parameters() {
         let values = model.weight(&name)?.flatten_all()?.to_vec1::<f32>()?;
         if !finite(&values) {
             return Ok(Some(name));
@@ -156,7 +156,7 @@ pub(crate) fn not_finite(model: &dyn Pretrained) -> Result<Option<String>> {
 /// A file that weights cannot be read from any more.
 pub fn digest(model: &dyn Pretrained, digest: &mut Digest) -> Result<()> {
     model.digest_sizes(digest);
-    for NamedShape { name, .. } in model.parameters() {
+    for (name, _) in model.parameters() {
         digest.bytes(name.as_bytes());
         digest.tensor(&model.weight(&name)?)?;
     }

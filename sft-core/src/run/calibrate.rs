@@ -30,7 +30,7 @@ pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &Run) -> Result<(Bases
     by_cut.retain(|cut, _| !bases_by_cut.contains_key(cut));
     for (cut, devices) in by_cut {
         let spec = job.model.spec();
-        let all = calibration::samples(spec, mean_tokens(job.train, spec.tokens));
+        let all = calibration::samples(spec, mean_tokens(job.train).unwrap_or(spec.tokens));
         let samples = all.div_ceil(devices.len());
         // More devices than samples would cost more than they tell.
         let devices = &devices[..devices.len().min(all)];

@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// The weights of a model as the vectors of what is trained, with a head.
 pub(super) fn start(base: &dyn Pretrained, head: Head) -> Result<Adapters> {
     let parameters = base.parameters().into_iter();
-    let values = |NamedShape { name, .. }| base.weight(&name)?.flatten_all()?.to_vec1();
+    let values = |(name, _): (String, _)| base.weight(&name)?.flatten_all()?.to_vec1();
     Ok(Adapters {
         embedding: Vec::new(),
         blocks: parameters.map(values).collect::<Result<_, _>>()?,
@@ -28,6 +28,7 @@ pub(super) fn start(base: &dyn Pretrained, head: Head) -> Result<Adapters> {
 /// The names and shapes of what is trained, in the order of [`Adapters::vectors`].
 pub(super) fn layout(base: &dyn Pretrained, head: &Head) -> Vec<NamedShape> {
     let parameters = base.parameters().into_iter();
+    let parameters = parameters.map(|(name, shape)| NamedShape { name, shape });
     parameters.chain(head_shapes(&base.spec(), head)).collect()
 }
 
@@ -36,7 +37,7 @@ pub(super) fn check(base: &dyn Pretrained, vectors: &[Vec<f32>]) -> Result<()> {
     let (parameters, got) = (base.parameters(), vectors.len());
     let want = parameters.len();
     Error::require(got == want, "weights", got, &format!("{want} parameters"))?;
-    for (NamedShape { name, shape }, values) in parameters.iter().zip(vectors) {
+    for ((name, shape), values) in parameters.iter().zip(vectors) {
         let (want, got) = (shape.iter().product::<usize>(), values.len());
         let accepted = format!("{want} values for {name}");
         Error::require(got == want, "weights", got, &accepted)?;
@@ -130,7 +131,7 @@ fn named(
     mut tensor: impl FnMut(&[f32], &[usize]) -> candle_core::Result<Tensor>,
 ) -> Result<HashMap<String, Tensor>> {
     let mut tensors = HashMap::with_capacity(vectors.len());
-    for (NamedShape { name, shape }, values) in base.parameters().into_iter().zip(vectors) {
+    for ((name, shape), values) in base.parameters().into_iter().zip(vectors) {
         tensors.insert(name, tensor(values, &shape)?);
     }
     Ok(tensors)

@@ -4,17 +4,11 @@ use std::path::Path;
 
 use candle_core::Device;
 
+use super::texts::{CLASSIFY, open_texts, refuse_settings_of_texts};
 use super::{BackendKind, RunConfig};
-use crate::data::{Data, DataLayout, Examples, ImageInput, Wanted, classification};
+use crate::data::{Data, DataLayout, Examples, ImageInput};
 use crate::model::{Backend, Model, Pooling, Pretrained, PretrainedText, PretrainedVit};
 use crate::{Error, Result};
-
-/// How a configuration names labelled texts, before the colon.
-const CLASSIFY: &str = "classify";
-/// What stands for the text in a prompt.
-const TEXT: &str = "{text}";
-/// The most tokens of a text where nothing else is said.
-const MOST_TOKENS: usize = 512;
 
 /// What a run trains, and on what.
 pub struct Inputs {
@@ -110,67 +104,6 @@ pub fn open_data(config: &RunConfig, model: &dyn Pretrained) -> Result<Examples>
     let input = image_input(model)?;
     let examples = layout.open(Path::new(dir), input, config.augmentation());
     examples.map_err(of("data"))
-}
-
-/// The training and test texts that the configuration names.
-fn open_texts(config: &RunConfig, train: &Path, model: &dyn Pretrained) -> Result<Examples> {
-    let input = model.text_input().ok_or_else(|| {
-        let reason = "must be images for this model, or texts for one with a tokenizer";
-        Error::argument("data", reason)
-    })?;
-    let named = config.test.as_deref().unwrap_or("none");
-    let test = named
-        .strip_prefix(CLASSIFY)
-        .and_then(|rest| rest.strip_prefix(':'));
-    let test = test.ok_or_else(|| {
-        let reason = format!("must be classify:FILE beside data classify:FILE, got {named}");
-        Error::argument("test", reason)
-    })?;
-    if let Some(prompt) = config
-        .prompt
-        .as_deref()
-        .filter(|prompt| !prompt.contains(TEXT))
-    {
-        let reason = format!("must contain {TEXT}, got {prompt:?}");
-        return Err(Error::argument("prompt", reason));
-    }
-    if config.augment {
-        let reason = "must be off for texts, got true";
-        return Err(Error::argument("augment", reason));
-    }
-    let most = config.max_tokens.unwrap_or(MOST_TOKENS.min(input.most));
-    let accepted = format!("in 1..={}, the model's tokens", input.most);
-    let fits = (1..=input.most).contains(&most);
-    Error::require(fits, "max_tokens", most, &accepted)?;
-    let tokenizer = input.tokenizer.limited(most, input.keep_last)?;
-    let encode = |text: &str| {
-        let (ids, was_cut) = tokenizer.encode_limited(text)?;
-        input.check(&ids).map(|()| (ids, was_cut))
-    };
-    let wanted = Wanted {
-        encode: &encode,
-        prompt: config.prompt.as_deref(),
-        most,
-    };
-    classification(train, Path::new(test), &wanted).map_err(of("data"))
-}
-
-/// Nothing is passed over in silence.
-fn refuse_settings_of_texts(config: &RunConfig) -> Result<()> {
-    let given = [
-        ("test", config.test.is_some()),
-        ("prompt", config.prompt.is_some()),
-        ("max_tokens", config.max_tokens.is_some()),
-        ("pooling", config.pooling.is_some()),
-        ("class_words", config.class_words.is_some()),
-    ];
-    match given.iter().find(|(_, given)| *given) {
-        Some((name, _)) => {
-            let reason = "must be left out for images: it is for texts";
-            Err(Error::argument(name, reason))
-        }
-        None => Ok(()),
-    }
 }
 
 /// How images are made what a model takes.

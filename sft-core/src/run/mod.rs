@@ -32,6 +32,8 @@ mod rounds;
 mod session;
 /// What the trainer is asked to do.
 mod settings;
+/// The texts of a run.
+mod texts;
 /// Local training of a whole model, as in FL.
 mod whole;
 /// Devices, server and channel: the modelled delay and memory.

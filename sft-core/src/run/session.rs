@@ -141,7 +141,8 @@ impl<'a> Session<'a> {
         let classes = self.inputs.train.classes();
         let spec = self.inputs.model.spec();
         let (rank, train) = (settings.lora.rank(), self.inputs.train.as_ref());
-        let model = pretrained.transformer(classes, rank, mean_tokens(train, spec.tokens));
+        let model =
+            pretrained.transformer(classes, rank, mean_tokens(train).unwrap_or(spec.tokens));
         let samples: Vec<usize> = self.partition.iter().map(Vec::len).collect();
         let channel = self.config.channel()?;
         let setup = Setup {

@@ -63,13 +63,12 @@ impl Extent {
             return values;
         }
         let [_, tokens, width] = self.padded;
-        let samples = values
-            .chunks_exact((tokens * width).max(1))
-            .zip(&self.lengths);
-        samples
-            .flat_map(|(rows, length)| &rows[..length * width])
-            .copied()
-            .collect()
+        let mut packed = Vec::with_capacity(self.packed.iter().product());
+        let samples = values.chunks_exact((tokens * width).max(1));
+        for (rows, length) in samples.zip(&self.lengths) {
+            packed.extend_from_slice(&rows[..length * width]);
+        }
+        packed
     }
 
     /// `[B, S, D]` of what crossed, with zeros as padding.

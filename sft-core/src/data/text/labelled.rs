@@ -8,6 +8,9 @@ use super::read::{Labelled, labelled};
 use crate::data::Examples;
 use crate::{Error, Result};
 
+/// What stands for the text in a prompt.
+pub const PLACE: &str = "{text}";
+
 /// The token ids of a text, and whether there were more.
 pub type Encode<'a> = dyn Fn(&str) -> Result<(Vec<u32>, bool)> + 'a;
 
@@ -15,7 +18,7 @@ pub type Encode<'a> = dyn Fn(&str) -> Result<(Vec<u32>, bool)> + 'a;
 pub struct Wanted<'a> {
     /// The token ids of a text, at most `most`, and whether there were more.
     pub encode: &'a Encode<'a>,
-    /// What a text is put into, in place of `{text}`.
+    /// What a text is put into, in place of [`PLACE`].
     pub prompt: Option<&'a str>,
     /// The most tokens of a sample, to tell.
     pub most: usize,
@@ -63,7 +66,7 @@ fn texts(samples: Vec<Labelled>, classes: &[String], wanted: &Wanted<'_>) -> Res
             format!("line {line} has the class {label}, which no training sample has")
         })?;
         let text = match wanted.prompt {
-            Some(prompt) => prompt.replace("{text}", &text),
+            Some(prompt) => prompt.replace(PLACE, &text),
             None => text,
         };
         let (ids, was_cut) = (wanted.encode)(&text).map_err(|e| format!("line {line}: {e}"))?;

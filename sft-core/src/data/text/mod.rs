@@ -7,10 +7,13 @@ mod read;
 
 use candle_core::{Device, Tensor};
 
-pub use labelled::{Encode, Wanted, classification};
+pub use labelled::{Encode, PLACE, Wanted, classification};
 
 use super::{Batch, Data, Inputs, Labels, SampleId};
 use crate::{Digest, Error, Result};
+
+/// How many classes are told by name.
+const NAMED: usize = 10;
 
 /// Texts as token ids, with a class each.
 #[derive(Clone, Debug)]
@@ -103,7 +106,11 @@ impl Data for Texts {
     fn told(&self) -> Option<String> {
         let (samples, classes) = (self.len(), self.classes.len());
         let mean = self.ids.len() as f64 / samples as f64;
-        let text = format!("{samples} texts of {classes} classes, {mean:.1} tokens each");
+        let names = self.classes.iter().take(NAMED).map(String::as_str);
+        let mut names: Vec<_> = names.collect();
+        names.extend((classes > NAMED).then_some("..."));
+        let names = names.join(", ");
+        let text = format!("{samples} texts of {classes} classes ({names}), {mean:.1} tokens each");
         let (cut, most) = self.cut;
         if cut > 0 {
             return Some(format!("{text}, {cut} of them cut to {most}"));

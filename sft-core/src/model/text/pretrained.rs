@@ -11,7 +11,7 @@ use super::names::TextFamily;
 use super::read::{from_gguf, read_config, scale_angles};
 use super::weights::LANGUAGE_HEAD;
 use super::{Pooling, TextConfig, TextModel, TextWeights, Tokenizer};
-use crate::adapter::{Head, ModelSpec, NamedShape};
+use crate::adapter::{Head, ModelSpec};
 use crate::model::checkpoint::{Checkpoint, Gguf, Weight, checked, open_shards};
 use crate::model::{Backend, Model, Pretrained, TextInput};
 use crate::{Digest, Error, Result};
@@ -204,11 +204,8 @@ impl Pretrained for PretrainedText {
         self.config.transformer(classes, rank, tokens)
     }
 
-    fn parameters(&self) -> Vec<NamedShape> {
-        let parameters = self.config.parameters().into_iter();
-        parameters
-            .map(|(name, shape)| NamedShape { name, shape })
-            .collect()
+    fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        self.config.parameters()
     }
 
     fn weight(&self, name: &str) -> TensorResult<Tensor> {

@@ -11,7 +11,7 @@ use super::infer::{blocks, has_layer_scale, has_qkv_bias, infer_config};
 use super::preprocessor::image_input;
 use super::save::save_merged;
 use super::{Vit, VitConfig, VitWeights, names};
-use crate::adapter::{Adapters, Head, Lora, ModelSpec, NamedShape};
+use crate::adapter::{Adapters, Head, Lora, ModelSpec};
 use crate::data::{Data, ImageInput};
 use crate::model::checkpoint::{Checkpoint, Weight, checked};
 use crate::model::{Backend, Model, Pretrained};
@@ -151,11 +151,8 @@ impl Pretrained for PretrainedVit {
         self.config.transformer(classes, rank)
     }
 
-    fn parameters(&self) -> Vec<NamedShape> {
-        let parameters = self.config.parameters().into_iter();
-        parameters
-            .map(|(name, shape)| NamedShape { name, shape })
-            .collect()
+    fn parameters(&self) -> Vec<(String, Vec<usize>)> {
+        self.config.parameters()
     }
 
     fn weight(&self, name: &str) -> TensorResult<Tensor> {
