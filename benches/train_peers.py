@@ -280,17 +280,22 @@ def trained(module: nn.Module) -> list[nn.Parameter]:
 
 
 def step_of(shape: Shape, halves: Halves) -> Callable[[], float]:
+    """Return the split step on the shape's images."""
+    side = shape.config["image_size"]
+    images = values(IMAGES, (shape.batch, shape.config["num_channels"], side, side), 0.0, 1.0)
+    labels = torch.tensor([37 * i % shape.classes for i in range(shape.batch)])
+    return split_step(halves, images, labels)
+
+
+def split_step(halves: Halves, inputs: Tensor, labels: Tensor) -> Callable[[], float]:
     """Return the split step; gradients live from backward to update only."""
     device_sgd, server_sgd = (
         torch.optim.SGD(parameters, lr=1e-3, momentum=0.9)
         for parameters in (halves.device_parameters, halves.server_parameters)
     )
-    side = shape.config["image_size"]
-    images = values(IMAGES, (shape.batch, shape.config["num_channels"], side, side), 0.0, 1.0)
-    labels = torch.tensor([37 * i % shape.classes for i in range(shape.batch)])
 
     def step() -> float:
-        hidden = halves.device(images)
+        hidden = halves.device(inputs)
         received = hidden.detach().requires_grad_()
         loss = F.cross_entropy(halves.server(received), labels)
         loss.backward()

@@ -14,8 +14,8 @@ use crate::Outcome;
 
 /// The numbers of the first adapter matrix, of the head and of the images; the model's parameters
 /// count from 0, in the order of [`VitConfig::parameters`].
-const ADAPTERS: u64 = 1_000_000;
-const HEAD: u64 = 2_000_000;
+pub(crate) const ADAPTERS: u64 = 1_000_000;
+pub(crate) const HEAD: u64 = 2_000_000;
 const IMAGES: u64 = 3_000_000;
 
 /// A model, its cut and its mini-batch.
@@ -203,7 +203,7 @@ impl Shape {
 }
 
 /// `count` numbers, uniform around `mean` with this standard deviation.
-fn values(tensor: u64, count: usize, mean: f32, deviation: f64) -> Vec<f32> {
+pub(crate) fn values(tensor: u64, count: usize, mean: f32, deviation: f64) -> Vec<f32> {
     let width = (12f64.sqrt() * deviation) as f32;
     let value = |place| {
         let uniform = (hash((tensor << 32) + place) >> 40) as f32 / (1 << 24) as f32;

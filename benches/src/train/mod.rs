@@ -14,17 +14,26 @@ mod peer;
 mod pytorch;
 /// The split step, our side.
 mod step;
+/// The split step of text models.
+mod text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use step::Halves;
 
 use crate::Outcome;
 use crate::machine::{compiler, processor, versions};
 use crate::shapes::Shape;
+use text::TextShape;
 
 /// Settings of block checkpointing that are measured.
 const CHECKPOINTING: &[bool] = &[false, true];
+
+/// The model of texts that tests take.
+const SMALL_TEXT_MODEL: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../sft-core/tests/fixtures/text/llama"
+);
 
 /// What is measured, and how often.
 struct Plan {
@@ -37,6 +46,8 @@ struct Plan {
     product: usize,
     /// The shapes and cut layers of the device's half; the last shape also with checkpointing.
     devices: Vec<(Shape, Vec<usize>)>,
+    /// Text models whose files are at hand.
+    texts: Vec<TextShape>,
     fleet: Shape,
     /// Few devices and many.
     fleet_sizes: [usize; 2],
@@ -60,6 +71,7 @@ impl Plan {
                 (Shape::tiny(), twelve.clone()),
                 (Shape::vit_base(), twelve),
             ],
+            texts: texts(),
             fleet: Shape::vit_tiny(),
             fleet_sizes: [8, 64],
             python: Some(python),
@@ -76,6 +88,7 @@ impl Plan {
             repeats: 1,
             product: 64,
             devices: vec![(digits.clone(), vec![2, 3])],
+            texts: vec![TextShape::small(Path::new(SMALL_TEXT_MODEL))],
             fleet: digits,
             fleet_sizes: [1, 2],
             python: None,
@@ -96,6 +109,7 @@ pub fn main(instrumented: &str) -> Outcome<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["step", shape] => step::serve(&serde_json::from_str(shape)?),
+        ["text", shape] => text::serve(&serde_json::from_str(shape)?),
         ["product", side] => step::serve_product(side.parse()?),
         ["device", shape, checkpointing] => {
             device::serve(&serde_json::from_str(shape)?, checkpointing.parse()?)
@@ -107,6 +121,17 @@ pub fn main(instrumented: &str) -> Outcome<()> {
         }
         _ => compare(&plan(instrumented.into(), &args)?),
     }
+}
+
+/// The text models that the environment names.
+fn texts() -> Vec<TextShape> {
+    let shape = |variable: &str, shape: fn(&Path) -> TextShape| {
+        let path = std::env::var_os(variable)?;
+        Some(shape(Path::new(&path)))
+    };
+    let smollm2 = shape("SFT_SMOLLM2", TextShape::smollm2);
+    let minilm = shape("SFT_MINILM", TextShape::minilm);
+    smollm2.into_iter().chain(minilm).collect()
 }
 
 fn plan(instrumented: PathBuf, args: &[&str]) -> Outcome<Plan> {
@@ -147,6 +172,7 @@ fn compare(plan: &Plan) -> Outcome<()> {
         println!("{}.", pytorch::versions(python)?);
     }
     pytorch::compare(plan)?;
+    text::compare(plan)?;
     memory::compare(plan)?;
     fleet::compare(plan)
 }

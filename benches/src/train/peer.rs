@@ -8,6 +8,7 @@ use std::time::Instant;
 use cpu_time::ProcessTime;
 use serde::{Deserialize, Serialize};
 
+use super::mb;
 use crate::Outcome;
 use crate::machine::Resident;
 use crate::stats::{median, range};
@@ -143,6 +144,15 @@ impl Peer {
         self.turns.losses.extend(turn.losses);
         self.turns.memory = turn.memory;
         Ok(())
+    }
+
+    /// Times and memory as a row of a table.
+    pub(super) fn row(&self, threads: usize) -> String {
+        let memory = self.turns.memory;
+        let memory = [memory.process, memory.before, memory.added()];
+        let memory = memory.map(|bytes| mb(bytes as f64)).join(" | ");
+        let (name, times) = (self.name, self.turns.cells());
+        format!("| {threads} | {name} | {times} | {memory} |")
     }
 
     /// Fails where the other side, which took as many steps, computed something else.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::peer::{Peer, ourselves, program};
-use super::{Plan, mb, met};
+use super::{Plan, met};
 use crate::Outcome;
 use crate::flops::step_flop;
 use crate::shapes::Shape;
@@ -122,11 +122,7 @@ impl<'a> Sides<'a> {
     fn print(&self) {
         let pytorch = self.pytorch.iter().map(|(peer, _)| peer);
         for peer in std::iter::once(&self.ours).chain(pytorch) {
-            let memory = peer.turns.memory;
-            let memory = [memory.process, memory.before, memory.added()];
-            let memory = memory.map(|bytes| mb(bytes as f64)).join(" | ");
-            let (threads, name, times) = (self.threads, peer.name, peer.turns.cells());
-            println!("| {threads} | {name} | {times} | {memory} |");
+            println!("{}", peer.row(self.threads));
         }
     }
 

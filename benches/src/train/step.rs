@@ -1,8 +1,9 @@
 //! Our side: the whole split step, device and server half without a codec.
 
 use candle_core::{Device, Tensor};
+use sft_core::adapter::{Adapters, Lora};
 use sft_core::data::{Inputs, Labels};
-use sft_core::model::Vit;
+use sft_core::model::{Model, Vit};
 use sft_core::optim::Optimizer;
 use sft_core::split::{DeviceHalf, ServerHalf, Step};
 
@@ -22,7 +23,7 @@ pub(super) const STEP: Step = Step {
 pub struct Halves<'m> {
     device: DeviceHalf<'m>,
     server: ServerHalf<'m>,
-    images: Inputs,
+    inputs: Inputs,
     labels: Labels,
 }
 
@@ -32,14 +33,28 @@ impl<'m> Halves<'m> {
     /// # Errors
     /// A model of another shape.
     pub fn new(shape: &Shape, model: &'m Vit) -> Outcome<Self> {
-        let (lora, sgd) = (shape.lora()?, Optimizer::sgd(MOMENTUM));
-        let start = shape.adapters();
-        let (low, high) = start.blocks.split_at(shape.cut);
+        let batch = (
+            Inputs::Pixels(shape.images()?),
+            Labels::Classes(shape.labels()),
+        );
+        Self::of(model, shape.cut, shape.lora()?, &shape.adapters(), batch)
+    }
+
+    /// The halves of any model with these adapters, before the first step on a mini-batch.
+    pub(super) fn of(
+        model: &'m dyn Model,
+        cut: usize,
+        lora: Lora,
+        start: &Adapters,
+        (inputs, labels): (Inputs, Labels),
+    ) -> Outcome<Self> {
+        let sgd = Optimizer::sgd(MOMENTUM);
+        let (low, high) = start.blocks.split_at(cut);
         Ok(Self {
             device: DeviceHalf::new(model, lora, &start.embedding, low, sgd)?,
             server: ServerHalf::new(model, lora, high, &start.head, sgd)?,
-            images: Inputs::Pixels(shape.images()?),
-            labels: Labels::Classes(shape.labels()),
+            inputs,
+            labels,
         })
     }
 
@@ -48,7 +63,7 @@ impl<'m> Halves<'m> {
     /// # Errors
     /// A tensor operation failed.
     pub fn step(&mut self) -> Outcome<f32> {
-        let activation = self.device.forward(&self.images, STEP)?;
+        let activation = self.device.forward(&self.inputs, STEP)?;
         let received = activation.with_state(activation.state.detach());
         let step = self.server.step(&received, &self.labels, STEP)?;
         let gradient = step.gradient.ok_or("no gradient at the cut")?;

@@ -32,6 +32,10 @@ impl FrozenWeight {
         self.inputs
     }
 
+    pub(super) fn outputs(&self) -> usize {
+        self.values.len() / self.inputs
+    }
+
     /// Elements, all outputs of all inputs.
     pub(super) fn len(&self) -> usize {
         self.values.len()
@@ -57,8 +61,7 @@ impl FrozenWeight {
     /// f32 has to be read in tiles.
     #[expect(clippy::unnecessary_wraps, reason = "f32 is the only precision so far")]
     pub(super) fn in_place(&self) -> Option<Mat<'_>> {
-        let outputs = self.values.len() / self.inputs;
-        Some(Mat::new(&self.values, outputs, self.inputs))
+        Some(Mat::new(&self.values, self.outputs(), self.inputs))
     }
 }
 

@@ -13,22 +13,25 @@ use crate::layers::parts::LinearWeights;
 #[derive(Debug)]
 pub(super) struct Linear {
     weight: FrozenWeight,
+    /// Of all layers; empty where none has one.
     bias: Vec<f32>,
     /// Outputs of each layer.
     widths: Vec<usize>,
 }
 
 impl Linear {
-    /// Copies of these weights; a layer without a bias gets one of zeros.
+    /// Copies of these weights; beside others that have one, a layer without a bias gets one of zeros.
     pub(super) fn new<const N: usize>(layers: [&LinearWeights; N]) -> Result<Self> {
-        let (mut bias, mut widths) = (Vec::new(), Vec::new());
-        for layer in layers {
-            let width = layer.outputs()?;
-            match &layer.bias {
-                Some(values) => bias.extend(values.to_vec1::<f32>()?),
-                None => bias.resize(bias.len() + width, 0.0),
+        let widths = layers.iter().map(|layer| layer.outputs());
+        let widths = widths.collect::<Result<Vec<_>>>()?;
+        let mut bias = Vec::new();
+        if layers.iter().any(|layer| layer.bias.is_some()) {
+            for (layer, &width) in layers.iter().zip(&widths) {
+                match &layer.bias {
+                    Some(values) => bias.extend(values.to_vec1::<f32>()?),
+                    None => bias.resize(bias.len() + width, 0.0),
+                }
             }
-            widths.push(width);
         }
         let weight = FrozenWeight::stack(layers.map(|layer| &layer.weight))?;
         Ok(Self {
@@ -46,7 +49,7 @@ impl Linear {
 
     /// Outputs of all layers.
     pub(super) fn outputs(&self) -> usize {
-        self.bias.len()
+        self.weight.outputs()
     }
 
     /// Memory of the weights.
@@ -68,15 +71,18 @@ impl Linear {
 pub(super) enum Pass {
     /// Many products `x W^T`: a transposed copy.
     Forward,
-    /// Many products `dy W`: as it is.
-    Backward,
+    /// Products `dy W` for so many rows together: as it is.
+    Backward {
+        /// Rows of all pieces.
+        rows: usize,
+    },
 }
 
 /// Layers side by side on one input, each with its adapter, made ready for one pass.
 ///
-/// Adapters are added into a copy of the weight: the two skinny products per
-/// token that this saves cost more than the copy as soon as there are more
-/// tokens than about half the width. A masked adapter cannot be added.
+/// Adapters are added into a copy of the weight, which saves two skinny products per token. Where the
+/// weight can be used as it lies and is large, that pays only once there are more tokens than outputs.
+/// A masked adapter cannot be added.
 pub(super) struct Adapted<'a> {
     linear: &'a Linear,
     pairs: Vec<LoraPair<'a>>,
@@ -95,6 +101,8 @@ pub(super) struct LinearScratch {
 
 /// Rows of a weight's copy that are made at a time.
 const COPIED_ROWS: usize = 192;
+/// Elements of a weight that is large: its copy would not stay in the cache.
+const LARGE: usize = 1 << 16;
 
 impl<'a> Adapted<'a> {
     fn new(linear: &'a Linear, pairs: Vec<LoraPair<'a>>, pass: Pass) -> Self {
@@ -104,15 +112,25 @@ impl<'a> Adapted<'a> {
             pass,
             copy: Buffer::new(),
         };
-        let merged = adapted.pairs.iter().any(LoraPair::is_merged);
         match pass {
             Pass::Forward => adapted.copy_transposed(),
-            Pass::Backward if merged || linear.weight.in_place().is_none() => {
-                adapted.copy_as_it_is();
-            }
-            Pass::Backward => (),
+            Pass::Backward { rows } if adapted.needs_copy(rows) => adapted.copy_as_it_is(),
+            Pass::Backward { .. } => (),
         }
         adapted
+    }
+
+    /// Whether products with so many rows are better made with a copy of the weight as it is.
+    fn needs_copy(&self, rows: usize) -> bool {
+        let frozen = &self.linear.weight;
+        let few = rows <= self.outputs() && frozen.len() >= LARGE;
+        let added = self.pairs.iter().any(LoraPair::can_be_added);
+        frozen.in_place().is_none() || (added && !few)
+    }
+
+    /// Whether a pair's part of the product is not in the product with the weight.
+    fn is_apart(&self, pair: &LoraPair<'_>) -> bool {
+        pair.rank > 0 && (self.copy.is_empty() || !pair.can_be_added())
     }
 
     /// Length of the layers' part of the adapter vector.
@@ -134,8 +152,8 @@ impl<'a> Adapted<'a> {
         let (inputs, outputs) = (self.inputs(), self.outputs());
         match (self.pass, self.linear.weight.in_place()) {
             (Pass::Forward, _) => Mat::new(&self.copy, inputs, outputs).t(),
-            (Pass::Backward, Some(weight)) if self.copy.is_empty() => weight,
-            (Pass::Backward, _) => Mat::new(&self.copy, outputs, inputs),
+            (Pass::Backward { .. }, Some(weight)) if self.copy.is_empty() => weight,
+            (Pass::Backward { .. }, _) => Mat::new(&self.copy, outputs, inputs),
         }
     }
 
@@ -149,7 +167,7 @@ impl<'a> Adapted<'a> {
             let (first, rows) = (i * COPIED_ROWS, copy.len() / outputs);
             frozen.read_columns(first, copy);
             for (start, width, pair) in self.parts() {
-                if pair.is_merged() {
+                if pair.can_be_added() {
                     let a = Mat::strided(&pair.a[first..], pair.rank, rows, inputs);
                     let b = Mat::new(pair.b, width, pair.rank);
                     let copy = MatMut::strided(&mut copy[start..], rows, width, outputs);
@@ -172,7 +190,7 @@ impl<'a> Adapted<'a> {
             chunks.enumerate().for_each(|(i, copy)| {
                 let (first, rows) = (i * COPIED_ROWS, copy.len() / inputs);
                 frozen.read_rows(start + first..start + first + rows, copy);
-                if pair.is_merged() {
+                if pair.can_be_added() {
                     let b = Mat::new(&pair.b[first * pair.rank..], rows, pair.rank);
                     let a = Mat::new(pair.a, pair.rank, inputs);
                     matmul(MatMut::new(copy, rows, inputs), b, a, 1.0, pair.scale);
@@ -197,14 +215,9 @@ impl<'a> Adapted<'a> {
     pub(super) fn forward(&self, x: &[f32], first: usize, residual: Option<&[f32]>, y: &mut [f32]) {
         let (inputs, outputs) = (self.inputs(), self.outputs());
         let rows = x.len() / inputs;
-        for row in y.chunks_exact_mut(outputs) {
-            row.copy_from_slice(&self.linear.bias);
-        }
-        if let Some(residual) = residual {
-            add(y, residual);
-        }
+        let keep = self.begin(residual, y);
         let (all, weight) = (Mat::new(x, rows, inputs), self.weight().t());
-        matmul(MatMut::new(y, rows, outputs), all, weight, 1.0, 1.0);
+        matmul(MatMut::new(y, rows, outputs), all, weight, keep, 1.0);
         for (start, width, pair) in self.parts() {
             let Some(mask) = pair.mask(first) else {
                 continue;
@@ -217,6 +230,22 @@ impl<'a> Adapted<'a> {
             let y = MatMut::strided(&mut y[start..], rows, width, outputs);
             matmul(y, u, b, 1.0, pair.scale);
         }
+    }
+
+    /// Writes into `y` what the product is added to; the factor of it, 0 where there is nothing.
+    fn begin(&self, residual: Option<&[f32]>, y: &mut [f32]) -> f32 {
+        let bias = self.linear.bias.as_slice();
+        if bias.is_empty() {
+            let Some(residual) = residual else { return 0.0 };
+            y.copy_from_slice(residual);
+            return 1.0;
+        }
+        let rows = y.chunks_exact_mut(bias.len());
+        rows.for_each(|row| row.copy_from_slice(bias));
+        if let Some(residual) = residual {
+            add(y, residual);
+        }
+        1.0
     }
 
     /// Writes the gradient of the input, whose first row is number `first` of the batch.
@@ -232,15 +261,20 @@ impl<'a> Adapted<'a> {
         let all = Mat::new(dy, rows, outputs);
         matmul(MatMut::new(dx, rows, inputs), all, self.weight(), 0.0, 1.0);
         for (start, width, pair) in self.parts() {
-            if let Some(mask) = pair.mask(first) {
-                let dy = Mat::strided(&dy[start..], rows, width, outputs);
-                let du = pair.low_rank_gradient(dy, &mut scratch.lora.du);
-                let low = slice(&mut scratch.low, dx.len());
-                let a = Mat::new(pair.a, pair.rank, inputs);
-                matmul(MatMut::new(low, rows, inputs), du, a, 0.0, 1.0);
-                mask.apply(low);
-                add(dx, low);
+            if !self.is_apart(pair) {
+                continue;
             }
+            let dy = Mat::strided(&dy[start..], rows, width, outputs);
+            let du = pair.low_rank_gradient(dy, &mut scratch.lora.du);
+            let a = Mat::new(pair.a, pair.rank, inputs);
+            let Some(mask) = pair.mask(first) else {
+                matmul(MatMut::new(dx, rows, inputs), du, a, 1.0, 1.0);
+                continue;
+            };
+            let low = slice(&mut scratch.low, dx.len());
+            matmul(MatMut::new(low, rows, inputs), du, a, 0.0, 1.0);
+            mask.apply(low);
+            add(dx, low);
         }
     }
 
@@ -270,5 +304,43 @@ impl<'a> Adapted<'a> {
 impl Drop for Adapted<'_> {
     fn drop(&mut self) {
         give_back(std::mem::take(&mut self.copy));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::*;
+    use crate::adapter::Lora;
+
+    const WIDTH: usize = 256;
+
+    fn some(count: usize, step: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * step).sin()).collect()
+    }
+
+    /// With few rows a large weight is used as it lies, the adapter apart from it; with many in a copy.
+    #[test]
+    fn the_gradient_of_the_input_is_the_same_with_a_copy_and_without() {
+        let weight = some(WIDTH * WIDTH, 0.7);
+        let weight = Tensor::from_vec(weight, (WIDTH, WIDTH), &Device::Cpu).unwrap();
+        let linear = Linear::new([&LinearWeights { weight, bias: None }]).unwrap();
+        let vector = some(2 * 4 * WIDTH, 0.3);
+        let (rows, dy) = (3, some(3 * WIDTH, 0.9));
+        let gradient = |all| {
+            let lora = Lora::new(4, 8.0).unwrap();
+            let mut pairs = Pairs::new(Some(lora), &vector);
+            let adapted = linear.adapted(&mut pairs, Pass::Backward { rows: all });
+            let mut dx = vec![0.0; rows * WIDTH];
+            adapted.input_gradient(&dy, 0, &mut dx, &mut LinearScratch::default());
+            (adapted.copy.is_empty(), dx)
+        };
+        let ((in_place, few), (copied, many)) = (gradient(rows), gradient(2 * WIDTH));
+        assert_eq!((in_place, copied), (true, false));
+        let top = many.iter().fold(0.0f32, |top, dx| top.max(dx.abs()));
+        for (few, many) in few.iter().zip(&many) {
+            assert!((few - many).abs() < 1e-4 * top, "{few} {many}");
+        }
     }
 }

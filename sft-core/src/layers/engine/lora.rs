@@ -74,7 +74,7 @@ impl LoraPair<'_> {
     }
 
     /// Whether it can be added into the weight: it exists and has no mask.
-    pub(super) fn is_merged(&self) -> bool {
+    pub(super) fn can_be_added(&self) -> bool {
         self.rank > 0 && self.dropout.is_none()
     }
 

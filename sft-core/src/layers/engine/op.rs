@@ -163,7 +163,8 @@ impl CustomOp2 for BlockOp {
             |[x, adapter, dy]| {
                 let x = batch.pack(x, width, |tokens| tokens.all);
                 let dy = batch.pack(dy, width, |tokens| tokens.wanted);
-                let block = self.adapted(&batch, adapter, Pass::Backward);
+                let rows = x.len() / width;
+                let block = self.adapted(&batch, adapter, Pass::Backward { rows });
                 let samples = &batch.samples;
                 let backward = |from| backward(&block, samples, &x, from, &dy, self.input_gradient);
                 if let Some(saved) = &mut saved {

@@ -8,7 +8,7 @@ use super::block::{AdaptedBlock, Saved, Scratch};
 use super::piece::{Piece, Tokens};
 use crate::kernels::add;
 
-/// Rows that pass through a block at once: few enough that what lies between two products stays
+/// Rows that pass through a block at once, about: few enough that what lies between two products stays
 /// in the cache, many enough that a product is not about packing the weight.
 ///
 /// The size of a piece never depends on the number of threads, so neither does any sum.
@@ -109,15 +109,18 @@ pub(super) fn backward(
     (total, dx)
 }
 
-/// The samples piece by piece: as many whole ones as have at most [`PIECE_ROWS`] rows together, or one
-/// that has more.
+/// The samples piece by piece, whole ones: as many pieces as there are [`PIECE_ROWS`] in all rows, of
+/// about the same size, so that two threads have as much to do.
 fn pieces<'a>(block: &AdaptedBlock<'_>, samples: &'a [Tokens], x: &'a [f32]) -> Vec<Piece<'a>> {
-    let mut rows = 0;
+    let all: usize = samples.iter().map(|tokens| tokens.all).sum();
+    let count = all.div_ceil(PIECE_ROWS);
+    let mut row = 0;
     let pieces = samples.chunk_by(|tokens, next| {
-        rows += tokens.all;
-        let fits = rows + next.all <= PIECE_ROWS;
-        rows = if fits { rows } else { 0 };
-        fits
+        // A sample belongs to the piece that its middle is in.
+        let piece_of = |row: usize, tokens: &Tokens| (2 * row + tokens.all) * count / (2 * all);
+        let piece = piece_of(row, tokens);
+        row += tokens.all;
+        piece_of(row, next) == piece
     });
     let (width, mut rest, mut first) = (block.width(), x, 0);
     let piece = |samples: &'a [Tokens]| {
