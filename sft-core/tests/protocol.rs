@@ -11,11 +11,12 @@ use sft_compress::{
     TensorView,
 };
 use sft_core::adapter::{Adapters, NamedShape};
+use sft_core::data::Labels;
 use sft_core::model::Model;
 use sft_core::optim::Decay;
 use sft_core::run::{Scheme, Settings};
 use sft_core::split::message::{
-    Activation, Failure, FailureKind, Gradient, HEADER_BYTES, Hello, Message, Tensors,
+    Activation, Coded, Failure, FailureKind, HEADER_BYTES, Hello, Message, Tensors,
 };
 use sft_core::split::{
     Bases, Connection, CutCodec, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve,
@@ -32,6 +33,7 @@ fn device(bench: &Bench, codecs: Option<DeviceCodecs>) -> DeviceSide<'_> {
     DeviceSide {
         number: 1,
         model: &bench.vit,
+        head: Some(&bench.head),
         local: LocalData {
             data: &bench.train,
             samples: &bench.partition[1],
@@ -159,7 +161,7 @@ fn over_a_socket(frozen_blocks: usize) -> (Adapters, Traffic) {
 fn neither_side_of_a_frozen_half_takes_what_belongs_to_training() {
     let bench = frozen_bench(2);
     let plan = || Message::Plan(frozen_plan().into());
-    let gradient = Message::Gradient(Gradient {
+    let gradient = Message::Gradient(Coded {
         step: 0,
         frame: vec![1],
     });
@@ -237,9 +239,14 @@ fn activation(step: u32) -> Message {
         step,
         samples: vec![1, 2],
         lengths: None,
-        classes: vec![0, 1],
+        labels: Some(Labels::Classes(vec![0, 1])),
         frame: frame.unwrap(),
     })
+}
+
+/// So many samples of the first class.
+fn classes(count: usize) -> Labels {
+    Labels::Classes(vec![0; count])
 }
 
 /// Raw frames that say by number which message they follow, as a codec with memory would.
@@ -366,12 +373,12 @@ fn a_server_takes_what_its_plan_means_and_nothing_else() {
     };
     assert_eq!(changed(|_| ()), "accepted");
     assert!(changed(|up| up.step = 1).ends_with("sent mini-batch 1, expected 0"));
-    let many = changed(|up| (up.samples, up.classes) = (vec![1; 5], vec![0; 5]));
+    let many = changed(|up| (up.samples, up.labels) = (vec![1; 5], Some(classes(5))));
     assert!(
         many.ends_with("sent 5 samples at once, expected 1 to 4"),
         "{many}"
     );
-    let class = changed(|up| up.classes[1] = 3);
+    let class = changed(|up| up.labels = Some(Labels::Classes(vec![0, 3])));
     assert!(
         class.ends_with("sent the class 3, the head has 3"),
         "{class}"
@@ -382,7 +389,7 @@ fn a_server_takes_what_its_plan_means_and_nothing_else() {
         "{long}"
     );
     // A frame of another shape, though it is whole.
-    let other = changed(|up| (up.samples, up.classes) = (vec![1], vec![0]));
+    let other = changed(|up| (up.samples, up.labels) = (vec![1], Some(classes(1))));
     assert!(other.contains("shape"), "{other}");
     let damaged = changed(|up| up.frame[10] ^= 1);
     assert!(damaged != "accepted");

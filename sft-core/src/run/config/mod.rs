@@ -25,7 +25,7 @@ use super::content::NAMES;
 use crate::adapter::{ModuleNames, TargetModules};
 use crate::data::Partition;
 use crate::model::Pooling;
-use crate::split::CutCodec;
+use crate::split::{CutCodec, LabelSide};
 use crate::{Error, Result};
 
 /// The fields that change no result of a run, only its speed, its memory and its files.
@@ -170,13 +170,22 @@ pub struct RunConfig {
     /// How gradients come down, by the codecs of --activation; none come with --device-adapters none.
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
     pub gradient: CutCodec,
+    /// Where the labels of the schemes that split the model are: with server they go up with the
+    /// activations; with device they stay there with head and loss, the features that the head reads
+    /// come down and their gradient goes up. fl-lora and fl-full stay as they are.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub labels: LabelSide,
+    /// How features come down and their gradients go up with --labels device, by the codecs of
+    /// --activation but transform. Schemes other than sft send both raw.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
+    pub features: Codec,
     /// Megabytes in which a device, and the server for it, remember what samples were when they last
     /// crossed by transform:STEP, so that they cost little when they come again; 0 for none. Of
     /// images changed by --augment each view is remembered by itself, which pays only where views are
     /// few, as of small images.
     #[cfg_attr(feature = "clap", arg(long))]
     pub sample_memory_mb: usize,
-    /// Add to every activation and gradient what was dropped of the one before.
+    /// Add to every tensor of the cut what was dropped of the one before.
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
     pub error_feedback: bool,
@@ -291,6 +300,8 @@ impl Default for RunConfig {
             adapters: None,
             activation: CutCodec::vit_activation(),
             gradient: CutCodec::vit_gradient(),
+            labels: LabelSide::Server,
+            features: Codec::default_features(),
             sample_memory_mb: 64,
             error_feedback: false,
             adapter_codec: Codec::default_adapter(),
@@ -370,6 +381,11 @@ impl RunConfig {
         if frozen && !self.scheme.iter().any(|scheme| scheme.is_split()) {
             let reason = "must be lora where no scheme splits the model, got none";
             return Err(Error::argument("device_adapters", reason));
+        }
+        let inside = self.labels == LabelSide::Device;
+        if inside && !self.scheme.iter().any(|scheme| scheme.is_split()) {
+            let reason = "must be server where no scheme splits the model, got device";
+            return Err(Error::argument("labels", reason));
         }
         match self.checkpoint_every {
             Some(0) => Err(Error::argument(

@@ -22,6 +22,8 @@ impl RunConfig {
                 .with_frozen_blocks(self.frozen_blocks(scheme)),
             activation: self.activation,
             gradient: self.gradient,
+            labels: self.labels,
+            features: self.features,
             sample_memory_bytes: self.sample_memory_bytes()?,
             error_feedback: self.error_feedback,
             adapter_codec: self.adapter_codec,
