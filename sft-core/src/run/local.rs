@@ -228,7 +228,7 @@ impl<'a> Participant<'a> {
     }
 
     /// What the device is told.
-    fn plan(self, work: Work) -> RoundPlan {
+    pub(super) fn plan(self, work: Work) -> RoundPlan {
         let settings = &self.job.settings;
         let lora = settings.lora;
         let (activation, gradient) = settings.codecs();

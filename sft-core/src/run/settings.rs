@@ -116,6 +116,9 @@ pub struct Settings {
     /// Seconds by the clock that a device has for its round; who is late is left out of it. What
     /// comes of a run then depends on the machine.
     pub deadline_s: Option<f64>,
+    /// Whether accuracy is also measured with what crosses the cut compressed as in training; not of
+    /// FL, which has no cut.
+    pub evaluate_through_cut: bool,
     /// Stop after the first round whose test accuracy reaches this fraction.
     pub target_accuracy: Option<f64>,
     /// The seed of everything random.
@@ -153,6 +156,7 @@ impl Settings {
             schedule: Schedule::new(Decay::Exponential(0.998)),
             participation: 1.0,
             deadline_s: None,
+            evaluate_through_cut: false,
             target_accuracy: None,
             seed: 1,
             threads: 1,

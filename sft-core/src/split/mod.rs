@@ -39,6 +39,8 @@ mod plan;
 mod server;
 /// The server's half of a step.
 mod server_half;
+/// What crosses outside of a round.
+mod through_cut;
 /// What carries messages.
 mod transport;
 /// A training step of the whole model.
@@ -66,4 +68,5 @@ pub(crate) use plan::{
     batches, check_between, check_count, check_cut, check_frozen_blocks, check_rank, check_rate,
 };
 pub(crate) use server::check_hello;
+pub(crate) use through_cut::ThroughCut;
 pub(crate) use transport::unexpected;

@@ -203,6 +203,7 @@ pub fn settings(scheme: Scheme) -> Settings {
         clip_norm: None,
         participation: 1.0,
         deadline_s: None,
+        evaluate_through_cut: false,
         target_accuracy: None,
         seed: 3,
         threads: 2,

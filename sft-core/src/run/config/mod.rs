@@ -117,6 +117,11 @@ pub struct RunConfig {
     /// Rounds at most [T].
     #[cfg_attr(feature = "clap", arg(long))]
     pub rounds: usize,
+    /// Also measure test accuracy of the model as it is split, after every round: with what crosses the
+    /// cut compressed as in training. Schemes that do not split the model have no cut.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
+    pub evaluate_through_cut: bool,
     /// Stop after the round that reaches this test accuracy, a fraction.
     #[cfg_attr(feature = "clap", arg(long))]
     pub target_accuracy: Option<f64>,
@@ -287,6 +292,7 @@ impl Default for RunConfig {
             participation: 1.0,
             deadline_s: None,
             rounds: 8,
+            evaluate_through_cut: false,
             target_accuracy: None,
             local_epochs: 1,
             batch: 16,
@@ -377,16 +383,7 @@ impl RunConfig {
             let reason = format!("must name some schemes, each once, got {names:?}");
             return Err(Error::argument("scheme", reason));
         }
-        let frozen = self.device_adapters == DeviceAdaptersKind::None;
-        if frozen && !self.scheme.iter().any(|scheme| scheme.is_split()) {
-            let reason = "must be lora where no scheme splits the model, got none";
-            return Err(Error::argument("device_adapters", reason));
-        }
-        let inside = self.labels == LabelSide::Device;
-        if inside && !self.scheme.iter().any(|scheme| scheme.is_split()) {
-            let reason = "must be server where no scheme splits the model, got device";
-            return Err(Error::argument("labels", reason));
-        }
+        self.check_split()?;
         match self.checkpoint_every {
             Some(0) => Err(Error::argument(
                 "checkpoint_every",
@@ -397,6 +394,38 @@ impl RunConfig {
                 "must be given with checkpoint_every, got none",
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// Checks that what is for schemes that split the model has one.
+    fn check_split(&self) -> Result<()> {
+        if self.scheme.iter().any(|scheme| scheme.is_split()) {
+            return Ok(());
+        }
+        let without = [
+            (
+                "device_adapters",
+                self.device_adapters == DeviceAdaptersKind::None,
+                ["lora", "none"],
+            ),
+            (
+                "labels",
+                self.labels == LabelSide::Device,
+                ["server", "device"],
+            ),
+            (
+                "evaluate_through_cut",
+                self.evaluate_through_cut,
+                ["off", "true"],
+            ),
+        ];
+        match without.into_iter().find(|(_, given, _)| *given) {
+            Some((name, _, [accepted, got])) => {
+                let reason =
+                    format!("must be {accepted} where no scheme splits the model, got {got}");
+                Err(Error::argument(name, reason))
+            }
+            None => Ok(()),
         }
     }
 }

@@ -37,6 +37,7 @@ impl RunConfig {
             schedule: self.schedule(),
             participation: self.participation,
             deadline_s: self.deadline_s,
+            evaluate_through_cut: self.evaluate_through_cut,
             target_accuracy: self.target_accuracy,
             seed: self.seed,
             threads: self.threads.unwrap_or_else(cores),
