@@ -129,10 +129,10 @@ fn a_frozen_half_with_the_labels_trains_the_head() {
     for crossed in [traffic.adapter_up, traffic.adapter_down] {
         assert!((head..head + 60).contains(&crossed), "{crossed}");
     }
-    // 5 mini-batches of 10 samples in all, twice.
-    let features = 20 * 12 * 4;
+    // 5 mini-batches of 20 samples in all, twice.
+    let features = 40 * 12 * 4;
     assert!(
-        (features..features + 600).contains(&traffic.down),
+        (features..features + 250).contains(&traffic.down),
         "{traffic:?}"
     );
 }

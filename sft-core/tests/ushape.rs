@@ -116,10 +116,10 @@ fn the_extra_hop_is_in_the_bytes_up_and_down() {
             server.bytes_up + numbers
         ));
         assert!(near(device.bytes_down, server.bytes_down + numbers));
-        // The head of 3 classes, to and from each of 3 devices.
-        let head = 3 * 4 * (12 * 3 + 3);
+        // The head of 3 classes, from each of 2 devices.
+        let head = 2 * 4 * (12 * 3 + 3);
         let more = device.adapter_bytes_up - server.adapter_bytes_up;
-        assert!((head..head + 200).contains(&more), "{more}");
+        assert!((head..head + 50).contains(&more), "{more}");
         assert_eq!(frozen > 0, server.adapter_bytes_up == 0);
         assert!(device.delay_s > server.delay_s);
     }
@@ -147,14 +147,15 @@ fn threads_change_nothing() {
             .collect::<Vec<_>>()
     };
     assert_eq!(loss(&one), loss(&four));
-    assert!(one.rounds[1].loss < one.rounds[0].loss);
+    assert!(one.adapters.head != run_start(settings(Scheme::Sft)).head);
 }
 
 #[test]
 fn devices_with_cuts_of_their_own_share_one_head() {
     let cuts = [1, 3, 2];
     let of = |labels| {
-        let bench = Bench::new(on(labels, exact(Scheme::SftRaw)), 3);
+        // Squares leave three remainders: three devices.
+        let bench = Bench::new(on(labels, exact(Scheme::SftRaw)), 5);
         let job = Job {
             device_cuts: Some(&cuts),
             ..bench.job()
