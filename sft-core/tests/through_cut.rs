@@ -160,7 +160,7 @@ fn devices_with_cuts_of_their_own_are_averaged() {
     };
     let run = common::run(&job).unwrap();
     let [shallow, deep] = [1, 3].map(|cut| by_hand(&bench, &run, cut));
-    assert_ne!(shallow, deep);
+    assert!((shallow - deep).abs() > 0.01, "{shallow} {deep}");
     let got = run.rounds[1].accuracy_through_cut.unwrap();
     assert!((got - (shallow + 2.0 * deep) / 3.0).abs() < 1e-12);
 }
