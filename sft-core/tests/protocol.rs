@@ -450,7 +450,7 @@ fn labels_cross_where_the_plan_says_and_nowhere_else() {
     };
     let (above, below) = (plan(), labels_below(plan()));
     assert!(error(&below, activation(0)).ends_with("sent labels, which are to stay with it"));
-    assert!(error(&above, bare()).ends_with("sent no labels, which the loss needs"));
+    assert!(error(&above, bare()).ends_with("sent no labels, which the plan wants"));
     let back = |step, elements: usize| {
         let (values, shape) = (vec![0.1; elements], [2, elements / 2]);
         let view = TensorView::new(&values, &shape).unwrap();

@@ -102,9 +102,7 @@ impl<'a> CalibrationSide<'a> {
             let reason = format!("sent {count} samples as number {number} of a calibration");
             return Err(Error::protocol(reason));
         }
-        if up.labels.is_some() {
-            return Err(Error::protocol("sent labels with a calibration"));
-        }
+        up.check_labels(&self.plan)?;
         let tokens = up.tokens(&self.plan, self.spec)?;
         let padded = [count, tokens, self.spec.width];
         let crossing = Crossing {

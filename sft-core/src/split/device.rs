@@ -12,7 +12,7 @@ use super::server::lost;
 use super::transport::{Connection, Transport, unexpected};
 use super::{Bases, DeviceHalf, HeadStep, LabelSide, RoundPlan, Step, Work};
 use crate::adapter::{Head, NamedShape, cut_into, device_lengths};
-use crate::data::{Batch, Inputs};
+use crate::data::{Batch, Inputs, Labels};
 use crate::model::Model;
 use crate::{Error, Result};
 
@@ -155,6 +155,7 @@ impl DeviceSide<'_> {
             None,
             plan.optimizer,
         )?;
+        let above = plan.labels == LabelSide::Server;
         let mut compressor = plan.activation.compressor(None, 0, false)?;
         let samples = &self.local.samples[..samples.min(self.local.samples.len())];
         for (number, samples) in (0..).zip(samples.chunks(plan.batch)) {
@@ -173,7 +174,8 @@ impl DeviceSide<'_> {
             connection.send(&Message::Activation(Activation {
                 step: number,
                 lengths: hidden.lengths,
-                labels: None,
+                // Nothing is learnt from them here.
+                labels: above.then(|| Labels::Classes(vec![0; batch.samples.len()])),
                 frame: frame.map_err(|error| blame_samples(error, &batch))?,
                 samples: batch.samples,
             }))?;

@@ -271,18 +271,16 @@ impl<'a> ServerSide<'a> {
             let reason = format!("sent {count} samples at once, expected 1 to {most}");
             return Err(Error::protocol(reason));
         }
-        match (&up.labels, self.half.classes()) {
-            (Some(Labels::Classes(labels)), Some(classes)) => {
-                let wrong = labels.iter().find(|&&class| class as usize >= classes);
-                wrong.map_or(Ok(()), |class| {
-                    let reason = format!("sent the class {class}, the head has {classes}");
-                    Err(Error::protocol(reason))
-                })
-            }
-            (None, None) => Ok(()),
-            (Some(_), None) => Err(Error::protocol("sent labels, which are to stay with it")),
-            (None, Some(_)) => Err(Error::protocol("sent no labels, which the loss needs")),
-        }
+        up.check_labels(&self.plan)?;
+        let (Some(Labels::Classes(labels)), Some(classes)) = (&up.labels, self.half.classes())
+        else {
+            return Ok(());
+        };
+        let wrong = labels.iter().find(|&&class| class as usize >= classes);
+        wrong.map_or(Ok(()), |class| {
+            let reason = format!("sent the class {class}, the head has {classes}");
+            Err(Error::protocol(reason))
+        })
     }
 
     /// The message with the last gradient.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use tensors::Tensors;
 
 use self::bytes::{Reader, put_bytes, put_u32, put_varint};
-use super::{Bases, RoundPlan};
+use super::{Bases, LabelSide, RoundPlan};
 use crate::adapter::ModelSpec;
 use crate::data::{Labels, SampleId};
 use crate::{Error, Result};
@@ -343,6 +343,19 @@ impl Activation {
             return Err(Error::protocol(reason));
         }
         Ok(lengths.iter().copied().max().unwrap_or(0) as usize)
+    }
+
+    /// Checks that labels are there if they are to be on the server, and only then.
+    ///
+    /// # Errors
+    /// Labels that are to stay on the device, or none.
+    pub(super) fn check_labels(&self, plan: &RoundPlan) -> Result<()> {
+        let reason = match (plan.labels, &self.labels) {
+            (LabelSide::Server, Some(_)) | (LabelSide::Device, None) => return Ok(()),
+            (LabelSide::Server, None) => "sent no labels, which the plan wants",
+            (LabelSide::Device, Some(_)) => "sent labels, which are to stay with it",
+        };
+        Err(Error::protocol(reason))
     }
 
     fn put(&self, out: &mut Vec<u8>) {
