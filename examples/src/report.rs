@@ -46,6 +46,11 @@ pub fn table(run: &RunFile, target: Option<f64>) -> String {
         "modelled delay",
         "device memory (model)",
     ];
+    let through = |scheme: &SchemeRun| scheme.rounds.last()?.accuracy_through_cut;
+    let any_through = run.schemes.iter().any(|scheme| through(scheme).is_some());
+    if any_through {
+        header.insert(2, "through the cut");
+    }
     if target.is_some() {
         header.push("rounds to target");
     }
@@ -63,6 +68,10 @@ pub fn table(run: &RunFile, target: Option<f64>) -> String {
             seconds(total(scheme, |round| round.delay_s)),
             format!("{:.2} MB", scheme.device_memory_bytes / 1e6),
         ];
+        if any_through {
+            let accuracy = through(scheme).map(|accuracy| format!("{:.1} %", 100.0 * accuracy));
+            row.insert(2, accuracy.unwrap_or_default());
+        }
         if let Some(target) = target {
             let rounds = scheme.rounds.len();
             let reached = accuracy(scheme) >= target;

@@ -28,10 +28,14 @@ class Round:
         Of the devices that were to take part, those that did not come to the end by `deadline_s`.
     accuracy : float
         Test accuracy of the aggregated model without compression, a fraction.
+    accuracy_through_cut : float or None
+        The same of the model as it is split, with what crosses the cut compressed as in training;
+        where `evaluate_through_cut` asks for it and the scheme splits the model.
     loss : float
         Mean training loss.
     bytes_up, bytes_down : int
-        Activations with labels, and gradients, of all devices.
+        Activations with labels, and gradients, of all devices; where labels stay on the devices,
+        gradients of features up, and features down.
     adapter_bytes_up, adapter_bytes_down : int
         Adapters and head of all devices.
     protocol_bytes_up, protocol_bytes_down : int
@@ -65,6 +69,7 @@ class Round:
     devices: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
     accuracy: float
+    accuracy_through_cut: float | None = None
     loss: float
     bytes_up: int
     bytes_down: int
@@ -129,6 +134,11 @@ class Run:
         return np.array([r.accuracy for r in self.rounds])
 
     @property
+    def accuracy_through_cut(self) -> npt.NDArray[np.float64]:
+        """Test accuracy of the split model after every round, [rounds]; NaN where not measured."""
+        return np.array([r.accuracy_through_cut for r in self.rounds], np.float64)
+
+    @property
     def delay_s(self) -> npt.NDArray[np.float64]:
         """Modelled delay of every round in seconds, [rounds]."""
         return np.array([r.delay_s for r in self.rounds])
@@ -156,11 +166,17 @@ class Run:
 
     def _table(self) -> Table:
         rows = [["round", "accuracy", "loss", "cut MB up", "cut MB down", "adapter MB", "delay, s"]]
+        through = any(r.accuracy_through_cut is not None for r in self.rounds)
+        if through:
+            rows[0].insert(2, "through the cut")
         for r in self.rounds:
             adapters = r.adapter_bytes_up + r.adapter_bytes_down
             cells = [f"{n / 1e6:.3f}" for n in (r.bytes_up, r.bytes_down, adapters)]
             rows.append([f"{r.round}", f"{r.accuracy:.1%}", f"{r.loss:.4f}", *cells])
             rows[-1].append(f"{r.delay_s:.3f}")
+            if through:
+                accuracy = r.accuracy_through_cut
+                rows[-1].insert(2, "" if accuracy is None else f"{accuracy:.1%}")
         return rows
 
     def _repr_html_(self) -> str:

@@ -141,6 +141,9 @@ class Training:
     adapter_uplink_bits_per_parameter, adapter_downlink_bits_per_parameter : float, optional
         Bits of an adapter's parameter in a split device's update, and in what it gets at the
         start of every round but the first; by default as many as a number has.
+    bits_per_feature : float, optional
+        Bits of a feature, and of its gradient, where these cross (``labels="device"``); by default
+        as many as a number has.
     optimizer_bytes_per_parameter : float, default 4
         0 for plain SGD, 4 with momentum, 8 for Adam.
     activation_bytes, attention_bytes : float, default 72 and 4
@@ -151,10 +154,13 @@ class Training:
     flops : {'paper', 'exact'}, default 'paper'
         How FLOPs are counted: as printed, or what the computation needs.
     fl_head : {'full', 'adapters'}, default 'full'
-        What federated LoRA trains outside the blocks.
+        What federated LoRA trains outside the blocks, and of the head a split device that has it.
     device_adapters : {'lora', 'none'}, default 'lora'
         What split training trains on a device: an adapter on every block, or nothing: the device
         runs forward alone, no gradients come down, and no adapters cross.
+    labels : {'server', 'device'}, default 'server'
+        Where split training has labels, head and loss. With 'device' the features that the head
+        reads come down, one row a sample, and their gradient goes up: the U-shape.
     frozen_blocks : int, default 0
         With ``device_adapters="none"`` the blocks from the first on that have no adapters anywhere,
         the deepest cut of devices that differ in theirs: the server runs those of a device with a
@@ -177,6 +183,7 @@ class Training:
     bytes_per_number: float = 4.0
     adapter_uplink_bits_per_parameter: float | None = None
     adapter_downlink_bits_per_parameter: float | None = None
+    bits_per_feature: float | None = None
     optimizer_bytes_per_parameter: float = 4.0
     activation_bytes: float = 72.0
     attention_bytes: float = 4.0
@@ -184,6 +191,7 @@ class Training:
     flops: Literal["paper", "exact"] = "paper"
     fl_head: Literal["full", "adapters"] = "full"
     device_adapters: Literal["lora", "none"] = "lora"
+    labels: Literal["server", "device"] = "server"
     frozen_blocks: int = 0
     literal_single_batch: bool = False
 

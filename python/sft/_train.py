@@ -22,6 +22,7 @@ Arrays = tuple[npt.NDArray[Any], npt.ArrayLike]
 _ACTIVATION = "transform:0.3"
 _GRADIENT = "transform:1.5"
 _ADAPTER = _sft.Codec.default_adapter()
+_FEATURES = _sft.Codec.default_features()
 
 
 def finetune(
@@ -39,6 +40,8 @@ def finetune(
     device_cuts: Sequence[int] | None = None,
     activation: _sft.Codec | str | None = _ACTIVATION,
     gradient: _sft.Codec | str | None = _GRADIENT,
+    labels: Literal["server", "device"] = "server",
+    features: _sft.Codec | str | None = _FEATURES,
     sample_memory_mb: int = 64,
     error_feedback: bool = False,
     adapter_codec: _sft.Codec | str | None = _ADAPTER,
@@ -62,6 +65,7 @@ def finetune(
     participation: float = 1.0,
     deadline_s: float | None = None,
     target_accuracy: float | None = None,
+    evaluate_through_cut: bool = False,
     partition: str = "iid",
     bandwidth_hz: float = 30e6,
     snr_db: float = 17.0,
@@ -131,6 +135,14 @@ def finetune(
         gives to the devices, with steps relative to the root mean square (of the activations that
         it was learnt from, or of each gradient) times the root of the image's tokens; None sends
         it uncompressed.
+    labels : {'server', 'device'}, default 'server'
+        Where the labels are in schemes that split the model. With 'device', the U-shape, no label
+        leaves a device: head and loss are there, the features that the head reads come down and
+        their gradient goes up. The server, which averages the heads, could still work labels out.
+        Not for 'fl-lora' and 'fl-full'.
+    features : Codec, str or None
+        How features and their gradients cross with ``labels='device'`` and 'sft': by default
+        `Codec.default_features`; None sends them uncompressed.
     sample_memory_mb : int, default 64
         Megabytes in which a device, and the server for it, remember what samples were when they
         last crossed by 'transform:STEP'; 0 for none. Of images changed by
@@ -139,7 +151,7 @@ def finetune(
     rounds, local_epochs, batch : int, default 8, 1 and 16
         Rounds, passes over the local data in each, samples of a mini-batch.
     error_feedback : bool, default False
-        Whether to add to every activation and gradient what was dropped of the one before.
+        Whether to add to every tensor of the cut what was dropped of the one before.
     adapter_codec : Codec, str or None
         How adapters cross with 'sft', both ways, as differences to what the device holds: by
         default `Codec.default_adapter`. What a codec drops of an update comes with the next one;
@@ -170,6 +182,9 @@ def finetune(
         round. What comes of a run then depends on the machine. By default the server waits.
     target_accuracy : float, optional
         Stop after the first round that reaches it.
+    evaluate_through_cut : bool, default False
+        Whether to measure accuracy of the model as it is split too, with what crosses the cut
+        compressed as in training. Not for 'fl-lora' and 'fl-full'.
     partition : str, default 'iid'
         'iid', 'dirichlet:CONCENTRATION' or 'shards:NUMBER'.
     bandwidth_hz, snr_db, fading
@@ -238,7 +253,7 @@ def finetune(
     watch = _Watch(config.pop("progress"))
     del config["full"]
     config["targets"] = targets if isinstance(targets, str) else ",".join(targets)
-    for name in ("activation", "gradient", "adapter_codec"):
+    for name in ("activation", "gradient", "features", "adapter_codec"):
         config[name] = "raw" if config[name] is None else config[name]
     config["data"], arrays = _data(data, test, full)
     config["test"] = test if isinstance(test, str) else None

@@ -227,6 +227,23 @@ def test_a_frozen_half_runs_forward_alone() -> None:
         sft.predict(wrong, cut=5)
 
 
+def test_labels_on_the_device_cost_a_hop_and_the_head() -> None:
+    training = sft.Training(labels="device", bits_per_feature=4.0)
+    below, above = (
+        sft.predict(system, cut=5, rounds=2)
+        for system in (dataclasses.replace(SYSTEM, training=training), SYSTEM)
+    )
+    up = below.payloads.uplink_bits - above.payloads.uplink_bits
+    down = below.payloads.downlink_bits - above.payloads.downlink_bits
+    assert (up > 0).all()
+    np.testing.assert_allclose(up, down, rtol=1e-9)
+    assert (below.payloads.adapter_bits > above.payloads.adapter_bits).all()
+    assert below.memory.total_bytes > above.memory.total_bytes
+    wrong = dataclasses.replace(SYSTEM, training={"labels": "client"})
+    with pytest.raises(ValueError, match="labels"):
+        sft.predict(wrong, cut=5)
+
+
 @pytest.mark.parametrize("model", ["sequential", "per_device", "even", "optimal_share"])
 @pytest.mark.parametrize("flops", ["paper", "exact"])
 @pytest.mark.parametrize("scheme", SCHEMES)

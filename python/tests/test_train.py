@@ -142,6 +142,44 @@ def test_devices_may_train_nothing(tmp_path: Path) -> None:
         sft.finetune(model=MODEL, device_adapters="some", **few())  # type: ignore[arg-type]
 
 
+def test_labels_may_stay_on_the_devices(tmp_path: Path) -> None:
+    arguments = few() | {"labels": "device", "out": tmp_path, "evaluate_through_cut": True}
+    run = sft.finetune(model=MODEL, **arguments)
+    assert run.settings["labels"] == "device"
+    assert run.settings["features"] == str(sft.Codec.default_features())
+    server = sft.finetune(model=MODEL, **few())
+    crossed = [[r.bytes_down for r in one.rounds] for one in (run, server)]
+    assert crossed[0] > crossed[1], "features come down too"
+    assert run.rounds[0].adapter_bytes_up > server.rounds[0].adapter_bytes_up, (
+        "and the head goes up"
+    )
+    assert run.device_memory_bytes > server.device_memory_bytes
+    raw = {"activation": None, "gradient": None, "features": None, "adapter_codec": None}
+    below, above = (
+        sft.finetune(model=MODEL, labels=labels, **few() | raw) for labels in ("device", "server")
+    )
+    np.testing.assert_allclose(
+        [r.loss for r in below.rounds], [r.loss for r in above.rounds], rtol=1e-4
+    )
+    for scheme in ("fl-lora", "fl-full"):
+        with pytest.raises(ValueError, match="labels must be server where no scheme splits"):
+            sft.finetune(model=MODEL, scheme=scheme, labels="device", **few())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="labels must be server or device"):
+        sft.finetune(model=MODEL, labels="client", **few())  # type: ignore[arg-type]
+
+
+def test_accuracy_is_measured_through_the_cut() -> None:
+    run = sft.finetune(model=MODEL, scheme="sft-raw", evaluate_through_cut=True, **few())
+    assert run.accuracy_through_cut.tolist() == run.accuracy.tolist(), "nothing is lost there"
+    assert "through the cut" in run.summary()
+    plain = sft.finetune(model=MODEL, scheme="sft-raw", **few())
+    assert np.isnan(plain.accuracy_through_cut).all()
+    assert plain.rounds[0].accuracy_through_cut is None
+    assert "through the cut" not in plain.summary()
+    with pytest.raises(ValueError, match="evaluate_through_cut must be off where no scheme splits"):
+        sft.finetune(model=MODEL, scheme="fl-lora", evaluate_through_cut=True, **few())
+
+
 def test_a_language_model_is_tuned_from_files(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors"):
         shutil.copy(TEXT_MODEL / name, tmp_path)

@@ -194,6 +194,14 @@ impl Codec {
         }
     }
 
+    /// What features of a mini-batch and their gradients get by default where a model's head is on
+    /// a device: a dead zone [for the error](Self::for_error) [`Config::FEATURE_ERROR`].
+    pub fn default_features() -> Self {
+        Self {
+            config: Named::Error(Config::FEATURE_ERROR).config(),
+        }
+    }
+
     /// No compression: every element as it is, bit for bit, NaN included.
     pub fn raw() -> Self {
         Self {

@@ -59,6 +59,8 @@ impl Config {
     /// The step of the [rounding at random](Quantize::Unbiased) that differences of adapters get
     /// by default.
     pub const ADAPTER_STEP: f64 = 2.0;
+    /// The [error](Quantize::Error) that features, and their gradients, get by default.
+    pub const FEATURE_ERROR: f64 = 0.01;
 
     /// The same choices with other elements kept.
     #[must_use]

@@ -19,6 +19,9 @@ pub(crate) const WEIGHTS: u64 = 12;
 pub(crate) const CALIBRATION: u64 = 13;
 pub(crate) const ADAPTERS_UP: u64 = 14;
 pub(crate) const ADAPTERS_DOWN: u64 = 15;
+pub(crate) const FEATURES: u64 = 16;
+pub(crate) const FEATURE_GRADIENT: u64 = 17;
+pub(crate) const THROUGH_CUT: u64 = 18;
 
 /// The seed of the stream with this key (the SplitMix64 finaliser over its words).
 pub(crate) fn derive(seed: u64, key: &[u64]) -> u64 {

@@ -8,6 +8,7 @@ use common::{Bench, InMemory, NEVER, settings};
 use sft_core::Result;
 use sft_core::data::{Batch, Data};
 use sft_core::run::{Run, Scheme, Settings, finetune};
+use sft_core::split::LabelSide;
 
 /// How long a device may take: a thousand times what it needs, unless it stalls.
 const DEADLINE_S: f64 = 2.0;
@@ -62,13 +63,15 @@ fn run(bench: &Bench, train: &dyn Data, partition: &[Vec<usize>]) -> Result<Run>
 fn a_late_device_is_left_out_and_the_others_are_averaged() {
     std::thread::scope(|scope| {
         for scheme in Scheme::ALL {
-            scope.spawn(move || leaves_out_who_is_late(scheme));
+            scope.spawn(move || leaves_out_who_is_late(scheme, LabelSide::Server));
         }
+        scope.spawn(|| leaves_out_who_is_late(Scheme::Sft, LabelSide::Device));
     });
 }
 
-fn leaves_out_who_is_late(scheme: Scheme) {
-    let bench = one_round(scheme, Some(DEADLINE_S));
+fn leaves_out_who_is_late(scheme: Scheme, labels: LabelSide) {
+    let mut bench = one_round(scheme, Some(DEADLINE_S));
+    bench.settings.labels = labels;
     let train = Stalling {
         data: &bench.train,
         slow: bench.partition[2][0],

@@ -6,8 +6,9 @@ use common::plan;
 use proptest::prelude::*;
 use sft_core::Error;
 use sft_core::adapter::NamedShape;
+use sft_core::data::Labels;
 use sft_core::split::message::{
-    Activation, Failure, FailureKind, Gradient, HEADER_BYTES, Hello, Message, Tensors,
+    Activation, Coded, Failure, FailureKind, HEADER_BYTES, Hello, Message, Tensors,
 };
 
 fn layout() -> Vec<NamedShape> {
@@ -20,14 +21,18 @@ fn layout() -> Vec<NamedShape> {
 fn one_of_each() -> Vec<Message> {
     let tensors = Tensors::whole(&layout(), [[1.0, 2.0, 3.0, 4.0].as_slice(), &[5.0, 6.0]]);
     let tensors = tensors.unwrap();
-    let activation = |lengths| {
+    let activation = |lengths, labels| {
         Message::Activation(Activation {
             step: 3,
             samples: vec![0, 300, u64::MAX],
             lengths,
-            classes: vec![1, 0, 2],
+            labels,
             frame: vec![7; 20],
         })
+    };
+    let coded = Coded {
+        step: 3,
+        frame: vec![9; 30],
     };
     let hello = |held| {
         Message::Hello(Hello {
@@ -47,12 +52,12 @@ fn one_of_each() -> Vec<Message> {
             difference: true,
             ..tensors.clone()
         }),
-        activation(None),
-        activation(Some(vec![5, 1, 200])),
-        Message::Gradient(Gradient {
-            step: 3,
-            frame: vec![9; 30],
-        }),
+        activation(None, Some(Labels::Classes(vec![1, 0, 2]))),
+        activation(Some(vec![5, 1, 200]), Some(Labels::Classes(vec![1, 0, 2]))),
+        activation(Some(vec![5, 1, 200]), None),
+        Message::Gradient(coded.clone()),
+        Message::Features(coded.clone()),
+        Message::FeatureGradient(coded),
         Message::Received(3),
         Message::Update(tensors),
         Message::Leave("the battery is low".into()),
@@ -132,11 +137,13 @@ fn a_body_that_was_cut_is_no_other_message_of_fixed_parts() {
                 }
                 (Message::Activation(whole), Ok(Message::Activation(cut))) => {
                     assert_eq!(
-                        (cut.samples, cut.classes),
-                        (whole.samples.clone(), whole.classes.clone())
+                        (cut.samples, cut.labels),
+                        (whole.samples.clone(), whole.labels.clone())
                     );
                 }
-                (Message::Gradient(whole), Ok(Message::Gradient(cut))) => {
+                (Message::Gradient(whole), Ok(Message::Gradient(cut)))
+                | (Message::Features(whole), Ok(Message::Features(cut)))
+                | (Message::FeatureGradient(whole), Ok(Message::FeatureGradient(cut))) => {
                     assert_eq!(cut.step, whole.step);
                 }
                 (_, other) => panic!("{message:?} cut at {length}: {other:?}"),
@@ -165,7 +172,7 @@ proptest! {
     /// Whatever a body holds, reading it ends, and what is read is written as it was.
     #[test]
     fn any_body_is_a_message_or_an_error(
-        which in 0..12usize,
+        which in 0..one_of_each().len(),
         at in any::<prop::sample::Index>(),
         change in prop::collection::vec(any::<u8>(), 0..24),
     ) {

@@ -11,15 +11,16 @@ use sft_compress::{
     TensorView,
 };
 use sft_core::adapter::{Adapters, NamedShape};
+use sft_core::data::Labels;
 use sft_core::model::Model;
 use sft_core::optim::Decay;
 use sft_core::run::{Scheme, Settings};
 use sft_core::split::message::{
-    Activation, Failure, FailureKind, Gradient, HEADER_BYTES, Hello, Message, Tensors,
+    Activation, Coded, Failure, FailureKind, HEADER_BYTES, Hello, Message, Tensors,
 };
 use sft_core::split::{
-    Bases, Connection, CutCodec, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve,
-    ServerCodecs, ServerSide, Traffic, Transport, Work,
+    Bases, Connection, CutCodec, DeviceCodecs, DeviceSide, InMemory, LabelSide, LocalData,
+    RoundPlan, Serve, ServerCodecs, ServerSide, Traffic, Transport, Work,
 };
 use sft_core::{Error, Result};
 
@@ -32,6 +33,7 @@ fn device(bench: &Bench, codecs: Option<DeviceCodecs>) -> DeviceSide<'_> {
     DeviceSide {
         number: 1,
         model: &bench.vit,
+        head: Some(&bench.head),
         local: LocalData {
             data: &bench.train,
             samples: &bench.partition[1],
@@ -92,14 +94,16 @@ impl Transport for Socket {
 
 #[test]
 fn a_socket_gives_the_bits_that_memory_gives() {
-    let (_, traffic) = over_a_socket(0);
-    assert!(traffic.up > 0 && traffic.down > 0 && traffic.adapter_up > 0);
-    assert!(traffic.protocol_up > 0 && traffic.protocol_down > 0);
+    for plan in [plan(), labels_below(plan())] {
+        let (_, traffic) = over_a_socket(&plan);
+        assert!(traffic.up > 0 && traffic.down > 0 && traffic.adapter_up > 0);
+        assert!(traffic.protocol_up > 0 && traffic.protocol_down > 0);
+    }
 }
 
 #[test]
 fn a_frozen_half_sends_activations_alone_and_gets_nothing() {
-    let (adapters, traffic) = over_a_socket(2);
+    let (adapters, traffic) = over_a_socket(&frozen_plan());
     let lengths: Vec<usize> = adapters.blocks.iter().map(Vec::len).collect();
     assert!(lengths[..2] == [0, 0] && lengths[2] > 0 && lengths[3] > 0);
     assert!(traffic.up > 0);
@@ -108,6 +112,37 @@ fn a_frozen_half_sends_activations_alone_and_gets_nothing() {
     // The plan, and 18 bytes for each of 5 mini-batches, twice.
     let plan = Message::Plan(frozen_plan().into()).encode().unwrap();
     assert_eq!(traffic.protocol_down, plan.len() as u64 + 10 * 18);
+}
+
+/// Of a frozen half that has the labels the head crosses, features come down, and nothing else.
+#[test]
+fn a_frozen_half_with_the_labels_trains_the_head() {
+    let plan = RoundPlan {
+        adapter_codec: Codec::raw(),
+        features: Codec::raw(),
+        ..labels_below(frozen_plan())
+    };
+    let (adapters, traffic) = over_a_socket(&plan);
+    let start = frozen_bench(2).job().start().unwrap().adapters;
+    assert!(adapters.head != start.head && adapters.blocks[3] != start.blocks[3]);
+    let head = (12 * 3 + 3) * 4;
+    for crossed in [traffic.adapter_up, traffic.adapter_down] {
+        assert!((head..head + 60).contains(&crossed), "{crossed}");
+    }
+    // 5 mini-batches of 20 samples in all, twice.
+    let features = 40 * 12 * 4;
+    assert!(
+        (features..features + 250).contains(&traffic.down),
+        "{traffic:?}"
+    );
+}
+
+/// The same with the labels, and the head, on the device.
+fn labels_below(plan: RoundPlan) -> RoundPlan {
+    RoundPlan {
+        labels: LabelSide::Device,
+        ..plan
+    }
 }
 
 /// Nothing is trained in the device's two blocks.
@@ -125,19 +160,15 @@ fn frozen_bench(frozen_blocks: usize) -> Bench {
 }
 
 /// A round over a socket, which is checked to be that in memory.
-fn over_a_socket(frozen_blocks: usize) -> (Adapters, Traffic) {
-    let bench = frozen_bench(frozen_blocks);
-    let plan = RoundPlan {
-        frozen_blocks,
-        ..plan()
-    };
-    let (want, traffic) = in_memory(&bench, &plan, None);
+fn over_a_socket(plan: &RoundPlan) -> (Adapters, Traffic) {
+    let bench = frozen_bench(plan.frozen_blocks);
+    let (want, traffic) = in_memory(&bench, plan, None);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let got = std::thread::scope(|scope| {
         let server = scope.spawn(|| {
             let mut socket = Socket(listener.accept().unwrap().0);
-            let mut session = server_side(&bench, plan.clone(), plain(&plan));
+            let mut session = server_side(&bench, plan.clone(), plain(plan));
             while let Ok(bytes) = socket.read() {
                 for reply in session.handle(Message::decode(&bytes).unwrap()).unwrap() {
                     socket.send(reply.encode().unwrap()).unwrap();
@@ -159,7 +190,7 @@ fn over_a_socket(frozen_blocks: usize) -> (Adapters, Traffic) {
 fn neither_side_of_a_frozen_half_takes_what_belongs_to_training() {
     let bench = frozen_bench(2);
     let plan = || Message::Plan(frozen_plan().into());
-    let gradient = Message::Gradient(Gradient {
+    let gradient = Message::Gradient(Coded {
         step: 0,
         frame: vec![1],
     });
@@ -237,9 +268,14 @@ fn activation(step: u32) -> Message {
         step,
         samples: vec![1, 2],
         lengths: None,
-        classes: vec![0, 1],
+        labels: Some(Labels::Classes(vec![0, 1])),
         frame: frame.unwrap(),
     })
+}
+
+/// So many samples of the first class.
+fn classes(count: usize) -> Labels {
+    Labels::Classes(vec![0; count])
 }
 
 /// Raw frames that say by number which message they follow, as a codec with memory would.
@@ -341,6 +377,174 @@ fn a_lost_memory_costs_a_message_and_changes_no_result() {
     }
 }
 
+/// The same of every stream where the labels are on the device, frozen or not.
+#[test]
+fn lost_features_are_sent_again_too() {
+    for frozen_blocks in [0, 2] {
+        let bench = frozen_bench(frozen_blocks);
+        let raw = labels_below(RoundPlan {
+            activation: CutCodec::raw(),
+            gradient: CutCodec::raw(),
+            features: Codec::raw(),
+            frozen_blocks,
+            ..plan()
+        });
+        let (want, without) = in_memory(&bench, &raw, None);
+        let numbered = |loses| Box::new(Numbered { next: 0, loses });
+        for [up, down, features, back] in [
+            [None; 4],
+            [None, None, Some(2), None],
+            [None, None, None, Some(3)],
+            [
+                Some(2),
+                Some(2).filter(|_| frozen_blocks == 0),
+                Some(2),
+                Some(2),
+            ],
+        ] {
+            let codecs = (
+                DeviceCodecs {
+                    up: numbered(None),
+                    down: numbered(down),
+                    features: numbered(features),
+                    feature_gradient: numbered(None),
+                    ..DeviceCodecs::new(&raw, Bases::default()).unwrap()
+                },
+                ServerCodecs {
+                    up: numbered(up),
+                    down: numbered(None),
+                    features: numbered(None),
+                    feature_gradient: numbered(back),
+                    ..plain(&raw)
+                },
+            );
+            let (got, traffic) = in_memory(&bench, &raw, Some(codecs));
+            assert!(got == want, "{up:?}, {down:?}, {features:?}, {back:?}");
+            let more = [
+                traffic.up > without.up + 100,
+                traffic.down > without.down + 100,
+            ];
+            let again = [up.or(back).is_some(), down.or(features).is_some()];
+            assert_eq!(more, again, "sent again");
+        }
+    }
+}
+
+#[test]
+fn labels_cross_where_the_plan_says_and_nowhere_else() {
+    let bench = Bench::new(settings(Scheme::Sft), 3);
+    let session = |plan: &RoundPlan| {
+        let mut session = server_side(&bench, plan.clone(), plain(plan));
+        session.handle(Message::Hello(hello(&bench))).unwrap();
+        session
+    };
+    let bare = || {
+        let Message::Activation(up) = activation(0) else {
+            unreachable!()
+        };
+        Message::Activation(Activation { labels: None, ..up })
+    };
+    let error = |plan: &RoundPlan, message| {
+        let error = session(plan).handle(message).map(|_| ()).unwrap_err();
+        error.to_string()
+    };
+    let (above, below) = (plan(), labels_below(plan()));
+    assert!(error(&below, activation(0)).ends_with("sent labels, which are to stay with it"));
+    assert!(error(&above, bare()).ends_with("sent no labels, which the plan wants"));
+    let back = |step, elements: usize| {
+        let (values, shape) = (vec![0.1; elements], [2, elements / 2]);
+        let view = TensorView::new(&values, &shape).unwrap();
+        Message::FeatureGradient(Coded {
+            step,
+            frame: Codec::raw().encode(view, 0).unwrap(),
+        })
+    };
+    // A gradient of features that nobody waits for, on either side of a mini-batch.
+    for plan in [&above, &below] {
+        assert!(error(plan, back(0, 24)).ends_with("expected an activation"));
+    }
+    let waiting = || {
+        let mut session = session(&below);
+        let reply = session.handle(bare()).unwrap();
+        assert!(matches!(reply.as_slice(), [Message::Features(coded)] if coded.step == 0));
+        session
+    };
+    let mut fine = waiting();
+    let reply = fine.handle(back(0, 24)).unwrap();
+    assert!(matches!(reply.as_slice(), [Message::Gradient(coded)] if coded.step == 0));
+    for (message, why) in [
+        (back(1, 24), "sent the gradient of features 1, expected 0"),
+        (back(0, 12), "shape"),
+        (bare(), "sent activation, expected the gradient of features"),
+        (Message::Leave("tired".into()), "left: tired"),
+    ] {
+        let error = waiting().handle(message).map(|_| ()).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+    let Message::FeatureGradient(Coded { frame, .. }) = back(0, 24) else {
+        unreachable!()
+    };
+    for length in 0..frame.len() {
+        let frame = frame[..length].to_vec();
+        let cut = Message::FeatureGradient(Coded { step: 0, frame });
+        assert!(waiting().handle(cut).is_err(), "cut at {length}");
+    }
+    // Not in the middle of a mini-batch.
+    let layout = NamedShape {
+        name: "mine".into(),
+        shape: vec![1],
+    };
+    let update = Tensors::whole(&[layout], [[1.0].as_slice()]).unwrap();
+    let error = waiting().handle(Message::Update(update)).map(|_| ());
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.ends_with("sent update, expected the gradient of features"),
+        "{error}"
+    );
+    let error = waiting().finish().map(|_| ()).unwrap_err().to_string();
+    assert!(error.ends_with("left before it sent its update"), "{error}");
+}
+
+#[test]
+fn a_device_with_the_labels_takes_features_and_nothing_else() {
+    let bench = Bench::new(settings(Scheme::Sft), 3);
+    let plan = || labels_below(frozen_plan());
+    let coded = |step| Coded {
+        step,
+        frame: vec![1],
+    };
+    let start = {
+        let frozen = frozen_bench(2);
+        let mut server = server_side(&frozen, plan(), plain(&plan()));
+        server.handle(Message::Hello(hello(&bench))).unwrap()
+    };
+    for (sent, why) in [
+        (
+            Message::Gradient(coded(0)),
+            "sent gradient, expected the features",
+        ),
+        (Message::Received(0), "sent received, expected the features"),
+        (
+            Message::Features(coded(1)),
+            "sent the features of mini-batch 1 for 0",
+        ),
+        (Message::Features(coded(0)), ""),
+    ] {
+        let messages = [start.clone(), vec![sent]].concat();
+        let error = refused(&bench, messages);
+        assert!(error.contains(why), "{error}");
+    }
+    // A device without a head.
+    let mut connection = Connection::new(InMemory::new(Says(start)));
+    let mut headless = device(&bench, None);
+    headless.head = None;
+    let error = headless.round(&mut connection).unwrap_err().to_string();
+    assert!(
+        error.ends_with("plans the labels on a device that has no head"),
+        "{error}"
+    );
+}
+
 /// What a session says to each of some messages after hello.
 fn refusal(change: impl FnOnce(&mut Message)) -> String {
     let bench = Bench::new(settings(Scheme::Sft), 3);
@@ -366,12 +570,12 @@ fn a_server_takes_what_its_plan_means_and_nothing_else() {
     };
     assert_eq!(changed(|_| ()), "accepted");
     assert!(changed(|up| up.step = 1).ends_with("sent mini-batch 1, expected 0"));
-    let many = changed(|up| (up.samples, up.classes) = (vec![1; 5], vec![0; 5]));
+    let many = changed(|up| (up.samples, up.labels) = (vec![1; 5], Some(classes(5))));
     assert!(
         many.ends_with("sent 5 samples at once, expected 1 to 4"),
         "{many}"
     );
-    let class = changed(|up| up.classes[1] = 3);
+    let class = changed(|up| up.labels = Some(Labels::Classes(vec![0, 3])));
     assert!(
         class.ends_with("sent the class 3, the head has 3"),
         "{class}"
@@ -382,7 +586,7 @@ fn a_server_takes_what_its_plan_means_and_nothing_else() {
         "{long}"
     );
     // A frame of another shape, though it is whole.
-    let other = changed(|up| (up.samples, up.classes) = (vec![1], vec![0]));
+    let other = changed(|up| (up.samples, up.labels) = (vec![1], Some(classes(1))));
     assert!(other.contains("shape"), "{other}");
     let damaged = changed(|up| up.frame[10] ^= 1);
     assert!(damaged != "accepted");

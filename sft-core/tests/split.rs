@@ -5,10 +5,10 @@ mod common;
 use common::{Bench, InMemory, config, settings, vit};
 use sft_core::adapter::{Adapters, Head, Lora, Targets};
 use sft_core::data::{Batch, Data, Inputs, Labels};
-use sft_core::model::Model;
+use sft_core::model::{Model, Vit};
 use sft_core::optim::Optimizer;
 use sft_core::run::Scheme;
-use sft_core::split::{DeviceHalf, ServerHalf, Step, WholeModel};
+use sft_core::split::{DeviceHalf, LabelSide, ServerHalf, Step, WholeModel};
 
 fn assert_close(a: &[Vec<f32>], b: &[Vec<f32>], tolerance: f32) {
     assert_eq!(a.len(), b.len());
@@ -60,31 +60,54 @@ fn split_equals_unsplit(targets: Targets, optimizer: Optimizer) {
     );
 
     for cut in 1..config.num_hidden_layers {
-        let (low, high) = start.blocks.split_at(cut);
-        let mut device = DeviceHalf::new(&model, lora, &start.embedding, low, optimizer).unwrap();
-        let mut server = ServerHalf::new(&model, lora, high, &start.head, optimizer).unwrap();
-        for step in 0..5 {
-            let (at, (input, labels)) = (at(step), batch(&data, step));
-            let activation = device.forward(&input, at).unwrap();
-            let reply = server
-                .step(
-                    &activation.with_state(activation.state.detach()),
-                    &labels,
-                    at,
-                )
-                .unwrap();
-            device
-                .backward(&activation, &reply.gradient.unwrap(), at)
-                .unwrap();
+        for labels in [LabelSide::Server, LabelSide::Device] {
+            let at_cut = (cut, labels);
+            let split = five_split_steps(&model, lora, &start, optimizer, &data, at_cut);
+            assert_close(&vectors(&split), &vectors(&whole), 1e-6);
         }
-        let ((embedding, blocks), (rest, head)) =
-            (device.adapters().unwrap(), server.adapters().unwrap());
-        let split = Adapters {
-            embedding,
-            blocks: [blocks, rest].concat(),
-            head,
+    }
+}
+
+fn five_split_steps(
+    model: &Vit,
+    lora: Lora,
+    start: &Adapters,
+    optimizer: Optimizer,
+    data: &InMemory,
+    (cut, labels): (usize, LabelSide),
+) -> Adapters {
+    let (low, high) = start.blocks.split_at(cut);
+    let head = Some(&start.head);
+    let (below, above) = match labels {
+        LabelSide::Server => (None, head),
+        LabelSide::Device => (head, None),
+    };
+    let embedding = &start.embedding;
+    let mut device = DeviceHalf::new(model, lora, embedding, low, below, optimizer).unwrap();
+    let mut server = ServerHalf::new(model, lora, high, above, optimizer).unwrap();
+    for step in 0..5 {
+        let (at, (input, labels)) = (at(step), batch(data, step));
+        let activation = device.forward(&input, at).unwrap();
+        let received = activation.with_state(activation.state.detach());
+        let (gradient, head) = if below.is_none() {
+            let reply = server.step(&received, &labels, at).unwrap();
+            (reply.gradient, None)
+        } else {
+            let passed = server.forward(&received, at).unwrap();
+            let head = device.head(&passed.features.detach(), &labels, at).unwrap();
+            let gradient = server.backward(passed, &head.gradient, at).unwrap();
+            (gradient, Some(head))
         };
-        assert_close(&vectors(&split), &vectors(&whole), 1e-6);
+        device
+            .backward(&activation, gradient.as_ref(), head, at)
+            .unwrap();
+    }
+    let ((embedding, blocks), (rest, head)) =
+        (device.adapters().unwrap(), server.adapters().unwrap());
+    Adapters {
+        embedding,
+        blocks: [blocks, rest].concat(),
+        head: head.or(device.trained_head().unwrap()).unwrap(),
     }
 }
 
@@ -115,16 +138,19 @@ fn batch(data: &InMemory, step: usize) -> (Inputs, Labels) {
 #[test]
 fn one_device_without_codec_is_plain_fine_tuning() {
     for targets in all_targets() {
-        let outcome = |scheme| {
+        let outcome = |scheme, labels| {
             let mut settings = settings(scheme);
+            settings.labels = labels;
             settings.lr_server = settings.lr;
             settings.lora = settings.lora.with_targets(targets);
             let bench = Bench::new(settings, 1);
             bench.run().unwrap()
         };
-        let plain = outcome(Scheme::FlLora);
-        for scheme in [Scheme::SftRaw, Scheme::Sl] {
-            let split = outcome(scheme);
+        let plain = outcome(Scheme::FlLora, LabelSide::Server);
+        let sides = [LabelSide::Server, LabelSide::Device];
+        let schemes = [Scheme::SftRaw, Scheme::Sl].map(|scheme| sides.map(|side| (scheme, side)));
+        for (scheme, labels) in schemes.concat() {
+            let split = outcome(scheme, labels);
             assert_close(&vectors(&split.adapters), &vectors(&plain.adapters), 1e-6);
             for (split, plain) in split.rounds.iter().zip(&plain.rounds) {
                 assert!((split.loss - plain.loss).abs() < 1e-6);
@@ -155,10 +181,10 @@ fn adapters_and_heads_that_do_not_fit_are_refused() {
     let head = Head::new(3, config().hidden_size, 5);
     let start = Adapters::new(model.spec(), lora, head.clone(), 9);
     let device = |blocks: &[Vec<f32>]| {
-        DeviceHalf::new(&model, lora, &[], blocks, Optimizer::adamw()).map(|_| ())
+        DeviceHalf::new(&model, lora, &[], blocks, None, Optimizer::adamw()).map(|_| ())
     };
     let server = |blocks: &[Vec<f32>], head: &Head| {
-        ServerHalf::new(&model, lora, blocks, head, Optimizer::adamw()).map(|_| ())
+        ServerHalf::new(&model, lora, blocks, Some(head), Optimizer::adamw()).map(|_| ())
     };
     assert!(device(&start.blocks).is_ok() && server(&start.blocks, &head).is_ok());
     let five = [start.blocks.clone(), start.blocks[..1].to_vec()].concat();
@@ -180,13 +206,13 @@ fn adapters_and_heads_that_do_not_fit_are_refused() {
         );
     }
     let patch = lora.with_targets(common::targets("projection"));
-    let error = DeviceHalf::new(&model, patch, &[], &[], Optimizer::adamw()).map(|_| ());
+    let error = DeviceHalf::new(&model, patch, &[], &[], None, Optimizer::adamw()).map(|_| ());
     assert_eq!(
         error.unwrap_err().to_string(),
         "adapters must have 60 values before the blocks, got 0"
     );
     let adapted = lora.with_targets(common::targets("classifier"));
-    let error = ServerHalf::new(&model, adapted, &[], &head, Optimizer::adamw()).map(|_| ());
+    let error = ServerHalf::new(&model, adapted, &[], Some(&head), Optimizer::adamw()).map(|_| ());
     assert_eq!(
         error.unwrap_err().to_string(),
         "head must have an adapter of 45 values, got 0"

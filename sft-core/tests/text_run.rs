@@ -9,11 +9,15 @@ use common::{Folder, plan};
 use sft_compress::{Codec, TensorView};
 use sft_core::Result;
 use sft_core::adapter::{Adapters, Head};
-use sft_core::data::Inputs as Ids;
+use sft_core::data::{Inputs as Ids, Labels};
 use sft_core::model::Pooling;
-use sft_core::run::{DeviceAdaptersKind, Inputs, RunConfig, Scheme, SchemeRun, Session};
+use sft_core::run::{
+    DeviceAdaptersKind, Inputs, RoundRecord, RunConfig, Scheme, SchemeRun, Session,
+};
 use sft_core::split::message::{Activation, Hello, Message};
-use sft_core::split::{Bases, CutCodec, RoundPlan, Serve, ServerCodecs, ServerSide, Work};
+use sft_core::split::{
+    Bases, CutCodec, LabelSide, RoundPlan, Serve, ServerCodecs, ServerSide, Work,
+};
 
 /// Two classes that a word tells apart, in texts of many lengths.
 fn lines(count: usize) -> String {
@@ -151,6 +155,44 @@ fn every_scheme_that_tunes_adapters_runs() {
         ..config
     };
     assert_eq!(run(&frozen).unwrap()[0].rounds[0].bytes_down, 0);
+}
+
+/// Texts stay on the devices with their labels; of each the one row that the head reads comes down.
+#[test]
+fn labels_stay_on_the_devices() {
+    let folder = Folder::new("text-run-ushape");
+    let with = |labels, change: &dyn Fn(&mut RunConfig)| {
+        let mut config = RunConfig {
+            labels,
+            rounds: 2,
+            evaluate_through_cut: true,
+            ..config(&folder)
+        };
+        change(&mut config);
+        run(&config).unwrap().remove(0).rounds
+    };
+    let raw: Change<'_> = &|config| config.scheme = vec![Scheme::SftRaw];
+    let (server, device) = (with(LabelSide::Server, raw), with(LabelSide::Device, raw));
+    for (server, device) in server.iter().zip(&device) {
+        assert!((server.loss - device.loss).abs() < 1e-6);
+        assert_eq!(server.accuracy.to_bits(), device.accuracy.to_bits());
+        assert_eq!(device.accuracy_through_cut, Some(device.accuracy));
+        // A row of 48 samples, in six raw frames; up it has no classes.
+        let width = Inputs::open(&config(&folder)).unwrap().model.spec().width as u64;
+        let rows = 4 * 48 * width;
+        let down = device.bytes_down - server.bytes_down;
+        assert!((rows..rows + 6 * 40).contains(&down), "{down}");
+        assert!((rows..rows + 6 * 40).contains(&(device.bytes_up + 4 * 48 - server.bytes_up)));
+    }
+    let coded: Change<'_> = &|config| config.activation = "transform:0.3".parse().unwrap();
+    let coded = with(LabelSide::Device, coded);
+    let accuracy = |round: &RoundRecord| (round.accuracy, round.accuracy_through_cut.unwrap());
+    let (plain, through) = accuracy(&coded[1]);
+    assert!(
+        through > 0.6 && (plain - through).abs() < 0.3,
+        "{plain} {through}"
+    );
+    assert!(coded[1].bytes_down < device[1].bytes_down);
 }
 
 type Change<'a> = &'a dyn Fn(&mut RunConfig);
@@ -293,7 +335,7 @@ fn lengths_that_lie_are_refused() {
             step: 0,
             samples: vec![1, 2],
             lengths,
-            classes: vec![0, 1],
+            labels: Some(Labels::Classes(vec![0, 1])),
             frame: Codec::raw().encode(view, 0).unwrap(),
         }));
         handled.map_or_else(|error| error.to_string(), |_| "accepted".into())

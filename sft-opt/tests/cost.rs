@@ -3,9 +3,10 @@
 #![allow(clippy::float_cmp, reason = "counts and limits are exact")]
 
 use sft_opt::cost::{
-    BatchFlops, Memory, Pass, activation_bits, adapter_bits, device_memory, model_bits,
+    BatchFlops, Memory, Pass, activation_bits, adapter_bits, device_memory, feature_bits,
+    model_bits,
 };
-use sft_opt::system::{DeviceAdapters, FlHead, Flops, Qkv, ServerModel};
+use sft_opt::system::{DeviceAdapters, FlHead, Flops, LabelSide, Qkv, ServerModel};
 use sft_opt::{Device, Placement, Round, Server, System, Training, Transformer};
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -395,4 +396,108 @@ fn flops_of_a_tiny_model_by_hand() {
         full.backward,
         patches + 6.0 * (linear + attention) + 2.0 * head
     );
+}
+
+/// B = 2, D = 4, K = 5, r = 2 of a model that is counted by hand above: the head, its features down and
+/// their gradients up.
+#[test]
+fn the_head_goes_to_the_device_with_the_labels() {
+    let (model, split) = (tiny(), Placement::Split { cut: 1 });
+    let (parameters, features) = (4.0 * 5.0 + 5.0, 2.0 * 4.0);
+    for (fl_head, flops) in [
+        (FlHead::Full, Flops::Exact),
+        (FlHead::Full, Flops::Paper),
+        (FlHead::Adapters, Flops::Exact),
+    ] {
+        for device_adapters in [DeviceAdapters::Lora, DeviceAdapters::None] {
+            let mut server = Training::default();
+            (server.batch, server.flops, server.fl_head) = (2, flops, fl_head);
+            (server.device_adapters, server.count_gradients) = (device_adapters, true);
+            let mut device = server;
+            device.labels = LabelSide::Device;
+            let (held, trained) = match fl_head {
+                FlHead::Full => (parameters, parameters),
+                FlHead::Adapters => (parameters + 18.0, 18.0),
+            };
+            let [without, with] =
+                [server, device].map(|t| device_memory(&model, &t, split).unwrap());
+            assert_eq!(with.model_bytes, without.model_bytes + 4.0 * held);
+            assert_eq!(
+                with.optimizer_bytes,
+                without.optimizer_bytes + 4.0 * trained
+            );
+            assert_eq!(with.gradient_bytes, without.gradient_bytes + 4.0 * trained);
+            let logits = features + 2.0 * 5.0;
+            assert_eq!(
+                with.activation_bytes,
+                without.activation_bytes + 4.0 * logits
+            );
+            let bits = |of: fn(&Transformer, &Training, Placement) -> f64| {
+                of(&model, &device, split) - of(&model, &server, split)
+            };
+            assert_eq!(bits(adapter_bits), 32.0 * trained);
+            assert_eq!(bits(model_bits), 32.0 * held);
+            assert_eq!(bits(feature_bits), 32.0 * features);
+
+            let phases = |training: Training| {
+                let one = vec![Device::default()];
+                let system = System::new(model, training, Server::default(), one, 30e6).unwrap();
+                let payloads = system.payloads(&[split], 0.5, false).unwrap();
+                let round = Round {
+                    placements: &[split],
+                    links: &system.links(),
+                    payloads: &payloads,
+                };
+                let delay = system.parallel_delay(&round, &[15e6]).unwrap();
+                (
+                    payloads[0],
+                    delay.devices[0],
+                    *system.server(),
+                    system.devices()[0],
+                )
+            };
+            let ((few, before, ..), (many, after, server, at)) = (phases(server), phases(device));
+            let batches = device.batches_per_round(at.samples);
+            let extra = batches * 32.0 * features;
+            assert_within(many.uplink_bits, few.uplink_bits + extra, 1e-12);
+            assert_within(many.downlink_bits, few.downlink_bits + extra, 1e-12);
+            // Forward 2BDK, of the paper 2BSDK on the device already, backward twice that.
+            let rows = if flops == Flops::Paper { 10.0 } else { 2.0 };
+            let head = 2.0 * rows * 4.0 * 5.0;
+            let exact = if flops == Flops::Exact { 1.0 } else { 0.0 };
+            let frozen = device_adapters == DeviceAdapters::None;
+            let moved = if flops == Flops::Exact || frozen {
+                2.0
+            } else {
+                0.0
+            };
+            let near = |after: f64, before: f64, flop: f64, rate: f64| {
+                let got = (after - before) * rate / batches;
+                assert!((got - flop).abs() < 1e-6, "{got} {flop}");
+            };
+            let (up, down) = (after.device_forward_s, before.device_forward_s);
+            near(up, down, exact * head, at.flop_per_s());
+            let (up, down) = (after.device_backward_s, before.device_backward_s);
+            near(up, down, moved * head, at.flop_per_s());
+            let gone = (exact + 2.0) * head;
+            near(after.server_s, before.server_s, -gone, server.flop_per_s());
+        }
+    }
+    // Coded features, and a training that is not split.
+    let mut coded = Training::default();
+    (coded.labels, coded.bits_per_feature, coded.batch) = (LabelSide::Device, Some(4.5), 2);
+    assert_eq!(feature_bits(&model, &coded, split), 4.5 * features);
+    for whole in [Placement::FlLora, Placement::FlFull] {
+        assert_eq!(feature_bits(&model, &coded, whole), 0.0);
+        let of = |training| device_memory(&model, &training, whole).unwrap();
+        assert_eq!(of(coded).model_bytes, {
+            coded.labels = LabelSide::Server;
+            of(coded).model_bytes
+        });
+    }
+    coded.bits_per_feature = Some(0.0);
+    let error = device_memory(&model, &coded, split)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(error, "bits_per_feature is 0, expected finite and positive");
 }

@@ -7,7 +7,7 @@ mod common;
 use common::joint::{Rng, compression, joint_problem, surface};
 use sft_opt::bandwidth::{TwoPools, allocate_two_pools};
 use sft_opt::plan::{KeepScale, Rate, RateGrid, Term, best_compression, configure};
-use sft_opt::system::ServerModel;
+use sft_opt::system::{LabelSide, ServerModel};
 use sft_opt::{
     Accuracy, Compression, Constraint, Device, Problem, Server, System, Training, Transformer,
     allocate_bandwidth, optimize,
@@ -277,9 +277,18 @@ fn paper_system(server_hz: f64, model: ServerModel) -> System {
 
 #[test]
 fn a_system_asks_what_its_rounds_ask() {
-    let system = paper_system(3e9, ServerModel::Sequential);
-    let links = system.links();
-    for first in [true, false] {
+    let above = paper_system(3e9, ServerModel::Sequential);
+    let mut training = *above.training();
+    (training.labels, training.bits_per_feature) = (LabelSide::Device, Some(4.0));
+    let (model, server, devices) = (*above.model(), *above.server(), above.devices().to_vec());
+    let below = System::new(model, training, server, devices, above.total_hz()).unwrap();
+    for (system, first) in [
+        (&above, true),
+        (&above, false),
+        (&below, true),
+        (&below, false),
+    ] {
+        let links = system.links();
         let problem = system.joint_problem(&links, first).unwrap();
         assert_eq!(problem.cuts.len(), 11);
         for option in &problem.cuts {

@@ -63,11 +63,12 @@ fn run(
     let model = model(shape, checkpointing)?;
     let (images, sgd) = (Inputs::Pixels(shape.images()?), Optimizer::sgd(MOMENTUM));
     let start = shape.device_part().adapters();
-    let mut half = DeviceHalf::new(&model, shape.lora()?, &start.embedding, &start.blocks, sgd)?;
+    let (embedding, blocks) = (&start.embedding, &start.blocks);
+    let mut half = DeviceHalf::new(&model, shape.lora()?, embedding, blocks, None, sgd)?;
     drop(start);
     with(&mut || {
         let activation = half.forward(&images, STEP)?;
         let gradient = activation.state.detach().affine(1e-3, 0.0)?;
-        Ok(half.backward(&activation, &gradient, STEP)?)
+        Ok(half.backward(&activation, Some(&gradient), None, STEP)?)
     })
 }

@@ -51,8 +51,8 @@ impl<'m> Halves<'m> {
         let sgd = Optimizer::sgd(MOMENTUM);
         let (low, high) = start.blocks.split_at(cut);
         Ok(Self {
-            device: DeviceHalf::new(model, lora, &start.embedding, low, sgd)?,
-            server: ServerHalf::new(model, lora, high, &start.head, sgd)?,
+            device: DeviceHalf::new(model, lora, &start.embedding, low, None, sgd)?,
+            server: ServerHalf::new(model, lora, high, Some(&start.head), sgd)?,
             inputs,
             labels,
         })
@@ -67,7 +67,8 @@ impl<'m> Halves<'m> {
         let received = activation.with_state(activation.state.detach());
         let step = self.server.step(&received, &self.labels, STEP)?;
         let gradient = step.gradient.ok_or("no gradient at the cut")?;
-        self.device.backward(&activation, &gradient, STEP)?;
+        self.device
+            .backward(&activation, Some(&gradient), None, STEP)?;
         Ok(step.loss)
     }
 }

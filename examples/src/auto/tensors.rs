@@ -44,8 +44,9 @@ impl<'a> Tensors<'a> {
         let (lora, optimizer) = (settings.lora, settings.optimizer);
         let start = Adapters::new(task.model.spec(), lora, task.head.clone(), settings.seed);
         let (device, server) = start.blocks.split_at(cut);
-        let device = DeviceHalf::new(task.model, lora, &start.embedding, device, optimizer)?;
-        let mut server = ServerHalf::new(task.model, lora, server, &start.head, optimizer)?;
+        let device = DeviceHalf::new(task.model, lora, &start.embedding, device, None, optimizer)?;
+        let head = Some(&start.head);
+        let mut server = ServerHalf::new(task.model, lora, server, head, optimizer)?;
         let step = Step {
             learning_rate: settings.lr,
             dropout_seed: settings.seed,

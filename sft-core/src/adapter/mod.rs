@@ -32,5 +32,5 @@ pub(crate) use fit::{check_adapters, check_blocks, check_embedding, check_frozen
 pub(crate) use lora::{Dropout, normal};
 pub(crate) use named::{
     AdaptedLayer, adapted_layers, block_layers, device_layout, device_lengths, embedding_layers,
-    head_layer, head_shapes, whole_layout,
+    head_layer, head_layout, head_shapes, whole_layout,
 };

@@ -107,16 +107,17 @@ pub(crate) fn device_lengths(spec: &ModelSpec, lora: Lora, cut: usize) -> Vec<us
 /// All that is trained in a whole model, by name, in the order of [`Adapters::vectors`].
 pub(crate) fn whole_layout(spec: &ModelSpec, lora: Lora, head: &Head) -> Vec<NamedShape> {
     let mut layout = device_layout(spec, lora, spec.depth);
-    if lora.rank_of(Place::Head) > 0 {
-        layout.extend(pairs(
-            lora,
-            |_| Place::Head,
-            &[head_layer(spec, head.classes())],
-        ));
-    } else {
-        layout.extend(head_shapes(spec, head));
-    }
+    layout.extend(head_layout(spec, lora, head));
     layout
+}
+
+/// What is trained of the head, by name, in the order of [`Head::trained`].
+pub(crate) fn head_layout(spec: &ModelSpec, lora: Lora, head: &Head) -> Vec<NamedShape> {
+    if lora.rank_of(Place::Head) > 0 {
+        let layer = head_layer(spec, head.classes());
+        return pairs(lora, |_| Place::Head, &[layer]);
+    }
+    head_shapes(spec, head).into()
 }
 
 /// Weight and bias of the head.

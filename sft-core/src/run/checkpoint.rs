@@ -25,14 +25,18 @@ const EMBEDDING: &str = "embedding";
 const HEAD: [&str; 3] = ["head.weight", "head.bias", "head.adapter"];
 
 /// The parts of a [`CodecState`] in their order.
-const CODECS: [&str; 7] = [
+const CODECS: [&str; 11] = [
     "device.up",
     "device.down",
     "device.held",
     "device.update",
+    "device.features",
+    "device.feature_gradient",
     "server.up",
     "server.down",
     "server.held",
+    "server.features",
+    "server.feature_gradient",
 ];
 
 /// What the file holds beside the tensors.

@@ -30,10 +30,11 @@ pub(super) struct Part {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodecState {
     /// The device's: activations up, gradients down, the adapters that it holds, what its updates
-    /// dropped.
-    pub device: [Vec<u8>; 4],
-    /// The server's: activations up, gradients down, the adapters that the device holds.
-    pub server: [Vec<u8>; 3],
+    /// dropped, features down, their gradients up.
+    pub device: [Vec<u8>; 6],
+    /// The server's: activations up, gradients down, the adapters that the device holds, features
+    /// down, their gradients up.
+    pub server: [Vec<u8>; 5],
 }
 
 impl CodecState {
@@ -45,8 +46,16 @@ impl CodecState {
                 device.down.save()?,
                 device.held.save()?,
                 device.update.save()?,
+                device.features.save()?,
+                device.feature_gradient.save()?,
             ],
-            server: [server.up.save()?, server.down.save()?, server.held.save()?],
+            server: [
+                server.up.save()?,
+                server.down.save()?,
+                server.held.save()?,
+                server.features.save()?,
+                server.feature_gradient.save()?,
+            ],
         };
         let remembers = state
             .device
@@ -62,9 +71,13 @@ impl CodecState {
         device.down.restore(&self.device[1])?;
         device.held.restore(&self.device[2])?;
         device.update.restore(&self.device[3])?;
+        device.features.restore(&self.device[4])?;
+        device.feature_gradient.restore(&self.device[5])?;
         server.up.restore(&self.server[0])?;
         server.down.restore(&self.server[1])?;
         server.held.restore(&self.server[2])?;
+        server.features.restore(&self.server[3])?;
+        server.feature_gradient.restore(&self.server[4])?;
         Ok(())
     }
 }
@@ -105,16 +118,18 @@ impl<'a> Participant<'a> {
         let mut device = DeviceSide {
             number,
             model: job.model,
+            head: Some(&start.head),
             local: self.local(),
             codecs: knows.then_some(below),
         };
-        match device.round(&mut connection) {
+        let loss = match device.round(&mut connection) {
             Err(Error::Late { .. }) => return Ok(self.late(connection.traffic())),
             done => done?,
-        }
+        };
         let traffic = connection.traffic();
         let server = connection.into_transport().into_server();
-        let (update, above) = server.into_side().finish()?;
+        let (mut update, above) = server.into_side().finish()?;
+        update.loss = loss.unwrap_or(update.loss);
         let state = |below: &DeviceCodecs| CodecState::of(below, &above);
         Ok(Part {
             device: self.device,
@@ -137,6 +152,7 @@ impl<'a> Participant<'a> {
         let mut device = DeviceSide {
             number,
             model: job.model,
+            head: None,
             local: self.local(),
             codecs: None,
         };
@@ -212,7 +228,7 @@ impl<'a> Participant<'a> {
     }
 
     /// What the device is told.
-    fn plan(self, work: Work) -> RoundPlan {
+    pub(super) fn plan(self, work: Work) -> RoundPlan {
         let settings = &self.job.settings;
         let lora = settings.lora;
         let (activation, gradient) = settings.codecs();
@@ -228,11 +244,13 @@ impl<'a> Participant<'a> {
             optimizer: settings.optimizer_config(),
             lr: settings.lr,
             schedule: settings.schedule,
+            labels: settings.labels,
             batch: settings.batch,
             tokens: most_tokens(self.job.train),
             local_epochs: settings.local_epochs,
             activation,
             gradient,
+            features: settings.feature_codec(),
             bases: 0,
             sample_memory_bytes: settings.sample_memory_bytes,
             error_feedback: settings.error_feedback,

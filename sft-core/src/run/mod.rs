@@ -34,6 +34,8 @@ mod session;
 mod settings;
 /// The texts of a run.
 mod texts;
+/// Accuracy of a model that stays split.
+mod through_cut;
 /// Local training of a whole model, as in FL.
 mod whole;
 /// Devices, server and channel: the modelled delay and memory.

@@ -20,11 +20,16 @@ pub struct RoundRecord {
     pub late: Vec<usize>,
     /// Test accuracy of the aggregated model without compression, a fraction.
     pub accuracy: f64,
+    /// The same of the model as it is split, with what crosses the cut compressed as in training;
+    /// where it was asked for and the scheme splits the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy_through_cut: Option<f64>,
     /// Mean training loss over the samples of all devices.
     pub loss: f64,
-    /// Activations with labels, bytes of all devices.
+    /// Activations with labels, or with gradients of features where labels stay on the devices, bytes
+    /// of all devices.
     pub bytes_up: u64,
-    /// Gradients, bytes of all devices.
+    /// Gradients, and features where labels stay on the devices, bytes of all devices.
     pub bytes_down: u64,
     /// Adapters and head from the devices, bytes.
     pub adapter_bytes_up: u64,

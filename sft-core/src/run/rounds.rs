@@ -7,6 +7,7 @@ use super::calibrate::{BasesByCut, calibrate};
 use super::evaluate::accuracy_until;
 use super::full::{self, FullModel};
 use super::local::{Part, Participant};
+use super::through_cut::accuracy_through_cut;
 use super::{DeviceRound, Job, RoundRecord, Run, Scheme, Settings};
 use crate::adapter::Adapters;
 use crate::kernels::one_thread_per_product;
@@ -63,7 +64,8 @@ fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
         .collect();
     let adapters = aggregate(job, round, &updates)?;
     let accuracy = test_accuracy(job, &adapters)?;
-    let record = record(job, run, accuracy, &parts, start)?;
+    let through_cut = accuracy_through_cut(job, round, &adapters, &bases)?;
+    let record = record(job, run, (accuracy, through_cut), &parts, start)?;
     tracing::info!(
         scheme = job.settings.scheme.name(),
         round,
@@ -164,7 +166,7 @@ fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
 fn record(
     job: &Job<'_>,
     before: &Run,
-    accuracy: f64,
+    (accuracy, accuracy_through_cut): (f64, Option<f64>),
     parts: &[Part],
     start: Instant,
 ) -> Result<RoundRecord> {
@@ -189,6 +191,7 @@ fn record(
         devices: updates().map(|update| update.device).collect(),
         late: late.map(|part| part.device).collect(),
         accuracy,
+        accuracy_through_cut,
         loss: updates().map(|update| update.loss).sum::<f64>() / samples as f64,
         bytes_up: total.up,
         bytes_down: total.down,

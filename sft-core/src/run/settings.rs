@@ -8,7 +8,7 @@ use sft_compress::Codec;
 use crate::adapter::{Lora, check_frozen};
 use crate::optim::{Decay, Optimizer, OptimizerConfig, Schedule};
 use crate::split::{
-    CutCodec, check_between, check_count, check_cut, check_frozen_blocks, check_rate,
+    CutCodec, LabelSide, check_between, check_count, check_cut, check_frozen_blocks, check_rate,
 };
 use crate::{Error, Result};
 
@@ -80,10 +80,16 @@ pub struct Settings {
     pub activation: CutCodec,
     /// How gradients go down; used by [`Scheme::Sft`]. None go to a device without adapters.
     pub gradient: CutCodec,
+    /// Where the labels are of a model that is split, and with them head and loss; ignored by FL, which
+    /// has both on the device.
+    pub labels: LabelSide,
+    /// How features go down, and their gradients up, where the labels are on the device; used by
+    /// [`Scheme::Sft`].
+    pub features: Codec,
     /// Memory of a device, and of the server for it, for what samples were when they last crossed
     /// by a transform codec, bytes; 0 for none.
     pub sample_memory_bytes: usize,
-    /// Whether both senders add to a tensor what they dropped of the one before; used by
+    /// Whether senders add to a tensor of the cut what they dropped of the one before; used by
     /// [`Scheme::Sft`].
     pub error_feedback: bool,
     /// How differences of adapters cross, both ways; raw: whole adapters, bit for bit. Used by
@@ -110,6 +116,9 @@ pub struct Settings {
     /// Seconds by the clock that a device has for its round; who is late is left out of it. What
     /// comes of a run then depends on the machine.
     pub deadline_s: Option<f64>,
+    /// Whether accuracy is also measured with what crosses the cut compressed as in training; not of
+    /// FL, which has no cut.
+    pub evaluate_through_cut: bool,
     /// Stop after the first round whose test accuracy reaches this fraction.
     pub target_accuracy: Option<f64>,
     /// The seed of everything random.
@@ -132,6 +141,8 @@ impl Settings {
             lora: Lora::new(8, 8.0)?,
             activation: CutCodec::vit_activation(),
             gradient: CutCodec::vit_gradient(),
+            labels: LabelSide::Server,
+            features: Codec::default_features(),
             sample_memory_bytes: 64_000_000,
             error_feedback: false,
             adapter_codec: Codec::default_adapter(),
@@ -145,6 +156,7 @@ impl Settings {
             schedule: Schedule::new(Decay::Exponential(0.998)),
             participation: 1.0,
             deadline_s: None,
+            evaluate_through_cut: false,
             target_accuracy: None,
             seed: 1,
             threads: 1,
@@ -205,6 +217,14 @@ impl Settings {
             Scheme::Sft if self.lora.frozen_blocks() > 0 => (self.activation, raw),
             Scheme::Sft => (self.activation, self.gradient),
             _ => (raw, raw),
+        }
+    }
+
+    /// The codec for features and their gradients that the scheme really uses.
+    pub(crate) fn feature_codec(&self) -> Codec {
+        match self.scheme {
+            Scheme::Sft => self.features,
+            _ => Codec::raw(),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use sft_compress::{Codec, TensorView};
 use sft_opt::cost::{Payload, adapter_bits, model_bits};
-use sft_opt::system::{DeviceAdapters, Fading, FlHead, Flops, Link, random_clocks_hz};
+use sft_opt::system::{
+    DeviceAdapters, Fading, FlHead, Flops, LabelSide as CostLabels, Link, random_clocks_hz,
+};
 use sft_opt::{
     Device, Placement, Round, Server, System, Training, Transformer, allocate_bandwidth,
 };
@@ -10,7 +12,7 @@ use sft_opt::{
 use super::{Scheme, Settings};
 use crate::adapter::{Place, normal};
 use crate::optim::Optimizer;
-use crate::split::Traffic;
+use crate::split::{LabelSide, Traffic};
 use crate::{Error, Result, seed};
 
 /// The clocks of the paper's devices, Hz.
@@ -62,8 +64,8 @@ impl Wireless {
     /// A system whose device `n` holds `samples[n]` training samples.
     ///
     /// Device clocks are drawn from the settings' seed, uniformly in 0.5 to 1.5 GHz;
-    /// everything else is Table II of the paper, FLOPs are counted exactly. Adapters take the bits
-    /// that their codec needs for normally distributed numbers.
+    /// everything else is Table II of the paper, FLOPs are counted exactly. Adapters and features take
+    /// the bits that their codecs need for normally distributed numbers.
     ///
     /// # Errors
     /// Settings outside their ranges, or a channel or a model outside those of the cost model.
@@ -92,9 +94,13 @@ impl Wireless {
         };
         let codec = settings.adapter_codec();
         if codec != Codec::raw() {
-            let bits = Some(bits_per_parameter(codec)?);
+            let bits = Some(bits_per_number(codec)?);
             training.adapter_uplink_bits_per_parameter = bits;
             training.adapter_downlink_bits_per_parameter = bits;
+        }
+        if settings.labels == LabelSide::Device {
+            training.labels = CostLabels::Device;
+            training.bits_per_feature = Some(bits_per_number(settings.feature_codec())?);
         }
         let clocks = random_clocks_hz(samples.len(), CLOCKS_HZ, settings.seed);
         let device = |(&samples, clock_hz)| {
@@ -198,9 +204,9 @@ impl Wireless {
 /// Numbers that a codec of adapters is measured on.
 const MEASURED: usize = 1 << 14;
 
-/// What a codec makes of differences of adapters before there are any, bits a parameter: measured
-/// on normally distributed numbers, which they are like.
-fn bits_per_parameter(codec: Codec) -> Result<f64> {
+/// What a codec makes of differences of adapters, or of features, before there are any, bits a number:
+/// measured on normally distributed ones, which they are like.
+fn bits_per_number(codec: Codec) -> Result<f64> {
     let mut rng = seed::rng(0, &[seed::ADAPTERS_UP]);
     let values: Vec<f32> = (0..MEASURED).map(|_| normal(&mut rng) as f32).collect();
     let frame = codec.encode(TensorView::new(&values, &[MEASURED])?, 0)?;

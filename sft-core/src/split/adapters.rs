@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::adapter::normal;
     use crate::optim::{Decay, Optimizer, Schedule};
-    use crate::split::{CutCodec, Work};
+    use crate::split::{CutCodec, LabelSide, Work};
 
     const PARAMETERS: usize = 600;
 
@@ -170,10 +170,12 @@ mod tests {
             optimizer: Optimizer::sgd(0.0).into(),
             lr: 0.1,
             schedule: Schedule::new(Decay::Constant),
+            labels: LabelSide::Server,
             batch: 1,
             tokens: None,
             local_epochs: 1,
             activation: CutCodec::raw(),
+            features: Codec::raw(),
             bases: 0,
             sample_memory_bytes: 0,
             gradient: CutCodec::raw(),

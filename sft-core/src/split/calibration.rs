@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use candle_core::{Tensor, Var};
-use sft_compress::{Basis, Codec, Direction, TensorView};
+use sft_compress::{Basis, Codec, TensorView};
 
-use super::coded::Crossing;
+use super::coded::{Crossing, Stream};
 use super::extent::Extent;
 use super::memory::Serve;
 use super::message::{Activation, Message};
@@ -102,6 +102,7 @@ impl<'a> CalibrationSide<'a> {
             let reason = format!("sent {count} samples as number {number} of a calibration");
             return Err(Error::protocol(reason));
         }
+        up.check_labels(&self.plan)?;
         let tokens = up.tokens(&self.plan, self.spec)?;
         let padded = [count, tokens, self.spec.width];
         let crossing = Crossing {
@@ -114,7 +115,7 @@ impl<'a> CalibrationSide<'a> {
         };
         let mut decompressor = first_codec(self.spec).decompressor(None, 0)?;
         let cpu = candle_core::Device::Cpu;
-        let state = crossing.decompress(&mut *decompressor, Direction::Up, &up.frame, &cpu)?;
+        let state = crossing.decompress(&mut *decompressor, Stream::Activation, &up.frame, &cpu)?;
         let state = state.ok_or_else(|| Error::protocol("sent what builds on a basis"))?;
         let values = state.flatten_all()?.to_vec1::<f32>()?;
         self.shown.values.extend(crossing.extent.pack(values));
@@ -206,7 +207,7 @@ fn sensitivity(
         let part = &shown.values[gradients.len()..];
         let part = &part[..extent.crossing().iter().product()];
         let state = extent.unpack(part.to_vec());
-        let state = Tensor::from_vec(state, &extent.padded()[..], model.device())?;
+        let state = Tensor::from_vec(state, extent.padded(), model.device())?;
         let state = Var::from_tensor(&state)?;
         let mut hidden = Hidden {
             state: state.as_tensor().clone(),

@@ -1,17 +1,19 @@
 //! The device's side of Algorithm 1.
 
-use sft_compress::{Compressor, Decompressor, Direction};
+use candle_core::{Device, Tensor};
+use sft_compress::{Compressor, Decompressor};
 
-use super::adapters::Held;
-use super::coded::{Crossing, finite};
+use super::codecs::DeviceCodecs;
+use super::coded::{Crossing, Stream, finite};
 use super::extent::Extent;
 use super::local_data::{Loaded, LocalData};
-use super::message::{Activation, Failure, FailureKind, Hello, Message, Tensors};
+use super::message::{Activation, Coded, FailureKind, Hello, Message, Tensors};
+use super::server::lost;
 use super::transport::{Connection, Transport, unexpected};
-use super::{Bases, DeviceHalf, RoundPlan, Work};
-use crate::adapter::{NamedShape, cut_into, device_layout, device_lengths, device_vectors};
+use super::{Bases, DeviceHalf, HeadStep, LabelSide, RoundPlan, Step, Work};
+use crate::adapter::{Head, NamedShape, cut_into, device_lengths};
 use crate::data::{Batch, Inputs, Labels};
-use crate::model::{Hidden, Model};
+use crate::model::Model;
 use crate::{Error, Result};
 
 /// A device and all that it knows: its half of the model, its samples, its codecs' memory.
@@ -20,87 +22,68 @@ pub struct DeviceSide<'a> {
     pub number: u32,
     /// The model, of which it runs the embedding and the first blocks.
     pub model: &'a dyn Model,
+    /// The head, which it trains where the labels stay with it: its sizes, and what is frozen of it.
+    pub head: Option<&'a Head>,
     /// Its own samples.
     pub local: LocalData<'a>,
     /// What its codecs remember of earlier rounds; new ones follow the plan.
     pub codecs: Option<DeviceCodecs>,
 }
 
-/// A device's ends of the streams of messages.
-pub struct DeviceCodecs {
-    /// What they are relative to.
-    pub bases: Bases,
-    /// Activations, going up.
-    pub up: Box<dyn Compressor>,
-    /// Gradients, coming down.
-    pub down: Box<dyn Decompressor>,
-    /// The adapters that it started its last round with.
-    pub held: Held,
-    /// What its updates dropped.
-    pub update: Box<dyn Compressor>,
-}
-
-impl DeviceCodecs {
-    /// Those that a plan names, which remember nothing.
-    ///
-    /// # Errors
-    /// A transform codec without its basis.
-    pub fn new(plan: &RoundPlan, bases: Bases) -> Result<Self> {
-        let (memory, feedback) = (plan.sample_memory_bytes, plan.error_feedback);
-        let (up, down) = (bases.up.as_ref(), bases.down.as_ref());
-        Ok(Self {
-            up: plan.activation.compressor(up, memory, feedback)?,
-            down: plan.gradient.decompressor(down, 0)?,
-            held: Held::default(),
-            update: plan.update_compressor(),
-            bases,
-        })
-    }
-}
-
 impl DeviceSide<'_> {
-    /// Takes part in one round.
+    /// Takes part in one round; the sum of the losses of all samples seen, where it has the labels.
     ///
     /// # Errors
     /// A connection that failed, a plan that does not fit the model, a sample that cannot be read,
     /// values that are not finite, or a run that was stopped.
-    pub fn round<T: Transport>(&mut self, connection: &mut Connection<T>) -> Result<()> {
+    pub fn round<T: Transport>(&mut self, connection: &mut Connection<T>) -> Result<Option<f64>> {
         let plan = say_hello(self.introduction(), self.model, &self.local, connection)?;
         let cut = match plan.work {
             Work::Split { cut } => cut,
             Work::Calibrate { cut, samples } => {
-                return self.calibrate(&plan, cut, samples, connection);
+                self.calibrate(&plan, cut, samples, connection)?;
+                return Ok(None);
             }
             _ => {
                 let reason = "plans the whole model for a device that is split";
                 return Err(Error::protocol(reason));
             }
         };
-        let (spec, lora) = (self.model.spec(), plan.lora(self.model.spec())?);
-        let layout = device_layout(spec, lora, cut);
+        let lora = plan.lora(self.model.spec())?;
+        let head = plan.device_head(self.head)?;
+        let (layout, lengths) = plan.device_share(self.model.spec(), cut, head)?;
         let mut codecs = self.codecs_of(&plan, connection)?;
-        let start = if plan.device_is_frozen() {
-            Vec::new()
-        } else {
+        let start = if plan.device_trains() {
             let start = receive_adapters(connection)?;
             codecs.held.receive(&start, &plan, &layout)?
+        } else {
+            Vec::new()
         };
-        let vectors = cut_into(&start, &device_lengths(spec, lora, cut));
-        let (embedding, blocks) = (&vectors[0], &vectors[1..]);
-        let mut half = DeviceHalf::new(self.model, lora, embedding, blocks, plan.optimizer)?;
+        let vectors = cut_into(&start, &lengths);
+        let (blocks, trained) = vectors.split_at(1 + cut);
+        let (embedding, blocks) = (&blocks[0], &blocks[1..]);
+        let head = head.map(|head| head.with_trained(trained.iter().cloned()));
+        let (head, optimizer) = (head.as_ref(), plan.optimizer);
+        let mut half = DeviceHalf::new(self.model, lora, embedding, blocks, head, optimizer)?;
+        let mut loss = head.map(|_| 0.0);
         self.local
             .each_batch(&plan, self.model.device(), |loaded| {
-                self.step(&plan, &loaded, &mut half, &mut codecs, connection)
+                let mean = self.step(&plan, &loaded, &mut half, &mut codecs, connection)?;
+                let samples = loaded.batch.samples.len() as f64;
+                loss = loss
+                    .zip(mean)
+                    .map(|(sum, mean)| sum + f64::from(mean) * samples);
+                Ok(())
             })?;
-        if !plan.device_is_frozen() {
+        if plan.device_trains() {
             let update = self.update(&plan, &half, &mut codecs, &layout)?;
             connection.send(&Message::Update(update))?;
         }
         self.codecs = Some(codecs);
-        Ok(())
+        Ok(loss)
     }
 
-    /// What training made of the half's adapters.
+    /// What training made of all that is trained here.
     fn update(
         &self,
         plan: &RoundPlan,
@@ -108,9 +91,7 @@ impl DeviceSide<'_> {
         codecs: &mut DeviceCodecs,
         layout: &[NamedShape],
     ) -> Result<Tensors> {
-        let (embedding, blocks) = half.adapters()?;
-        let trained: Vec<_> = device_vectors(&embedding, &blocks).collect();
-        let trained = trained.concat();
+        let trained = half.values()?;
         finite(plan, self.number, &trained, "the device's adapter")?;
         let DeviceCodecs { held, update, .. } = codecs;
         held.update(&trained, update.as_mut(), plan, layout)
@@ -166,7 +147,15 @@ impl DeviceSide<'_> {
             .into_iter()
             .map(|length| vec![0.0; length])
             .collect();
-        let half = DeviceHalf::new(self.model, lora, &zeros[0], &zeros[1..], plan.optimizer)?;
+        let half = DeviceHalf::new(
+            self.model,
+            lora,
+            &zeros[0],
+            &zeros[1..],
+            None,
+            plan.optimizer,
+        )?;
+        let above = plan.labels == LabelSide::Server;
         let mut compressor = plan.activation.compressor(None, 0, false)?;
         let samples = &self.local.samples[..samples.min(self.local.samples.len())];
         for (number, samples) in (0..).zip(samples.chunks(plan.batch)) {
@@ -181,12 +170,12 @@ impl DeviceSide<'_> {
                 samples: &batch.samples,
                 extent: Extent::of(&hidden)?,
             };
-            let frame = crossing.compress(&mut *compressor, Direction::Up, &hidden.state);
+            let frame = crossing.compress(&mut *compressor, Stream::Activation, &hidden.state);
             connection.send(&Message::Activation(Activation {
                 step: number,
                 lengths: hidden.lengths,
                 // Nothing is learnt from them here.
-                classes: vec![0; batch.samples.len()],
+                labels: above.then(|| Labels::Classes(vec![0; batch.samples.len()])),
                 frame: frame.map_err(|error| blame_samples(error, &batch))?,
                 samples: batch.samples,
             }))?;
@@ -194,6 +183,7 @@ impl DeviceSide<'_> {
         Ok(())
     }
 
+    /// A training step; the mean loss of the mini-batch, where the labels are here.
     fn step<T: Transport>(
         &self,
         plan: &RoundPlan,
@@ -201,7 +191,7 @@ impl DeviceSide<'_> {
         half: &mut DeviceHalf<'_>,
         codecs: &mut DeviceCodecs,
         connection: &mut Connection<T>,
-    ) -> Result<()> {
+    ) -> Result<Option<f32>> {
         let samples = self.local.samples.len();
         let step = plan.step(*number, plan.lr, samples);
         let hidden = half.forward(&batch.inputs, step)?;
@@ -213,22 +203,69 @@ impl DeviceSide<'_> {
             samples: &batch.samples,
             extent: Extent::of(&hidden)?,
         };
-        let reply = exchange(&crossing, &hidden, batch, codecs, connection);
-        let reply = reply.map_err(|error| blame_samples(error, batch))?;
-        if plan.device_is_frozen() {
-            return received(&reply, *number);
-        }
-        let mut reply = gradient_frame(reply, *number)?;
-        let gradient = loop {
-            let down = codecs.down.as_mut();
-            let device = self.model.device();
-            if let Some(gradient) = crossing.decompress(down, Direction::Down, &reply, device)? {
-                break gradient;
-            }
-            down.reset();
-            reply = lost_reference(*number, connection)?;
+        let labels = (plan.labels == LabelSide::Server).then(|| batch.labels.clone());
+        let activation = |frame| {
+            Message::Activation(Activation {
+                step: *number,
+                samples: batch.samples.clone(),
+                lengths: hidden.lengths.clone(),
+                labels: labels.clone(),
+                frame,
+            })
         };
-        half.backward(&hidden, &gradient, step)
+        let (up, state) = (codecs.up.as_mut(), &hidden.state);
+        let sent = exchange(
+            &crossing,
+            (Stream::Activation, state),
+            up,
+            activation,
+            connection,
+        );
+        let mut reply = sent.map_err(|error| blame_samples(error, batch))?;
+        let mut head = None;
+        if plan.labels == LabelSide::Device {
+            let (done, next) =
+                self.head((&crossing, step), batch, half, codecs, reply, connection)?;
+            (head, reply) = (Some(done), next);
+        }
+        let gradient = if plan.device_is_frozen() {
+            received(&reply, *number).map(|()| None)
+        } else {
+            let (down, device) = (codecs.down.as_mut(), self.model.device());
+            let stream = Stream::Gradient;
+            understand(&crossing, stream, down, (reply, device), connection).map(Some)
+        };
+        let loss = head.as_ref().map(|head| head.loss);
+        half.backward(&hidden, gradient?.as_ref(), head, step)?;
+        Ok(loss)
+    }
+
+    /// What the head makes of the server's features, and what the server says to their gradient.
+    fn head<T: Transport>(
+        &self,
+        (crossing, step): (&Crossing<'_>, Step),
+        batch: &Batch,
+        half: &DeviceHalf<'_>,
+        codecs: &mut DeviceCodecs,
+        reply: Message,
+        connection: &mut Connection<T>,
+    ) -> Result<(HeadStep, Message)> {
+        let (rows, width) = (batch.samples.len(), self.model.spec().width);
+        let crossing = Crossing {
+            extent: Extent::rows(rows, width),
+            ..*crossing
+        };
+        let (decompressor, device) = (codecs.features.as_mut(), self.model.device());
+        let reply = (reply, device);
+        let features = understand(&crossing, Stream::Features, decompressor, reply, connection)?;
+        let done = half.head(&features, &batch.labels, step)?;
+        finite(crossing.plan, self.number, &[done.loss], "the loss")?;
+        let step = crossing.step;
+        let message = |frame| Message::FeatureGradient(Coded { step, frame });
+        let tensor = (Stream::FeatureGradient, &done.gradient);
+        let compressor = codecs.feature_gradient.as_mut();
+        let reply = exchange(&crossing, tensor, compressor, message, connection)?;
+        Ok((done, reply))
     }
 }
 
@@ -286,28 +323,21 @@ fn blame_samples(error: Error, batch: &Batch) -> Error {
     })
 }
 
-/// Sends an activation, and anew if the server lost what it builds on; what comes back.
+/// Sends a tensor, and anew if the server lost what it builds on; what comes back.
 fn exchange<T: Transport>(
     crossing: &Crossing<'_>,
-    hidden: &Hidden,
-    batch: &Batch,
-    codecs: &mut DeviceCodecs,
+    (stream, tensor): (Stream, &Tensor),
+    compressor: &mut dyn Compressor,
+    message: impl Fn(Vec<u8>) -> Message,
     connection: &mut Connection<T>,
 ) -> Result<Message> {
     let mut resent = false;
     loop {
-        let up = codecs.up.as_mut();
-        let Labels::Classes(classes) = &batch.labels;
-        connection.send(&Message::Activation(Activation {
-            step: crossing.step,
-            samples: batch.samples.clone(),
-            lengths: hidden.lengths.clone(),
-            classes: classes.clone(),
-            frame: crossing.compress(up, Direction::Up, &hidden.state)?,
-        }))?;
+        let frame = crossing.compress(compressor, stream, tensor)?;
+        connection.send(&message(frame))?;
         match connection.receive()? {
             Message::Error(failure) if failure.kind == FailureKind::LostReference && !resent => {
-                up.reset();
+                compressor.reset();
                 resent = true;
             }
             other => return Ok(other),
@@ -315,13 +345,23 @@ fn exchange<T: Transport>(
     }
 }
 
-/// Asks for a gradient that builds on nothing.
-fn lost_reference<T: Transport>(step: u32, connection: &mut Connection<T>) -> Result<Vec<u8>> {
-    connection.send(&Message::Error(Failure {
-        kind: FailureKind::LostReference,
-        reason: format!("the gradient of mini-batch {step} builds on what is not there"),
-    }))?;
-    gradient_frame(connection.receive()?, step)
+/// The tensor of the server's reply, which is asked for anew as long as it builds on what is not there.
+fn understand<T: Transport>(
+    crossing: &Crossing<'_>,
+    stream: Stream,
+    decompressor: &mut dyn Decompressor,
+    (mut reply, device): (Message, &Device),
+    connection: &mut Connection<T>,
+) -> Result<Tensor> {
+    loop {
+        let frame = frame_of(reply, stream, crossing.step)?;
+        if let Some(tensor) = crossing.decompress(decompressor, stream, &frame, device)? {
+            return Ok(tensor);
+        }
+        decompressor.reset();
+        connection.send(&lost(stream, crossing.step))?;
+        reply = connection.receive()?;
+    }
 }
 
 /// Checks that the server has a mini-batch of which it sends no gradient.
@@ -339,15 +379,17 @@ fn received(message: &Message, step: u32) -> Result<()> {
     }
 }
 
-fn gradient_frame(message: Message, step: u32) -> Result<Vec<u8>> {
-    match message {
-        Message::Gradient(down) if down.step == step => Ok(down.frame),
-        Message::Gradient(down) => {
-            let got = down.step;
-            Err(Error::protocol(format!(
-                "sent the gradient of mini-batch {got} for {step}"
-            )))
-        }
-        other => Err(unexpected(&other, "a gradient")),
+/// The frame of a message that must be of this stream and mini-batch.
+fn frame_of(message: Message, stream: Stream, step: u32) -> Result<Vec<u8>> {
+    let coded = match (stream, message) {
+        (Stream::Gradient, Message::Gradient(coded))
+        | (Stream::Features, Message::Features(coded)) => coded,
+        (_, other) => return Err(unexpected(&other, stream.name())),
+    };
+    if coded.step != step {
+        let (name, got) = (stream.name(), coded.step);
+        let reason = format!("sent {name} of mini-batch {got} for {step}");
+        return Err(Error::protocol(reason));
     }
+    Ok(coded.frame)
 }

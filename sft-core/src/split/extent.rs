@@ -1,14 +1,14 @@
-//! How large a mini-batch at the cut is, and which rows of it are padding: these do not cross.
+//! How large the tensors of a mini-batch are, and which rows of them are padding: these do not cross.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
 use crate::model::Hidden;
 
-/// The sizes of hidden states of some samples.
+/// The sizes of a tensor of some samples.
 #[derive(Clone, Debug)]
 pub(super) struct Extent {
-    /// `[B, S, D]`
-    padded: [usize; 3],
+    /// `[B, S, D]` of a hidden state, `[R, D]` of features.
+    padded: Vec<usize>,
     /// Tokens of each sample; empty where all have S.
     lengths: Vec<usize>,
     /// `[T, D]` of all tokens.
@@ -27,7 +27,7 @@ impl Extent {
             lengths.iter().sum()
         };
         Self {
-            padded,
+            padded: padded.into(),
             lengths,
             packed: [rows, width],
         }
@@ -38,8 +38,23 @@ impl Extent {
         Ok(Self::new(padded, hidden.lengths.as_deref()))
     }
 
-    /// The shape in memory, `[B, S, D]`.
-    pub(super) fn padded(&self) -> &[usize; 3] {
+    /// Of features, which have no padding.
+    pub(super) fn of_features(features: &Tensor) -> Result<Self> {
+        let (rows, width) = features.dims2()?;
+        Ok(Self::rows(rows, width))
+    }
+
+    /// So many rows of features.
+    pub(super) fn rows(rows: usize, width: usize) -> Self {
+        Self {
+            padded: vec![rows, width],
+            lengths: Vec::new(),
+            packed: [rows, width],
+        }
+    }
+
+    /// The shape in memory.
+    pub(super) fn padded(&self) -> &[usize] {
         &self.padded
     }
 
@@ -48,7 +63,7 @@ impl Extent {
         &self.lengths
     }
 
-    /// The shape that crosses: `[B, S, D]`, or `[T, D]` where samples have their own lengths.
+    /// The shape that crosses: that in memory, or `[T, D]` where samples have their own lengths.
     pub(super) fn crossing(&self) -> &[usize] {
         if self.lengths.is_empty() {
             &self.padded
@@ -57,12 +72,12 @@ impl Extent {
         }
     }
 
-    /// What crosses of values `[B, S, D]`.
+    /// What crosses of values in memory.
     pub(super) fn pack(&self, values: Vec<f32>) -> Vec<f32> {
         if self.lengths.is_empty() {
             return values;
         }
-        let [_, tokens, width] = self.padded;
+        let (tokens, width) = (self.padded[1], self.packed[1]);
         let mut packed = Vec::with_capacity(self.packed.iter().product());
         let samples = values.chunks_exact((tokens * width).max(1));
         for (rows, length) in samples.zip(&self.lengths) {
@@ -71,12 +86,12 @@ impl Extent {
         packed
     }
 
-    /// `[B, S, D]` of what crossed, with zeros as padding.
+    /// The values in memory of what crossed, with zeros as padding.
     pub(super) fn unpack(&self, values: Vec<f32>) -> Vec<f32> {
         if self.lengths.is_empty() {
             return values;
         }
-        let [samples, tokens, width] = self.padded;
+        let [samples, tokens, width] = [self.lengths.len(), self.padded[1], self.packed[1]];
         let (mut padded, mut rest) = (vec![0.0; samples * tokens * width], values.as_slice());
         let rows = padded.chunks_exact_mut((tokens * width).max(1));
         for (rows, length) in rows.zip(&self.lengths) {

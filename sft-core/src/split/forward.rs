@@ -42,9 +42,20 @@ pub(crate) fn upper(
     hidden: &Hidden,
 ) -> Result<Tensor> {
     let (adapters, head) = vectors.split_at(vectors.len() - classifier.trained());
-    let start = model.spec().depth - adapters.len();
-    let hidden = blocks(model, lora, start, adapters, hidden.clone())?;
-    classifier.logits(&model.finish(&hidden)?, head, lora)
+    let features = features(model, lora, adapters, hidden)?;
+    classifier.logits(&features, head, lora)
+}
+
+/// The features `[B, D]` for a hidden state before the last blocks, as many as there are vectors.
+pub(crate) fn features(
+    model: &dyn Model,
+    lora: Lora,
+    vectors: &[Tensor],
+    hidden: &Hidden,
+) -> Result<Tensor> {
+    let start = model.spec().depth - vectors.len();
+    let hidden = blocks(model, lora, start, vectors, hidden.clone())?;
+    Ok(model.finish(&hidden)?)
 }
 
 /// Runs the blocks from `start` on, as many as there are adapters.

@@ -7,6 +7,8 @@
 mod adapters;
 /// How the server gets bases.
 pub(crate) mod calibration;
+/// The ends of the streams of messages.
+mod codecs;
 /// Tensors of the cut on their way into a codec and out of it.
 mod coded;
 /// How tensors cross the cut.
@@ -21,6 +23,10 @@ mod device_half;
 mod extent;
 /// The forward pass of the adapted model and its two parts.
 pub(crate) mod forward;
+/// The head on either side.
+mod head_half;
+/// A backward pass from a gradient that came.
+mod inject;
 /// A device's own samples, mini-batch by mini-batch.
 mod local_data;
 /// A connection within a process.
@@ -33,6 +39,8 @@ mod plan;
 mod server;
 /// The server's half of a step.
 mod server_half;
+/// What crosses outside of a round.
+mod through_cut;
 /// What carries messages.
 mod transport;
 /// A training step of the whole model.
@@ -40,15 +48,16 @@ mod unsplit;
 
 pub use adapters::Held;
 pub use calibration::{ShownActivations, learn_bases, samples as calibration_samples};
+pub use codecs::{DeviceCodecs, ServerCodecs};
 pub use cut_codec::{Bases, CutCodec};
 pub use deadline::Deadline;
-pub use device::{DeviceCodecs, DeviceSide};
-pub use device_half::DeviceHalf;
+pub use device::DeviceSide;
+pub use device_half::{DeviceHalf, HeadStep};
 pub use local_data::LocalData;
 pub use memory::{InMemory, Serve};
-pub use plan::{RoundPlan, Step, Work};
-pub use server::{ServerCodecs, ServerSide, Update};
-pub use server_half::{ServerHalf, ServerStep};
+pub use plan::{LabelSide, RoundPlan, Step, Work};
+pub use server::{ServerSide, Update};
+pub use server_half::{Passed, ServerHalf, ServerStep};
 pub use transport::{Connection, Traffic, Transport};
 pub use unsplit::WholeModel;
 
@@ -59,4 +68,5 @@ pub(crate) use plan::{
     batches, check_between, check_count, check_cut, check_frozen_blocks, check_rank, check_rate,
 };
 pub(crate) use server::check_hello;
+pub(crate) use through_cut::ThroughCut;
 pub(crate) use transport::unexpected;

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use sft_compress::{Codec, Compressor, ErrorFeedback};
 
 use super::CutCodec;
-use crate::adapter::{Lora, ModelSpec, TargetModules, check_frozen};
+use crate::adapter::{
+    Head, Lora, ModelSpec, NamedShape, TargetModules, check_frozen, device_layout, device_lengths,
+    head_layout,
+};
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::{Error, Result, seed};
 
@@ -40,6 +43,18 @@ pub enum Work {
     Full,
 }
 
+/// Where the labels of a model that is split are, and with them the head and the loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum LabelSide {
+    /// On the server, which gets them with the activations: Algorithm 1.
+    #[default]
+    Server,
+    /// On the device, which gets the features and sends their gradient: the U-shape.
+    Device,
+}
+
 /// What a device is to do in a round; all that it learns of a run beside adapters and gradients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,7 +72,7 @@ pub struct RoundPlan {
     /// The layers that have one.
     pub targets: TargetModules,
     /// Blocks from the first on that have none: 0, or at least the cut layer. The device's half is then
-    /// frozen: it gets neither adapters nor gradients, and sends activations alone.
+    /// frozen: it gets no gradients, and no adapters but the head's.
     pub frozen_blocks: usize,
     /// The fraction of their inputs that is dropped.
     pub lora_dropout: f64,
@@ -67,6 +82,8 @@ pub struct RoundPlan {
     pub lr: f64,
     /// How it changes.
     pub schedule: Schedule,
+    /// Where head and loss are of a model that is split.
+    pub labels: LabelSide,
     /// Samples of a mini-batch, B.
     pub batch: usize,
     /// The most tokens of a sample, where samples have their own numbers of them.
@@ -78,11 +95,13 @@ pub struct RoundPlan {
     pub activation: CutCodec,
     /// How gradients come down.
     pub gradient: CutCodec,
-    /// The [name](super::Bases::name) of the bases for both, 0 where none is needed.
+    /// How features come down and their gradients go up, where the labels are on the device.
+    pub features: Codec,
+    /// The [name](super::Bases::name) of the bases for activations and gradients, 0 where none is needed.
     pub bases: u32,
     /// Memory for what samples were when they last crossed the cut, on each side, bytes.
     pub sample_memory_bytes: usize,
-    /// Whether both senders add to a tensor what they dropped of the one before.
+    /// Whether senders add to a tensor of the cut what they dropped of the one before.
     pub error_feedback: bool,
     /// How differences of adapters cross, both ways; raw: whole adapters, bit for bit.
     pub adapter_codec: Codec,
@@ -141,9 +160,41 @@ impl RoundPlan {
         Ok(())
     }
 
-    /// Whether the device's half is frozen.
+    /// Whether the device's half of the blocks is frozen.
     pub fn device_is_frozen(&self) -> bool {
         self.frozen_blocks > 0
+    }
+
+    /// Whether the device trains anything: its half, or the head.
+    pub fn device_trains(&self) -> bool {
+        !self.device_is_frozen() || self.labels == LabelSide::Device
+    }
+
+    /// What a device trains under a cut layer, by name, and the lengths of the vectors: those before
+    /// the blocks, the blocks', and the head's where the labels are on the device.
+    pub(super) fn device_share(
+        &self,
+        spec: &ModelSpec,
+        cut: usize,
+        head: Option<&Head>,
+    ) -> Result<(Vec<NamedShape>, Vec<usize>)> {
+        let lora = self.lora(spec)?;
+        let mut layout = device_layout(spec, lora, cut);
+        let mut lengths = device_lengths(spec, lora, cut);
+        if let Some(head) = head {
+            layout.extend(head_layout(spec, lora, head));
+            lengths.extend(head.trained().into_iter().map(<[f32]>::len));
+        }
+        Ok((layout, lengths))
+    }
+
+    /// The head, if it is on the device.
+    pub(super) fn device_head<'h>(&self, head: Option<&'h Head>) -> Result<Option<&'h Head>> {
+        let missing = || Error::protocol("plans the labels on a device that has no head");
+        match self.labels {
+            LabelSide::Server => Ok(None),
+            LabelSide::Device => head.ok_or_else(missing).map(Some),
+        }
     }
 
     /// Mini-batches of the round on a device of so many samples.

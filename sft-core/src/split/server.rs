@@ -1,50 +1,19 @@
 //! The server's side of Algorithm 1 for one device in one round.
 
 use candle_core::Tensor;
-use sft_compress::{Compressor, Decompressor, Direction};
+use sft_compress::Stateful;
 
-use super::adapters::Held;
-use super::coded::{Crossing, finite};
+use super::codecs::ServerCodecs;
+use super::coded::{Crossing, Stream, finite};
 use super::extent::Extent;
 use super::memory::Serve;
-use super::message::{Activation, Failure, FailureKind, Gradient, Hello, Message};
+use super::message::{Activation, Coded, Failure, FailureKind, Hello, Message};
 use super::transport::unexpected;
-use super::{Bases, RoundPlan, ServerHalf, Work};
-use crate::adapter::{
-    Adapters, ModelSpec, NamedShape, cut_into, device_layout, device_lengths, device_vectors,
-};
+use super::{LabelSide, Passed, RoundPlan, ServerHalf, Work};
+use crate::adapter::{Adapters, Head, ModelSpec, NamedShape, cut_into, device_vectors};
 use crate::data::{Labels, SampleId};
 use crate::model::{Hidden, Model};
 use crate::{Error, Result};
-
-/// The server's ends of the streams of messages with a device.
-pub struct ServerCodecs {
-    /// What they are relative to.
-    pub bases: Bases,
-    /// Activations, coming up.
-    pub up: Box<dyn Decompressor>,
-    /// Gradients, going down.
-    pub down: Box<dyn Compressor>,
-    /// The adapters that the device holds.
-    pub held: Held,
-}
-
-impl ServerCodecs {
-    /// Those that a plan names, which remember nothing.
-    ///
-    /// # Errors
-    /// A transform codec without its basis.
-    pub fn new(plan: &RoundPlan, bases: Bases) -> Result<Self> {
-        let memory = plan.sample_memory_bytes;
-        let (up, down) = (bases.up.as_ref(), bases.down.as_ref());
-        Ok(Self {
-            up: plan.activation.decompressor(up, memory)?,
-            down: plan.gradient.compressor(down, 0, plan.error_feedback)?,
-            held: Held::default(),
-            bases,
-        })
-    }
-}
 
 /// What a device's part of a round leaves on the server.
 pub struct Update {
@@ -52,7 +21,7 @@ pub struct Update {
     pub device: usize,
     /// What both sides trained.
     pub adapters: Adapters,
-    /// Sum of the losses of all samples seen.
+    /// Sum of the losses of all samples seen; 0 where the device has the labels, and alone knows it.
     pub loss: f64,
     /// Samples seen, each as often as it was.
     pub samples: usize,
@@ -68,6 +37,8 @@ pub struct ServerSide<'a> {
     lr: f64,
     model: &'a dyn Model,
     half: ServerHalf<'a>,
+    /// The head that the round starts with.
+    head: Head,
     /// The device's part of the global adapters.
     start: Vec<f32>,
     layout: Vec<NamedShape>,
@@ -78,34 +49,35 @@ pub struct ServerSide<'a> {
 
 impl Serve for ServerSide<'_> {
     fn handle(&mut self, message: Message) -> Result<Vec<Message>> {
-        let trains = !self.plan.device_is_frozen();
-        match (message, self.stage.hello) {
-            (Message::Hello(hello), None) => self.welcome(hello),
-            (Message::Activation(up), Some(hello)) => Ok(vec![self.train(&up, hello)?]),
-            (
-                Message::Error(Failure {
-                    kind: FailureKind::LostReference,
-                    ..
-                }),
-                Some(hello),
-            ) if trains => {
+        let hello = match (message, self.stage.hello) {
+            (Message::Hello(hello), None) => return self.welcome(hello),
+            (message, Some(hello)) => (message, hello),
+            (other, None) => return Err(unexpected(&other, "hello")),
+        };
+        let waits = self.stage.waits.is_some();
+        match hello {
+            (Message::Activation(up), hello) if !waits => Ok(vec![self.take(&up, hello)?]),
+            (Message::FeatureGradient(back), hello) if waits => Ok(vec![self.go_on(&back, hello)?]),
+            (Message::Error(failure), hello)
+                if failure.kind == FailureKind::LostReference && waits =>
+            {
+                self.codecs.features.reset();
+                Ok(vec![self.features(hello)?])
+            }
+            (Message::Error(failure), hello)
+                if failure.kind == FailureKind::LostReference && !self.plan.device_is_frozen() =>
+            {
                 self.codecs.down.reset();
                 Ok(vec![self.gradient(hello)?])
             }
-            (Message::Update(update), Some(_)) if trains => {
+            (Message::Update(update), _) if self.plan.device_trains() && !waits => {
                 let held = &self.codecs.held;
                 let values = held.updated(&update, &self.plan, &self.layout)?;
                 self.stage.update = Some(cut_into(&values, &self.lengths));
                 Ok(Vec::new())
             }
-            (other, hello) => {
-                let wanted = if hello.is_some() {
-                    "an activation"
-                } else {
-                    "hello"
-                };
-                Err(unexpected(&other, wanted))
-            }
+            (other, _) if waits => Err(unexpected(&other, "the gradient of features")),
+            (other, _) => Err(unexpected(&other, "an activation")),
         }
     }
 }
@@ -116,11 +88,21 @@ struct Stage {
     hello: Option<Hello>,
     /// The next mini-batch.
     step: u32,
+    /// The mini-batch whose features the device has.
+    waits: Option<Waits>,
     /// The last gradient, with the samples of its mini-batch.
     gradient: Option<(Tensor, Vec<SampleId>, Extent)>,
     update: Option<Vec<Vec<f32>>>,
     loss: f64,
     samples: usize,
+}
+
+/// A mini-batch in the middle of its step.
+struct Waits {
+    passed: Passed,
+    samples: Vec<SampleId>,
+    /// Of the activation.
+    extent: Extent,
 }
 
 impl<'a> ServerSide<'a> {
@@ -142,18 +124,22 @@ impl<'a> ServerSide<'a> {
             let reason = "must split the model for a session of the server";
             return Err(Error::argument("plan", reason));
         };
-        let (spec, lora) = (model.spec(), plan.lora(model.spec())?);
+        let lora = plan.lora(model.spec())?;
         let (low, high) = start.blocks.split_at(cut.min(start.blocks.len()));
+        let below = plan.device_head(Some(&start.head))?;
+        let head = (plan.labels == LabelSide::Server).then_some(&start.head);
+        let (layout, lengths) = plan.device_share(model.spec(), cut, below)?;
+        let trained = below.into_iter().flat_map(Head::trained);
+        let vectors = device_vectors(&start.embedding, low).chain(trained);
         Ok(Self {
             device,
             lr,
             model,
-            half: ServerHalf::new(model, lora, high, &start.head, plan.optimizer)?,
-            start: device_vectors(&start.embedding, low)
-                .collect::<Vec<_>>()
-                .concat(),
-            layout: device_layout(spec, lora, cut),
-            lengths: device_lengths(spec, lora, cut),
+            half: ServerHalf::new(model, lora, high, head, plan.optimizer)?,
+            head: start.head.clone(),
+            start: vectors.collect::<Vec<_>>().concat(),
+            layout,
+            lengths,
             plan,
             codecs,
             stage: Stage::default(),
@@ -166,7 +152,7 @@ impl<'a> ServerSide<'a> {
         let (codecs, plan) = (&mut self.codecs, &self.plan);
         let bases =
             (hello.bases != plan.bases).then(|| Message::Bases(Box::new(codecs.bases.clone())));
-        let start = (!plan.device_is_frozen()).then(|| {
+        let start = plan.device_trains().then(|| {
             let held = &mut codecs.held;
             held.send(&self.start, hello.held, plan, &self.layout)
         });
@@ -175,41 +161,95 @@ impl<'a> ServerSide<'a> {
         Ok([plan].into_iter().chain(bases).chain(start).collect())
     }
 
-    /// One step of the server's half; the gradient where the device trains, or that the activation
-    /// cannot be read.
-    fn train(&mut self, up: &Activation, hello: Hello) -> Result<Message> {
+    /// What becomes of an activation: the features where the labels are on the device, else as
+    /// [`Self::done`]; or that it cannot be read.
+    fn take(&mut self, up: &Activation, hello: Hello) -> Result<Message> {
         self.check(up, hello)?;
         let tokens = up.tokens(&self.plan, self.model.spec())?;
         let padded = [up.samples.len(), tokens, self.model.spec().width];
         let extent = Extent::new(padded, up.lengths.as_deref());
         let crossing = crossing(&self.plan, hello, up.step, &up.samples, extent.clone());
-        let decompressor = self.codecs.up.as_mut();
-        let device = self.model.device();
-        let state = crossing.decompress(decompressor, Direction::Up, &up.frame, device)?;
+        let (decompressor, device) = (self.codecs.up.as_mut(), self.model.device());
+        let state = crossing.decompress(decompressor, Stream::Activation, &up.frame, device)?;
         let Some(state) = state else {
             self.codecs.up.reset();
-            let step = up.step;
-            return Ok(Message::Error(Failure {
-                kind: FailureKind::LostReference,
-                reason: format!("the activation of mini-batch {step} builds on what is not there"),
-            }));
+            return Ok(lost(Stream::Activation, up.step));
         };
         let hidden = Hidden {
             state,
             lengths: up.lengths.clone(),
         };
-        let labels = Labels::Classes(up.classes.clone());
         let step = self.plan.step(up.step, self.lr, hello.samples as usize);
-        let done = self.half.step(&hidden, &labels, step)?;
-        finite(&self.plan, self.device, &[done.loss], "the loss")?;
-        let stage = &mut self.stage;
-        stage.loss += f64::from(done.loss) * up.samples.len() as f64;
-        stage.samples += up.samples.len();
-        stage.step += 1;
-        let Some(gradient) = done.gradient else {
-            return Ok(Message::Received(up.step));
+        let samples = up.samples.clone();
+        let Some(labels) = &up.labels else {
+            let passed = self.half.forward(&hidden, step)?;
+            self.stage.waits = Some(Waits {
+                passed,
+                samples,
+                extent,
+            });
+            return self.features(hello);
         };
-        stage.gradient = Some((gradient, up.samples.clone(), extent));
+        let done = self.half.step(&hidden, labels, step)?;
+        finite(&self.plan, self.device, &[done.loss], "the loss")?;
+        self.stage.loss += f64::from(done.loss) * samples.len() as f64;
+        self.done(done.gradient, samples, extent, hello)
+    }
+
+    /// The message with the features of the mini-batch that waits.
+    fn features(&mut self, hello: Hello) -> Result<Message> {
+        let Some(Waits {
+            passed, samples, ..
+        }) = &self.stage.waits
+        else {
+            return Err(Error::protocol("asked for features before any activation"));
+        };
+        let step = self.stage.step;
+        let extent = Extent::of_features(&passed.features)?;
+        let crossing = crossing(&self.plan, hello, step, samples, extent);
+        let compressor = self.codecs.features.as_mut();
+        let frame = crossing.compress(compressor, Stream::Features, &passed.features)?;
+        Ok(Message::Features(Coded { step, frame }))
+    }
+
+    /// The backward pass from the gradient of the features, as [`Self::done`]; or that it cannot be
+    /// read.
+    fn go_on(&mut self, back: &Coded, hello: Hello) -> Result<Message> {
+        let (step, wanted) = (back.step, self.stage.step);
+        let Some(waits) = self.stage.waits.take().filter(|_| step == wanted) else {
+            let reason = format!("sent the gradient of features {step}, expected {wanted}");
+            return Err(Error::protocol(reason));
+        };
+        let extent = Extent::of_features(&waits.passed.features)?;
+        let crossing = crossing(&self.plan, hello, step, &waits.samples, extent);
+        let decompressor = self.codecs.feature_gradient.as_mut();
+        let (stream, device) = (Stream::FeatureGradient, self.model.device());
+        let gradient = crossing.decompress(decompressor, stream, &back.frame, device)?;
+        let Some(gradient) = gradient else {
+            self.stage.waits = Some(waits);
+            self.codecs.feature_gradient.reset();
+            return Ok(lost(stream, step));
+        };
+        let at = self.plan.step(step, self.lr, hello.samples as usize);
+        let gradient = self.half.backward(waits.passed, &gradient, at)?;
+        self.done(gradient, waits.samples, waits.extent, hello)
+    }
+
+    /// A mini-batch is done: its gradient where the device's blocks train, else that it was received.
+    fn done(
+        &mut self,
+        gradient: Option<Tensor>,
+        samples: Vec<SampleId>,
+        extent: Extent,
+        hello: Hello,
+    ) -> Result<Message> {
+        let stage = &mut self.stage;
+        stage.samples += samples.len();
+        stage.step += 1;
+        let Some(gradient) = gradient else {
+            return Ok(Message::Received(stage.step - 1));
+        };
+        stage.gradient = Some((gradient, samples, extent));
         self.gradient(hello)
     }
 
@@ -231,12 +271,16 @@ impl<'a> ServerSide<'a> {
             let reason = format!("sent {count} samples at once, expected 1 to {most}");
             return Err(Error::protocol(reason));
         }
-        let classes = self.half.classes();
-        if let Some(class) = up.classes.iter().find(|&&class| class as usize >= classes) {
+        up.check_labels(&self.plan)?;
+        let (Some(Labels::Classes(labels)), Some(classes)) = (&up.labels, self.half.classes())
+        else {
+            return Ok(());
+        };
+        let wrong = labels.iter().find(|&&class| class as usize >= classes);
+        wrong.map_or(Ok(()), |class| {
             let reason = format!("sent the class {class}, the head has {classes}");
-            return Err(Error::protocol(reason));
-        }
-        Ok(())
+            Err(Error::protocol(reason))
+        })
     }
 
     /// The message with the last gradient.
@@ -248,14 +292,14 @@ impl<'a> ServerSide<'a> {
         };
         let step = self.stage.step - 1;
         let crossing = crossing(&self.plan, hello, step, &samples, extent.clone());
-        let frame = crossing.compress(self.codecs.down.as_mut(), Direction::Down, &gradient)?;
+        let frame = crossing.compress(self.codecs.down.as_mut(), Stream::Gradient, &gradient)?;
         self.stage.gradient = Some((gradient, samples, extent));
-        Ok(Message::Gradient(Gradient { step, frame }))
+        Ok(Message::Gradient(Coded { step, frame }))
     }
 
-    /// What the device sent of its half's adapters once it was done; empty ones of a frozen half.
+    /// What the device sent of all that it trains once it was done; empty ones where that is nothing.
     fn device_adapters(&self) -> Result<Vec<Vec<f32>>> {
-        if !self.plan.device_is_frozen() {
+        if self.plan.device_trains() {
             let missing = || Error::protocol("left before it sent its update");
             return self.stage.update.clone().ok_or_else(missing);
         }
@@ -273,7 +317,10 @@ impl<'a> ServerSide<'a> {
     pub fn finish(self) -> Result<(Update, ServerCodecs)> {
         let mut blocks = self.device_adapters()?;
         let (upper, head) = self.half.adapters()?;
+        let below = self.model.spec().depth - upper.len();
         let embedding = blocks.remove(0);
+        let trained = blocks.split_off(below);
+        let head = head.unwrap_or_else(|| self.head.with_trained(trained));
         blocks.extend(upper);
         let adapters = Adapters {
             embedding,
@@ -291,6 +338,15 @@ impl<'a> ServerSide<'a> {
         };
         Ok((update, self.codecs))
     }
+}
+
+/// That the frame of a tensor builds on what is not there.
+pub(super) fn lost(stream: Stream, step: u32) -> Message {
+    let name = stream.name();
+    Message::Error(Failure {
+        kind: FailureKind::LostReference,
+        reason: format!("{name} of mini-batch {step} builds on what is not there"),
+    })
 }
 
 /// What both sides know of a mini-batch.

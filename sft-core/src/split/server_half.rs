@@ -1,37 +1,47 @@
-//! The server's half of a training step: the other blocks, the loss and its own backward pass.
+//! The server's half of a training step: the other blocks and its own backward pass; where the labels
+//! are there, the head and the loss between them.
 
 use candle_core::{Tensor, Var};
 
 use super::Step;
-use super::forward::upper;
-use crate::adapter::{Head, Lora, check_blocks, check_head};
+use super::forward;
+use super::head_half::HeadHalf;
+use super::inject::inject;
+use crate::adapter::{Head, Lora, check_blocks};
 use crate::data::Labels;
 use crate::model::{Hidden, Model};
 use crate::optim::{OptimizerConfig, Trainable};
-use crate::task::{Classifier, cross_entropy};
 use crate::{Error, Result};
 
-/// The server's half for one device: the other blocks and the head, with their adapters.
+/// The server's half for one device: the other blocks with their adapters, and the head where the
+/// labels are on the server.
 pub struct ServerHalf<'m> {
     model: &'m dyn Model,
     lora: Lora,
     /// Whether nothing is trained below.
     frozen_below: bool,
-    head: Head,
-    classifier: Classifier,
+    head: Option<HeadHalf>,
     trainable: Trainable,
 }
 
 /// What one step of the server gives.
 pub struct ServerStep {
-    /// Mean cross-entropy of the mini-batch.
+    /// Mean loss of the mini-batch.
     pub loss: f32,
     /// The gradient of the activation; none where nothing is trained below.
     pub gradient: Option<Tensor>,
 }
 
+/// What the server's half makes of an activation, on the way to its backward pass.
+pub struct Passed {
+    /// What the head reads, `[B, D]`.
+    pub features: Tensor,
+    /// The activation as a variable of the graph, where its gradient is wanted.
+    received: Option<Var>,
+}
+
 impl<'m> ServerHalf<'m> {
-    /// The half with the last `blocks.len()` blocks of `model`.
+    /// The half with the last `blocks.len()` blocks of `model`; `head` is there where the labels are.
     ///
     /// # Errors
     /// Adapters or a head that do not fit the model.
@@ -39,34 +49,40 @@ impl<'m> ServerHalf<'m> {
         model: &'m dyn Model,
         lora: Lora,
         blocks: &[Vec<f32>],
-        head: &Head,
+        head: Option<&Head>,
         config: impl Into<OptimizerConfig>,
     ) -> Result<Self> {
         let first = model.spec().depth.saturating_sub(blocks.len());
         check_blocks(model.spec(), lora, first, blocks)?;
-        check_head(model.spec(), Some(lora), head)?;
-        let vectors = (blocks.iter().map(Vec::as_slice)).chain(head.trained());
+        let half = head.map(|head| HeadHalf::new(model, lora, head));
+        let trained = head.into_iter().flat_map(Head::trained);
+        let vectors = (blocks.iter().map(Vec::as_slice)).chain(trained);
         Ok(Self {
             model,
             lora,
             frozen_below: lora.freezes(first),
-            head: head.clone(),
-            classifier: Classifier::new(head, model.backend())?,
+            head: half.transpose()?,
             trainable: Trainable::new(vectors, config.into(), model.device())?,
         })
     }
 
-    /// Classes of the head, K.
-    pub fn classes(&self) -> usize {
-        self.head.classes()
+    /// Classes of the head, K, if it is here.
+    pub fn classes(&self) -> Option<usize> {
+        self.head.as_ref().map(HeadHalf::classes)
     }
 
-    /// Forward, loss, backward and update, (5) of the paper, for one mini-batch.
+    /// What is trained of the blocks, and of the head.
+    fn tensors(&self) -> (&[Tensor], &[Tensor]) {
+        let head = self.head.as_ref().map_or(0, HeadHalf::trained);
+        let tensors = self.trainable.tensors();
+        tensors.split_at(tensors.len() - head)
+    }
+
+    /// The features of an activation; they carry the graph that [`Self::backward`] needs.
     ///
     /// # Errors
     /// Shapes that do not fit the model.
-    pub fn step(&mut self, activation: &Hidden, labels: &Labels, step: Step) -> Result<ServerStep> {
-        // The cut is a variable of the graph where its gradient is wanted.
+    pub fn forward(&self, activation: &Hidden, step: Step) -> Result<Passed> {
         let received = (!self.frozen_below).then(|| Var::from_tensor(&activation.state));
         let received = received.transpose()?;
         let state = received
@@ -74,26 +90,63 @@ impl<'m> ServerHalf<'m> {
             .map_or(&activation.state, |var| var.as_tensor());
         let hidden = activation.with_state(state.clone());
         let lora = self.lora.training(step.dropout_seed);
-        let tensors = self.trainable.tensors();
-        let logits = upper(self.model, lora, tensors, &self.classifier, &hidden)?;
-        let loss = cross_entropy(&logits, labels)?;
+        let features = forward::features(self.model, lora, self.tensors().0, &hidden)?;
+        Ok(Passed { features, received })
+    }
+
+    /// Forward, loss, backward and update, (5) of the paper, for one mini-batch, where the labels are
+    /// here.
+    ///
+    /// # Errors
+    /// A half without a head, or shapes that do not fit the model.
+    pub fn step(&mut self, activation: &Hidden, labels: &Labels, step: Step) -> Result<ServerStep> {
+        let Passed { features, received } = self.forward(activation, step)?;
+        let missing = || Error::argument("head", "must be on the server with the labels, got none");
+        let head = self.head.as_ref().ok_or_else(missing)?;
+        let lora = self.lora.training(step.dropout_seed);
+        let loss = head.loss(&features, self.tensors().1, lora, labels)?;
+        Ok(ServerStep {
+            gradient: self.update(&loss, received, step)?,
+            loss: loss.to_scalar()?,
+        })
+    }
+
+    /// Backward and update from the gradient of the features, where the labels are on the device; the
+    /// gradient of the activation, or none where nothing is trained below.
+    ///
+    /// # Errors
+    /// A gradient of another shape than the features'.
+    pub fn backward(
+        &mut self,
+        passed: Passed,
+        gradient: &Tensor,
+        step: Step,
+    ) -> Result<Option<Tensor>> {
+        let loss = inject(&passed.features, gradient)?;
+        self.update(&loss, passed.received, step)
+    }
+
+    fn update(
+        &mut self,
+        loss: &Tensor,
+        received: Option<Var>,
+        step: Step,
+    ) -> Result<Option<Tensor>> {
         let mut grads = loss.backward()?;
         let gradient = received.map(|cut| grads.remove(&cut).ok_or(Error::NoGradient(0)));
         let gradient = gradient.transpose()?;
         self.trainable.step(grads, step.learning_rate)?;
-        Ok(ServerStep {
-            loss: loss.to_scalar()?,
-            gradient,
-        })
+        Ok(gradient)
     }
 
-    /// The adapters of the half's blocks, and the head.
+    /// The adapters of the half's blocks, and the head if it is here.
     ///
     /// # Errors
     /// A tensor operation failed.
-    pub fn adapters(&self) -> Result<(Vec<Vec<f32>>, Head)> {
+    pub fn adapters(&self) -> Result<(Vec<Vec<f32>>, Option<Head>)> {
         let mut blocks = self.trainable.values()?;
-        let head = blocks.split_off(blocks.len() - self.classifier.trained());
-        Ok((blocks, self.head.with_trained(head)))
+        let trained = blocks.split_off(self.tensors().0.len());
+        let head = self.head.as_ref().map(|head| head.with_trained(trained));
+        Ok((blocks, head))
     }
 }

@@ -23,9 +23,9 @@ pub trait Transport {
 /// What crossed one device's link: bytes, and how many messages held nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Frames of activations, and four bytes a label.
+    /// Frames of activations and of the gradient of features, and four bytes a label.
     pub up: u64,
-    /// Frames of gradients, and bases.
+    /// Frames of gradients and features, and bases.
     pub down: u64,
     /// Frames of adapters and head from the device.
     pub adapter_up: u64,
@@ -35,9 +35,9 @@ pub struct Traffic {
     pub protocol_up: u64,
     /// Everything else to the device.
     pub protocol_down: u64,
-    /// Activations that decode to zero: of one that was not zero, the codec kept nothing.
+    /// Tensors in `up` that decode to zero: of one that was not zero, the codec kept nothing.
     pub zero_up: u64,
-    /// Gradients that decode to zero.
+    /// Tensors in `down` that decode to zero.
     pub zero_down: u64,
 }
 
@@ -48,6 +48,12 @@ impl Traffic {
         let protocol_up = bytes - frame;
         match message {
             Message::Activation(sent) => Self {
+                zero_up: u64::from(is_zero(&sent.frame)),
+                up: frame,
+                protocol_up,
+                ..zero
+            },
+            Message::FeatureGradient(sent) => Self {
                 zero_up: u64::from(is_zero(&sent.frame)),
                 up: frame,
                 protocol_up,
@@ -70,7 +76,7 @@ impl Traffic {
         let (frame, zero) = (message.payload_bytes(), Self::default());
         let protocol_down = bytes - frame;
         match message {
-            Message::Gradient(sent) => Self {
+            Message::Gradient(sent) | Message::Features(sent) => Self {
                 zero_down: u64::from(is_zero(&sent.frame)),
                 down: frame,
                 protocol_down,

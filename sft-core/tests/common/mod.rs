@@ -19,7 +19,7 @@ use sft_core::model::{Backend, PretrainedVit, Vit, VitConfig, VitWeights};
 use sft_core::optim::Optimizer;
 use sft_core::optim::{Decay, Schedule};
 use sft_core::run::{Channel, Job, Run, Scheme, Settings, Wireless, finetune};
-use sft_core::split::{RoundPlan, Work};
+use sft_core::split::{LabelSide, RoundPlan, Work};
 
 pub fn config() -> VitConfig {
     VitConfig {
@@ -188,6 +188,8 @@ pub fn settings(scheme: Scheme) -> Settings {
         lora: Lora::new(3, 6.0).unwrap(),
         activation: Codec::paper(0.4, 8).unwrap().into(),
         gradient: Codec::paper(0.2, 4).unwrap().into(),
+        labels: LabelSide::Server,
+        features: Codec::for_error(0.01).unwrap(),
         sample_memory_bytes: 0,
         error_feedback: false,
         adapter_codec: Codec::for_error(0.1).unwrap(),
@@ -201,6 +203,7 @@ pub fn settings(scheme: Scheme) -> Settings {
         clip_norm: None,
         participation: 1.0,
         deadline_s: None,
+        evaluate_through_cut: false,
         target_accuracy: None,
         seed: 3,
         threads: 2,
@@ -222,11 +225,13 @@ pub fn plan() -> RoundPlan {
         optimizer: settings.optimizer.into(),
         lr: 0.02,
         schedule: settings.schedule,
+        labels: LabelSide::Server,
         batch: 4,
         tokens: None,
         local_epochs: 2,
         activation: Codec::paper(0.4, 8).unwrap().into(),
         gradient: Codec::paper(0.2, 4).unwrap().into(),
+        features: Codec::raw(),
         bases: 0,
         sample_memory_bytes: 0,
         error_feedback: false,

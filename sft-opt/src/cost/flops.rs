@@ -178,19 +178,33 @@ impl Flops {
     }
 }
 
-/// Operations of one mini-batch by the settings of a training.
+/// Operations of one mini-batch by the settings of a training; with the labels on the device head and
+/// loss are counted there and nowhere else.
 pub(super) fn mini_batch(
     model: &Transformer,
     training: &Training,
     placement: Placement,
 ) -> BatchFlops {
     let (flops, batch) = (training.flops, training.batch);
-    match placement {
-        Placement::Split { cut } if training.device_is_frozen(placement) => {
+    let frozen = training.device_is_frozen(placement);
+    let mut passes = match placement {
+        Placement::Split { cut } if frozen => {
             flops.frozen_split(model, cut, training.frozen_blocks, batch)
         }
         _ => flops.mini_batch(model, placement, batch),
+    };
+    if training.head_is_on_device(placement) {
+        let head = flops.head(model, batch);
+        passes.server.backward -= head.backward;
+        if flops == Flops::Exact {
+            passes.server.forward -= head.forward;
+            passes.device.forward += head.forward;
+        }
+        if flops == Flops::Exact || frozen {
+            passes.device.backward += head.backward;
+        }
     }
+    passes
 }
 
 fn on_device(device: Pass) -> BatchFlops {

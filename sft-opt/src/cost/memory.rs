@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::payload::{device_lora, fl_adapters};
+use super::payload::{device_head, device_lora, fl_adapters};
 use crate::error::Result;
 use crate::system::{FlHead, Placement, System, Training, Transformer};
 
@@ -40,7 +40,8 @@ impl Memory {
 /// Memory that a device needs for its part of the model.
 ///
 /// Split at `l`, (26'): weights `α(l(block + p_L) + P²CD + D)`, trained `l·p_L`, activations
-/// `l(α₁BSD + α₂BS²A) + αBSD`; of a frozen half `l` is 0 for adapters and activations. Federated: the whole model, for LoRA with its adapters,
+/// `l(α₁BSD + α₂BS²A) + αBSD`; of a frozen half `l` is 0 for adapters and activations; where the head
+/// is on the device, its weights `DK + K`, trained as [`FlHead`] says, and `αB(D + K)` for features and logits. Federated: the whole model, for LoRA with its adapters,
 /// activations of all blocks.
 ///
 /// # Errors
@@ -86,7 +87,8 @@ fn held_on_device(model: &Transformer, training: &Training, placement: Placement
     match placement {
         Placement::Split { cut } => {
             let block = model.block_parameters() + device_lora(model, training);
-            cut as f64 * block + model.patch_parameters()
+            let head = device_head(model, training, placement);
+            cut as f64 * block + model.patch_parameters() + head.held
         }
         Placement::FlFull => model.parameters(),
         Placement::FlLora => model.parameters() + fl_adapters(model, training),
@@ -98,7 +100,10 @@ fn trained_on_device(model: &Transformer, training: &Training, placement: Placem
     let lora = model.lora_parameters_per_block();
     let all_blocks = model.blocks as f64 * lora;
     match (placement, training.fl_head) {
-        (Placement::Split { cut }, _) => cut as f64 * device_lora(model, training),
+        (Placement::Split { cut }, _) => {
+            let head = device_head(model, training, placement);
+            cut as f64 * device_lora(model, training) + head.trained
+        }
         (Placement::FlFull, _) => model.parameters(),
         (Placement::FlLora, FlHead::Full) => all_blocks + model.head_parameters(),
         (Placement::FlLora, FlHead::Adapters) => all_blocks + model.outer_lora_parameters()[0],
@@ -115,6 +120,11 @@ fn activation_bytes(model: &Transformer, training: &Training, placement: Placeme
     let rows = training.batch as f64 * s;
     let stream = rows * model.width as f64;
     let attention = rows * s * model.heads as f64;
+    let head = if training.head_is_on_device(placement) {
+        training.batch as f64 * (model.width as f64 + model.classes as f64)
+    } else {
+        0.0
+    };
     blocks as f64 * (training.activation_bytes * stream + training.attention_bytes * attention)
-        + training.bytes_per_number * stream
+        + training.bytes_per_number * (stream + head)
 }

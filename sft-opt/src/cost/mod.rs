@@ -19,7 +19,7 @@ pub use delay::RoundDelay;
 pub use demands::{Demands, PoolDemands};
 pub use flops::{BatchFlops, Pass};
 pub use memory::{Memory, device_memory};
-pub use payload::{Payload, activation_bits, adapter_bits, model_bits};
+pub use payload::{Payload, activation_bits, adapter_bits, feature_bits, model_bits};
 pub use predict::{Allocation, Forecast, PredictedRound, Prediction};
 pub(crate) use round::RoundClock;
 pub use round::{Phases, Round};

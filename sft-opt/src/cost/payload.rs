@@ -13,9 +13,11 @@ use crate::system::{DeviceAdapters, FlHead, Placement, System, Training, Transfo
 pub struct Payload {
     /// Broadcast before the round: the model in the first round, adapters later.
     pub broadcast_bits: f64,
-    /// Activations sent up in the whole round.
+    /// Activations sent up in the whole round, and gradients of features where the head is on the
+    /// device.
     pub uplink_bits: f64,
-    /// Gradients of activations sent down in the whole round.
+    /// Gradients of activations sent down in the whole round, and features where the head is on the
+    /// device.
     pub downlink_bits: f64,
     /// Trained parameters sent up after the round.
     pub adapter_bits: f64,
@@ -37,16 +39,32 @@ pub fn activation_bits(model: &Transformer, training: &Training) -> f64 {
     bits(training, elements)
 }
 
+/// Features of one mini-batch, one row a sample: `Ψ^F = 8α·BD` bits, or `BD` times
+/// [`Training::bits_per_feature`]. Their gradient has the same length. None cross where the labels are on the server or the
+/// model is not split.
+pub fn feature_bits(model: &Transformer, training: &Training, placement: Placement) -> f64 {
+    if !training.head_is_on_device(placement) {
+        return 0.0;
+    }
+    let numbers = training.batch as f64 * model.width as f64;
+    match training.bits_per_feature {
+        Some(bits_per_feature) => bits_per_feature * numbers,
+        None => bits(training, numbers),
+    }
+}
+
 /// What a device must receive before its first round, in bits: the part of the model it runs
 /// and its adapters.
 ///
-/// Split: `Ψ(l) = 8α[l(block + p_L) + (P²C + S + 2)D]`, without `p_L` where devices have no adapters. Federated: the whole model, for LoRA
+/// Split: `Ψ(l) = 8α[l(block + p_L) + (P²C + S + 2)D]`, without `p_L` where devices have no adapters, and with
+/// the head where it is on the device. Federated: the whole model, for LoRA
 /// with what it trains.
 pub fn model_bits(model: &Transformer, training: &Training, placement: Placement) -> f64 {
     let parameters = match placement {
         Placement::Split { cut } => {
             let block = model.block_parameters() + device_lora(model, training);
-            cut as f64 * block + model.embedding_parameters()
+            let head = device_head(model, training, placement);
+            cut as f64 * block + model.embedding_parameters() + head.held
         }
         Placement::FlFull => model.parameters(),
         Placement::FlLora => model.parameters() + fl_adapters(model, training),
@@ -56,7 +74,8 @@ pub fn model_bits(model: &Transformer, training: &Training, placement: Placement
 
 /// Trained parameters exchanged in every round, in bits and uncompressed.
 ///
-/// What crosses may be coded, see [`Training::adapter_uplink_bits_per_parameter`]. Split: `Ψ^L(l) = 8α·l·p_L`, or nothing where devices have no adapters. Federated, `Ψ_FL`: all parameters, or for LoRA the adapters and
+/// What crosses may be coded, see [`Training::adapter_uplink_bits_per_parameter`]. Split: `Ψ^L(l) = 8α·l·p_L`, nothing of the blocks where devices have no adapters, and what is trained of the
+/// head where it is on the device. Federated, `Ψ_FL`: all parameters, or for LoRA the adapters and
 /// what is trained outside the blocks, see [`FlHead`].
 pub fn adapter_bits(model: &Transformer, training: &Training, placement: Placement) -> f64 {
     bits(training, trained(model, training, placement))
@@ -65,7 +84,10 @@ pub fn adapter_bits(model: &Transformer, training: &Training, placement: Placeme
 /// Parameters that are exchanged in every round.
 fn trained(model: &Transformer, training: &Training, placement: Placement) -> f64 {
     match (placement, training.fl_head) {
-        (Placement::Split { cut }, _) => cut as f64 * device_lora(model, training),
+        (Placement::Split { cut }, _) => {
+            let head = device_head(model, training, placement);
+            cut as f64 * device_lora(model, training) + head.trained
+        }
         (Placement::FlFull, _) => model.parameters(),
         (Placement::FlLora, FlHead::Full) => fl_adapters(model, training) + model.head_parameters(),
         (Placement::FlLora, FlHead::Adapters) => fl_adapters(model, training),
@@ -98,6 +120,35 @@ pub(crate) fn device_lora(model: &Transformer, training: &Training) -> f64 {
     }
 }
 
+/// Parameters of the head on a split device, none of them where it is on the server.
+#[derive(Default)]
+pub(crate) struct DeviceHead {
+    pub(crate) held: f64,
+    pub(crate) trained: f64,
+}
+
+pub(crate) fn device_head(
+    model: &Transformer,
+    training: &Training,
+    placement: Placement,
+) -> DeviceHead {
+    if !training.head_is_on_device(placement) {
+        return DeviceHead::default();
+    }
+    let [_, adapter] = model.outer_lora_parameters();
+    let whole = model.head_parameters();
+    match training.fl_head {
+        FlHead::Full => DeviceHead {
+            held: whole,
+            trained: whole,
+        },
+        FlHead::Adapters => DeviceHead {
+            held: whole + adapter,
+            trained: adapter,
+        },
+    }
+}
+
 /// Adapter parameters of the whole model in federated LoRA.
 pub(crate) fn fl_adapters(model: &Transformer, training: &Training) -> f64 {
     let blocks = model.blocks as f64 * model.lora_parameters_per_block();
@@ -113,8 +164,8 @@ fn bits(training: &Training, numbers: f64) -> f64 {
 
 impl System {
     /// Predicted payloads of a round, one per device, when activations and their gradients
-    /// shrink to `beta` of their raw bits (1: not compressed); to a frozen half come no gradients. What adapters take is one of the
-    /// [`Training`] settings.
+    /// shrink to `beta` of their raw bits (1: not compressed); to a frozen half come no gradients. What
+    /// adapters take, and features with their gradients, are [`Training`] settings.
     ///
     /// In the `first` round the devices' parts of the model are broadcast, later their adapters;
     /// (11), section V-C.
@@ -149,13 +200,15 @@ impl System {
                 Placement::Split { .. } => beta * activation_bits(model, training),
                 Placement::FlFull | Placement::FlLora => 0.0,
             };
+            let feature_bits = feature_bits(model, training, placement);
             payloads.extend(self.devices()[run].iter().map(|device| {
-                let round_bits = training.batches_per_round(device.samples) * batch_bits;
+                let batches = training.batches_per_round(device.samples);
+                let (round_bits, feature_bits) = (batches * batch_bits, batches * feature_bits);
                 let frozen = training.device_is_frozen(placement);
                 Payload {
                     broadcast_bits,
-                    uplink_bits: round_bits,
-                    downlink_bits: if frozen { 0.0 } else { round_bits },
+                    uplink_bits: round_bits + feature_bits,
+                    downlink_bits: if frozen { 0.0 } else { round_bits } + feature_bits,
                     adapter_bits,
                 }
             }));

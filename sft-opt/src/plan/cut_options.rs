@@ -1,9 +1,9 @@
 //! The joint problem of a system: every cut layer with what it asks.
 
 use super::problem::{CutOption, JointProblem};
-use crate::cost::{Payload, Round, RoundClock};
+use crate::cost::{Payload, Round, RoundClock, feature_bits};
 use crate::error::Result;
-use crate::system::{Link, Placement, ServerModel, System};
+use crate::system::{Device, Link, Placement, ServerModel, System};
 
 impl System {
     /// The joint problem (27) of this system over all cut layers `1..L`: for
@@ -60,14 +60,18 @@ impl System {
             };
             Ok(phases.fixed_s())
         };
-        let adapters =
-            |(link, payload): (&Link, &Payload)| payload.adapter_bits / link.uplink_bps_hz;
+        let features = self.feature_demand(links);
+        let fixed = |((link, payload), features): ((&Link, &Payload), &f64)| {
+            payload.adapter_bits / link.uplink_bps_hz + features
+        };
         let all = 0..links.len();
         Ok(CutOption {
             cut,
             memory_bytes: self.memory(Placement::Split { cut })?.total_bytes(),
             a_s: all.clone().map(start).collect::<Result<_>>()?,
-            c_fixed: links.iter().zip(&payloads).map(adapters).collect(),
+            c_fixed: (links.iter().zip(&payloads).zip(&features))
+                .map(fixed)
+                .collect(),
             server_flop: all
                 .filter(|_| shared)
                 .map(|n| clock.server_flop(n))
@@ -83,9 +87,24 @@ impl System {
         first: bool,
     ) -> Result<Vec<f64>> {
         let payloads = self.payloads(placements, 1.0, first)?;
-        let raw = |(link, payload): (&Link, &Payload)| {
-            payload.uplink_bits / link.uplink_bps_hz + payload.downlink_bits / link.downlink_bps_hz
+        let features = self.feature_demand(links);
+        let raw = |((link, payload), features): ((&Link, &Payload), &f64)| {
+            let (up, down) = (payload.uplink_bits, payload.downlink_bits);
+            up / link.uplink_bps_hz + down / link.downlink_bps_hz - features
         };
-        Ok(links.iter().zip(&payloads).map(raw).collect())
+        let each = links.iter().zip(&payloads).zip(&features);
+        Ok(each.map(raw).collect())
+    }
+
+    /// Features and their gradients over spectral efficiency, which no setting of the activations'
+    /// compression changes.
+    fn feature_demand(&self, links: &[Link]) -> Vec<f64> {
+        let (model, training) = (self.model(), self.training());
+        let batch_bits = feature_bits(model, training, Placement::Split { cut: 1 });
+        let demand = |(link, device): (&Link, &Device)| {
+            let bits = training.batches_per_round(device.samples) * batch_bits;
+            bits / link.uplink_bps_hz + bits / link.downlink_bps_hz
+        };
+        links.iter().zip(self.devices()).map(demand).collect()
     }
 }

@@ -25,7 +25,7 @@ pub use path_loss::PathLoss;
 pub use placement::Placement;
 pub(crate) use placement::runs;
 pub use server::{Server, ServerModel};
-pub use training::{DeviceAdapters, FlHead, Flops, Training};
+pub use training::{DeviceAdapters, FlHead, Flops, LabelSide, Training};
 pub use transformer::{Counts, Part, Qkv, Transformer};
 
 /// A model, its training settings, a server and devices that share one band: checked once,

@@ -31,6 +31,18 @@ pub enum DeviceAdapters {
     None,
 }
 
+/// Where the labels are in split training, and with them the head and the loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LabelSide {
+    /// On the server.
+    #[default]
+    Server,
+    /// On the device, which gets the features, one row a sample, and sends their gradient: the
+    /// U-shape.
+    Device,
+}
+
 /// How floating-point operations are counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -65,6 +77,10 @@ pub struct Training {
     /// first, in which they are whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter_downlink_bits_per_parameter: Option<f64>,
+    /// Bits of a feature, and of its gradient, where these cross ([`LabelSide::Device`]) and are
+    /// coded; positive. Default none: `8α`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits_per_feature: Option<f64>,
     /// Bytes of optimizer state per trained parameter `α̂`, at least 0: 0 plain SGD,
     /// 4 momentum, 8 Adam, 12 Adam in mixed precision. Default 4.
     pub optimizer_bytes_per_parameter: f64,
@@ -78,10 +94,13 @@ pub struct Training {
     pub count_gradients: bool,
     /// How FLOPs are counted. Default [`Flops::Paper`].
     pub flops: Flops,
-    /// What federated LoRA trains outside the blocks. Default [`FlHead::Full`].
+    /// What federated LoRA trains outside the blocks, and of the head a split device that has it.
+    /// Default [`FlHead::Full`].
     pub fl_head: FlHead,
     /// What split training trains on a device. Default [`DeviceAdapters::Lora`].
     pub device_adapters: DeviceAdapters,
+    /// Where split training has labels, head and loss. Default [`LabelSide::Server`].
+    pub labels: LabelSide,
     /// With [`DeviceAdapters::None`] the blocks from the first on that have no adapters anywhere,
     /// the deepest cut of devices that differ in theirs: the server runs those of a device with a
     /// shallower cut forward alone. Below the number of blocks; default 0, as many as the cut.
@@ -98,6 +117,7 @@ impl Default for Training {
             bytes_per_number: 4.0,
             adapter_uplink_bits_per_parameter: None,
             adapter_downlink_bits_per_parameter: None,
+            bits_per_feature: None,
             optimizer_bytes_per_parameter: 4.0,
             activation_bytes: 72.0,
             attention_bytes: 4.0,
@@ -105,6 +125,7 @@ impl Default for Training {
             flops: Flops::Paper,
             fl_head: FlHead::Full,
             device_adapters: DeviceAdapters::Lora,
+            labels: LabelSide::Server,
             frozen_blocks: 0,
             literal_single_batch: false,
         }
@@ -116,6 +137,12 @@ impl Training {
     pub(crate) fn device_is_frozen(&self, placement: Placement) -> bool {
         let split = matches!(placement, Placement::Split { .. });
         split && self.device_adapters == DeviceAdapters::None
+    }
+
+    /// Whether a device has the head of a model that is split.
+    pub(crate) fn head_is_on_device(&self, placement: Placement) -> bool {
+        let split = matches!(placement, Placement::Split { .. });
+        split && self.labels == LabelSide::Device
     }
 
     /// Mini-batches of one round `I_n = local_epochs · ⌈samples / batch⌉`, used by (18').
@@ -152,6 +179,7 @@ impl Training {
                 "adapter_downlink_bits_per_parameter",
                 self.adapter_downlink_bits_per_parameter,
             ),
+            ("bits_per_feature", self.bits_per_feature),
         ];
         for (name, bits) in coded {
             bits.map_or(Ok(()), |bits| check_rate(name, bits))?;

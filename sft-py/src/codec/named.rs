@@ -56,6 +56,23 @@ impl Codec {
         Self(sft_compress::Codec::default_adapter())
     }
 
+    /// What features and their gradients get by default, with labels on the devices.
+    ///
+    /// Returns
+    /// -------
+    /// Codec
+    ///     As ``dead_zone_for_error(0.01)``.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import sft
+    /// >>> sft.Codec.default_features()
+    /// Codec('error:0.01')
+    #[staticmethod]
+    fn default_features() -> Self {
+        Self(sft_compress::Codec::default_features())
+    }
+
     /// For activations of a vision transformer where no basis is known, as in `sft.torch`.
     ///
     /// Returns

@@ -25,7 +25,7 @@ use super::content::NAMES;
 use crate::adapter::{ModuleNames, TargetModules};
 use crate::data::Partition;
 use crate::model::Pooling;
-use crate::split::CutCodec;
+use crate::split::{CutCodec, LabelSide};
 use crate::{Error, Result};
 
 /// The fields that change no result of a run, only its speed, its memory and its files.
@@ -117,6 +117,11 @@ pub struct RunConfig {
     /// Rounds at most [T].
     #[cfg_attr(feature = "clap", arg(long))]
     pub rounds: usize,
+    /// Also measure test accuracy of the model as it is split, after every round: with what crosses the
+    /// cut compressed as in training. Schemes that do not split the model have no cut.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
+    pub evaluate_through_cut: bool,
     /// Stop after the round that reaches this test accuracy, a fraction.
     #[cfg_attr(feature = "clap", arg(long))]
     pub target_accuracy: Option<f64>,
@@ -170,13 +175,22 @@ pub struct RunConfig {
     /// How gradients come down, by the codecs of --activation; none come with --device-adapters none.
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
     pub gradient: CutCodec,
+    /// Where the labels of the schemes that split the model are: with server they go up with the
+    /// activations; with device they stay there with head and loss, the features that the head reads
+    /// come down and their gradient goes up. fl-lora and fl-full stay as they are.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub labels: LabelSide,
+    /// How features come down and their gradients go up with --labels device, by the codecs of
+    /// --activation but transform. Schemes other than sft send both raw.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
+    pub features: Codec,
     /// Megabytes in which a device, and the server for it, remember what samples were when they last
     /// crossed by transform:STEP, so that they cost little when they come again; 0 for none. Of
     /// images changed by --augment each view is remembered by itself, which pays only where views are
     /// few, as of small images.
     #[cfg_attr(feature = "clap", arg(long))]
     pub sample_memory_mb: usize,
-    /// Add to every activation and gradient what was dropped of the one before.
+    /// Add to every tensor of the cut what was dropped of the one before.
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
     pub error_feedback: bool,
@@ -278,6 +292,7 @@ impl Default for RunConfig {
             participation: 1.0,
             deadline_s: None,
             rounds: 8,
+            evaluate_through_cut: false,
             target_accuracy: None,
             local_epochs: 1,
             batch: 16,
@@ -291,6 +306,8 @@ impl Default for RunConfig {
             adapters: None,
             activation: CutCodec::vit_activation(),
             gradient: CutCodec::vit_gradient(),
+            labels: LabelSide::Server,
+            features: Codec::default_features(),
             sample_memory_mb: 64,
             error_feedback: false,
             adapter_codec: Codec::default_adapter(),
@@ -366,11 +383,7 @@ impl RunConfig {
             let reason = format!("must name some schemes, each once, got {names:?}");
             return Err(Error::argument("scheme", reason));
         }
-        let frozen = self.device_adapters == DeviceAdaptersKind::None;
-        if frozen && !self.scheme.iter().any(|scheme| scheme.is_split()) {
-            let reason = "must be lora where no scheme splits the model, got none";
-            return Err(Error::argument("device_adapters", reason));
-        }
+        self.check_split()?;
         match self.checkpoint_every {
             Some(0) => Err(Error::argument(
                 "checkpoint_every",
@@ -381,6 +394,38 @@ impl RunConfig {
                 "must be given with checkpoint_every, got none",
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// Checks that what is for schemes that split the model has one.
+    fn check_split(&self) -> Result<()> {
+        if self.scheme.iter().any(|scheme| scheme.is_split()) {
+            return Ok(());
+        }
+        let without = [
+            (
+                "device_adapters",
+                self.device_adapters == DeviceAdaptersKind::None,
+                ["lora", "none"],
+            ),
+            (
+                "labels",
+                self.labels == LabelSide::Device,
+                ["server", "device"],
+            ),
+            (
+                "evaluate_through_cut",
+                self.evaluate_through_cut,
+                ["off", "true"],
+            ),
+        ];
+        match without.into_iter().find(|(_, given, _)| *given) {
+            Some((name, _, [accepted, got])) => {
+                let reason =
+                    format!("must be {accepted} where no scheme splits the model, got {got}");
+                Err(Error::argument(name, reason))
+            }
+            None => Ok(()),
         }
     }
 }

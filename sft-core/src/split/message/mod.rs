@@ -13,15 +13,15 @@ use serde::{Deserialize, Serialize};
 pub use tensors::Tensors;
 
 use self::bytes::{Reader, put_bytes, put_u32, put_varint};
-use super::{Bases, RoundPlan};
+use super::{Bases, LabelSide, RoundPlan};
 use crate::adapter::ModelSpec;
-use crate::data::SampleId;
+use crate::data::{Labels, SampleId};
 use crate::{Error, Result};
 
 /// The first bytes of every message.
 const MAGIC: [u8; 4] = *b"SFTM";
 /// Raised whenever messages change their meaning; a device and a server must share it.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Magic, version, kind and the length of the body.
 pub const HEADER_BYTES: usize = 10;
 /// The checksum behind the body.
@@ -44,8 +44,12 @@ pub enum Message {
     Adapters(Tensors),
     /// A mini-batch going up.
     Activation(Activation),
-    /// Its gradient coming down.
-    Gradient(Gradient),
+    /// Its features coming down to the device, where the labels are.
+    Features(Coded),
+    /// Their gradient going up.
+    FeatureGradient(Coded),
+    /// The gradient of the activation coming down.
+    Gradient(Coded),
     /// In place of a gradient that nobody needs: the number of the mini-batch that the server has.
     Received(u32),
     /// What the device ended the round with.
@@ -81,18 +85,19 @@ pub struct Activation {
     pub samples: Vec<SampleId>,
     /// Tokens of each sample; none where all have the model's number.
     pub lengths: Option<Vec<u32>>,
-    /// The class of each sample.
-    pub classes: Vec<u32>,
+    /// What the samples are; none where that stays on the device.
+    pub labels: Option<Labels>,
     /// The compressed activation `[B, S, D]`.
     pub frame: Vec<u8>,
 }
 
-/// The compressed gradient of an activation.
+/// Another tensor of a mini-batch: the gradient of the activation, `[B, S, D]`, or the features or
+/// their gradient, `[B, D]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gradient {
+pub struct Coded {
     /// The number of the mini-batch.
     pub step: u32,
-    /// The compressed gradient `[B, S, D]`.
+    /// The compressed tensor.
     pub frame: Vec<u8>,
 }
 
@@ -128,6 +133,8 @@ impl Message {
             Self::Error(_) => 8,
             Self::Bases(_) => 9,
             Self::Received(_) => 10,
+            Self::Features(_) => 11,
+            Self::FeatureGradient(_) => 12,
         }
     }
 
@@ -139,6 +146,8 @@ impl Message {
             Self::Bases(_) => "bases",
             Self::Adapters(_) => "adapters",
             Self::Activation(_) => "activation",
+            Self::Features(_) => "features",
+            Self::FeatureGradient(_) => "the gradient of features",
             Self::Gradient(_) => "gradient",
             Self::Received(_) => "received",
             Self::Update(_) => "update",
@@ -151,8 +160,10 @@ impl Message {
     pub(super) fn payload_bytes(&self) -> u64 {
         let bytes = match self {
             Self::Adapters(tensors) | Self::Update(tensors) => tensors.frame.len(),
-            Self::Activation(up) => up.frame.len() + size_of_val(up.classes.as_slice()),
-            Self::Gradient(down) => down.frame.len(),
+            Self::Activation(up) => up.frame.len() + up.label_bytes(),
+            Self::Gradient(coded) | Self::Features(coded) | Self::FeatureGradient(coded) => {
+                coded.frame.len()
+            }
             Self::Bases(bases) => bases.to_bytes().len(),
             _ => 0,
         };
@@ -198,9 +209,9 @@ impl Message {
             Self::Adapters(tensors) | Self::Update(tensors) => tensors.put(out),
             Self::Bases(bases) => out.extend(bases.to_bytes()),
             Self::Activation(activation) => activation.put(out),
-            Self::Gradient(gradient) => {
-                put_u32(out, gradient.step);
-                out.extend(&gradient.frame);
+            Self::Gradient(coded) | Self::Features(coded) | Self::FeatureGradient(coded) => {
+                put_u32(out, coded.step);
+                out.extend(&coded.frame);
             }
             Self::Received(step) => put_u32(out, *step),
             Self::Leave(reason) => put_bytes(out, reason.as_bytes()),
@@ -284,10 +295,7 @@ impl Message {
             }
             3 => Self::Adapters(Tensors::read(body)?),
             4 => Self::Activation(Activation::read(body)?),
-            5 => Self::Gradient(Gradient {
-                step: body.u32()?,
-                frame: body.rest().to_vec(),
-            }),
+            5 => Self::Gradient(Coded::read(body)?),
             6 => Self::Update(Tensors::read(body)?),
             7 => Self::Leave(body.text(MAX_TEXT_BYTES)?),
             8 => {
@@ -304,6 +312,8 @@ impl Message {
             }
             9 => Self::Bases(Box::new(Bases::from_bytes(body.rest())?)),
             10 => Self::Received(body.u32()?),
+            11 => Self::Features(Coded::read(body)?),
+            12 => Self::FeatureGradient(Coded::read(body)?),
             other => {
                 let reason = format!("sent a message of the unknown kind {other}");
                 return Err(Error::protocol(reason));
@@ -335,6 +345,19 @@ impl Activation {
         Ok(lengths.iter().copied().max().unwrap_or(0) as usize)
     }
 
+    /// Checks that labels are there if they are to be on the server, and only then.
+    ///
+    /// # Errors
+    /// Labels that are to stay on the device, or none.
+    pub(super) fn check_labels(&self, plan: &RoundPlan) -> Result<()> {
+        let reason = match (plan.labels, &self.labels) {
+            (LabelSide::Server, Some(_)) | (LabelSide::Device, None) => return Ok(()),
+            (LabelSide::Server, None) => "sent no labels, which the plan wants",
+            (LabelSide::Device, Some(_)) => "sent labels, which are to stay with it",
+        };
+        Err(Error::protocol(reason))
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         put_u32(out, self.step);
         put_varint(out, self.samples.len() as u64);
@@ -344,22 +367,47 @@ impl Activation {
         out.push(u8::from(self.lengths.is_some()));
         let lengths = self.lengths.iter().flatten();
         lengths.for_each(|&length| put_varint(out, length.into()));
-        self.classes.iter().for_each(|&class| put_u32(out, class));
+        out.push(u8::from(self.labels.is_some()));
+        if let Some(Labels::Classes(classes)) = &self.labels {
+            for &class in classes {
+                put_u32(out, class);
+            }
+        }
         out.extend(&self.frame);
+    }
+
+    /// Bytes of the labels.
+    fn label_bytes(&self) -> usize {
+        match &self.labels {
+            Some(Labels::Classes(classes)) => size_of_val(classes.as_slice()),
+            None => 0,
+        }
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self> {
         let step = body.u32()?;
-        // Every sample takes a byte for its number and four for its class.
-        let count = body.count(5)?;
+        // Every sample takes a byte for its number.
+        let count = body.count(1)?;
         let samples = (0..count).map(|_| body.varint()).collect::<Result<_>>()?;
         let each = body.flag("lengths")?.then_some(0..count);
         let lengths = each.map(|each| each.map(|_| body.varint_u32()).collect::<Result<_>>());
+        let lengths = lengths.transpose()?;
+        let each = body.flag("labels")?.then_some(0..count);
+        let classes = each.map(|each| each.map(|_| body.u32()).collect::<Result<_>>());
         Ok(Self {
             step,
             samples,
-            lengths: lengths.transpose()?,
-            classes: (0..count).map(|_| body.u32()).collect::<Result<_>>()?,
+            lengths,
+            labels: classes.transpose()?.map(Labels::Classes),
+            frame: body.rest().to_vec(),
+        })
+    }
+}
+
+impl Coded {
+    fn read(body: &mut Reader<'_>) -> Result<Self> {
+        Ok(Self {
+            step: body.u32()?,
             frame: body.rest().to_vec(),
         })
     }
