@@ -6,6 +6,7 @@ use common::plan;
 use proptest::prelude::*;
 use sft_core::Error;
 use sft_core::adapter::NamedShape;
+use sft_core::data::Labels;
 use sft_core::split::message::{
     Activation, Failure, FailureKind, Gradient, HEADER_BYTES, Hello, Message, Tensors,
 };
@@ -25,7 +26,7 @@ fn one_of_each() -> Vec<Message> {
             step: 3,
             samples: vec![0, 300, u64::MAX],
             lengths,
-            classes: vec![1, 0, 2],
+            labels: Labels::Classes(vec![1, 0, 2]),
             frame: vec![7; 20],
         })
     };
@@ -132,8 +133,8 @@ fn a_body_that_was_cut_is_no_other_message_of_fixed_parts() {
                 }
                 (Message::Activation(whole), Ok(Message::Activation(cut))) => {
                     assert_eq!(
-                        (cut.samples, cut.classes),
-                        (whole.samples.clone(), whole.classes.clone())
+                        (cut.samples, cut.labels),
+                        (whole.samples.clone(), whole.labels.clone())
                     );
                 }
                 (Message::Gradient(whole), Ok(Message::Gradient(cut))) => {

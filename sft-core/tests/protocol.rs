@@ -11,6 +11,7 @@ use sft_compress::{
     TensorView,
 };
 use sft_core::adapter::{Adapters, NamedShape};
+use sft_core::data::Labels;
 use sft_core::model::Model;
 use sft_core::optim::Decay;
 use sft_core::run::{Scheme, Settings};
@@ -237,7 +238,7 @@ fn activation(step: u32) -> Message {
         step,
         samples: vec![1, 2],
         lengths: None,
-        classes: vec![0, 1],
+        labels: Labels::Classes(vec![0, 1]),
         frame: frame.unwrap(),
     })
 }
@@ -366,12 +367,12 @@ fn a_server_takes_what_its_plan_means_and_nothing_else() {
     };
     assert_eq!(changed(|_| ()), "accepted");
     assert!(changed(|up| up.step = 1).ends_with("sent mini-batch 1, expected 0"));
-    let many = changed(|up| (up.samples, up.classes) = (vec![1; 5], vec![0; 5]));
+    let many = changed(|up| (up.samples, up.labels) = (vec![1; 5], Labels::Classes(vec![0; 5])));
     assert!(
         many.ends_with("sent 5 samples at once, expected 1 to 4"),
         "{many}"
     );
-    let class = changed(|up| up.classes[1] = 3);
+    let class = changed(|up| up.labels = Labels::Classes(vec![0, 3]));
     assert!(
         class.ends_with("sent the class 3, the head has 3"),
         "{class}"
@@ -382,7 +383,7 @@ fn a_server_takes_what_its_plan_means_and_nothing_else() {
         "{long}"
     );
     // A frame of another shape, though it is whole.
-    let other = changed(|up| (up.samples, up.classes) = (vec![1], vec![0]));
+    let other = changed(|up| (up.samples, up.labels) = (vec![1], Labels::Classes(vec![0])));
     assert!(other.contains("shape"), "{other}");
     let damaged = changed(|up| up.frame[10] ^= 1);
     assert!(damaged != "accepted");

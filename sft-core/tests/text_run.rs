@@ -9,7 +9,7 @@ use common::{Folder, plan};
 use sft_compress::{Codec, TensorView};
 use sft_core::Result;
 use sft_core::adapter::{Adapters, Head};
-use sft_core::data::Inputs as Ids;
+use sft_core::data::{Inputs as Ids, Labels};
 use sft_core::model::Pooling;
 use sft_core::run::{DeviceAdaptersKind, Inputs, RunConfig, Scheme, SchemeRun, Session};
 use sft_core::split::message::{Activation, Hello, Message};
@@ -293,7 +293,7 @@ fn lengths_that_lie_are_refused() {
             step: 0,
             samples: vec![1, 2],
             lengths,
-            classes: vec![0, 1],
+            labels: Labels::Classes(vec![0, 1]),
             frame: Codec::raw().encode(view, 0).unwrap(),
         }));
         handled.map_or_else(|error| error.to_string(), |_| "accepted".into())

@@ -107,6 +107,9 @@ pub(crate) fn device_lengths(spec: &ModelSpec, lora: Lora, cut: usize) -> Vec<us
 /// All that is trained in a whole model, by name, in the order of [`Adapters::vectors`].
 pub(crate) fn whole_layout(spec: &ModelSpec, lora: Lora, head: &Head) -> Vec<NamedShape> {
     let mut layout = device_layout(spec, lora, spec.depth);
+    if head.is_none() {
+        return layout;
+    }
     if lora.rank_of(Place::Head) > 0 {
         layout.extend(pairs(
             lora,

@@ -5,6 +5,7 @@
 
 mod backend;
 mod engine;
+mod gradient;
 mod low_rank;
 mod parts;
 mod plain;
@@ -13,6 +14,8 @@ mod tests;
 
 pub use backend::Backend;
 pub(crate) use backend::{Block, Norm};
+pub(crate) use engine::with_slices;
+pub(crate) use gradient::with_gradient;
 pub(crate) use low_rank::LowRank;
 pub(crate) use parts::{
     Activation, AttentionWeights, BlockWeights, LinearWeights, Mask, MlpWeights, NormKind,

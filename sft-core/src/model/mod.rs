@@ -16,7 +16,7 @@ pub(crate) use pretrained::not_finite;
 pub use pretrained::{Pretrained, TextInput, digest};
 pub use splittable::{Hidden, Model};
 pub use text::{
-    Pooling, PretrainedText, SpecialTokens, TextConfig, TextFamily, TextModel, TextWeights,
-    Tokenizer,
+    ChatTemplate, Pooling, PretrainedText, SpecialTokens, TextConfig, TextFamily, TextModel,
+    TextWeights, Tokenizer,
 };
 pub use vit::{PretrainedVit, Vit, VitConfig, VitWeights};

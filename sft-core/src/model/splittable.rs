@@ -1,6 +1,6 @@
 //! What a splittable model is.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
@@ -74,4 +74,24 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// A hidden state of the wrong shape.
     fn finish(&self, hidden: &Hidden) -> Result<Tensor>;
+
+    /// The features `[T, D]` of all real tokens, one sample after the other, that the head of a language
+    /// model reads, from the last hidden state.
+    ///
+    /// Differentiable in the state.
+    ///
+    /// # Errors
+    /// A model without such features, or a hidden state of the wrong shape.
+    fn finish_tokens(&self, hidden: &Hidden) -> Result<Tensor> {
+        let _ = hidden;
+        bail!("the model has no features of tokens")
+    }
+
+    /// The frozen head of a language model, `[V, D]`; none of another model.
+    ///
+    /// # Errors
+    /// A file that it cannot be read from any more.
+    fn language_head(&self) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
 }

@@ -162,7 +162,7 @@ impl<'a> Participant<'a> {
         let local = self.local();
         let device = (number, job.model);
         let trained = train_whole(device, &local, &layout, start, model, &mut connection);
-        let (loss, samples) = match trained {
+        let (loss, counted) = match trained {
             Err(Error::Late { .. }) => return Ok(self.late(connection.traffic())),
             trained => trained?,
         };
@@ -173,7 +173,7 @@ impl<'a> Participant<'a> {
             device: self.device,
             adapters,
             loss,
-            samples,
+            counted,
         };
         Ok(Part {
             device: self.device,

@@ -10,7 +10,7 @@ mod checkpoint;
 mod config;
 /// What the inputs hold, whatever their files are called.
 mod content;
-/// Accuracy of adapters on a data set.
+/// How well adapters do on a data set.
 mod evaluate;
 /// What a run was and did, as `run.json`.
 mod file;
@@ -44,7 +44,7 @@ pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use config::{
     BackendKind, DeviceAdaptersKind, FadingKind, OptimizerKind, RunConfig, ScheduleKind,
 };
-pub use evaluate::{accuracy, logits};
+pub use evaluate::{evaluate, logits};
 pub use file::RunFile;
 pub use inputs::{Inputs, image_input, open_data, open_model};
 pub use job::Job;

@@ -148,6 +148,7 @@ impl<'a> Session<'a> {
         let setup = Setup {
             wireless: Wireless::new(model, channel, &samples, &settings)?,
             head: match (&self.config.class_words, pretrained.head()) {
+                _ if classes == 0 => self.language_head()?,
                 (Some(words), _) => self.head_of_words(words)?,
                 (None, Some(head)) if head.classes() == classes => head.clone(),
                 _ => Head::new(classes, spec.width, settings.seed),
@@ -157,6 +158,18 @@ impl<'a> Session<'a> {
         self.job(&setup, &|| (), &AtomicBool::new(false))
             .validate()?;
         Ok(setup)
+    }
+
+    /// No head of its own, where the model tells next tokens and nothing was asked for that only a head for
+    /// classes has.
+    fn language_head(&self) -> Result<Head> {
+        self.config.refuse_settings_of_classes()?;
+        if self.inputs.model.language_head()?.is_none() {
+            let reason =
+                "must be a language model to tell next tokens, got one without such a head";
+            return Err(Error::argument("model", reason));
+        }
+        Ok(Head::none())
     }
 
     fn head_of_words(&self, words: &[String]) -> Result<Head> {

@@ -186,7 +186,7 @@ impl DeviceSide<'_> {
                 step: number,
                 lengths: hidden.lengths,
                 // Nothing is learnt from them here.
-                classes: vec![0; batch.samples.len()],
+                labels: Labels::Classes(vec![0; batch.samples.len()]),
                 frame: frame.map_err(|error| blame_samples(error, &batch))?,
                 samples: batch.samples,
             }))?;
@@ -297,12 +297,11 @@ fn exchange<T: Transport>(
     let mut resent = false;
     loop {
         let up = codecs.up.as_mut();
-        let Labels::Classes(classes) = &batch.labels;
         connection.send(&Message::Activation(Activation {
             step: crossing.step,
             samples: batch.samples.clone(),
             lengths: hidden.lengths.clone(),
-            classes: classes.clone(),
+            labels: batch.labels.clone(),
             frame: crossing.compress(up, Direction::Up, &hidden.state)?,
         }))?;
         match connection.receive()? {

@@ -1,13 +1,14 @@
 //! The device's half of a training step: embedding and the first blocks forward, and on from the
 //! gradient of the activation at the cut.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
+use candle_core::Tensor;
 
 use super::Step;
 use super::forward::lower;
 use crate::Result;
 use crate::adapter::{Lora, check_blocks, check_embedding, device_vectors};
 use crate::data::Inputs;
+use crate::layers::with_gradient;
 use crate::model::{Hidden, Model};
 use crate::optim::{OptimizerConfig, Trainable};
 
@@ -59,7 +60,7 @@ impl<'m> DeviceHalf<'m> {
     pub fn backward(&mut self, activation: &Hidden, gradient: &Tensor, step: Step) -> Result<()> {
         let activation = &activation.state;
         let loss = if activation.device().is_cpu() {
-            activation.apply_op1(Inject(gradient.clone()))?
+            with_gradient(activation, 0.0, gradient.clone())?
         } else {
             (activation * gradient)?.sum_all()?
         };
@@ -73,29 +74,5 @@ impl<'m> DeviceHalf<'m> {
     pub fn adapters(&self) -> Result<(Vec<f32>, Vec<Vec<f32>>)> {
         let mut vectors = self.trainable.values()?;
         Ok((vectors.remove(0), vectors))
-    }
-}
-
-/// A scalar whose gradient with respect to its argument is a given tensor.
-struct Inject(Tensor);
-
-impl CustomOp1 for Inject {
-    fn name(&self) -> &'static str {
-        "inject-gradient"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        if layout.shape() != self.0.shape() {
-            candle_core::bail!(
-                "the gradient's shape is {:?}, the activation's {:?}",
-                self.0.shape(),
-                layout.shape()
-            )
-        }
-        Ok((CpuStorage::F32(vec![0.0]), Shape::from(())))
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(Some(self.0.clone()))
     }
 }

@@ -52,10 +52,10 @@ pub struct Update {
     pub device: usize,
     /// What both sides trained.
     pub adapters: Adapters,
-    /// Sum of the losses of all samples seen.
+    /// Sum of the losses of all labels seen that count.
     pub loss: f64,
-    /// Samples seen, each as often as it was.
-    pub samples: usize,
+    /// These labels, each as often as it was seen: one a sample, or next tokens.
+    pub counted: usize,
 }
 
 /// The server's side for one device in one round: messages in, messages out.
@@ -120,7 +120,7 @@ struct Stage {
     gradient: Option<(Tensor, Vec<SampleId>, Extent)>,
     update: Option<Vec<Vec<f32>>>,
     loss: f64,
-    samples: usize,
+    counted: usize,
 }
 
 impl<'a> ServerSide<'a> {
@@ -198,13 +198,13 @@ impl<'a> ServerSide<'a> {
             state,
             lengths: up.lengths.clone(),
         };
-        let labels = Labels::Classes(up.classes.clone());
         let step = self.plan.step(up.step, self.lr, hello.samples as usize);
-        let done = self.half.step(&hidden, &labels, step)?;
+        let done = self.half.step(&hidden, &up.labels, step)?;
         finite(&self.plan, self.device, &[done.loss], "the loss")?;
         let stage = &mut self.stage;
-        stage.loss += f64::from(done.loss) * up.samples.len() as f64;
-        stage.samples += up.samples.len();
+        let counted = up.labels.counted();
+        stage.loss += f64::from(done.loss) * counted as f64;
+        stage.counted += counted;
         stage.step += 1;
         let Some(gradient) = done.gradient else {
             return Ok(Message::Received(up.step));
@@ -231,9 +231,31 @@ impl<'a> ServerSide<'a> {
             let reason = format!("sent {count} samples at once, expected 1 to {most}");
             return Err(Error::protocol(reason));
         }
-        let classes = self.half.classes();
-        if let Some(class) = up.classes.iter().find(|&&class| class as usize >= classes) {
-            let reason = format!("sent the class {class}, the head has {classes}");
+        self.check_labels(up)
+    }
+
+    /// Checks that labels are of the kind that is trained for, as many as there must be, and each among the
+    /// answers.
+    fn check_labels(&self, up: &Activation) -> Result<()> {
+        let answers = self.half.answers();
+        let (kind, labels, wanted) = match (&up.labels, self.half.tells_tokens()) {
+            (Labels::Classes(classes), false) => ("class", classes, up.samples.len()),
+            (Labels::Tokens(tokens), true) => ("next token", tokens, up.real_tokens()),
+            (_, tokens) => {
+                let wanted = if tokens { "next tokens" } else { "classes" };
+                let reason = format!("sent labels of another kind, expected {wanted}");
+                return Err(Error::protocol(reason));
+            }
+        };
+        if labels.len() != wanted || up.labels.counted() == 0 {
+            let (got, counted) = (labels.len(), up.labels.counted());
+            let reason = format!("sent {got} labels of which {counted} count, expected {wanted}");
+            return Err(Error::protocol(reason));
+        }
+        let ignored = |label: u32| self.half.tells_tokens() && label == Labels::IGNORED;
+        let wrong = |&&label: &&u32| label as usize >= answers && !ignored(label);
+        if let Some(label) = labels.iter().find(wrong) {
+            let reason = format!("sent the {kind} {label}, the head has {answers}");
             return Err(Error::protocol(reason));
         }
         Ok(())
@@ -287,7 +309,7 @@ impl<'a> ServerSide<'a> {
             device: self.device as usize,
             adapters,
             loss: self.stage.loss,
-            samples: self.stage.samples,
+            counted: self.stage.counted,
         };
         Ok((update, self.codecs))
     }

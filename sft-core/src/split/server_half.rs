@@ -3,12 +3,12 @@
 use candle_core::{Tensor, Var};
 
 use super::Step;
-use super::forward::upper;
+use super::forward::{task_head, upper};
 use crate::adapter::{Head, Lora, check_blocks, check_head};
 use crate::data::Labels;
 use crate::model::{Hidden, Model};
 use crate::optim::{OptimizerConfig, Trainable};
-use crate::task::{Classifier, cross_entropy};
+use crate::task::TaskHead;
 use crate::{Error, Result};
 
 /// The server's half for one device: the other blocks and the head, with their adapters.
@@ -17,14 +17,14 @@ pub struct ServerHalf<'m> {
     lora: Lora,
     /// Whether nothing is trained below.
     frozen_below: bool,
-    head: Head,
-    classifier: Classifier,
+    start: Head,
+    head: TaskHead,
     trainable: Trainable,
 }
 
 /// What one step of the server gives.
 pub struct ServerStep {
-    /// Mean cross-entropy of the mini-batch.
+    /// Mean cross-entropy of the labels of the mini-batch that count.
     pub loss: f32,
     /// The gradient of the activation; none where nothing is trained below.
     pub gradient: Option<Tensor>,
@@ -50,15 +50,23 @@ impl<'m> ServerHalf<'m> {
             model,
             lora,
             frozen_below: lora.freezes(first),
-            head: head.clone(),
-            classifier: Classifier::new(head, model.backend())?,
+            start: head.clone(),
+            head: task_head(model, head)?,
             trainable: Trainable::new(vectors, config.into(), model.device())?,
         })
     }
 
-    /// Classes of the head, K.
-    pub fn classes(&self) -> usize {
-        self.head.classes()
+    /// What labels must be below: the head's classes K, or the vocabulary V where next tokens are told.
+    pub(super) fn answers(&self) -> usize {
+        match &self.head {
+            TaskHead::Classes(_) => self.start.classes(),
+            TaskHead::Tokens(head) => head.vocabulary(),
+        }
+    }
+
+    /// Whether labels are next tokens.
+    pub(super) fn tells_tokens(&self) -> bool {
+        self.head.reads_tokens()
     }
 
     /// Forward, loss, backward and update, (5) of the paper, for one mini-batch.
@@ -75,8 +83,9 @@ impl<'m> ServerHalf<'m> {
         let hidden = activation.with_state(state.clone());
         let lora = self.lora.training(step.dropout_seed);
         let tensors = self.trainable.tensors();
-        let logits = upper(self.model, lora, tensors, &self.classifier, &hidden)?;
-        let loss = cross_entropy(&logits, labels)?;
+        let (blocks, head) = tensors.split_at(tensors.len() - self.head.trained());
+        let features = upper(self.model, lora, blocks, &self.head, &hidden)?;
+        let loss = self.head.loss(&features, head, lora, labels)?;
         let mut grads = loss.backward()?;
         let gradient = received.map(|cut| grads.remove(&cut).ok_or(Error::NoGradient(0)));
         let gradient = gradient.transpose()?;
@@ -93,7 +102,7 @@ impl<'m> ServerHalf<'m> {
     /// A tensor operation failed.
     pub fn adapters(&self) -> Result<(Vec<Vec<f32>>, Head)> {
         let mut blocks = self.trainable.values()?;
-        let head = blocks.split_off(blocks.len() - self.classifier.trained());
-        Ok((blocks, self.head.with_trained(head)))
+        let head = blocks.split_off(blocks.len() - self.head.trained());
+        Ok((blocks, self.start.with_trained(head)))
     }
 }

@@ -186,12 +186,12 @@ impl CustomOp2 for BlockOp {
 fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => bail!("a transformer block needs contiguous arguments"),
+        None => bail!("an operation of the engine needs contiguous arguments"),
     }
 }
 
 /// Calls `body` with the elements of contiguous CPU tensors.
-fn with_slices<const N: usize, R>(
+pub(crate) fn with_slices<const N: usize, R>(
     tensors: [&Tensor; N],
     body: impl FnOnce([&[f32]; N]) -> R,
 ) -> Result<R> {
@@ -199,7 +199,7 @@ fn with_slices<const N: usize, R>(
     let mut slices: [&[f32]; N] = [&[]; N];
     for ((storage, layout), slice) in guards.iter().zip(&mut slices) {
         let candle_core::Storage::Cpu(storage) = &**storage else {
-            bail!("a transformer block runs on the CPU")
+            bail!("an operation of the engine runs on the CPU")
         };
         *slice = contiguous(storage, layout)?;
     }

@@ -6,6 +6,8 @@ mod config;
 mod cost;
 /// Vectors of tokens.
 mod embedding;
+/// The head of a language model.
+mod language;
 /// Names of parameters.
 mod names;
 /// Which tokens features are made of.
@@ -25,10 +27,12 @@ pub use config::TextConfig;
 pub use names::TextFamily;
 pub use pooling::Pooling;
 pub use pretrained::PretrainedText;
-pub use tokenizer::{SpecialTokens, Tokenizer};
+pub use tokenizer::{ChatTemplate, SpecialTokens, Tokenizer};
 pub use weights::TextWeights;
 
 use self::embedding::Embedding;
+use self::language::LanguageHead;
+use self::pooling::real_rows;
 use super::splittable::{Hidden, Model};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
@@ -44,6 +48,7 @@ pub struct TextModel {
     embedding: Embedding,
     blocks: Vec<Block>,
     norm: Option<Norm>,
+    head: LanguageHead,
     pooling: Pooling,
     spec: ModelSpec,
     backend: Backend,
@@ -70,6 +75,7 @@ impl TextModel {
             embedding: Embedding::new(config, weights, &backend)?,
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
             norm: norm.transpose()?,
+            head: LanguageHead::new(config, weights),
             pooling,
             spec: config.spec(),
             backend,
@@ -91,6 +97,13 @@ impl TextModel {
         let hidden = (0..self.blocks.len())
             .try_fold(embedded, |hidden, index| self.run(index, &hidden, None));
         self.finish(&hidden?)
+    }
+
+    fn normed(&self, rows: &Tensor) -> Result<Tensor> {
+        match &self.norm {
+            Some(norm) => norm.forward(rows),
+            None => Ok(rows.clone()),
+        }
     }
 
     fn run(
@@ -140,10 +153,15 @@ impl Model for TextModel {
     }
 
     fn finish(&self, hidden: &Hidden) -> Result<Tensor> {
-        self.pooling.pool(hidden, |rows| match &self.norm {
-            Some(norm) => norm.forward(rows),
-            None => Ok(rows.clone()),
-        })
+        self.pooling.pool(hidden, |rows| self.normed(rows))
+    }
+
+    fn finish_tokens(&self, hidden: &Hidden) -> Result<Tensor> {
+        self.normed(&real_rows(hidden)?)
+    }
+
+    fn language_head(&self) -> Result<Option<Tensor>> {
+        self.head.weight(self.embedding.tokens(), self.device())
     }
 }
 

@@ -15,19 +15,22 @@ pub use tensors::Tensors;
 use self::bytes::{Reader, put_bytes, put_u32, put_varint};
 use super::{Bases, RoundPlan};
 use crate::adapter::ModelSpec;
-use crate::data::SampleId;
+use crate::data::{Labels, SampleId};
 use crate::{Error, Result};
 
 /// The first bytes of every message.
 const MAGIC: [u8; 4] = *b"SFTM";
 /// Raised whenever messages change their meaning; a device and a server must share it.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Magic, version, kind and the length of the body.
 pub const HEADER_BYTES: usize = 10;
 /// The checksum behind the body.
 const CHECKSUM_BYTES: usize = 4;
 /// The longest body that is read; a receiver on a network may set a smaller limit.
 pub const MAX_BODY_BYTES: usize = 1 << 30;
+/// The kinds of labels.
+const CLASSES: u8 = 1;
+const TOKENS: u8 = 2;
 /// The longest text in a message.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
@@ -81,8 +84,8 @@ pub struct Activation {
     pub samples: Vec<SampleId>,
     /// Tokens of each sample; none where all have the model's number.
     pub lengths: Option<Vec<u32>>,
-    /// The class of each sample.
-    pub classes: Vec<u32>,
+    /// The class of each sample, or in language modelling the token after each of its tokens.
+    pub labels: Labels,
     /// The compressed activation `[B, S, D]`.
     pub frame: Vec<u8>,
 }
@@ -151,7 +154,7 @@ impl Message {
     pub(super) fn payload_bytes(&self) -> u64 {
         let bytes = match self {
             Self::Adapters(tensors) | Self::Update(tensors) => tensors.frame.len(),
-            Self::Activation(up) => up.frame.len() + size_of_val(up.classes.as_slice()),
+            Self::Activation(up) => up.frame.len() + up.label_bytes().len(),
             Self::Gradient(down) => down.frame.len(),
             Self::Bases(bases) => bases.to_bytes().len(),
             _ => 0,
@@ -344,23 +347,70 @@ impl Activation {
         out.push(u8::from(self.lengths.is_some()));
         let lengths = self.lengths.iter().flatten();
         lengths.for_each(|&length| put_varint(out, length.into()));
-        self.classes.iter().for_each(|&class| put_u32(out, class));
+        out.push(match self.labels {
+            Labels::Classes(_) => CLASSES,
+            Labels::Tokens(_) => TOKENS,
+        });
+        out.extend(self.label_bytes());
         out.extend(&self.frame);
+    }
+
+    /// The tokens of all samples that have their own numbers of them.
+    pub(super) fn real_tokens(&self) -> usize {
+        let lengths = self.lengths.iter().flatten();
+        lengths.map(|&length| length as usize).sum()
+    }
+
+    fn label_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match &self.labels {
+            Labels::Classes(classes) => classes.iter().for_each(|&class| put_u32(&mut out, class)),
+            // One more than the token, so that the commonest, the ignored, is the shortest.
+            Labels::Tokens(tokens) => {
+                let tokens = tokens.iter().map(|token| token.wrapping_add(1));
+                tokens.for_each(|token| put_varint(&mut out, token.into()));
+            }
+        }
+        out
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self> {
         let step = body.u32()?;
-        // Every sample takes a byte for its number and four for its class.
-        let count = body.count(5)?;
+        // Every sample takes a byte for its number and at least one for its label.
+        let count = body.count(2)?;
         let samples = (0..count).map(|_| body.varint()).collect::<Result<_>>()?;
         let each = body.flag("lengths")?.then_some(0..count);
         let lengths = each.map(|each| each.map(|_| body.varint_u32()).collect::<Result<_>>());
+        let lengths = lengths.transpose()?;
+        let labels = match body.byte()? {
+            CLASSES => {
+                body.has(count, 4)?;
+                Labels::Classes((0..count).map(|_| body.u32()).collect::<Result<_>>()?)
+            }
+            TOKENS => Labels::Tokens(read_tokens(lengths.as_deref(), body)?),
+            other => {
+                let reason = format!("sent labels of the unknown kind {other}");
+                return Err(Error::protocol(reason));
+            }
+        };
         Ok(Self {
             step,
             samples,
-            lengths: lengths.transpose()?,
-            classes: (0..count).map(|_| body.u32()).collect::<Result<_>>()?,
+            lengths,
+            labels,
             frame: body.rest().to_vec(),
         })
     }
+}
+
+/// The token after each token of samples of these lengths.
+fn read_tokens(lengths: Option<&[u32]>, body: &mut Reader<'_>) -> Result<Vec<u32>> {
+    let Some(lengths) = lengths else {
+        let reason = "sent next tokens without the lengths of the samples";
+        return Err(Error::protocol(reason));
+    };
+    let count = lengths.iter().map(|&length| u64::from(length)).sum();
+    body.has(usize::try_from(count).unwrap_or(usize::MAX), 1)?;
+    let token = |_| Ok(body.varint_u32()?.wrapping_sub(1));
+    (0..count).map(token).collect()
 }
