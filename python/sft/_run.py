@@ -27,7 +27,10 @@ class Round:
     late : tuple of int
         Of the devices that were to take part, those that did not come to the end by `deadline_s`.
     accuracy : float
-        Test accuracy of the aggregated model without compression, a fraction.
+        Test accuracy of the aggregated model without compression, a fraction; of a language model that
+        of the next tokens that count.
+    token_loss : float or None
+        Of a language model the mean cross-entropy of such a token on the test data, nat.
     loss : float
         Mean training loss.
     bytes_up, bytes_down : int
@@ -65,6 +68,7 @@ class Round:
     devices: tuple[int, ...] = ()
     late: tuple[int, ...] = ()
     accuracy: float
+    token_loss: float | None = None
     loss: float
     bytes_up: int
     bytes_down: int
@@ -79,6 +83,39 @@ class Round:
     def bytes(self) -> int:
         """Activations, labels, gradients, adapters and head: what the paper counts."""
         return self.bytes_up + self.bytes_down + self.adapter_bytes_up + self.adapter_bytes_down
+
+    @property
+    def perplexity(self) -> float | None:
+        """Of a language model its perplexity on the test data: the exponential of `token_loss`."""
+        return None if self.token_loss is None else float(np.exp(self.token_loss))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """How a tuned model goes on from the beginning of a test sample.
+
+    Attributes
+    ----------
+    prompt : str
+        The beginning.
+    said : str
+        What the model says, the likeliest token each time.
+    expected : str
+        How the sample goes on.
+
+    Examples
+    --------
+    >>> import sft
+    >>> sft.Generated(prompt="a", said=" b", expected=" c").said
+    ' b'
+
+    """
+
+    __module__ = "sft"
+
+    prompt: str
+    said: str
+    expected: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +135,8 @@ class Run:
     contents : dict
         Digests of model, data and adapters: a folder knows its run again by them, whatever their
         files are called.
+    generated : tuple of Generated
+        What the tuned model says, where `generate` asked for it.
 
     Examples
     --------
@@ -122,11 +161,17 @@ class Run:
     device_memory_bytes: float
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
     contents: Mapping[str, str] = field(default_factory=dict, compare=False)
+    generated: tuple[Generated, ...] = ()
 
     @property
     def accuracy(self) -> npt.NDArray[np.float64]:
         """Test accuracy after every round, [rounds]."""
         return np.array([r.accuracy for r in self.rounds])
+
+    @property
+    def perplexity(self) -> npt.NDArray[np.float64]:
+        """Of a language model its test perplexity after every round, [rounds]; else not a number."""
+        return np.array([np.nan if r.perplexity is None else r.perplexity for r in self.rounds])
 
     @property
     def delay_s(self) -> npt.NDArray[np.float64]:
@@ -155,11 +200,13 @@ class Run:
         return text(self._table())
 
     def _table(self) -> Table:
-        rows = [["round", "accuracy", "loss", "cut MB up", "cut MB down", "adapter MB", "delay, s"]]
+        tells = any(r.token_loss is not None for r in self.rounds)
+        measure = "perplexity" if tells else "accuracy"
+        rows = [["round", measure, "loss", "cut MB up", "cut MB down", "adapter MB", "delay, s"]]
         for r in self.rounds:
             adapters = r.adapter_bytes_up + r.adapter_bytes_down
             cells = [f"{n / 1e6:.3f}" for n in (r.bytes_up, r.bytes_down, adapters)]
-            rows.append([f"{r.round}", f"{r.accuracy:.1%}", f"{r.loss:.4f}", *cells])
+            rows.append([f"{r.round}", shown(r), f"{r.loss:.4f}", *cells])
             rows[-1].append(f"{r.delay_s:.3f}")
         return rows
 
@@ -195,6 +242,7 @@ class Run:
             "name": self.scheme,
             "device_memory_bytes": self.device_memory_bytes,
             "rounds": [asdict(r) for r in self.rounds],
+            "generated": [asdict(each) for each in self.generated],
         }
         known = {"settings": self.settings, "contents": self.contents}
         content = known | {"schemes": [scheme]}
@@ -239,6 +287,7 @@ class Run:
                     device_memory_bytes=scheme["device_memory_bytes"],
                     settings=content["settings"],
                     contents=content.get("contents", {}),
+                    generated=tuple(Generated(**g) for g in scheme.get("generated", ())),
                 )
                 for scheme in content["schemes"]
             )
@@ -250,6 +299,11 @@ class Run:
 def round_of(record: Mapping[str, Any]) -> Round:
     lists = {name: tuple(record.get(name, ())) for name in ("devices", "late")}
     return Round(**{**record, **lists})
+
+
+def shown(r: Round) -> str:
+    """Return how well a round's model does: of a language model the perplexity."""
+    return f"{r.accuracy:.1%}" if r.perplexity is None else f"{r.perplexity:.2f}"
 
 
 class Interrupted(KeyboardInterrupt):

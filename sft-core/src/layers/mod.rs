@@ -13,7 +13,7 @@ mod plain;
 mod tests;
 
 pub use backend::Backend;
-pub(crate) use backend::{Block, Norm};
+pub(crate) use backend::{Block, Norm, Reader};
 pub(crate) use engine::with_slices;
 pub(crate) use gradient::with_gradient;
 pub(crate) use low_rank::LowRank;

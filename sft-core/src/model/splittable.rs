@@ -32,6 +32,18 @@ impl Hidden {
     }
 }
 
+/// A model that reads a text a few tokens at a time, and keeps what the next ones need of those before.
+pub trait Reader {
+    /// The features `[D]` of the last of the next tokens.
+    ///
+    /// # Errors
+    /// No tokens, ids beyond the vocabulary, or more in all than the reader is for.
+    fn read(&mut self, ids: &[u32]) -> Result<Tensor>;
+
+    /// Begins with another text.
+    fn forget(&mut self);
+}
+
 /// A frozen transformer that can be cut between any two of its blocks.
 ///
 /// The device holds the embedding and blocks `0..l`, the server blocks `l..L`
@@ -93,5 +105,20 @@ pub trait Model: Send + Sync {
     /// A file that it cannot be read from any more.
     fn language_head(&self) -> Result<Option<Tensor>> {
         Ok(None)
+    }
+
+    /// The model with a flat vector of adapters for each block, to read texts of at most `most` tokens a few
+    /// at a time.
+    ///
+    /// # Errors
+    /// A model that is not read so, or adapters that do not fit it.
+    fn reader<'a>(
+        &'a self,
+        adapters: &'a [Vec<f32>],
+        lora: Lora,
+        most: usize,
+    ) -> Result<Box<dyn Reader + 'a>> {
+        let _ = (adapters, lora, most);
+        bail!("the model does not read token by token")
     }
 }

@@ -18,6 +18,8 @@ mod file;
 mod folder;
 /// The whole model with every weight trained.
 mod full;
+/// What a tuned language model says.
+mod generate;
 /// Model and data of a run, opened.
 mod inputs;
 /// What a run is made of, and whether the parts fit together.
@@ -46,6 +48,7 @@ pub use config::{
 };
 pub use evaluate::{evaluate, logits};
 pub use file::RunFile;
+pub use generate::{Generated, generate};
 pub use inputs::{Inputs, image_input, open_data, open_model};
 pub use job::Job;
 pub use local::CodecState;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::content::{by_content, contents};
 use super::folder::{Folder, checkpoint};
+use super::generate::{Generated, go_on};
 use super::inputs::{Inputs, of};
 use super::{
     Job, RoundRecord, Run, RunConfig, Scheme, Settings, Wireless, finetune, load_checkpoint,
@@ -49,6 +50,9 @@ pub struct SchemeRun {
     pub device_memory_bytes: f64,
     /// One record per round.
     pub rounds: Vec<RoundRecord>,
+    /// How the tuned model goes on from some test samples, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generated: Vec<Generated>,
 }
 
 /// What one scheme is asked to do.
@@ -145,8 +149,13 @@ impl<'a> Session<'a> {
             pretrained.transformer(classes, rank, mean_tokens(train).unwrap_or(spec.tokens));
         let samples: Vec<usize> = self.partition.iter().map(Vec::len).collect();
         let channel = self.config.channel()?;
+        let wireless = Wireless::new(model, channel, &samples, &settings)?;
         let setup = Setup {
-            wireless: Wireless::new(model, channel, &samples, &settings)?,
+            wireless: if classes == 0 {
+                wireless.with_frozen_head()?
+            } else {
+                wireless
+            },
             head: match (&self.config.class_words, pretrained.head()) {
                 _ if classes == 0 => self.language_head()?,
                 (Some(words), _) => self.head_of_words(words)?,
@@ -287,8 +296,31 @@ impl<'a> Session<'a> {
         Ok(SchemeRun {
             scheme,
             device_memory_bytes: self.device_memory_bytes(setup)?,
+            generated: if stop.load(Ordering::Relaxed) {
+                Vec::new()
+            } else {
+                self.generated(&setup.settings, &run.adapters)?
+            },
             rounds: run.rounds,
         })
+    }
+
+    /// How a tuned model goes on from test samples.
+    fn generated(&self, settings: &Settings, adapters: &Adapters) -> Result<Vec<Generated>> {
+        let Inputs {
+            pretrained,
+            model,
+            test,
+            ..
+        } = self.inputs;
+        let (count, most) = (self.config.generate, self.config.max_new_tokens);
+        match pretrained.text_input().filter(|_| count > 0) {
+            Some(input) => {
+                let adapted = (model.as_ref(), settings.lora, adapters);
+                go_on(adapted, test.as_ref(), input, count, most)
+            }
+            None => Ok(Vec::new()),
+        }
     }
 
     /// The error that `error` is where training diverged because the weights were never finite.

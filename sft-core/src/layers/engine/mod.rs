@@ -27,4 +27,4 @@ mod tile;
 mod turn;
 
 pub(crate) use norm::FrozenNorm;
-pub(crate) use op::{FrozenBlock, with_slices};
+pub(crate) use op::{BlockReader, FrozenBlock, with_slices};

@@ -16,6 +16,8 @@ mod pooling;
 mod pretrained;
 /// Configurations in files.
 mod read;
+/// Reading token by token.
+mod reader;
 /// From texts to token ids.
 mod tokenizer;
 /// Parameters by name.
@@ -33,7 +35,8 @@ pub use weights::TextWeights;
 use self::embedding::Embedding;
 use self::language::LanguageHead;
 use self::pooling::real_rows;
-use super::splittable::{Hidden, Model};
+use self::reader::TextReader;
+use super::splittable::{Hidden, Model, Reader};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
 use crate::layers::{
@@ -162,6 +165,15 @@ impl Model for TextModel {
 
     fn language_head(&self) -> Result<Option<Tensor>> {
         self.head.weight(self.embedding.tokens(), self.device())
+    }
+
+    fn reader<'a>(
+        &'a self,
+        adapters: &'a [Vec<f32>],
+        lora: Lora,
+        most: usize,
+    ) -> Result<Box<dyn Reader + 'a>> {
+        Ok(Box::new(TextReader::new(self, adapters, lora, most)?))
     }
 }
 
