@@ -756,7 +756,8 @@ fn a_run_tells_what_its_model_says() {
     }
 }
 
-/// The loss of texts by SmolLM2, against that of Transformers: the file that `fixtures/make_text_real.py` wrote.
+/// The loss and the chat template of `SmolLM2`, against what Transformers makes of them:
+/// `fixtures/make_text_real.py`.
 #[test]
 fn smollm2s_loss_is_that_of_transformers() {
     let Some(path) = std::env::var_os("SFT_SMOLLM2") else {

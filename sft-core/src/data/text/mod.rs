@@ -1,9 +1,13 @@
 //! Texts as token ids, with a class each or to tell the next of.
 
+/// Conversations of which the next tokens are to be told.
+mod chat;
 /// Lines of files that hold texts and classes.
 mod labelled;
 /// Files of which the next tokens are to be told.
 mod language;
+/// Plain text of which the next tokens are to be told.
+mod plain;
 /// Files with one sample a line or record.
 mod read;
 /// Texts of which the next tokens are to be told.

@@ -1,5 +1,7 @@
 //! Texts as token ids, of which the next tokens are to be told.
 
+use std::fmt::Write;
+
 use candle_core::{Device, Tensor};
 
 use crate::data::{Batch, Data, Inputs, Labels, Prompt, SampleId};
@@ -128,14 +130,15 @@ impl Data for Sequences {
         let mean = self.ids.len() as f64 / samples as f64;
         let counted = self.targets.iter().filter(|&&id| id != Labels::IGNORED);
         let share = 100.0 * counted.count() as f64 / self.targets.len() as f64;
+        // A text has room for all.
         let mut text = format!("{samples} samples of {files} files, {mean:.1} tokens each");
-        text += &format!(", of which {share:.0} % are to be told");
+        let _ = write!(text, ", of which {share:.0} % are to be told");
         let (cut, most) = self.told.cut;
         if cut > 0 {
-            text += &format!(", {cut} of them cut to {most}");
+            let _ = write!(text, ", {cut} of them cut to {most}");
         }
         if self.told.left_out > 0 {
-            text += &format!("; {} shorter texts left out", self.told.left_out);
+            let _ = write!(text, "; {} shorter texts left out", self.told.left_out);
         }
         Some(text)
     }
