@@ -21,15 +21,17 @@ fn layout() -> Vec<NamedShape> {
 fn one_of_each() -> Vec<Message> {
     let tensors = Tensors::whole(&layout(), [[1.0, 2.0, 3.0, 4.0].as_slice(), &[5.0, 6.0]]);
     let tensors = tensors.unwrap();
-    let activation = |lengths| {
+    let labelled = |lengths, labels| {
         Message::Activation(Activation {
             step: 3,
             samples: vec![0, 300, u64::MAX],
             lengths,
-            labels: Labels::Classes(vec![1, 0, 2]),
+            labels,
             frame: vec![7; 20],
         })
     };
+    let activation = |lengths| labelled(lengths, Labels::Classes(vec![1, 0, 2]));
+    let next = Labels::Tokens(vec![5, Labels::IGNORED, 0, 49_151]);
     let hello = |held| {
         Message::Hello(Hello {
             device: 4,
@@ -50,6 +52,7 @@ fn one_of_each() -> Vec<Message> {
         }),
         activation(None),
         activation(Some(vec![5, 1, 200])),
+        labelled(Some(vec![2, 1, 1]), next),
         Message::Gradient(Gradient {
             step: 3,
             frame: vec![9; 30],
@@ -166,7 +169,7 @@ proptest! {
     /// Whatever a body holds, reading it ends, and what is read is written as it was.
     #[test]
     fn any_body_is_a_message_or_an_error(
-        which in 0..12usize,
+        which in 0..14usize,
         at in any::<prop::sample::Index>(),
         change in prop::collection::vec(any::<u8>(), 0..24),
     ) {
