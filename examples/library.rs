@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use sft_core::adapter::{Head, Lora, ModuleNames, save_peft};
 use sft_core::data::Partition;
 use sft_core::model::{Backend, Model, Pretrained, Vit};
-use sft_core::run::{Channel, Job, Scheme, Settings, Wireless, accuracy, finetune};
+use sft_core::run::{Channel, Job, Scheme, Settings, Wireless, evaluate, finetune};
 use sft_examples::console::say;
 use sft_examples::{digits, input};
 
@@ -44,9 +44,12 @@ fn main() -> sft_core::Result<()> {
     let outcome = finetune(&job, job.start()?, &mut |run| {
         say(format_args!("{:?}", run.rounds.last())) // save_checkpoint has its place here
     })?;
-    let accuracy = accuracy(&vit, settings.lora, &outcome.adapters, &test, 2)?;
+    let score = evaluate(&vit, settings.lora, &outcome.adapters, &test, 2)?;
     let batches = batches.into_inner();
-    say(format_args!("{accuracy:.3} after {batches} mini-batches"))?;
+    say(format_args!(
+        "{:.3} after {batches} mini-batches",
+        score.accuracy()
+    ))?;
     let out = std::env::temp_dir().join("sft-library");
     save_peft(
         &out,

@@ -1,15 +1,26 @@
-//! Curves of accuracy as SVG.
+//! Curves of test accuracy or perplexity as SVG.
+
+use std::ops::Range;
 
 use plotters::coord::CoordTranslate;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::prelude::*;
 
-/// A scheme's accuracy after each round.
+/// What is shown of every round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Test accuracy in percent.
+    Accuracy,
+    /// Test perplexity of a language model.
+    Perplexity,
+}
+
+/// A scheme's measure after each round.
 #[derive(Clone, Debug)]
 pub struct Curve {
     /// What the legend says.
     pub name: &'static str,
-    /// Position on the axis, and accuracy in percent.
+    /// Position on the axis, and the measure.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -20,17 +31,51 @@ const COLORS: [RGBColor; 4] = [
     RGBColor(204, 121, 167),
 ];
 
-/// A picture of accuracy over a logarithmic `axis`.
+/// A picture of a measure over a logarithmic `axis`.
 ///
 /// # Errors
 /// The drawing library failed.
-pub fn accuracy(axis: &str, curves: &[Curve]) -> Result<String, Box<dyn std::error::Error>> {
+pub fn curves(
+    axis: &str,
+    measure: Measure,
+    curves: &[Curve],
+) -> Result<String, Box<dyn std::error::Error>> {
     let mut svg = String::new();
-    draw(&mut svg, axis, curves)?;
+    draw(&mut svg, axis, measure, curves)?;
     Ok(svg)
 }
 
-fn draw(svg: &mut String, axis: &str, curves: &[Curve]) -> Result<(), Box<dyn std::error::Error>> {
+impl Measure {
+    /// What the axis says.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Accuracy => "test accuracy, %",
+            Self::Perplexity => "test perplexity",
+        }
+    }
+
+    /// What the axis shows for these values.
+    fn range(self, values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
+        match self {
+            Self::Accuracy => {
+                let worst = values.fold(100.0, f64::min);
+                ((worst / 10.0).floor() * 10.0).min(90.0)..100.0
+            }
+            Self::Perplexity => {
+                let best = values.clone().fold(f64::INFINITY, f64::min);
+                let worst = values.filter(|value| value.is_finite()).fold(1.0, f64::max);
+                0.9 * best.min(worst)..1.1 * worst
+            }
+        }
+    }
+}
+
+fn draw(
+    svg: &mut String,
+    axis: &str,
+    measure: Measure,
+    curves: &[Curve],
+) -> Result<(), Box<dyn std::error::Error>> {
     let xs = || {
         curves
             .iter()
@@ -45,27 +90,27 @@ fn draw(svg: &mut String, axis: &str, curves: &[Curve]) -> Result<(), Box<dyn st
     } else {
         (0.1, 10.0)
     };
-    let worst = curves
-        .iter()
-        .flat_map(|c| &c.points)
-        .map(|p| p.1)
-        .fold(100.0, f64::min);
-    let floor = ((worst / 10.0).floor() * 10.0).min(90.0);
+    let values = curves.iter().flat_map(|c| &c.points).map(|p| p.1);
     let area = SVGBackend::with_string(svg, (760, 440)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(52)
-        .build_cartesian_2d((low..high).log_scale(), floor..100.0)?;
+        .build_cartesian_2d((low..high).log_scale(), measure.range(values))?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
         .x_desc(axis)
-        .y_desc("test accuracy, %")
+        .y_desc(measure.title())
         .x_labels(6)
         .x_label_formatter(&|x| format!("{x}"))
-        .y_label_formatter(&|y| format!("{y:.0}"))
+        .y_label_formatter(&|y| {
+            format!(
+                "{y:.*}",
+                usize::from(*y < 10.0 && measure == Measure::Perplexity)
+            )
+        })
         .label_style(("sans-serif", 14))
         .draw()?;
     for (curve, color) in curves.iter().zip(COLORS.into_iter().cycle()) {

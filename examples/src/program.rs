@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 use sft_core::run::{
-    Inputs, Progress, RoundRecord, RunConfig, RunFile, Scheme, SchemeRun, Session,
+    Generated, Inputs, Progress, RoundRecord, RunConfig, RunFile, Scheme, SchemeRun, Session,
 };
 use sft_core::{Error, Result};
 
 use crate::console::{ended, say, tell};
 use crate::flags::message;
 use crate::memory::peak_resident_bytes;
-use crate::report::{table, title, write};
+use crate::report::{shown, table, title, write};
 
 /// Set by Ctrl-C: the rounds that are finished are kept.
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -89,6 +89,7 @@ fn report(
     if !run.schemes.is_empty() {
         write(out, &run)?;
         say(format_args!("{}", table(&run, config.target_accuracy)))?;
+        run.schemes.iter().try_for_each(say_generated)?;
         say(format_args!(
             "run.json, adapters and pictures are in {}",
             out.display()
@@ -108,6 +109,21 @@ fn report(
                 ));
             }
         }
+    }
+    Ok(())
+}
+
+/// Prints how a tuned model goes on from some test prompts.
+fn say_generated(run: &SchemeRun) -> Result<()> {
+    for Generated {
+        prompt,
+        said,
+        expected,
+    } in &run.generated
+    {
+        let scheme = title(run.scheme);
+        say(format_args!("\n{scheme}, after: {prompt}"))?;
+        say(format_args!("  says: {said}\n  text: {expected}"))?;
     }
     Ok(())
 }
@@ -132,8 +148,7 @@ impl Progress for Bar {
     }
 
     fn round(&self, record: &RoundRecord) {
-        let accuracy = 100.0 * record.accuracy;
-        let message = format!("round {}: {accuracy:.1} %", record.round);
+        let message = format!("round {}: {}", record.round, shown(record));
         self.0.set_message(message);
     }
 }

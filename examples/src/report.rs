@@ -7,7 +7,7 @@ use sft_core::run::{RoundRecord, RunFile, Scheme, SchemeRun};
 use sft_core::write_whole;
 use sft_core::{Error, Result};
 
-use crate::plot;
+use crate::plot::{self, Measure};
 
 /// The sum of a field over the rounds.
 fn total(run: &SchemeRun, field: impl Fn(&RoundRecord) -> f64) -> f64 {
@@ -19,12 +19,31 @@ fn accuracy(run: &SchemeRun) -> f64 {
     run.rounds.last().map_or(0.0, |round| round.accuracy)
 }
 
-/// Accuracy against the running total of a field.
+/// What tells how well a round's model does: of a language model the perplexity.
+fn measure(run: &RunFile) -> Measure {
+    let mut rounds = run.schemes.iter().flat_map(|run| &run.rounds);
+    if rounds.any(|round| round.token_loss.is_some()) {
+        Measure::Perplexity
+    } else {
+        Measure::Accuracy
+    }
+}
+
+/// A round's measure for people.
+pub fn shown(round: &RoundRecord) -> String {
+    match round.perplexity() {
+        Some(perplexity) => format!("{perplexity:.2}"),
+        None => format!("{:.1} %", 100.0 * round.accuracy),
+    }
+}
+
+/// The measure against the running total of a field.
 fn curve(run: &SchemeRun, field: impl Fn(&RoundRecord) -> f64) -> plot::Curve {
     let mut total = 0.0;
     let point = |round: &RoundRecord| {
         total += field(round);
-        (total, 100.0 * round.accuracy)
+        let measure = round.perplexity();
+        (total, measure.unwrap_or(100.0 * round.accuracy))
     };
     plot::Curve {
         name: title(run.scheme),
@@ -39,7 +58,10 @@ pub fn table(run: &RunFile, target: Option<f64>) -> String {
     table.load_style(presets::ASCII_MARKDOWN);
     let mut header = vec![
         "scheme",
-        "test accuracy",
+        match measure(run) {
+            Measure::Accuracy => "test accuracy",
+            Measure::Perplexity => "test perplexity",
+        },
         "cut MB up",
         "cut MB down",
         "adapter MB",
@@ -61,7 +83,7 @@ pub fn table(run: &RunFile, target: Option<f64>) -> String {
         };
         let mut row = vec![
             title(scheme.scheme).to_string(),
-            format!("{:.1} %", 100.0 * accuracy(scheme)),
+            scheme.rounds.last().map_or_else(String::new, shown),
             megabytes(|round| round.bytes_up),
             megabytes(|round| round.bytes_down),
             megabytes(|round| round.adapter_bytes_up + round.adapter_bytes_down),
@@ -109,21 +131,18 @@ pub fn write(out: &Path, run: &RunFile) -> Result<()> {
             .map(|scheme| curve(scheme, field))
             .collect()
     };
+    let measure = measure(run);
+    let name = match measure {
+        Measure::Accuracy => "accuracy",
+        Measure::Perplexity => "perplexity",
+    };
     let pictures = [
-        (
-            "accuracy_over_time.svg",
-            "modelled time, s",
-            curves(&|round| round.delay_s),
-        ),
-        (
-            "accuracy_over_traffic.svg",
-            "traffic of all devices, MB",
-            curves(&traffic),
-        ),
+        ("time", "modelled time, s", curves(&|round| round.delay_s)),
+        ("traffic", "traffic of all devices, MB", curves(&traffic)),
     ];
-    for (file, axis, curves) in pictures {
-        let path = out.join(file);
-        let svg = plot::accuracy(axis, &curves).map_err(|e| Error::file(&path, e))?;
+    for (over, axis, curves) in pictures {
+        let path = out.join(format!("{name}_over_{over}.svg"));
+        let svg = plot::curves(axis, measure, &curves).map_err(|e| Error::file(&path, e))?;
         write_whole(&path, svg.as_bytes())?;
     }
     Ok(())

@@ -26,7 +26,7 @@ from sft._per_device import (
 )
 from sft._plan import CutDelay, Plan, optimize
 from sft._predict import Memory, Payloads, Phases, Prediction, predict
-from sft._run import Interrupted, Round, Run
+from sft._run import Generated, Interrupted, Round, Run
 from sft._sft import (
     Basis,
     Choice,
@@ -75,6 +75,7 @@ __all__ = [
     "DeviceCuts",
     "ErrorFeedback",
     "Fit",
+    "Generated",
     "Info",
     "InternalError",
     "Interrupted",

@@ -27,10 +27,15 @@ class Round:
     late : tuple of int
         Of the devices that were to take part, those that did not come to the end by `deadline_s`.
     accuracy : float
-        Test accuracy of the aggregated model without compression, a fraction.
+        Test accuracy of the aggregated model without compression, a fraction; of a language model that
+        of the next tokens that count.
     accuracy_through_cut : float or None
         The same of the model as it is split, with what crosses the cut compressed as in training;
         where `evaluate_through_cut` asks for it and the scheme splits the model.
+    token_loss : float or None
+        Of a language model the mean cross-entropy of such a token on the test data, nat.
+    token_loss_through_cut : float or None
+        The same through the cut, as `accuracy_through_cut`.
     loss : float
         Mean training loss.
     bytes_up, bytes_down : int
@@ -70,6 +75,8 @@ class Round:
     late: tuple[int, ...] = ()
     accuracy: float
     accuracy_through_cut: float | None = None
+    token_loss: float | None = None
+    token_loss_through_cut: float | None = None
     loss: float
     bytes_up: int
     bytes_down: int
@@ -84,6 +91,39 @@ class Round:
     def bytes(self) -> int:
         """Activations, labels, gradients, adapters and head: what the paper counts."""
         return self.bytes_up + self.bytes_down + self.adapter_bytes_up + self.adapter_bytes_down
+
+    @property
+    def perplexity(self) -> float | None:
+        """Of a language model its perplexity on the test data: the exponential of `token_loss`."""
+        return None if self.token_loss is None else float(np.exp(self.token_loss))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """How a tuned model goes on from the beginning of a test sample.
+
+    Attributes
+    ----------
+    prompt : str
+        The beginning.
+    said : str
+        What the model says, the likeliest token each time.
+    expected : str
+        How the sample goes on.
+
+    Examples
+    --------
+    >>> import sft
+    >>> sft.Generated(prompt="a", said=" b", expected=" c").said
+    ' b'
+
+    """
+
+    __module__ = "sft"
+
+    prompt: str
+    said: str
+    expected: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +143,8 @@ class Run:
     contents : dict
         Digests of model, data and adapters: a folder knows its run again by them, whatever their
         files are called.
+    generated : tuple of Generated
+        What the tuned model says, where `generate` asked for it.
 
     Examples
     --------
@@ -127,6 +169,7 @@ class Run:
     device_memory_bytes: float
     settings: Mapping[str, Any] = field(default_factory=dict, compare=False)
     contents: Mapping[str, str] = field(default_factory=dict, compare=False)
+    generated: tuple[Generated, ...] = ()
 
     @property
     def accuracy(self) -> npt.NDArray[np.float64]:
@@ -137,6 +180,11 @@ class Run:
     def accuracy_through_cut(self) -> npt.NDArray[np.float64]:
         """Test accuracy of the split model after every round, [rounds]; NaN where not measured."""
         return np.array([r.accuracy_through_cut for r in self.rounds], np.float64)
+
+    @property
+    def perplexity(self) -> npt.NDArray[np.float64]:
+        """Of a language model its test perplexity after every round, [rounds]; else not a number."""
+        return np.array([np.nan if r.perplexity is None else r.perplexity for r in self.rounds])
 
     @property
     def delay_s(self) -> npt.NDArray[np.float64]:
@@ -165,18 +213,19 @@ class Run:
         return text(self._table())
 
     def _table(self) -> Table:
-        rows = [["round", "accuracy", "loss", "cut MB up", "cut MB down", "adapter MB", "delay, s"]]
+        tells = any(r.token_loss is not None for r in self.rounds)
+        measure = "perplexity" if tells else "accuracy"
+        rows = [["round", measure, "loss", "cut MB up", "cut MB down", "adapter MB", "delay, s"]]
         through = any(r.accuracy_through_cut is not None for r in self.rounds)
         if through:
             rows[0].insert(2, "through the cut")
         for r in self.rounds:
             adapters = r.adapter_bytes_up + r.adapter_bytes_down
             cells = [f"{n / 1e6:.3f}" for n in (r.bytes_up, r.bytes_down, adapters)]
-            rows.append([f"{r.round}", f"{r.accuracy:.1%}", f"{r.loss:.4f}", *cells])
+            rows.append([f"{r.round}", shown(r), f"{r.loss:.4f}", *cells])
             rows[-1].append(f"{r.delay_s:.3f}")
             if through:
-                accuracy = r.accuracy_through_cut
-                rows[-1].insert(2, "" if accuracy is None else f"{accuracy:.1%}")
+                rows[-1].insert(2, shown_through_cut(r))
         return rows
 
     def _repr_html_(self) -> str:
@@ -211,6 +260,7 @@ class Run:
             "name": self.scheme,
             "device_memory_bytes": self.device_memory_bytes,
             "rounds": [asdict(r) for r in self.rounds],
+            "generated": [asdict(each) for each in self.generated],
         }
         known = {"settings": self.settings, "contents": self.contents}
         content = known | {"schemes": [scheme]}
@@ -255,6 +305,7 @@ class Run:
                     device_memory_bytes=scheme["device_memory_bytes"],
                     settings=content["settings"],
                     contents=content.get("contents", {}),
+                    generated=tuple(Generated(**g) for g in scheme.get("generated", ())),
                 )
                 for scheme in content["schemes"]
             )
@@ -266,6 +317,20 @@ class Run:
 def round_of(record: Mapping[str, Any]) -> Round:
     lists = {name: tuple(record.get(name, ())) for name in ("devices", "late")}
     return Round(**{**record, **lists})
+
+
+def shown(r: Round) -> str:
+    """Return how well a round's model does: of a language model the perplexity."""
+    return f"{r.accuracy:.1%}" if r.perplexity is None else f"{r.perplexity:.2f}"
+
+
+def shown_through_cut(r: Round) -> str:
+    """Return the same of the model as it is split; nothing where that was not measured."""
+    if r.accuracy_through_cut is None:
+        return ""
+    if r.token_loss_through_cut is not None:
+        return f"{np.exp(r.token_loss_through_cut):.2f}"
+    return f"{r.accuracy_through_cut:.1%}"
 
 
 class Interrupted(KeyboardInterrupt):

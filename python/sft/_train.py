@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from sft import _sft
 from sft._predict import Scheme
-from sft._run import Interrupted, Round, Run, round_of
+from sft._run import Generated, Interrupted, Round, Run, round_of, shown
 
 Arrays = tuple[npt.NDArray[Any], npt.ArrayLike]
 
@@ -32,6 +32,9 @@ def finetune(
     test: Arrays | str | None = None,
     prompt: str | None = None,
     max_tokens: int | None = None,
+    pack: bool = False,
+    generate: int = 0,
+    max_new_tokens: int = 64,
     pooling: Literal["first", "last", "mean"] | None = None,
     class_words: Sequence[str] | None = None,
     devices: int = 8,
@@ -105,16 +108,28 @@ def finetune(
         them; labels are integers [n] from 0. Or ``'cifar100:DIR'``,
         ``'tiny-imagenet:DIR'`` or ``'folder:DIR'`` (``train/CLASS/*`` and
         ``test/CLASS/*``). Of texts ``'classify:FILE'``: ``.tsv`` with lines of a label, a tab and
-        the text, or ``.csv`` or ``.jsonl`` with ``label`` and ``text``.
+        the text, or ``.csv`` or ``.jsonl`` with ``label`` and ``text``. To tell the next tokens by a
+        language model ``'text:PATH'``, a file or a folder of ``.txt``: each line is a sample, ended by
+        the end of a text; or ``'chat:FILE'``, ``.jsonl`` with ``messages`` (of ``role`` and
+        ``content``) or with ``prompt`` and ``completion``: what the assistant says counts, by the
+        tokenizer's chat template, without one the completion behind the prompt as it is.
     test : (images, labels) or str, optional
-        Test images, as and where `data` gives arrays; or ``'classify:FILE'`` beside such training
-        texts.
+        Test images, as and where `data` gives arrays; or texts of the same kind beside training
+        texts, such as ``'classify:FILE'``.
     prompt : str, optional
         What every text is put into, in place of ``{text}``.
     max_tokens : int, optional
         The most tokens of a text, those that the model has at its ends among them: of a longer one
         the end is kept where the head reads the last token, else the start. By default 512, or what
         the model takes.
+    pack : bool, default False
+        Whether each file of ``'text:PATH'`` is one text, line breaks and all, that is cut into samples
+        of `max_tokens`.
+    generate : int, default 0
+        So many test samples from whose beginning the tuned model goes on, a line of text from its
+        first half: `Run.generated`.
+    max_new_tokens : int, default 64
+        The most tokens that it adds to each.
     pooling : {'first', 'last', 'mean'}, optional
         Which tokens the head of a text model reads: by default the last of a decoder, else the
         first.
@@ -260,15 +275,17 @@ def finetune(
     _check_files(model, data, test, scheme, adapters, resume)
     _without_spinning()
     try:
-        settings, contents, records, memory, failure = _sft._finetune(config, arrays, full, watch)
+        answer = _sft._finetune(config, arrays, full, watch)
     finally:
         watch.close()
+    settings, contents, records, memory, generated, failure = answer
     run = Run(
         scheme=scheme,
         rounds=tuple(round_of(json.loads(record)) for record in records),
         device_memory_bytes=memory,
         settings=json.loads(settings),
         contents=json.loads(contents),
+        generated=tuple(Generated(**each) for each in json.loads(generated)),
     )
     folder = resume if out is None else out
     if folder is not None and run.rounds:
@@ -311,7 +328,7 @@ def _check_files(
         files["adapters"] = adapters
     for name, named in (("data", data), ("test", test)):
         kind, _, path = named.partition(":") if isinstance(named, str) else ("arrays", "", "")
-        if kind in ("cifar100", "tiny-imagenet", "folder", "classify"):
+        if kind in ("cifar100", "tiny-imagenet", "folder", "classify", "text", "chat"):
             files[name] = path
     if resume is not None:
         files["resume"] = Path(resume, f"checkpoint-{scheme}.safetensors")
@@ -391,7 +408,7 @@ class _Watch:
         if self._bar is None:
             self._bar = importlib.import_module("tqdm.auto").tqdm(total=total, unit="batch")
         for r in rounds:
-            self._bar.set_postfix_str(f"round {r.round}: {r.accuracy:.1%}", refresh=False)
+            self._bar.set_postfix_str(f"round {r.round}: {shown(r)}", refresh=False)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:

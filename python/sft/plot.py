@@ -36,7 +36,7 @@ Runs = Run | Iterable[Run] | str | os.PathLike[str]
 
 
 def accuracy(run: Runs, *, ax: Axes | None = None) -> Axes:
-    """Draw test accuracy over rounds.
+    """Draw test accuracy, of language models perplexity, over rounds.
 
     Parameters
     ----------
@@ -126,14 +126,17 @@ def delay(run: Runs, *, ax: Axes | None = None) -> Axes:
 def _draw(
     run: Runs, ax: Axes | None, xlabel: str, x: Callable[[Run], npt.NDArray[np.float64]]
 ) -> Axes:
-    """Draw the accuracy of every run over what `x` tells of it."""
+    """Draw the accuracy of every run over what `x` tells of it, of language models the perplexity."""
     if isinstance(run, str | os.PathLike):
         run = Run.load(run)
     if ax is None:
         ax = plt.figure(layout="constrained").subplots()
-    for one in [run] if isinstance(run, Run) else run:
-        ax.plot(x(one), 100 * one.accuracy, marker="o", label=one.scheme)
-    ax.set(xlabel=xlabel, ylabel="test accuracy, %")
+    runs = [run] if isinstance(run, Run) else list(run)
+    tells = any(r.token_loss is not None for one in runs for r in one.rounds)
+    for one in runs:
+        y = one.perplexity if tells else 100 * one.accuracy
+        ax.plot(x(one), y, marker="o", label=one.scheme)
+    ax.set(xlabel=xlabel, ylabel="test perplexity" if tells else "test accuracy, %")
     ax.grid(alpha=0.3)
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper right" if tells else "lower right")
     return ax

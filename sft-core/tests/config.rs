@@ -8,7 +8,7 @@ use sft_core::run::{RunConfig, Scheme, Settings};
 /// A configuration in which no field has its default, as JSON.
 const OTHER: &str = r#"{
     "scheme": ["fl-full", "sft"], "model": "a/vit.safetensors", "heads": 3, "data": "folder:b",
-    "test": "classify:f.tsv", "prompt": "{text}?", "max_tokens": 9, "pooling": "mean", "class_words": ["a", "b"],
+    "test": "classify:f.tsv", "prompt": "{text}?", "max_tokens": 9, "pack": true, "generate": 2, "max_new_tokens": 7, "pooling": "mean", "class_words": ["a", "b"],
     "augment": true, "devices": 5, "participation": 0.5, "deadline_s": 2.5, "rounds": 9, "target_accuracy": 0.75,
     "local_epochs": 2, "batch": 4, "cut": 3, "device_cuts": [1, 2, 3, 4, 5], "rank": 4,
     "alpha": 2.5, "targets": "q_proj,fc1", "lora_dropout": 0.1, "device_adapters": "none", "adapters": "c",

@@ -34,6 +34,8 @@ fn one_of_each() -> Vec<Message> {
         step: 3,
         frame: vec![9; 30],
     };
+    let classes = || Some(Labels::Classes(vec![1, 0, 2]));
+    let next = Labels::Tokens(vec![5, Labels::IGNORED, 0, 49_151]);
     let hello = |held| {
         Message::Hello(Hello {
             device: 4,
@@ -52,8 +54,9 @@ fn one_of_each() -> Vec<Message> {
             difference: true,
             ..tensors.clone()
         }),
-        activation(None, Some(Labels::Classes(vec![1, 0, 2]))),
-        activation(Some(vec![5, 1, 200]), Some(Labels::Classes(vec![1, 0, 2]))),
+        activation(None, classes()),
+        activation(Some(vec![5, 1, 200]), classes()),
+        activation(Some(vec![2, 1, 1]), Some(next)),
         activation(Some(vec![5, 1, 200]), None),
         Message::Gradient(coded.clone()),
         Message::Features(coded.clone()),

@@ -1,6 +1,6 @@
 //! Whether adapters and a head fit a model.
 
-use super::{Adapters, Head, Lora, ModelSpec};
+use super::{Adapters, Head, Lora, ModelSpec, Place};
 use crate::{Error, Result};
 
 /// Adapters and a head for every part of the model.
@@ -67,9 +67,18 @@ pub(crate) fn check_frozen(lora: Lora, depth: usize) -> Result<()> {
 }
 
 /// A head of at least one class and the model's width, with an adapter where `lora` has it
-/// among its targets, and without one where there is no `lora`.
+/// among its targets, and without one where there is no `lora`; or none, for the language model's.
 pub(crate) fn check_head(spec: &ModelSpec, lora: Option<Lora>, head: &Head) -> Result<()> {
     let (classes, width) = (head.classes(), spec.width);
+    if head.is_none() && head.adapter.is_empty() {
+        let adapted = lora.is_some_and(|lora| lora.targets().contains(Place::Head));
+        let reason = "must not name the head of a language model, which is frozen";
+        return if adapted {
+            Err(Error::argument("targets", reason))
+        } else {
+            Ok(())
+        };
+    }
     if classes == 0 || head.weight.len() != classes * width {
         let weights = head.weight.len();
         let want = format!("must have at least one class and width {width}");

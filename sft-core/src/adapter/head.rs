@@ -4,7 +4,7 @@ use super::lora::normal;
 use super::{Lora, Place};
 use crate::seed;
 
-/// The classification head.
+/// The classification head; without weights where a language model's own, which is frozen, is used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
     /// `[K, D]`, row by row.
@@ -30,21 +30,41 @@ impl Head {
         }
     }
 
+    /// No head of its own: the language model's, which is frozen, tells the next tokens.
+    pub fn none() -> Self {
+        Self {
+            weight: Vec::new(),
+            bias: Vec::new(),
+            adapter: Vec::new(),
+        }
+    }
+
+    /// Whether it is the language model's.
+    pub fn is_none(&self) -> bool {
+        self.bias.is_empty() && self.weight.is_empty()
+    }
+
     /// The same head with a new adapter, where it is among the targets, else without one.
     #[must_use]
     pub(crate) fn with_new_adapter(self, lora: Lora, width: usize, seed: u64) -> Self {
+        if self.is_none() {
+            return self;
+        }
         let mut rng = seed::rng(seed, &[seed::HEAD_ADAPTER]);
         let adapter = lora.initial_of(Place::Head, [width, self.classes()], &mut rng);
         Self { adapter, ..self }
     }
 
-    /// Number of classes, K.
+    /// Number of classes, K; 0 where the head is the language model's.
     pub fn classes(&self) -> usize {
         self.bias.len()
     }
 
-    /// The vectors that are trained: weight and bias, or the adapter.
+    /// The vectors that are trained: weight and bias, or the adapter; none of the language model's.
     pub(crate) fn trained(&self) -> Vec<&[f32]> {
+        if self.is_none() {
+            return Vec::new();
+        }
         match self.adapter.as_slice() {
             [] => vec![&self.weight, &self.bias],
             adapter => vec![adapter],

@@ -111,8 +111,12 @@ pub(crate) fn whole_layout(spec: &ModelSpec, lora: Lora, head: &Head) -> Vec<Nam
     layout
 }
 
-/// What is trained of the head, by name, in the order of [`Head::trained`].
+/// What is trained of the head, by name, in the order of [`Head::trained`]; nothing of a language
+/// model's.
 pub(crate) fn head_layout(spec: &ModelSpec, lora: Lora, head: &Head) -> Vec<NamedShape> {
+    if head.is_none() {
+        return Vec::new();
+    }
     if lora.rank_of(Place::Head) > 0 {
         let layer = head_layer(spec, head.classes());
         return pairs(lora, |_| Place::Head, &[layer]);

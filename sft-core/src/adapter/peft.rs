@@ -59,7 +59,8 @@ impl ModuleNames {
 /// `A` is `[r, inputs]` and `B` `[outputs, r]`, for the patch embedding as convolutions
 /// `[r, C, P, P]` and `[D, r, 1, 1]`. A head that is trained in full is among `modules_to_save`.
 /// The frozen head under an adapter may be new, and PEFT would save no more than its adapter: it
-/// is written beside it, as `base_layer`, where PEFT puts it into the model again.
+/// is written beside it, as `base_layer`, where PEFT puts it into the model again. Of a language model's own
+/// head nothing is written, and the folder is for `AutoModelForCausalLM`.
 ///
 /// The head of a text model reads other features than that of Transformers' class for sequences, which has
 /// no bias (decoders) or a pooler before it (BERT): there the adapters are right and the head is not.
@@ -82,7 +83,7 @@ pub fn save_peft(
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let bytes = safetensors::serialize(&tensors, Some(metadata));
     write_whole(&path, &bytes.map_err(|e| Error::file(&path, e))?)?;
-    let config = config(spec, lora, names);
+    let config = config(spec, lora, &adapters.head, names);
     write_whole(&folder.join(CONFIG), format!("{config:#}\n").as_bytes())
 }
 
@@ -105,6 +106,9 @@ fn named_tensors(
         put(format!("{path}.{B}"), adapted.b, &b)?;
     }
     let (head, mut path) = (&adapters.head, names.of(&spec.head).to_string());
+    if head.is_none() {
+        return Ok(tensors);
+    }
     if !head.adapter.is_empty() {
         path = format!("{path}.{BASE}");
     }
@@ -276,6 +280,9 @@ impl Found {
             let missing = || format!("missing tensor {name}, and the model has no head");
             given.cloned().ok_or_else(missing)?
         };
+        if head.is_none() {
+            return Ok(head);
+        }
         let layer = head_layer(spec, head.classes());
         head.adapter = self.pairs(lora, |_| Place::Head, &[layer])?;
         Ok(head)

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{LinearSpec, Lora, ModelSpec, ModuleNames, Path, Place, block_layers};
+use super::{Head, LinearSpec, Lora, ModelSpec, ModuleNames, Path, Place, block_layers};
 
 /// Settings that change nothing, whatever their value, once the tensors are there.
 const INERT: [&str; 15] = [
@@ -190,7 +190,12 @@ fn names(value: &Value) -> Option<Vec<String>> {
 }
 
 /// What [`read_config`] and PEFT read again.
-pub(super) fn config(spec: &ModelSpec, lora: Lora, names: ModuleNames) -> Value {
+pub(super) fn config(
+    spec: &ModelSpec,
+    lora: Lora,
+    trained_head: &Head,
+    names: ModuleNames,
+) -> Value {
     let chosen = |place: Place| lora.targets().contains(place);
     let (mut modules, excluded) = match lora.frozen_blocks() {
         0 => block_targets(spec, lora, names),
@@ -210,10 +215,10 @@ pub(super) fn config(spec: &ModelSpec, lora: Lora, names: ModuleNames) -> Value 
         "inference_mode": true,
         "lora_alpha": lora.alpha(),
         "lora_dropout": lora.dropout(),
-        "modules_to_save": (!chosen(Place::Head)).then_some([head]),
+        "modules_to_save": (!chosen(Place::Head) && !trained_head.is_none()).then_some([head]),
         "r": lora.rank(),
         "target_modules": modules,
-        "task_type": null,
+        "task_type": trained_head.is_none().then_some("CAUSAL_LM"),
         "use_dora": false,
         "use_rslora": false,
     })

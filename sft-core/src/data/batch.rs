@@ -88,17 +88,29 @@ impl Inputs {
 pub enum Labels {
     /// The class of each sample.
     Classes(Vec<u32>),
+    /// In language modelling: the token after each real token of the inputs, T of them, one sample after
+    /// the other; [`Self::IGNORED`] where none counts.
+    Tokens(Vec<u32>),
 }
 
 impl Labels {
-    /// Number of samples.
-    pub fn len(&self) -> usize {
-        let Self::Classes(classes) = self;
-        classes.len()
+    /// What stands for a next token that does not count, as those of a prompt.
+    pub const IGNORED: u32 = u32::MAX;
+
+    /// How many feature vectors they are for: one a sample, or one a token.
+    pub(crate) fn rows(&self) -> usize {
+        let (Self::Classes(labels) | Self::Tokens(labels)) = self;
+        labels.len()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// How many answers count: one a sample, or the next tokens that are not ignored.
+    pub fn counted(&self) -> usize {
+        match self {
+            Self::Classes(classes) => classes.len(),
+            Self::Tokens(targets) => {
+                let counts = targets.iter().filter(|&&target| target != Self::IGNORED);
+                counts.count()
+            }
+        }
     }
 }

@@ -15,9 +15,21 @@ pub use images::{
     Images, Resize, cifar100, image_folder, tiny_imagenet,
 };
 pub use partition::Partition;
-pub use text::{Encode, PLACE, Texts, Wanted, classification};
+pub use text::{
+    Encode, EncodePlaces, LanguageData, LanguageInput, PLACE, Render, Sequence, Sequences, Texts,
+    Told, Wanted, classification, language,
+};
 
 use crate::{Digest, Result};
+
+/// A beginning of a text, and how it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prompt {
+    /// The token ids of the beginning.
+    pub ids: Vec<u32>,
+    /// Those that follow.
+    pub completion: Vec<u32>,
+}
 
 /// Labelled samples that a model can embed.
 pub trait Data: Sync {
@@ -29,11 +41,21 @@ pub trait Data: Sync {
         self.len() == 0
     }
 
-    /// Number of classes, K; every class is below it.
+    /// Number of classes, K; every class is below it. 0 where next tokens are to be told.
     fn classes(&self) -> usize;
 
     /// The class of a sample.
     fn label(&self, index: usize) -> u32;
+
+    /// Number of groups that a partition tells samples apart by: the classes, unless there are none.
+    fn groups(&self) -> usize {
+        self.classes()
+    }
+
+    /// The group of a sample.
+    fn group(&self, index: usize) -> u32 {
+        self.label(index)
+    }
 
     /// How images are made what a model takes; nothing where they come so.
     fn input(&self) -> Option<&ImageInput> {
@@ -42,6 +64,12 @@ pub trait Data: Sync {
 
     /// Tokens of a sample, where samples have their own numbers of them.
     fn tokens(&self, index: usize) -> Option<usize> {
+        let _ = index;
+        None
+    }
+
+    /// A beginning of a sample whose next tokens are to be told, and what follows; none of other samples.
+    fn prompt(&self, index: usize) -> Option<Prompt> {
         let _ = index;
         None
     }

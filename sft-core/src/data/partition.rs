@@ -19,10 +19,10 @@ const MAX_CLASSES: usize = 1 << 15;
 pub enum Partition {
     /// Shuffled and dealt out evenly.
     Iid,
-    /// Each class spread by proportions from a symmetric Dirichlet distribution
+    /// Each class, of texts without classes each file, spread by proportions from a symmetric Dirichlet distribution
     /// with this concentration; every device gets at least one example.
     Dirichlet(f64),
-    /// Sorted by class and cut into even shards, of which every device gets this many at random
+    /// Sorted by class, or file, and cut into even shards, of which every device gets this many at random
     /// (McMahan et al. 2017).
     Shards(usize),
 }
@@ -81,8 +81,8 @@ impl Partition {
     /// The indices of each device's examples.
     ///
     /// # Errors
-    /// No device, more devices or shards than examples, a concentration that is not positive, or
-    /// classes beyond 32,768 that outnumber the examples: a label that is no class.
+    /// No device, more devices or shards than examples, a concentration that is not positive, samples
+    /// without classes or several files for another rule than the first, or classes beyond 32,768 that outnumber the examples: a label that is no class.
     pub fn split(self, data: &dyn Data, devices: usize, seed: u64) -> Result<Vec<Vec<usize>>> {
         if devices == 0 {
             return Err(Error::argument("devices", "must be at least 1, got 0"));
@@ -100,6 +100,10 @@ impl Partition {
                 data.classes() - 1
             );
             return Err(Error::argument("labels", reason));
+        }
+        if self != Self::Iid && data.classes() == 0 && data.groups() < 2 {
+            let reason = format!("must be iid for texts of one file without classes, got {self}");
+            return Err(Error::argument("partition", reason));
         }
         let mut rng = seed::rng(seed, &[seed::PARTITION]);
         match self {
@@ -138,7 +142,7 @@ fn iid(len: usize, devices: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
 
 fn shards(data: &dyn Data, devices: usize, each: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<usize>> {
     let mut sorted: Vec<usize> = (0..data.len()).collect();
-    sorted.sort_by_key(|&i| data.label(i));
+    sorted.sort_by_key(|&i| data.group(i));
     let count = devices * each;
     let mut order: Vec<usize> = (0..count).collect();
     order.shuffle(rng);
@@ -156,9 +160,9 @@ fn dirichlet(
     rng: &mut ChaCha8Rng,
 ) -> Vec<Vec<usize>> {
     let mut parts = vec![Vec::new(); devices];
-    for class in 0..data.classes() {
+    for class in 0..data.groups() {
         let mut members: Vec<usize> = (0..data.len())
-            .filter(|&i| data.label(i) as usize == class)
+            .filter(|&i| data.group(i) as usize == class)
             .collect();
         members.shuffle(rng);
         let shares: Vec<f64> = (0..devices).map(|_| gamma.sample(rng)).collect();

@@ -5,6 +5,7 @@
 #![allow(clippy::inline_always)]
 
 mod activation;
+mod cross_entropy;
 mod exp;
 mod matmul;
 mod norm;
@@ -17,6 +18,7 @@ pub(crate) use activation::{
     gate, gelu, gelu_and_slope, gelu_tanh, gelu_tanh_and_slope, relu, relu_and_slope, silu,
     silu_and_slope,
 };
+pub(crate) use cross_entropy::cross_entropy_rows;
 pub(crate) use matmul::{Mat, MatMut, matmul, one_thread_per_product};
 pub(crate) use norm::{layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 pub(crate) use rotate::rotate;

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::engine::{FrozenBlock, FrozenNorm};
+use super::engine::{BlockReader, FrozenBlock, FrozenNorm};
 use super::low_rank::with_gradients;
 use super::parts::{BlockWeights, NormWeights};
 use crate::adapter::Lora;
@@ -104,6 +104,75 @@ impl Block {
         match self {
             Self::Engine(block) => block.forward(hidden, lengths, adapter, wanted),
             Self::Candle(block) => block.forward(hidden, lengths, adapter),
+        }
+    }
+}
+
+/// A block that reads one text a few tokens at a time.
+pub(crate) enum Reader<'a> {
+    /// It keeps keys and values.
+    Engine(Box<BlockReader<'a>>),
+    /// It keeps what it read, and computes all of it anew: slow and plain.
+    Candle {
+        block: &'a BlockWeights,
+        adapter: Tensor,
+        lora: Lora,
+        /// `[N, D]` of the tokens that were read.
+        seen: Option<Tensor>,
+    },
+}
+
+impl Block {
+    /// The block with a flat vector of adapters, to read texts of at most so many tokens.
+    pub(crate) fn reader<'a>(
+        &'a self,
+        adapter: &'a [f32],
+        lora: Lora,
+        most: usize,
+    ) -> Result<Reader<'a>> {
+        Ok(match self {
+            Self::Engine(block) => Reader::Engine(Box::new(block.reader(adapter, lora, most)?)),
+            Self::Candle(block) => Reader::Candle {
+                adapter: Tensor::from_slice(adapter, adapter.len(), block.device())?,
+                block,
+                lora,
+                seen: None,
+            },
+        })
+    }
+}
+
+impl Reader<'_> {
+    /// The block's output `[N, D]` for the next N tokens.
+    pub(crate) fn read(&mut self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Engine(reader) => {
+                let y = reader.read(&x.flatten_all()?.to_vec1::<f32>()?);
+                Tensor::from_vec(y, x.shape(), x.device())
+            }
+            Self::Candle {
+                block,
+                adapter,
+                lora,
+                seen,
+            } => {
+                let all = match seen.take() {
+                    Some(seen) => Tensor::cat(&[&seen, x], 0)?,
+                    None => x.clone(),
+                };
+                *seen = Some(all.clone());
+                let y = block.forward(&all.unsqueeze(0)?, None, Some((adapter, *lora)))?;
+                let (rows, new) = (all.dim(0)?, x.dim(0)?);
+                y.squeeze(0)?.narrow(0, rows - new, new)
+            }
+        }
+    }
+
+    /// Begins with another text.
+    pub(crate) fn forget(&mut self) {
+        match self {
+            Self::Engine(reader) => reader.forget(),
+            Self::Candle { seen, .. } => *seen = None,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod backend;
 mod engine;
+mod gradient;
 mod low_rank;
 mod parts;
 mod plain;
@@ -12,7 +13,9 @@ mod plain;
 mod tests;
 
 pub use backend::Backend;
-pub(crate) use backend::{Block, Norm};
+pub(crate) use backend::{Block, Norm, Reader};
+pub(crate) use engine::with_slices;
+pub(crate) use gradient::with_gradient;
 pub(crate) use low_rank::LowRank;
 pub(crate) use parts::{
     Activation, AttentionWeights, BlockWeights, LinearWeights, Mask, MlpWeights, NormKind,

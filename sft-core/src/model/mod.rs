@@ -14,9 +14,9 @@ pub(crate) mod vit;
 pub use crate::layers::Backend;
 pub(crate) use pretrained::not_finite;
 pub use pretrained::{Pretrained, TextInput, digest};
-pub use splittable::{Hidden, Model};
+pub use splittable::{Hidden, Model, Reader};
 pub use text::{
-    Pooling, PretrainedText, SpecialTokens, TextConfig, TextFamily, TextModel, TextWeights,
-    Tokenizer,
+    ChatTemplate, Pooling, PretrainedText, SpecialTokens, TextConfig, TextFamily, TextModel,
+    TextWeights, Tokenizer,
 };
 pub use vit::{PretrainedVit, Vit, VitConfig, VitWeights};

@@ -1,6 +1,6 @@
 //! What a splittable model is.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
@@ -30,6 +30,18 @@ impl Hidden {
         let lengths = self.lengths.clone();
         Self { state, lengths }
     }
+}
+
+/// A model that reads a text a few tokens at a time, and keeps what the next ones need of those before.
+pub trait Reader {
+    /// The features `[D]` of the last of the next tokens.
+    ///
+    /// # Errors
+    /// No tokens, ids beyond the vocabulary, or more in all than the reader is for.
+    fn read(&mut self, ids: &[u32]) -> Result<Tensor>;
+
+    /// Begins with another text.
+    fn forget(&mut self);
 }
 
 /// A frozen transformer that can be cut between any two of its blocks.
@@ -74,4 +86,39 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// A hidden state of the wrong shape.
     fn finish(&self, hidden: &Hidden) -> Result<Tensor>;
+
+    /// The features `[T, D]` of all real tokens, one sample after the other, that the head of a language
+    /// model reads, from the last hidden state.
+    ///
+    /// Differentiable in the state.
+    ///
+    /// # Errors
+    /// A model without such features, or a hidden state of the wrong shape.
+    fn finish_tokens(&self, hidden: &Hidden) -> Result<Tensor> {
+        let _ = hidden;
+        bail!("the model has no features of tokens")
+    }
+
+    /// The frozen head of a language model, `[V, D]`; none of another model.
+    ///
+    /// # Errors
+    /// A file that it cannot be read from any more.
+    fn language_head(&self) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    /// The model with a flat vector of adapters for each block, to read texts of at most `most` tokens a few
+    /// at a time.
+    ///
+    /// # Errors
+    /// A model that is not read so, or adapters that do not fit it.
+    fn reader<'a>(
+        &'a self,
+        adapters: &'a [Vec<f32>],
+        lora: Lora,
+        most: usize,
+    ) -> Result<Box<dyn Reader + 'a>> {
+        let _ = (adapters, lora, most);
+        bail!("the model does not read token by token")
+    }
 }

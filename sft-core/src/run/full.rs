@@ -11,7 +11,7 @@ use crate::model::{Backend, Model, Pretrained};
 use crate::optim::OptimizerConfig;
 use crate::optim::Trainable;
 use crate::split::{Step, forward};
-use crate::task::{Classifier, cross_entropy};
+use crate::task::TaskHead;
 use crate::{Error, Result};
 
 /// The weights of a model as the vectors of what is trained, with a head.
@@ -63,7 +63,7 @@ pub(super) fn without_adapters() -> Result<Lora> {
 /// A model and a head in candle's own operations, which differentiate in every weight.
 pub(super) struct FullModel {
     model: Box<dyn Model>,
-    classifier: Classifier,
+    task: TaskHead,
     head: Head,
     /// An empty vector in place of every adapter.
     empty: Vec<Tensor>,
@@ -90,7 +90,7 @@ impl FullModel {
         let model = base.model_of(&weights, Backend::Candle(device.clone()))?;
         let empty = Tensor::zeros(0, DType::F32, device)?;
         Ok(Self {
-            classifier: Classifier::new(&start.head, model.backend())?,
+            task: forward::task_head(model.as_ref(), &start.head)?,
             head: start.head.clone(),
             empty: vec![empty; 1 + model.spec().depth],
             lora: without_adapters()?,
@@ -107,15 +107,16 @@ impl Unsplit for FullModel {
         };
         let vectors = [self.empty.as_slice(), &[weight.clone(), bias.clone()]].concat();
         let model = self.model.as_ref();
-        let logits = forward::logits(model, self.lora, &vectors, &self.classifier, inputs)?;
-        let loss = cross_entropy(&logits, labels)?;
+        let features = forward::features(model, self.lora, &vectors, &self.task, inputs)?;
+        let head = &vectors[vectors.len() - 2..];
+        let loss = self.task.loss(&features, head, self.lora, labels)?;
         self.trainable.step(loss.backward()?, step.learning_rate)?;
         Ok(loss.to_scalar()?)
     }
 
     fn adapters(&self) -> Result<Adapters> {
         let mut blocks = self.trainable.values()?;
-        let head = blocks.split_off(blocks.len() - self.classifier.trained());
+        let head = blocks.split_off(blocks.len() - self.task.trained());
         Ok(Adapters {
             embedding: Vec::new(),
             blocks,

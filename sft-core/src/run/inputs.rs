@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::Device;
 
-use super::texts::{CLASSIFY, open_texts, refuse_settings_of_texts};
+use super::texts::{TEXTS, open_texts, refuse_settings_of_texts};
 use super::{BackendKind, RunConfig};
 use crate::data::{Data, DataLayout, Examples, ImageInput};
 use crate::model::{Backend, Model, Pooling, Pretrained, PretrainedText, PretrainedVit};
@@ -93,11 +93,12 @@ pub fn open_model(config: &RunConfig) -> Result<Box<dyn Pretrained>> {
 pub fn open_data(config: &RunConfig, model: &dyn Pretrained) -> Result<Examples> {
     let data = config.data.as_deref().unwrap_or("none");
     let (layout, dir) = data.split_once(':').unwrap_or((data, ""));
-    if layout == CLASSIFY {
-        return open_texts(config, Path::new(dir), model);
+    if TEXTS.contains(&layout) {
+        return open_texts(config, (layout, Path::new(dir)), model);
     }
     let unknown = |_| {
-        let accepted = "cifar100:DIR, tiny-imagenet:DIR, folder:DIR or classify:FILE";
+        let accepted =
+            "cifar100:DIR, tiny-imagenet:DIR, folder:DIR, classify:FILE, text:PATH or chat:FILE";
         Error::argument("data", format!("must be {accepted}, got {data}"))
     };
     let layout: DataLayout = layout.parse().map_err(unknown)?;

@@ -180,6 +180,10 @@ impl Job<'_> {
             self.head.classes(),
             self.train.classes().max(self.test.classes()),
         );
+        if classes == 0 && self.settings.target_accuracy.is_some() {
+            let reason = "must be left out where next tokens are told: it is for classes";
+            return Err(Error::argument("target_accuracy", reason));
+        }
         if got != classes {
             return Err(Error::argument(
                 "head",

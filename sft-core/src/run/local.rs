@@ -122,14 +122,16 @@ impl<'a> Participant<'a> {
             local: self.local(),
             codecs: knows.then_some(below),
         };
-        let loss = match device.round(&mut connection) {
+        let seen = match device.round(&mut connection) {
             Err(Error::Late { .. }) => return Ok(self.late(connection.traffic())),
             done => done?,
         };
         let traffic = connection.traffic();
         let server = connection.into_transport().into_server();
         let (mut update, above) = server.into_side().finish()?;
-        update.loss = loss.unwrap_or(update.loss);
+        if let Some((loss, counted)) = seen {
+            (update.loss, update.counted) = (loss, counted);
+        }
         let state = |below: &DeviceCodecs| CodecState::of(below, &above);
         Ok(Part {
             device: self.device,
@@ -178,7 +180,7 @@ impl<'a> Participant<'a> {
         let local = self.local();
         let device = (number, job.model);
         let trained = train_whole(device, &local, &layout, start, model, &mut connection);
-        let (loss, samples) = match trained {
+        let (loss, counted) = match trained {
             Err(Error::Late { .. }) => return Ok(self.late(connection.traffic())),
             trained => trained?,
         };
@@ -189,7 +191,7 @@ impl<'a> Participant<'a> {
             device: self.device,
             adapters,
             loss,
-            samples,
+            counted,
         };
         Ok(Part {
             device: self.device,

@@ -10,7 +10,7 @@ mod checkpoint;
 mod config;
 /// What the inputs hold, whatever their files are called.
 mod content;
-/// Accuracy of adapters on a data set.
+/// How well adapters do on a data set.
 mod evaluate;
 /// What a run was and did, as `run.json`.
 mod file;
@@ -18,6 +18,8 @@ mod file;
 mod folder;
 /// The whole model with every weight trained.
 mod full;
+/// What a tuned language model says.
+mod generate;
 /// Model and data of a run, opened.
 mod inputs;
 /// What a run is made of, and whether the parts fit together.
@@ -46,8 +48,9 @@ pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use config::{
     BackendKind, DeviceAdaptersKind, FadingKind, OptimizerKind, RunConfig, ScheduleKind,
 };
-pub use evaluate::{accuracy, logits};
+pub use evaluate::{evaluate, logits};
 pub use file::RunFile;
+pub use generate::{Generated, generate};
 pub use inputs::{Inputs, image_input, open_data, open_model};
 pub use job::Job;
 pub use local::CodecState;

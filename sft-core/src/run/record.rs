@@ -18,13 +18,20 @@ pub struct RoundRecord {
     /// Of the devices that were to take part, those that the server gave up on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub late: Vec<usize>,
-    /// Test accuracy of the aggregated model without compression, a fraction.
+    /// Test accuracy of the aggregated model without compression, a fraction; of a language model that of the
+    /// next tokens that count.
     pub accuracy: f64,
     /// The same of the model as it is split, with what crosses the cut compressed as in training;
     /// where it was asked for and the scheme splits the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy_through_cut: Option<f64>,
-    /// Mean training loss over the samples of all devices.
+    /// Of a language model the mean cross-entropy of such a token on the test data, nat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_loss: Option<f64>,
+    /// The same through the cut, as [`Self::accuracy_through_cut`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_loss_through_cut: Option<f64>,
+    /// Mean training loss over the samples of all devices, of a language model over their tokens.
     pub loss: f64,
     /// Activations with labels, or with gradients of features where labels stay on the devices, bytes
     /// of all devices.
@@ -43,6 +50,13 @@ pub struct RoundRecord {
     pub delay_s: f64,
     /// Time that the simulation took, seconds.
     pub wall_s: f64,
+}
+
+impl RoundRecord {
+    /// Of a language model its perplexity on the test data: the exponential of the loss of a token.
+    pub fn perplexity(&self) -> Option<f64> {
+        self.token_loss.map(f64::exp)
+    }
 }
 
 /// A fine-tuning run after any of its rounds.

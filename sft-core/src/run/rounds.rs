@@ -4,15 +4,16 @@ use std::time::Instant;
 
 use super::aggregate::fed_avg;
 use super::calibrate::{BasesByCut, calibrate};
-use super::evaluate::accuracy_until;
+use super::evaluate::evaluate_until;
 use super::full::{self, FullModel};
 use super::local::{Part, Participant};
-use super::through_cut::accuracy_through_cut;
+use super::through_cut::{ThroughCutScore, through_cut};
 use super::{DeviceRound, Job, RoundRecord, Run, Scheme, Settings};
 use crate::adapter::Adapters;
 use crate::kernels::one_thread_per_product;
 use crate::parallel::{parallel, with_threads};
 use crate::split::{Traffic, Update, WholeModel, Work};
+use crate::task::Score;
 use crate::{Error, Result};
 
 /// Fine-tunes by the scheme of the settings, going on from `run`; `on_round` sees the run so far
@@ -52,8 +53,8 @@ fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
         part.traffic = part.traffic + cost.unwrap_or_default();
     }
     for Part { device, update, .. } in &parts {
-        if let Some(Update { samples, loss, .. }) = update {
-            tracing::debug!(round, device, samples, loss, "device finished");
+        if let Some(Update { counted, loss, .. }) = update {
+            tracing::debug!(round, device, counted, loss, "device finished");
         } else {
             tracing::warn!(round, device, "device was late");
         }
@@ -63,13 +64,13 @@ fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
         .filter_map(|part| part.update.as_ref())
         .collect();
     let adapters = aggregate(job, round, &updates)?;
-    let accuracy = test_accuracy(job, &adapters)?;
-    let through_cut = accuracy_through_cut(job, round, &adapters, &bases)?;
-    let record = record(job, run, (accuracy, through_cut), &parts, start)?;
+    let score = test_score(job, &adapters)?;
+    let through_cut = through_cut(job, round, &adapters, &bases)?;
+    let record = record(job, run, (score, through_cut), &parts, start)?;
     tracing::info!(
         scheme = job.settings.scheme.name(),
         round,
-        accuracy,
+        accuracy = record.accuracy,
         loss = record.loss,
         "round finished"
     );
@@ -141,8 +142,8 @@ fn aggregate(job: &Job<'_>, round: usize, updates: &[&Update]) -> Result<Adapter
     }
 }
 
-/// Test accuracy of the aggregated model.
-fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
+/// How well the aggregated model does on the test data.
+fn test_score(job: &Job<'_>, adapters: &Adapters) -> Result<Score> {
     let Settings {
         scheme,
         lora,
@@ -150,7 +151,7 @@ fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
         ..
     } = job.settings;
     if scheme != Scheme::FlFull {
-        return accuracy_until(job.model, lora, adapters, job.test, threads, job.stop);
+        return evaluate_until(job.model, lora, adapters, job.test, threads, job.stop);
     }
     let model = full::model(job.own_weights()?, &adapters.blocks, job.model.backend())?;
     let model = model.as_ref();
@@ -160,13 +161,13 @@ fn test_accuracy(job: &Job<'_>, adapters: &Adapters) -> Result<f64> {
         head: adapters.head.clone(),
     };
     let lora = full::without_adapters()?;
-    accuracy_until(model, lora, &plain, job.test, threads, job.stop)
+    evaluate_until(model, lora, &plain, job.test, threads, job.stop)
 }
 
 fn record(
     job: &Job<'_>,
     before: &Run,
-    (accuracy, accuracy_through_cut): (f64, Option<f64>),
+    (score, through_cut): (Score, Option<ThroughCutScore>),
     parts: &[Part],
     start: Instant,
 ) -> Result<RoundRecord> {
@@ -184,15 +185,20 @@ fn record(
     });
     let shares: Vec<_> = shares.collect();
     let updates = || parts.iter().filter_map(|part| part.update.as_ref());
-    let samples: usize = updates().map(|update| update.samples).sum();
+    let counted: usize = updates().map(|update| update.counted).sum();
+    let tells_tokens = job.head.is_none();
     let late = parts.iter().filter(|part| part.update.is_none());
     Ok(RoundRecord {
         round,
         devices: updates().map(|update| update.device).collect(),
         late: late.map(|part| part.device).collect(),
-        accuracy,
-        accuracy_through_cut,
-        loss: updates().map(|update| update.loss).sum::<f64>() / samples as f64,
+        accuracy: score.accuracy(),
+        accuracy_through_cut: through_cut.map(|through| through.accuracy),
+        token_loss: tells_tokens.then(|| score.mean_loss()),
+        token_loss_through_cut: through_cut
+            .filter(|_| tells_tokens)
+            .map(|through| through.loss),
+        loss: updates().map(|update| update.loss).sum::<f64>() / counted as f64,
         bytes_up: total.up,
         bytes_down: total.down,
         adapter_bytes_up: total.adapter_up,

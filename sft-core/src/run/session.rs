@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::content::{by_content, contents};
 use super::folder::{Folder, checkpoint};
+use super::generate::{Generated, go_on};
 use super::inputs::{Inputs, of};
 use super::{
     Job, RoundRecord, Run, RunConfig, Scheme, Settings, Wireless, finetune, load_checkpoint,
@@ -49,6 +50,9 @@ pub struct SchemeRun {
     pub device_memory_bytes: f64,
     /// One record per round.
     pub rounds: Vec<RoundRecord>,
+    /// How the tuned model goes on from some test samples, where that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub generated: Vec<Generated>,
 }
 
 /// What one scheme is asked to do.
@@ -145,9 +149,15 @@ impl<'a> Session<'a> {
             pretrained.transformer(classes, rank, mean_tokens(train).unwrap_or(spec.tokens));
         let samples: Vec<usize> = self.partition.iter().map(Vec::len).collect();
         let channel = self.config.channel()?;
+        let wireless = Wireless::new(model, channel, &samples, &settings)?;
         let setup = Setup {
-            wireless: Wireless::new(model, channel, &samples, &settings)?,
+            wireless: if classes == 0 {
+                wireless.with_frozen_head()?
+            } else {
+                wireless
+            },
             head: match (&self.config.class_words, pretrained.head()) {
+                _ if classes == 0 => self.language_head()?,
                 (Some(words), _) => self.head_of_words(words)?,
                 (None, Some(head)) if head.classes() == classes => head.clone(),
                 _ => Head::new(classes, spec.width, settings.seed),
@@ -157,6 +167,18 @@ impl<'a> Session<'a> {
         self.job(&setup, &|| (), &AtomicBool::new(false))
             .validate()?;
         Ok(setup)
+    }
+
+    /// No head of its own, where the model tells next tokens and nothing was asked for that only a head for
+    /// classes has.
+    fn language_head(&self) -> Result<Head> {
+        self.config.refuse_settings_of_classes()?;
+        if self.inputs.model.language_head()?.is_none() {
+            let reason =
+                "must be a language model to tell next tokens, got one without such a head";
+            return Err(Error::argument("model", reason));
+        }
+        Ok(Head::none())
     }
 
     fn head_of_words(&self, words: &[String]) -> Result<Head> {
@@ -274,8 +296,31 @@ impl<'a> Session<'a> {
         Ok(SchemeRun {
             scheme,
             device_memory_bytes: self.device_memory_bytes(setup)?,
+            generated: if stop.load(Ordering::Relaxed) {
+                Vec::new()
+            } else {
+                self.generated(&setup.settings, &run.adapters)?
+            },
             rounds: run.rounds,
         })
+    }
+
+    /// How a tuned model goes on from test samples.
+    fn generated(&self, settings: &Settings, adapters: &Adapters) -> Result<Vec<Generated>> {
+        let Inputs {
+            pretrained,
+            model,
+            test,
+            ..
+        } = self.inputs;
+        let (count, most) = (self.config.generate, self.config.max_new_tokens);
+        match pretrained.text_input().filter(|_| count > 0) {
+            Some(input) => {
+                let adapted = (model.as_ref(), settings.lora, adapters);
+                go_on(adapted, test.as_ref(), input, count, most)
+            }
+            None => Ok(Vec::new()),
+        }
     }
 
     /// The error that `error` is where training diverged because the weights were never finite.

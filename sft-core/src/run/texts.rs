@@ -4,19 +4,22 @@ use std::path::Path;
 
 use super::RunConfig;
 use super::inputs::of;
-use crate::data::{Examples, PLACE, Wanted, classification};
+use crate::data::{Examples, LanguageData, LanguageInput, PLACE, Wanted, classification, language};
 use crate::model::{Pretrained, TextInput};
 use crate::{Error, Result};
 
-/// How a configuration names labelled texts, before the colon.
-pub(super) const CLASSIFY: &str = "classify";
+/// How a configuration names texts before the colon: labelled ones, plain ones, conversations.
+const CLASSIFY: &str = "classify";
+const TEXT: &str = "text";
+const CHAT: &str = "chat";
+pub(super) const TEXTS: [&str; 3] = [CLASSIFY, TEXT, CHAT];
 /// The most tokens of a text where nothing else is said.
 const MOST_TOKENS: usize = 512;
 
-/// The training and test texts that the configuration names.
+/// The training and test texts of a kind among [`TEXTS`] that the configuration names.
 pub(super) fn open_texts(
     config: &RunConfig,
-    train: &Path,
+    (kind, train): (&str, &Path),
     model: &dyn Pretrained,
 ) -> Result<Examples> {
     let input = model.text_input().ok_or_else(|| {
@@ -27,7 +30,22 @@ pub(super) fn open_texts(
         let reason = "must be off for texts, got true";
         return Err(Error::argument("augment", reason));
     }
-    let (test, prompt, most) = (test(config)?, prompt(config)?, most_tokens(config, input)?);
+    let (test, most) = (test(config, kind)?, most_tokens(config, input)?);
+    if config.pack && kind != TEXT {
+        let reason = format!("must be off but for text:PATH, got true for {kind}");
+        return Err(Error::argument("pack", reason));
+    }
+    if kind != CLASSIFY {
+        config.refuse_settings_of_classes()?;
+        let kind = match (kind, config.pack) {
+            (CHAT, _) => LanguageData::Chat,
+            (_, false) => LanguageData::Lines,
+            (_, true) => LanguageData::Packed,
+        };
+        return open_language(kind, [train, test], input, most);
+    }
+    refuse_settings_of_language(config)?;
+    let prompt = prompt(config)?;
     let tokenizer = input.tokenizer.limited(most, input.keep_last)?;
     let encode = |text: &str| {
         let (ids, was_cut) = tokenizer.encode_limited(text)?;
@@ -41,12 +59,39 @@ pub(super) fn open_texts(
     classification(train, test, &wanted).map_err(of("data"))
 }
 
-fn test(config: &RunConfig) -> Result<&Path> {
+fn open_language(
+    kind: LanguageData,
+    files: [&Path; 2],
+    input: TextInput<'_>,
+    most: usize,
+) -> Result<Examples> {
+    let tokenizer = input.tokenizer;
+    let encode = |text: &str, special: bool| {
+        let ids = tokenizer.encode_places(text, special)?;
+        let check = ids.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        input.check(&check).map(|()| ids)
+    };
+    let template = tokenizer.chat()?;
+    let render = template.as_ref().map(|template| {
+        |messages: &[serde_json::Value], asks: bool| template.render(messages, asks)
+    });
+    let wanted = LanguageInput {
+        encode: &encode,
+        end: tokenizer.special().eos,
+        render: render.as_ref().map(|render| render as _),
+        most,
+    };
+    language(kind, files, &wanted).map_err(of("data"))
+}
+
+fn test<'c>(config: &'c RunConfig, kind: &str) -> Result<&'c Path> {
     let named = config.test.as_deref().unwrap_or("none");
-    if let Some((CLASSIFY, file)) = named.split_once(':') {
+    if let Some((same, file)) = named.split_once(':')
+        && same == kind
+    {
         return Ok(Path::new(file));
     }
-    let reason = format!("must be classify:FILE beside data classify:FILE, got {named}");
+    let reason = format!("must be {kind}:FILE beside data {kind}:FILE, got {named}");
     Err(Error::argument("test", reason))
 }
 
@@ -76,6 +121,8 @@ pub(super) fn refuse_settings_of_texts(config: &RunConfig) -> Result<()> {
         ("max_tokens", config.max_tokens.is_some()),
         ("pooling", config.pooling.is_some()),
         ("class_words", config.class_words.is_some()),
+        ("pack", config.pack),
+        ("generate", config.generate > 0),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((name, _)) => {
@@ -84,4 +131,11 @@ pub(super) fn refuse_settings_of_texts(config: &RunConfig) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// The same of what is only for next tokens.
+fn refuse_settings_of_language(config: &RunConfig) -> Result<()> {
+    let got = config.generate;
+    let accepted = "0 where texts have classes: nothing is said";
+    Error::require(got == 0, "generate", got, accepted)
 }

@@ -1,4 +1,4 @@
-//! Accuracy of a model that stays split, with what crosses the cut compressed as in training.
+//! How well a model does that stays split, with what crosses the cut compressed as in training.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -10,20 +10,28 @@ use super::calibrate::BasesByCut;
 use super::local::Participant;
 use crate::adapter::Adapters;
 use crate::parallel::parallel;
-use crate::split::{LabelSide, RoundPlan, ThroughCut, Work, forward};
-use crate::task::{Classifier, correct};
+use crate::split::forward::{self, task_head};
+use crate::split::{LabelSide, RoundPlan, ThroughCut, Work};
+use crate::task::Score;
 use crate::{Error, Result, seed};
 
-/// The mean accuracy through the cuts of a round's devices, where it is asked for and the model is
-/// split.
+/// How well the model does through the cuts of a round's devices, in the mean over them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ThroughCutScore {
+    pub(super) accuracy: f64,
+    /// Mean cross-entropy of a label, nat.
+    pub(super) loss: f64,
+}
+
+/// The same where it is asked for and the model is split.
 ///
 /// Samples come in mini-batches of the training's size, by streams that remember nothing.
-pub(super) fn accuracy_through_cut(
+pub(super) fn through_cut(
     job: &Job<'_>,
     round: usize,
     adapters: &Adapters,
     bases: &BasesByCut,
-) -> Result<Option<f64>> {
+) -> Result<Option<ThroughCutScore>> {
     if !(job.settings.evaluate_through_cut && job.settings.scheme.is_split()) {
         return Ok(None);
     }
@@ -31,7 +39,8 @@ pub(super) fn accuracy_through_cut(
     for device in job.participants(round) {
         by_cut.entry(job.cut(device)).or_default().push(device);
     }
-    let (mut sum, mut all) = (0.0, 0.0);
+    let all: usize = by_cut.values().map(Vec::len).sum();
+    let mut mean = ThroughCutScore::default();
     for (cut, devices) in by_cut {
         let first = Participant {
             job,
@@ -46,24 +55,25 @@ pub(super) fn accuracy_through_cut(
             },
             bases: bases.get(&cut).cloned().unwrap_or_default(),
         };
-        let weight = devices.len() as f64;
-        sum += weight * accuracy(job, adapters, cut, &through)?;
-        all += weight;
+        let share = devices.len() as f64 / all as f64;
+        let score = score(job, adapters, cut, &through)?;
+        mean.accuracy += share * score.accuracy();
+        mean.loss += share * score.mean_loss();
     }
-    Ok(Some(sum / all))
+    Ok(Some(mean))
 }
 
-fn accuracy(job: &Job<'_>, adapters: &Adapters, cut: usize, through: &ThroughCut) -> Result<f64> {
+fn score(job: &Job<'_>, adapters: &Adapters, cut: usize, through: &ThroughCut) -> Result<Score> {
     let (model, lora, test) = (job.model, job.settings.lora, job.test);
-    let classifier = Classifier::new(&adapters.head, model.backend())?;
+    let head = task_head(model, &adapters.head)?;
     let vectors = adapters
         .vectors()
         .map(|values| Tensor::from_slice(values, values.len(), model.device()))
         .collect::<Result<Vec<_>, _>>()?;
     let (below, above) = vectors.split_at(1 + cut);
-    let (above, head) = above.split_at(above.len() - classifier.trained());
+    let (above, trained) = above.split_at(above.len() - head.trained());
     let batch = job.settings.batch;
-    let right = parallel(job.settings.threads, test.len().div_ceil(batch), |number| {
+    let scores = parallel(job.settings.threads, test.len().div_ceil(batch), |number| {
         if job.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopped);
         }
@@ -73,11 +83,11 @@ fn accuracy(job: &Job<'_>, adapters: &Adapters, cut: usize, through: &ThroughCut
         let inputs = batch.inputs.to_device(model.device())?;
         let hidden = forward::lower(model, lora, below, &inputs)?;
         let hidden = through.activation(&hidden, these)?;
-        let mut features = forward::features(model, lora, above, &hidden)?;
+        let mut features = forward::upper(model, lora, above, head.reads_tokens(), &hidden)?;
         if through.plan.labels == LabelSide::Device {
             features = through.features(&features, these)?;
         }
-        correct(&classifier.logits(&features, head, lora)?, &batch.labels)
+        head.score(&features, trained, lora, &batch.labels)
     })?;
-    Ok(right.iter().sum::<usize>() as f64 / test.len() as f64)
+    Ok(scores.into_iter().sum())
 }

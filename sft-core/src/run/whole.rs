@@ -31,7 +31,7 @@ impl Unsplit for WholeModel<'_> {
 }
 
 /// One device's round; `frozen` tells what is not trained of the head. Returns the sum of the losses
-/// and the number of samples seen.
+/// and the number of labels that these are of.
 pub(super) fn train_whole<T: Transport, W: Unsplit>(
     (number, model): (u32, &dyn Model),
     local: &LocalData<'_>,
@@ -44,14 +44,15 @@ pub(super) fn train_whole<T: Transport, W: Unsplit>(
     let start = receive_adapters(connection)?.decode(layout)?;
     let start = cut_into(&start, &frozen.lengths());
     let mut whole = open(&frozen.with_vectors(start), plan.optimizer)?;
-    let (mut loss, mut samples) = (0.0, 0);
+    let (mut loss, mut counted) = (0.0, 0);
     let all = local.samples.len();
     local.each_batch(&plan, model.device(), |Loaded { number: n, batch }| {
         let step = plan.step(n, plan.lr, all);
         let mean = whole.step(&batch.inputs, &batch.labels, step)?;
         finite(&plan, number, &[mean], "the loss")?;
-        loss += f64::from(mean) * batch.samples.len() as f64;
-        samples += batch.samples.len();
+        let labels = batch.labels.counted();
+        loss += f64::from(mean) * labels as f64;
+        counted += labels;
         Ok(())
     })?;
     let trained = whole.adapters()?;
@@ -60,7 +61,7 @@ pub(super) fn train_whole<T: Transport, W: Unsplit>(
     }
     let update = Tensors::whole(layout, trained.vectors())?;
     connection.send(&Message::Update(update))?;
-    Ok((loss, samples))
+    Ok((loss, counted))
 }
 
 /// The server's side: it hands out and takes back.

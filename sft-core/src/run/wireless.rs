@@ -125,6 +125,20 @@ impl Wireless {
         })
     }
 
+    /// The same where nobody trains the head, which is the language model's own: in FL it does not cross.
+    ///
+    /// # Errors
+    /// None: the parts were checked before.
+    pub fn with_frozen_head(self) -> Result<Self> {
+        let system = self.system;
+        let mut training = *system.training();
+        training.fl_head = FlHead::Adapters;
+        let devices = system.devices().to_vec();
+        let (model, server) = (*system.model(), *system.server());
+        let system = System::new(model, training, server, devices, system.total_hz())?;
+        Ok(Self { system, ..self })
+    }
+
     /// The devices, the server and the band, for the solvers of `sft-opt`.
     pub fn system(&self) -> &System {
         &self.system

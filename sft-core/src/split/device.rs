@@ -31,12 +31,16 @@ pub struct DeviceSide<'a> {
 }
 
 impl DeviceSide<'_> {
-    /// Takes part in one round; the sum of the losses of all samples seen, where it has the labels.
+    /// Takes part in one round; the sum of the losses of all labels seen that count, and their number, where
+    /// it has the labels.
     ///
     /// # Errors
     /// A connection that failed, a plan that does not fit the model, a sample that cannot be read,
     /// values that are not finite, or a run that was stopped.
-    pub fn round<T: Transport>(&mut self, connection: &mut Connection<T>) -> Result<Option<f64>> {
+    pub fn round<T: Transport>(
+        &mut self,
+        connection: &mut Connection<T>,
+    ) -> Result<Option<(f64, usize)>> {
         let plan = say_hello(self.introduction(), self.model, &self.local, connection)?;
         let cut = match plan.work {
             Work::Split { cut } => cut,
@@ -65,14 +69,15 @@ impl DeviceSide<'_> {
         let head = head.map(|head| head.with_trained(trained.iter().cloned()));
         let (head, optimizer) = (head.as_ref(), plan.optimizer);
         let mut half = DeviceHalf::new(self.model, lora, embedding, blocks, head, optimizer)?;
-        let mut loss = head.map(|_| 0.0);
+        let mut seen = head.map(|_| (0.0, 0));
         self.local
             .each_batch(&plan, self.model.device(), |loaded| {
                 let mean = self.step(&plan, &loaded, &mut half, &mut codecs, connection)?;
-                let samples = loaded.batch.samples.len() as f64;
-                loss = loss
-                    .zip(mean)
-                    .map(|(sum, mean)| sum + f64::from(mean) * samples);
+                if let (Some((sum, all)), Some(mean)) = (&mut seen, mean) {
+                    let counted = loaded.batch.labels.counted();
+                    *sum += f64::from(mean) * counted as f64;
+                    *all += counted;
+                }
                 Ok(())
             })?;
         if plan.device_trains() {
@@ -80,7 +85,7 @@ impl DeviceSide<'_> {
             connection.send(&Message::Update(update))?;
         }
         self.codecs = Some(codecs);
-        Ok(loss)
+        Ok(seen)
     }
 
     /// What training made of all that is trained here.
@@ -250,7 +255,7 @@ impl DeviceSide<'_> {
         reply: Message,
         connection: &mut Connection<T>,
     ) -> Result<(HeadStep, Message)> {
-        let (rows, width) = (batch.samples.len(), self.model.spec().width);
+        let (rows, width) = (batch.labels.rows(), self.model.spec().width);
         let crossing = Crossing {
             extent: Extent::rows(rows, width),
             ..*crossing

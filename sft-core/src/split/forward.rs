@@ -2,23 +2,41 @@
 
 use candle_core::Tensor;
 
-use crate::Result;
-use crate::adapter::Lora;
+use crate::adapter::{Head, Lora};
 use crate::data::Inputs;
 use crate::model::{Hidden, Model};
-use crate::task::Classifier;
+use crate::task::{Classifier, LanguageHead, TaskHead};
+use crate::{Error, Result};
 
-/// The logits `[B, K]` of the whole model, given what is trained as tensors.
-pub(crate) fn logits(
+/// A head for classes, or where it is [none](Head::none) that of a language model.
+///
+/// # Errors
+/// No classes, and a model that is no language model.
+pub(crate) fn task_head(model: &dyn Model, head: &Head) -> Result<TaskHead> {
+    let backend = model.backend();
+    if !head.is_none() {
+        return Ok(TaskHead::Classes(Classifier::new(head, backend)?));
+    }
+    let missing = || {
+        let width = model.spec().width;
+        let reason = format!("must have at least one class and width {width}, got none");
+        Error::argument("head", reason)
+    };
+    let weight = model.language_head()?.ok_or_else(missing)?;
+    Ok(TaskHead::Tokens(LanguageHead::new(weight, backend)))
+}
+
+/// What the head reads of the whole model, `[B, D]` or of tokens `[T, D]`, given all that is trained as
+/// tensors.
+pub(crate) fn features(
     model: &dyn Model,
     lora: Lora,
     vectors: &[Tensor],
-    classifier: &Classifier,
+    head: &TaskHead,
     inputs: &Inputs,
 ) -> Result<Tensor> {
-    let (device, head) = vectors.split_at(1 + model.spec().depth);
-    let hidden = lower(model, lora, device, inputs)?;
-    upper(model, lora, head, classifier, &hidden)
+    let hidden = lower(model, lora, &vectors[..=model.spec().depth], inputs)?;
+    upper(model, lora, &[], head.reads_tokens(), &hidden)
 }
 
 /// The hidden state after the embedding and as many blocks as there are vectors behind the first.
@@ -32,30 +50,21 @@ pub(crate) fn lower(
     blocks(model, lora, 0, &vectors[1..], embedded)
 }
 
-/// The logits `[B, K]` for a hidden state before the last blocks, as many as there are vectors
-/// before the head's.
+/// What the head reads, of samples or of tokens, for a hidden state before the last blocks, as many as there are adapters.
 pub(crate) fn upper(
     model: &dyn Model,
     lora: Lora,
-    vectors: &[Tensor],
-    classifier: &Classifier,
+    adapters: &[Tensor],
+    of_tokens: bool,
     hidden: &Hidden,
 ) -> Result<Tensor> {
-    let (adapters, head) = vectors.split_at(vectors.len() - classifier.trained());
-    let features = features(model, lora, adapters, hidden)?;
-    classifier.logits(&features, head, lora)
-}
-
-/// The features `[B, D]` for a hidden state before the last blocks, as many as there are vectors.
-pub(crate) fn features(
-    model: &dyn Model,
-    lora: Lora,
-    vectors: &[Tensor],
-    hidden: &Hidden,
-) -> Result<Tensor> {
-    let start = model.spec().depth - vectors.len();
-    let hidden = blocks(model, lora, start, vectors, hidden.clone())?;
-    Ok(model.finish(&hidden)?)
+    let start = model.spec().depth - adapters.len();
+    let hidden = blocks(model, lora, start, adapters, hidden.clone())?;
+    Ok(if of_tokens {
+        model.finish_tokens(&hidden)?
+    } else {
+        model.finish(&hidden)?
+    })
 }
 
 /// Runs the blocks from `start` on, as many as there are adapters.

@@ -2,16 +2,17 @@
 
 use candle_core::Tensor;
 
+use super::forward::task_head;
 use crate::Result;
 use crate::adapter::{Head, Lora, check_head};
 use crate::data::Labels;
 use crate::model::Model;
-use crate::task::{Classifier, cross_entropy};
+use crate::task::TaskHead;
 
 /// The head without what is trained of it: that is with everything else that its side trains.
 pub(super) struct HeadHalf {
     head: Head,
-    classifier: Classifier,
+    task: TaskHead,
 }
 
 impl HeadHalf {
@@ -19,21 +20,24 @@ impl HeadHalf {
         check_head(model.spec(), Some(lora), head)?;
         Ok(Self {
             head: head.clone(),
-            classifier: Classifier::new(head, model.backend())?,
+            task: task_head(model, head)?,
         })
     }
 
-    /// Classes, K.
-    pub(super) fn classes(&self) -> usize {
-        self.head.classes()
+    /// What labels must be below: the classes K, or the vocabulary V of a language model.
+    pub(super) fn answers(&self) -> usize {
+        match &self.task {
+            TaskHead::Classes(_) => self.head.classes(),
+            TaskHead::Tokens(head) => head.vocabulary(),
+        }
     }
 
     /// How many vectors [`Head::trained`] has.
     pub(super) fn trained(&self) -> usize {
-        self.classifier.trained()
+        self.task.trained()
     }
 
-    /// The mean loss for features `[B, D]` and [`Head::trained`] as tensors, a scalar.
+    /// The mean loss for features `[B, D]`, or of tokens `[T, D]`, and [`Head::trained`] as tensors, a scalar.
     pub(super) fn loss(
         &self,
         features: &Tensor,
@@ -41,7 +45,7 @@ impl HeadHalf {
         lora: Lora,
         labels: &Labels,
     ) -> Result<Tensor> {
-        cross_entropy(&self.classifier.logits(features, trained, lora)?, labels)
+        self.task.loss(features, trained, lora, labels)
     }
 
     /// The head with these values for [`Head::trained`].

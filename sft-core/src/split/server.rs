@@ -21,10 +21,11 @@ pub struct Update {
     pub device: usize,
     /// What both sides trained.
     pub adapters: Adapters,
-    /// Sum of the losses of all samples seen; 0 where the device has the labels, and alone knows it.
+    /// Sum of the losses of all labels seen that count; 0 where the device has the labels, and alone
+    /// knows it.
     pub loss: f64,
-    /// Samples seen, each as often as it was.
-    pub samples: usize,
+    /// These labels, each as often as it was seen: one a sample, or next tokens; 0 likewise.
+    pub counted: usize,
 }
 
 /// The server's side for one device in one round: messages in, messages out.
@@ -94,7 +95,7 @@ struct Stage {
     gradient: Option<(Tensor, Vec<SampleId>, Extent)>,
     update: Option<Vec<Vec<f32>>>,
     loss: f64,
-    samples: usize,
+    counted: usize,
 }
 
 /// A mini-batch in the middle of its step.
@@ -135,7 +136,8 @@ impl<'a> ServerSide<'a> {
             device,
             lr,
             model,
-            half: ServerHalf::new(model, lora, high, head, plan.optimizer)?,
+            half: ServerHalf::new(model, lora, high, head, plan.optimizer)?
+                .with_features_of_tokens(start.head.is_none()),
             head: start.head.clone(),
             start: vectors.collect::<Vec<_>>().concat(),
             layout,
@@ -192,7 +194,9 @@ impl<'a> ServerSide<'a> {
         };
         let done = self.half.step(&hidden, labels, step)?;
         finite(&self.plan, self.device, &[done.loss], "the loss")?;
-        self.stage.loss += f64::from(done.loss) * samples.len() as f64;
+        let counted = labels.counted();
+        self.stage.loss += f64::from(done.loss) * counted as f64;
+        self.stage.counted += counted;
         self.done(done.gradient, samples, extent, hello)
     }
 
@@ -244,7 +248,6 @@ impl<'a> ServerSide<'a> {
         hello: Hello,
     ) -> Result<Message> {
         let stage = &mut self.stage;
-        stage.samples += samples.len();
         stage.step += 1;
         let Some(gradient) = gradient else {
             return Ok(Message::Received(stage.step - 1));
@@ -272,15 +275,36 @@ impl<'a> ServerSide<'a> {
             return Err(Error::protocol(reason));
         }
         up.check_labels(&self.plan)?;
-        let (Some(Labels::Classes(labels)), Some(classes)) = (&up.labels, self.half.classes())
-        else {
+        self.check_answers(up)
+    }
+
+    /// Checks that labels, where they are sent, are of the kind that is trained for, as many as there must
+    /// be, and each among the answers.
+    fn check_answers(&self, up: &Activation) -> Result<()> {
+        let (Some(labels), Some(answers)) = (&up.labels, self.half.answers()) else {
             return Ok(());
         };
-        let wrong = labels.iter().find(|&&class| class as usize >= classes);
-        wrong.map_or(Ok(()), |class| {
-            let reason = format!("sent the class {class}, the head has {classes}");
-            Err(Error::protocol(reason))
-        })
+        let (kind, values, wanted) = match (labels, self.half.tells_tokens()) {
+            (Labels::Classes(classes), false) => ("class", classes, up.samples.len()),
+            (Labels::Tokens(tokens), true) => ("next token", tokens, up.real_tokens()),
+            (_, tokens) => {
+                let wanted = if tokens { "next tokens" } else { "classes" };
+                let reason = format!("sent labels of another kind, expected {wanted}");
+                return Err(Error::protocol(reason));
+            }
+        };
+        if values.len() != wanted || labels.counted() == 0 {
+            let (got, counted) = (values.len(), labels.counted());
+            let reason = format!("sent {got} labels of which {counted} count, expected {wanted}");
+            return Err(Error::protocol(reason));
+        }
+        let ignored = |label: u32| self.half.tells_tokens() && label == Labels::IGNORED;
+        let wrong = |&&label: &&u32| label as usize >= answers && !ignored(label);
+        if let Some(label) = values.iter().find(wrong) {
+            let reason = format!("sent the {kind} {label}, the head has {answers}");
+            return Err(Error::protocol(reason));
+        }
+        Ok(())
     }
 
     /// The message with the last gradient.
@@ -334,7 +358,7 @@ impl<'a> ServerSide<'a> {
             device: self.device as usize,
             adapters,
             loss: self.stage.loss,
-            samples: self.stage.samples,
+            counted: self.stage.counted,
         };
         Ok((update, self.codecs))
     }

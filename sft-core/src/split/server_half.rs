@@ -4,7 +4,7 @@
 use candle_core::{Tensor, Var};
 
 use super::Step;
-use super::forward;
+use super::forward::upper;
 use super::head_half::HeadHalf;
 use super::inject::inject;
 use crate::adapter::{Head, Lora, check_blocks};
@@ -21,12 +21,14 @@ pub struct ServerHalf<'m> {
     /// Whether nothing is trained below.
     frozen_below: bool,
     head: Option<HeadHalf>,
+    /// Whether features are those of tokens, for a language model's head.
+    tells_tokens: bool,
     trainable: Trainable,
 }
 
 /// What one step of the server gives.
 pub struct ServerStep {
-    /// Mean loss of the mini-batch.
+    /// Mean cross-entropy of the labels of the mini-batch that count.
     pub loss: f32,
     /// The gradient of the activation; none where nothing is trained below.
     pub gradient: Option<Tensor>,
@@ -34,7 +36,7 @@ pub struct ServerStep {
 
 /// What the server's half makes of an activation, on the way to its backward pass.
 pub struct Passed {
-    /// What the head reads, `[B, D]`.
+    /// What the head reads, `[B, D]`, or of tokens `[T, D]`.
     pub features: Tensor,
     /// The activation as a variable of the graph, where its gradient is wanted.
     received: Option<Var>,
@@ -62,13 +64,29 @@ impl<'m> ServerHalf<'m> {
             lora,
             frozen_below: lora.freezes(first),
             head: half.transpose()?,
+            tells_tokens: head.is_some_and(Head::is_none),
             trainable: Trainable::new(vectors, config.into(), model.device())?,
         })
     }
 
-    /// Classes of the head, K, if it is here.
-    pub fn classes(&self) -> Option<usize> {
-        self.head.as_ref().map(HeadHalf::classes)
+    /// The same where the device has a language model's head: its features are those of tokens.
+    #[must_use]
+    pub fn with_features_of_tokens(self, tells_tokens: bool) -> Self {
+        Self {
+            tells_tokens,
+            ..self
+        }
+    }
+
+    /// What labels must be below, if the head is here: its classes K, or the vocabulary V where next
+    /// tokens are told.
+    pub(super) fn answers(&self) -> Option<usize> {
+        self.head.as_ref().map(HeadHalf::answers)
+    }
+
+    /// Whether labels are next tokens.
+    pub(super) fn tells_tokens(&self) -> bool {
+        self.tells_tokens
     }
 
     /// What is trained of the blocks, and of the head.
@@ -90,7 +108,8 @@ impl<'m> ServerHalf<'m> {
             .map_or(&activation.state, |var| var.as_tensor());
         let hidden = activation.with_state(state.clone());
         let lora = self.lora.training(step.dropout_seed);
-        let features = forward::features(self.model, lora, self.tensors().0, &hidden)?;
+        let blocks = self.tensors().0;
+        let features = upper(self.model, lora, blocks, self.tells_tokens, &hidden)?;
         Ok(Passed { features, received })
     }
 

@@ -1,6 +1,6 @@
 //! A training step of the whole model, unsplit.
 
-use super::forward::logits;
+use super::forward::{features, task_head};
 use crate::Result;
 use crate::adapter::{Adapters, Lora, check_adapters};
 use crate::data::{Inputs, Labels};
@@ -8,14 +8,14 @@ use crate::model::Model;
 use crate::optim::OptimizerConfig;
 use crate::optim::Trainable;
 use crate::split::Step;
-use crate::task::{Classifier, cross_entropy};
+use crate::task::TaskHead;
 
 /// The whole model with its adapters on one device, as FL trains it.
 pub struct WholeModel<'m> {
     model: &'m dyn Model,
     lora: Lora,
     start: Adapters,
-    classifier: Classifier,
+    head: TaskHead,
     trainable: Trainable,
 }
 
@@ -35,7 +35,7 @@ impl<'m> WholeModel<'m> {
             model,
             lora,
             start: start.clone(),
-            classifier: Classifier::new(&start.head, model.backend())?,
+            head: task_head(model, &start.head)?,
             trainable: Trainable::new(start.vectors(), config.into(), model.device())?,
         })
     }
@@ -47,8 +47,9 @@ impl<'m> WholeModel<'m> {
     pub fn step(&mut self, inputs: &Inputs, labels: &Labels, step: Step) -> Result<f32> {
         let lora = self.lora.training(step.dropout_seed);
         let tensors = self.trainable.tensors();
-        let logits = logits(self.model, lora, tensors, &self.classifier, inputs)?;
-        let loss = cross_entropy(&logits, labels)?;
+        let head = &tensors[tensors.len() - self.head.trained()..];
+        let features = features(self.model, lora, tensors, &self.head, inputs)?;
+        let loss = self.head.loss(&features, head, lora, labels)?;
         self.trainable.step(loss.backward()?, step.learning_rate)?;
         Ok(loss.to_scalar()?)
     }

@@ -20,8 +20,8 @@ use crate::error::{bad_argument, detached};
 const POLL: Duration = Duration::from_millis(50);
 
 /// The settings that decide the result as JSON, the digests of the inputs as JSON, the rounds as JSON,
-/// a device's memory in bytes, and what ended the run early.
-type Answer = (String, String, Vec<String>, f64, Option<Py<PyAny>>);
+/// a device's memory in bytes, what the model says as JSON, and what ended the run early.
+type Answer = (String, String, Vec<String>, f64, String, Option<Py<PyAny>>);
 
 /// `sft.finetune`, of one scheme. `arrays` are training and test images where `data` names no
 /// folder, and `full` their byte of full intensity. `watch` is called about every 50 ms with the
@@ -77,9 +77,11 @@ pub(crate) fn _finetune<'py>(
     let failure = failure.map(|error| error.into_value(py).into_any());
     let (settings, contents) = (json(&config.deciding())?, json(&contents)?);
     let memory = runs.first().map_or(0.0, |run| run.device_memory_bytes);
+    let generated: Vec<_> = runs.iter().flat_map(|run| &run.generated).collect();
+    let generated = json(&generated)?;
     let rounds = runs.iter().flat_map(|run| &run.rounds).map(json);
     let rounds = rounds.collect::<PyResult<_>>()?;
-    Ok((settings, contents, rounds, memory, failure))
+    Ok((settings, contents, rounds, memory, generated, failure))
 }
 
 /// Starts the threads that candle has of its own, as many as the environment says now.

@@ -1,15 +1,25 @@
-//! Texts as token ids, with a class each.
+//! Texts as token ids, with a class each or to tell the next of.
 
+/// Conversations of which the next tokens are to be told.
+mod chat;
 /// Lines of files that hold texts and classes.
 mod labelled;
+/// Files of which the next tokens are to be told.
+mod language;
+/// Plain text of which the next tokens are to be told.
+mod plain;
 /// Files with one sample a line or record.
 mod read;
-
-use candle_core::{Device, Tensor};
+/// Texts of which the next tokens are to be told.
+mod sequences;
 
 pub use labelled::{Encode, PLACE, Wanted, classification};
+pub use language::{EncodePlaces, LanguageData, LanguageInput, Render, language};
 
-use super::{Batch, Data, Inputs, Labels, SampleId};
+pub use sequences::{Sequence, Sequences, Told};
+
+use self::sequences::padded;
+use super::{Batch, Data, Labels, SampleId};
 use crate::{Digest, Error, Result};
 
 /// How many classes are told by name.
@@ -119,17 +129,8 @@ impl Data for Texts {
     }
 
     fn batch(&self, indices: &[usize]) -> Result<Batch> {
-        let samples: Vec<_> = indices.iter().map(|&i| self.ids(i)).collect();
-        let longest = samples.iter().map(|ids| ids.len()).max().unwrap_or(0);
-        let mut ids = vec![0; samples.len() * longest];
-        for (row, sample) in ids.chunks_exact_mut(longest.max(1)).zip(&samples) {
-            row[..sample.len()].copy_from_slice(sample);
-        }
         Ok(Batch {
-            inputs: Inputs::Tokens {
-                ids: Tensor::from_vec(ids, (samples.len(), longest), &Device::Cpu)?,
-                lengths: samples.iter().map(|ids| ids.len() as u32).collect(),
-            },
+            inputs: padded(indices.iter().map(|&i| self.ids(i)))?,
             labels: Labels::Classes(indices.iter().map(|&i| self.label(i)).collect()),
             samples: indices.iter().map(|&i| i as SampleId).collect(),
         })

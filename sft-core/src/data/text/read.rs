@@ -28,12 +28,8 @@ pub(super) fn labelled(path: &Path) -> Result<Vec<Labelled>> {
         Some("jsonl") => json_lines,
         _ => return Err(Error::file(path, "must end in .tsv, .csv or .jsonl")),
     };
-    let text = std::fs::read(path).map_err(|e| Error::file(path, e))?;
-    let text = String::from_utf8(text).map_err(|e| {
-        let lines = e.as_bytes()[..=e.utf8_error().valid_up_to()].split(|&byte| byte == b'\n');
-        Error::file(path, format!("line {} is not UTF-8", lines.count()))
-    })?;
-    let samples = read(text.trim_start_matches('\u{feff}'));
+    let text = read_utf8(path)?;
+    let samples = read(&text);
     let samples = samples.map_err(|reason| Error::file(path, reason))?;
     if samples.is_empty() {
         return Err(Error::file(path, "holds no samples"));
@@ -41,8 +37,21 @@ pub(super) fn labelled(path: &Path) -> Result<Vec<Labelled>> {
     Ok(samples)
 }
 
+/// The text of a file, without a byte order mark.
+pub(super) fn read_utf8(path: &Path) -> Result<String> {
+    let text = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+    let mut text = String::from_utf8(text).map_err(|e| {
+        let lines = e.as_bytes()[..=e.utf8_error().valid_up_to()].split(|&byte| byte == b'\n');
+        Error::file(path, format!("line {} is not UTF-8", lines.count()))
+    })?;
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
+    Ok(text)
+}
+
 /// The lines that are not empty, with their numbers.
-fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(super) fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let numbered = (1..).zip(text.lines());
     numbered.filter(|(_, line)| !line.trim().is_empty())
 }

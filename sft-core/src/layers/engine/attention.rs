@@ -6,7 +6,7 @@ use super::buffer::{Buffer, sized, slice};
 use super::heads::DotProduct;
 use super::linear::{Adapted, Linear, LinearScratch, Pass};
 use super::lora::Pairs;
-use super::piece::Piece;
+use super::piece::{Piece, Tokens};
 use super::turn::{ReadyTurn, Turn};
 use crate::layers::parts::AttentionWeights;
 
@@ -111,6 +111,30 @@ impl AdaptedAttention<'_> {
         self.heads
             .forward(samples, turned, context, &mut scratch.probabilities);
         self.out.forward(context, first, residual, out);
+    }
+
+    /// Writes the output `[N, D]` for the N rows of further tokens of one sample, added to `residual` where
+    /// there is one; `seen` has queries, keys and values of the earlier tokens, and gets those of these.
+    pub(super) fn extend(
+        &self,
+        x: &[f32],
+        residual: Option<&[f32]>,
+        seen: &mut Vec<f32>,
+        out: &mut [f32],
+        scratch: &mut AttentionScratch,
+    ) {
+        let (rows, stride) = (x.len() / self.qkv.inputs(), self.qkv.outputs());
+        let from = seen.len() / stride;
+        let all = from + rows;
+        seen.resize(all * stride, 0.0);
+        self.qkv.forward(x, 0, None, &mut seen[from * stride..]);
+        let samples = [Tokens { all, wanted: all }];
+        let turned = self.turn.forward(&samples, seen, &mut scratch.turned);
+        let context = slice(&mut scratch.context, all * self.heads.width());
+        self.heads
+            .forward_from(from, all, turned, context, &mut scratch.probabilities);
+        let context = &context[from * self.heads.width()..];
+        self.out.forward(context, 0, residual, out);
     }
 
     /// Writes the gradients of the adapters and, where there is room for it, of the input.

@@ -132,14 +132,58 @@ impl<'a> AdaptedBlock<'a> {
         y: Option<&mut [f32]>,
         scratch: &mut Scratch,
     ) {
+        let attend = |input: Piece<'_>,
+                      added: Option<&[f32]>,
+                      own: &mut Buffer,
+                      written: &mut [f32],
+                      scratch: &mut AttentionScratch| {
+            self.attention.forward(input, added, own, written, scratch);
+        };
+        self.run(piece, saved, y, scratch, attend);
+    }
+
+    /// The block's output for the rows `x` of further tokens of one sample; `seen` is what the attention
+    /// keeps of the earlier ones, and gets these.
+    pub(super) fn extend(&self, x: &[f32], seen: &mut Vec<f32>, scratch: &mut Scratch) -> Vec<f32> {
+        let rows = x.len() / self.width();
+        let piece = Piece {
+            x,
+            first: 0,
+            samples: &[Tokens {
+                all: rows,
+                wanted: rows,
+            }],
+        };
+        let mut y = vec![0.0; x.len()];
+        let attend = |input: Piece<'_>,
+                      added: Option<&[f32]>,
+                      _: &mut Buffer,
+                      written: &mut [f32],
+                      scratch: &mut AttentionScratch| {
+            self.attention
+                .extend(input.x, added, seen, written, scratch);
+        };
+        self.run(piece, &mut Saved::default(), Some(&mut y), scratch, attend);
+        y
+    }
+
+    /// Both branches, the attention by `attend`: from its input, what is added, what it keeps and room for
+    /// what it writes.
+    fn run(
+        &self,
+        piece: Piece<'_>,
+        saved: &mut Saved,
+        y: Option<&mut [f32]>,
+        scratch: &mut Scratch,
+        attend: impl FnOnce(Piece<'_>, Option<&[f32]>, &mut Buffer, &mut [f32], &mut AttentionScratch),
+    ) {
         let (branch, len) = (&self.block.attention_branch, piece.wanted() * self.width());
         let residual = wanted(piece, self.width(), &mut scratch.residual);
         let input = piece.with(branch.input(piece.x, &mut scratch.input));
         let added = branch.is_direct().then_some(residual);
         let written = sized(&mut saved.attention_out, len);
         let (own, attention) = (&mut saved.attention, &mut scratch.attention);
-        self.attention
-            .forward(input, added, own, written, attention);
+        attend(input, added, own, written, attention);
         let middle = branch.after(residual, written, &mut scratch.middle);
 
         let (branch, first) = (&self.block.mlp_branch, piece.first);

@@ -27,4 +27,4 @@ mod tile;
 mod turn;
 
 pub(crate) use norm::FrozenNorm;
-pub(crate) use op::FrozenBlock;
+pub(crate) use op::{BlockReader, FrozenBlock, with_slices};

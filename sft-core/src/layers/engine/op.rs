@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
 
-use super::block::{AdaptedBlock, Block, Saved};
+use super::block::{AdaptedBlock, Block, Saved, Scratch};
 use super::linear::Pass;
 use super::lora::Pairs;
 use super::piece::Tokens;
@@ -74,6 +74,49 @@ impl FrozenBlock {
         } else {
             hidden.apply_op2_no_bwd(&adapter, &op)
         }
+    }
+}
+
+/// A block that reads one text a few tokens at a time.
+pub(crate) struct BlockReader<'a> {
+    block: AdaptedBlock<'a>,
+    scratch: Scratch,
+    /// What the attention keeps of the tokens that were read.
+    seen: Vec<f32>,
+}
+
+impl FrozenBlock {
+    /// The block with a flat vector of adapters, to read texts of at most so many tokens; it holds a copy of
+    /// the weights with the adapters added.
+    pub(crate) fn reader<'a>(
+        &'a self,
+        adapter: &'a [f32],
+        lora: Lora,
+        most: usize,
+    ) -> Result<BlockReader<'a>> {
+        let block = &self.frozen.block;
+        let (needed, got) = (Pairs::len(Some(lora), block.sizes()), adapter.len());
+        if needed != got {
+            bail!("a block with an adapter of {needed} got {got} values")
+        }
+        let pairs = Pairs::new(Some(lora), adapter);
+        Ok(BlockReader {
+            block: AdaptedBlock::new(block, most, pairs, Pass::Forward),
+            scratch: Scratch::default(),
+            seen: Vec::new(),
+        })
+    }
+}
+
+impl BlockReader<'_> {
+    /// The block's output for the rows `[N, D]` of the next tokens.
+    pub(crate) fn read(&mut self, x: &[f32]) -> Vec<f32> {
+        self.block.extend(x, &mut self.seen, &mut self.scratch)
+    }
+
+    /// Begins with another text.
+    pub(crate) fn forget(&mut self) {
+        self.seen.clear();
     }
 }
 
@@ -187,12 +230,12 @@ impl CustomOp2 for BlockOp {
 fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => bail!("a transformer block needs contiguous arguments"),
+        None => bail!("an operation of the engine needs contiguous arguments"),
     }
 }
 
 /// Calls `body` with the elements of contiguous CPU tensors.
-fn with_slices<const N: usize, R>(
+pub(crate) fn with_slices<const N: usize, R>(
     tensors: [&Tensor; N],
     body: impl FnOnce([&[f32]; N]) -> R,
 ) -> Result<R> {
@@ -200,7 +243,7 @@ fn with_slices<const N: usize, R>(
     let mut slices: [&[f32]; N] = [&[]; N];
     for ((storage, layout), slice) in guards.iter().zip(&mut slices) {
         let candle_core::Storage::Cpu(storage) = &**storage else {
-            bail!("a transformer block runs on the CPU")
+            bail!("an operation of the engine runs on the CPU")
         };
         *slice = contiguous(storage, layout)?;
     }

@@ -52,6 +52,22 @@ impl DotProduct {
         })
     }
 
+    /// Every tile of one sample of `all` tokens whose queries are the tokens from one on.
+    pub(super) fn tiles_from(&self, from: usize, all: usize) -> impl Iterator<Item = Tile> + '_ {
+        let ends = move |first: usize| (first, (first + TILE_ROWS).min(all));
+        let spans = move |head| {
+            (from..all)
+                .step_by(TILE_ROWS)
+                .map(move |at| (head, ends(at)))
+        };
+        let tile = move |(head, (first, end)): (usize, (usize, usize))| {
+            let visible = |position| self.mask.visible(position, all);
+            let keys = visible(first).start..visible(end - 1).end;
+            self.tile(all, [0, 0], head, first..end, keys)
+        };
+        (0..self.heads).flat_map(spans).map(tile)
+    }
+
     /// A tile of the sample that starts at these rows before and after the attention.
     fn tile(
         &self,

@@ -48,6 +48,11 @@ impl BlockWeights {
         attention.chain(gate).chain([up, down])
     }
 
+    /// Where the weights are.
+    pub(crate) fn device(&self) -> &Device {
+        self.attention.query.weight.device()
+    }
+
     /// Memory of the weights.
     pub(crate) fn bytes(&self) -> usize {
         let scales = [&self.attention_scale, &self.mlp_scale];

@@ -7,7 +7,8 @@ use super::TextConfig;
 
 impl TextConfig {
     /// The same sizes for the cost model, with adapters of `rank` on every linear of the blocks, a
-    /// head of `classes` on one vector a sample, and samples of `tokens`.
+    /// head of `classes` on one vector a sample, or without classes the frozen one of a language model on
+    /// all `tokens` of a sample.
     pub fn transformer(&self, classes: usize, rank: usize, tokens: usize) -> Transformer {
         let counts = Counts {
             block: self.block_part(rank, tokens),
@@ -15,7 +16,11 @@ impl TextConfig {
                 parameters: self.embedding_parameters(),
                 ..Part::default()
             },
-            head: self.head_part(classes),
+            head: if classes == 0 {
+                self.language_head_part(tokens)
+            } else {
+                self.head_part(classes)
+            },
         };
         Transformer::counted(self.depth, tokens, self.width, self.heads, counts)
     }
@@ -63,6 +68,20 @@ impl TextConfig {
             parameters: weights + classes as u64,
             forward_flop: 2 * weights,
             backward_flop: 4 * weights,
+            ..Part::default()
+        }
+    }
+}
+
+impl TextConfig {
+    /// The frozen head over the vocabulary; where it is the embedding, that counts its parameters.
+    fn language_head_part(&self, tokens: usize) -> Part {
+        let weights = (self.width * self.vocabulary) as u64;
+        let flop = 2 * weights * tokens as u64;
+        Part {
+            parameters: if self.tied_head { 0 } else { weights },
+            forward_flop: flop,
+            backward_flop: flop,
             ..Part::default()
         }
     }

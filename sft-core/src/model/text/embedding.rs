@@ -47,6 +47,11 @@ impl Embedding {
         })
     }
 
+    /// The vectors of the vocabulary, `[V, D]`.
+    pub(super) fn tokens(&self) -> &Tensor {
+        &self.tokens
+    }
+
     /// Memory of the weights.
     pub(super) fn bytes(&self) -> usize {
         let positions = self.positions.as_ref().map_or(0, bytes);

@@ -6,6 +6,8 @@ mod config;
 mod cost;
 /// Vectors of tokens.
 mod embedding;
+/// The head of a language model.
+mod language;
 /// Names of parameters.
 mod names;
 /// Which tokens features are made of.
@@ -14,6 +16,8 @@ mod pooling;
 mod pretrained;
 /// Configurations in files.
 mod read;
+/// Reading token by token.
+mod reader;
 /// From texts to token ids.
 mod tokenizer;
 /// Parameters by name.
@@ -25,11 +29,14 @@ pub use config::TextConfig;
 pub use names::TextFamily;
 pub use pooling::Pooling;
 pub use pretrained::PretrainedText;
-pub use tokenizer::{SpecialTokens, Tokenizer};
+pub use tokenizer::{ChatTemplate, SpecialTokens, Tokenizer};
 pub use weights::TextWeights;
 
 use self::embedding::Embedding;
-use super::splittable::{Hidden, Model};
+use self::language::LanguageHead;
+use self::pooling::real_rows;
+use self::reader::TextReader;
+use super::splittable::{Hidden, Model, Reader};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
 use crate::layers::{
@@ -44,6 +51,7 @@ pub struct TextModel {
     embedding: Embedding,
     blocks: Vec<Block>,
     norm: Option<Norm>,
+    head: LanguageHead,
     pooling: Pooling,
     spec: ModelSpec,
     backend: Backend,
@@ -70,6 +78,7 @@ impl TextModel {
             embedding: Embedding::new(config, weights, &backend)?,
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
             norm: norm.transpose()?,
+            head: LanguageHead::new(config, weights),
             pooling,
             spec: config.spec(),
             backend,
@@ -91,6 +100,13 @@ impl TextModel {
         let hidden = (0..self.blocks.len())
             .try_fold(embedded, |hidden, index| self.run(index, &hidden, None));
         self.finish(&hidden?)
+    }
+
+    fn normed(&self, rows: &Tensor) -> Result<Tensor> {
+        match &self.norm {
+            Some(norm) => norm.forward(rows),
+            None => Ok(rows.clone()),
+        }
     }
 
     fn run(
@@ -140,10 +156,24 @@ impl Model for TextModel {
     }
 
     fn finish(&self, hidden: &Hidden) -> Result<Tensor> {
-        self.pooling.pool(hidden, |rows| match &self.norm {
-            Some(norm) => norm.forward(rows),
-            None => Ok(rows.clone()),
-        })
+        self.pooling.pool(hidden, |rows| self.normed(rows))
+    }
+
+    fn finish_tokens(&self, hidden: &Hidden) -> Result<Tensor> {
+        self.normed(&real_rows(hidden)?)
+    }
+
+    fn language_head(&self) -> Result<Option<Tensor>> {
+        self.head.weight(self.embedding.tokens(), self.device())
+    }
+
+    fn reader<'a>(
+        &'a self,
+        adapters: &'a [Vec<f32>],
+        lora: Lora,
+        most: usize,
+    ) -> Result<Box<dyn Reader + 'a>> {
+        Ok(Box::new(TextReader::new(self, adapters, lora, most)?))
     }
 }
 

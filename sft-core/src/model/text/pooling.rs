@@ -1,6 +1,6 @@
 //! Which tokens the features of a sample are made of.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use super::TextFamily;
@@ -63,4 +63,25 @@ fn mean(state: &Tensor, lengths: &[u32]) -> Result<Tensor> {
     let shape = (lengths.len(), tokens, 1);
     let shares = Tensor::from_vec(shares.collect::<Vec<_>>(), shape, state.device())?;
     state.broadcast_mul(&shares)?.sum(1)
+}
+
+/// The rows `[T, D]` of a hidden state `[B, S, D]` that are no padding.
+pub(super) fn real_rows(hidden: &Hidden) -> Result<Tensor> {
+    let (batch, tokens, _) = hidden.state.dims3()?;
+    let rows = hidden.state.flatten_to(1)?;
+    let Some(lengths) = &hidden.lengths else {
+        return Ok(rows);
+    };
+    if lengths.len() != batch || lengths.iter().any(|&length| length as usize > tokens) {
+        bail!("{batch} samples must have up to {tokens} tokens each, got {lengths:?}")
+    }
+    let real = lengths.iter().zip(0..).flat_map(|(&length, i)| {
+        let first = i * tokens as u32;
+        first..first + length
+    });
+    let real: Vec<_> = real.collect();
+    if real.len() == batch * tokens {
+        return Ok(rows);
+    }
+    rows.index_select(&Tensor::new(real, rows.device())?, 0)
 }

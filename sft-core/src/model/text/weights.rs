@@ -57,6 +57,12 @@ impl TextWeights {
         self.find(LANGUAGE_HEAD)
     }
 
+    /// One parameter alone, where it is there.
+    pub(super) fn only(&self, name: &str) -> Option<Self> {
+        let weight = self.0.get(name)?.clone();
+        Some(Self(HashMap::from([(name.into(), weight)])))
+    }
+
     /// A parameter that the configuration lists.
     pub(super) fn get(&self, name: &str) -> TensorResult<Tensor> {
         match self.find(name)? {

@@ -29,7 +29,9 @@ use crate::split::{CutCodec, LabelSide};
 use crate::{Error, Result};
 
 /// The fields that change no result of a run, only its speed, its memory and its files.
-const WITHOUT_EFFECT: [&str; 7] = [
+const WITHOUT_EFFECT: [&str; 9] = [
+    "generate",
+    "max_new_tokens",
     "threads",
     "gradient_checkpointing",
     "checkpoint_every",
@@ -77,10 +79,15 @@ pub struct RunConfig {
     pub heads: Option<usize>,
     /// Data set: cifar100:DIR (official binary or Python files), tiny-imagenet:DIR (official
     /// folder) or folder:DIR (DIR/train/CLASS/*, DIR/test/CLASS/*); of texts classify:FILE (.tsv with
-    /// lines LABEL, tab, TEXT; .csv or .jsonl with label and text) and --test.
+    /// lines LABEL, tab, TEXT; .csv or .jsonl with label and text), or to tell the next tokens of
+    /// text:PATH (a file, or a folder of .txt; each line is a sample, ended by the end of a text) or
+    /// chat:FILE (.jsonl with messages, of role and content, or with prompt and completion; what the
+    /// assistant says counts, by the tokenizer's chat template; without one the completion follows
+    /// the prompt as it is); and --test.
     #[cfg_attr(feature = "clap", arg(long))]
     pub data: Option<String>,
-    /// Test data where --data names training texts, as classify:FILE.
+    /// Test data where --data names training texts, by the same word: classify:FILE, text:PATH or
+    /// chat:FILE.
     #[cfg_attr(feature = "clap", arg(long))]
     pub test: Option<String>,
     /// What every text is put into, in place of {text}.
@@ -91,6 +98,17 @@ pub struct RunConfig {
     /// model takes.
     #[cfg_attr(feature = "clap", arg(long))]
     pub max_tokens: Option<usize>,
+    /// Take each file of text:PATH as one text, line breaks and all, and cut it into samples of
+    /// --max-tokens.
+    #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
+    pub pack: bool,
+    /// Let each tuned model go on from so many test prompts, of a line of text from its first half.
+    #[cfg_attr(feature = "clap", arg(long, value_name = "PROMPTS"))]
+    pub generate: usize,
+    /// The most tokens that --generate adds to a prompt.
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub max_new_tokens: usize,
     /// What the head of a text model reads: first, last or mean of the tokens; by default the last
     /// of a decoder, else the first.
     #[cfg_attr(feature = "clap", arg(long))]
@@ -285,6 +303,9 @@ impl Default for RunConfig {
             test: None,
             prompt: None,
             max_tokens: None,
+            pack: false,
+            generate: 0,
+            max_new_tokens: 64,
             pooling: None,
             class_words: None,
             augment: false,
@@ -373,6 +394,23 @@ impl RunConfig {
     pub(super) fn checkpoint_is_due(&self, rounds: usize) -> bool {
         let due = |every: usize| rounds.is_multiple_of(every);
         self.checkpoint_every.is_some_and(due)
+    }
+
+    /// Nothing that is for classes is passed over in silence where next tokens are told.
+    pub(super) fn refuse_settings_of_classes(&self) -> Result<()> {
+        let given = [
+            ("class_words", self.class_words.is_some()),
+            ("pooling", self.pooling.is_some()),
+            ("prompt", self.prompt.is_some()),
+            ("target_accuracy", self.target_accuracy.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            Some((name, _)) => {
+                let reason = "must be left out where next tokens are told: it is for classes";
+                Err(Error::argument(name, reason))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Checks what no other part looks at.

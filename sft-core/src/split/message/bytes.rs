@@ -101,12 +101,18 @@ impl<'a> Reader<'a> {
 
     /// A number of things that each take at least `each` more bytes.
     pub(super) fn count(&mut self, each: usize) -> Result<usize> {
-        let count = self.varint()?;
-        if count > (self.0.len() / each) as u64 {
+        let count = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
+        self.has(count, each)?;
+        Ok(count)
+    }
+
+    /// Checks that there is room for so many things of at least `each` bytes.
+    pub(super) fn has(&self, count: usize, each: usize) -> Result<()> {
+        if count > self.0.len() / each {
             let reason = format!("sent a message that is too short for {count} entries");
             return Err(Error::protocol(reason));
         }
-        Ok(count as usize)
+        Ok(())
     }
 
     /// A text of at most `limit` bytes.

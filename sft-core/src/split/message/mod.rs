@@ -28,6 +28,10 @@ pub const HEADER_BYTES: usize = 10;
 const CHECKSUM_BYTES: usize = 4;
 /// The longest body that is read; a receiver on a network may set a smaller limit.
 pub const MAX_BODY_BYTES: usize = 1 << 30;
+/// The kinds of labels.
+const NO_LABELS: u8 = 0;
+const CLASSES: u8 = 1;
+const TOKENS: u8 = 2;
 /// The longest text in a message.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
@@ -85,7 +89,8 @@ pub struct Activation {
     pub samples: Vec<SampleId>,
     /// Tokens of each sample; none where all have the model's number.
     pub lengths: Option<Vec<u32>>,
-    /// What the samples are; none where that stays on the device.
+    /// The class of each sample, or in language modelling the token after each of its tokens; none where
+    /// that stays on the device.
     pub labels: Option<Labels>,
     /// The compressed activation `[B, S, D]`.
     pub frame: Vec<u8>,
@@ -160,7 +165,7 @@ impl Message {
     pub(super) fn payload_bytes(&self) -> u64 {
         let bytes = match self {
             Self::Adapters(tensors) | Self::Update(tensors) => tensors.frame.len(),
-            Self::Activation(up) => up.frame.len() + up.label_bytes(),
+            Self::Activation(up) => up.frame.len() + up.label_bytes().len(),
             Self::Gradient(coded) | Self::Features(coded) | Self::FeatureGradient(coded) => {
                 coded.frame.len()
             }
@@ -367,21 +372,35 @@ impl Activation {
         out.push(u8::from(self.lengths.is_some()));
         let lengths = self.lengths.iter().flatten();
         lengths.for_each(|&length| put_varint(out, length.into()));
-        out.push(u8::from(self.labels.is_some()));
-        if let Some(Labels::Classes(classes)) = &self.labels {
-            for &class in classes {
-                put_u32(out, class);
-            }
-        }
+        out.push(match self.labels {
+            None => NO_LABELS,
+            Some(Labels::Classes(_)) => CLASSES,
+            Some(Labels::Tokens(_)) => TOKENS,
+        });
+        out.extend(self.label_bytes());
         out.extend(&self.frame);
     }
 
-    /// Bytes of the labels.
-    fn label_bytes(&self) -> usize {
+    /// The tokens of all samples that have their own numbers of them.
+    pub(super) fn real_tokens(&self) -> usize {
+        let lengths = self.lengths.iter().flatten();
+        lengths.map(|&length| length as usize).sum()
+    }
+
+    fn label_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
         match &self.labels {
-            Some(Labels::Classes(classes)) => size_of_val(classes.as_slice()),
-            None => 0,
+            None => (),
+            Some(Labels::Classes(classes)) => {
+                classes.iter().for_each(|&class| put_u32(&mut out, class));
+            }
+            // One more than the token, so that the commonest, the ignored, is the shortest.
+            Some(Labels::Tokens(tokens)) => {
+                let tokens = tokens.iter().map(|token| token.wrapping_add(1));
+                tokens.for_each(|token| put_varint(&mut out, token.into()));
+            }
         }
+        out
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self> {
@@ -392,13 +411,24 @@ impl Activation {
         let each = body.flag("lengths")?.then_some(0..count);
         let lengths = each.map(|each| each.map(|_| body.varint_u32()).collect::<Result<_>>());
         let lengths = lengths.transpose()?;
-        let each = body.flag("labels")?.then_some(0..count);
-        let classes = each.map(|each| each.map(|_| body.u32()).collect::<Result<_>>());
+        let labels = match body.byte()? {
+            NO_LABELS => None,
+            CLASSES => {
+                body.has(count, 4)?;
+                let classes = (0..count).map(|_| body.u32()).collect::<Result<_>>()?;
+                Some(Labels::Classes(classes))
+            }
+            TOKENS => Some(Labels::Tokens(read_tokens(lengths.as_deref(), body)?)),
+            other => {
+                let reason = format!("sent labels of the unknown kind {other}");
+                return Err(Error::protocol(reason));
+            }
+        };
         Ok(Self {
             step,
             samples,
             lengths,
-            labels: classes.transpose()?.map(Labels::Classes),
+            labels,
             frame: body.rest().to_vec(),
         })
     }
@@ -411,4 +441,16 @@ impl Coded {
             frame: body.rest().to_vec(),
         })
     }
+}
+
+/// The token after each token of samples of these lengths.
+fn read_tokens(lengths: Option<&[u32]>, body: &mut Reader<'_>) -> Result<Vec<u32>> {
+    let Some(lengths) = lengths else {
+        let reason = "sent next tokens without the lengths of the samples";
+        return Err(Error::protocol(reason));
+    };
+    let count = lengths.iter().map(|&length| u64::from(length)).sum();
+    body.has(usize::try_from(count).unwrap_or(usize::MAX), 1)?;
+    let token = |_| Ok(body.varint_u32()?.wrapping_sub(1));
+    (0..count).map(token).collect()
 }

@@ -2,11 +2,16 @@
 
 /// The vocabulary of a GGUF file.
 mod gguf;
+/// Conversations as texts.
+mod template;
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 use tokenizers::{TruncationDirection, TruncationParams};
+
+pub use template::ChatTemplate;
 
 use super::pretrained::read_json;
 use crate::{Error, Result};
@@ -135,6 +140,18 @@ impl Tokenizer {
         Ok((encoding.get_ids().to_vec(), was_cut))
     }
 
+    /// The ids of a text, each with the bytes of the text that it stands for; with `special` also of the
+    /// tokens before and after it, which stand for none.
+    ///
+    /// # Errors
+    /// A text that the tokenizer has no ids for.
+    pub fn encode_places(&self, text: &str, special: bool) -> Result<Vec<(u32, Range<usize>)>> {
+        let refused = |e: tokenizers::Error| Error::argument("text", format!("has no ids: {e}"));
+        let encoding = self.inner.encode(text, special).map_err(refused)?;
+        let ids = encoding.get_ids().iter().zip(encoding.get_offsets());
+        Ok(ids.map(|(&id, &(start, end))| (id, start..end)).collect())
+    }
+
     /// The text of ids, without special tokens.
     ///
     /// # Errors
@@ -157,6 +174,19 @@ impl Tokenizer {
     /// How a conversation is written as one text, in Jinja, where the files say so.
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
+    }
+
+    /// The same, ready for conversations.
+    ///
+    /// # Errors
+    /// What is no template.
+    pub fn chat(&self) -> Result<Option<ChatTemplate>> {
+        let text = |id: Option<u32>| id.and_then(|id| self.inner.id_to_token(id));
+        let ends = [self.special.bos, self.special.eos].map(|id| text(id).unwrap_or_default());
+        let template = self.chat_template.as_deref();
+        template
+            .map(|source| ChatTemplate::new(source, ends))
+            .transpose()
     }
 }
 
