@@ -31,10 +31,20 @@ fn measure(run: &RunFile) -> Measure {
 
 /// A round's measure for people.
 pub fn shown(round: &RoundRecord) -> String {
-    match round.perplexity() {
+    measured(round.perplexity(), round.accuracy)
+}
+
+fn measured(perplexity: Option<f64>, accuracy: f64) -> String {
+    match perplexity {
         Some(perplexity) => format!("{perplexity:.2}"),
-        None => format!("{:.1} %", 100.0 * round.accuracy),
+        None => format!("{:.1} %", 100.0 * accuracy),
     }
+}
+
+/// The same of the model as it is split, where that was measured.
+fn shown_through_cut(round: &RoundRecord) -> Option<String> {
+    let accuracy = round.accuracy_through_cut?;
+    Some(measured(round.perplexity_through_cut(), accuracy))
 }
 
 /// The measure against the running total of a field.
@@ -68,7 +78,7 @@ pub fn table(run: &RunFile, target: Option<f64>) -> String {
         "modelled delay",
         "device memory (model)",
     ];
-    let through = |scheme: &SchemeRun| scheme.rounds.last()?.accuracy_through_cut;
+    let through = |scheme: &SchemeRun| shown_through_cut(scheme.rounds.last()?);
     let any_through = run.schemes.iter().any(|scheme| through(scheme).is_some());
     if any_through {
         header.insert(2, "through the cut");
@@ -91,8 +101,7 @@ pub fn table(run: &RunFile, target: Option<f64>) -> String {
             format!("{:.2} MB", scheme.device_memory_bytes / 1e6),
         ];
         if any_through {
-            let accuracy = through(scheme).map(|accuracy| format!("{:.1} %", 100.0 * accuracy));
-            row.insert(2, accuracy.unwrap_or_default());
+            row.insert(2, through(scheme).unwrap_or_default());
         }
         if let Some(target) = target {
             let rounds = scheme.rounds.len();

@@ -17,7 +17,9 @@ use sft_core::run::{
     generate, logits,
 };
 use sft_core::split::message::{Activation, Hello, Message};
-use sft_core::split::{Bases, CutCodec, RoundPlan, Serve, ServerCodecs, ServerSide, Work};
+use sft_core::split::{
+    Bases, CutCodec, LabelSide, RoundPlan, Serve, ServerCodecs, ServerSide, Work,
+};
 
 /// A tokenizer for words between spaces; `<end>` ends a text.
 const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": null,
@@ -110,6 +112,44 @@ fn completions_are_learnt_with_and_without_codec() {
             assert!((perplexity.ln() - last.1).abs() < 1e-9);
             assert!(rounds[11].accuracy > rounds[0].accuracy.min(0.6));
         }
+    }
+}
+
+/// Next tokens stay on the devices too: a row of features a token comes down, and its gradient goes up.
+#[test]
+fn next_tokens_stay_on_the_devices() {
+    for model in MODELS {
+        let folder = Folder::new("language-ushape");
+        let with = |labels, activation: &str| {
+            let config = RunConfig {
+                labels,
+                activation: activation.parse().unwrap(),
+                evaluate_through_cut: true,
+                ..config(&folder, model)
+            };
+            run(&config).unwrap().remove(0).rounds
+        };
+        let (server, device) = (
+            with(LabelSide::Server, "raw"),
+            with(LabelSide::Device, "raw"),
+        );
+        // Those of all samples but their last tokens, in three passes.
+        let tokens: u64 = (0..48).map(|i| 5 + i * i % 7).sum();
+        let inputs = Inputs::open(&config(&folder, model)).unwrap();
+        let (width, data) = (inputs.model.spec().width as u64, inputs.train.as_ref());
+        let counted: usize = (0..48).map(|i| data.tokens(i).unwrap()).sum();
+        assert_eq!(counted as u64, tokens - 48);
+        for (server, device) in server.iter().zip(&device) {
+            assert!((server.loss - device.loss).abs() < 1e-5);
+            let through = device.token_loss_through_cut.unwrap();
+            assert!((server.token_loss.unwrap() - device.token_loss.unwrap()).abs() < 1e-5);
+            assert!(through.is_finite() && through > 0.0);
+            let rows = 4 * width * counted as u64;
+            let down = device.bytes_down - server.bytes_down;
+            assert!(down > rows / 20 && down < rows + 6 * 40, "{down} {rows}");
+        }
+        let coded = with(LabelSide::Device, "transform:0.3");
+        assert!(coded[2].token_loss < coded[0].token_loss);
     }
 }
 

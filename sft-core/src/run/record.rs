@@ -57,6 +57,11 @@ impl RoundRecord {
     pub fn perplexity(&self) -> Option<f64> {
         self.token_loss.map(f64::exp)
     }
+
+    /// The same through the cut, where that was measured.
+    pub fn perplexity_through_cut(&self) -> Option<f64> {
+        self.token_loss_through_cut.map(f64::exp)
+    }
 }
 
 /// A fine-tuning run after any of its rounds.

@@ -125,7 +125,8 @@ impl Wireless {
         })
     }
 
-    /// The same where nobody trains the head, which is the language model's own: in FL it does not cross.
+    /// The same where nobody trains the head, which is the language model's own: in FL it does not cross,
+    /// and where it is on the device it reads a row of features a token.
     ///
     /// # Errors
     /// None: the parts were checked before.
@@ -135,6 +136,8 @@ impl Wireless {
         training.fl_head = FlHead::Adapters;
         let devices = system.devices().to_vec();
         let (model, server) = (*system.model(), *system.server());
+        let rows = model.tokens as f64;
+        training.bits_per_feature = training.bits_per_feature.map(|bits| rows * bits);
         let system = System::new(model, training, server, devices, system.total_hz())?;
         Ok(Self { system, ..self })
     }
