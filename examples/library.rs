@@ -53,6 +53,7 @@ fn main() -> sft_core::Result<()> {
         vit.spec(),
         settings.lora,
         &outcome.adapters,
+        None,
         ModuleNames::default(),
     )?;
     pretrained.save_merged(&out, Some(settings.lora), &outcome.adapters)

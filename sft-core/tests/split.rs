@@ -90,6 +90,7 @@ fn split_equals_unsplit(targets: Targets, optimizer: Optimizer) {
 
 fn vectors(adapters: &Adapters) -> Vec<Vec<f32>> {
     let Head {
+        classes: _,
         weight,
         bias,
         adapter,

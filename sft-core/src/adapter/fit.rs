@@ -66,10 +66,16 @@ pub(crate) fn check_frozen(lora: Lora, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// A head of at least one class and the model's width, with an adapter where `lora` has it
-/// among its targets, and without one where there is no `lora`.
+/// A head of at least one class and the model's width, with a bias where the model's heads have one,
+/// with an adapter where `lora` has it among its targets, and without one where there is no `lora`.
 pub(crate) fn check_head(spec: &ModelSpec, lora: Option<Lora>, head: &Head) -> Result<()> {
-    let (classes, width) = (head.classes(), spec.width);
+    let (classes, width) = (head.classes, spec.width);
+    let biases = if spec.head_bias { classes } else { 0 };
+    if head.bias.len() != biases {
+        let got = head.bias.len();
+        let reason = format!("must have {biases} biases, got {got}");
+        return Err(Error::argument("head", reason));
+    }
     if classes == 0 || head.weight.len() != classes * width {
         let weights = head.weight.len();
         let want = format!("must have at least one class and width {width}");

@@ -7,9 +7,11 @@ use crate::seed;
 /// The classification head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
+    /// Number of classes, K.
+    pub classes: usize,
     /// `[K, D]`, row by row.
     pub weight: Vec<f32>,
-    /// `[K]`.
+    /// `[K]`; empty where the model's heads have none, as those of decoders.
     pub bias: Vec<f32>,
     /// LoRA's `A` `[r, D]`, then `B` `[K, r]`, where the head is among the targets: weight and bias
     /// are frozen then. Empty where they are trained themselves.
@@ -24,26 +26,29 @@ impl Head {
             .map(|_| (0.02 * normal(&mut rng)) as f32)
             .collect();
         Self {
+            classes,
             weight,
             bias: vec![0.0; classes],
             adapter: Vec::new(),
         }
     }
 
+    /// The same head without its bias, for a model whose [`heads have none`](super::ModelSpec::head_bias).
+    #[must_use]
+    pub fn without_bias(self) -> Self {
+        let bias = Vec::new();
+        Self { bias, ..self }
+    }
+
     /// The same head with a new adapter, where it is among the targets, else without one.
     #[must_use]
     pub(crate) fn with_new_adapter(self, lora: Lora, width: usize, seed: u64) -> Self {
         let mut rng = seed::rng(seed, &[seed::HEAD_ADAPTER]);
-        let adapter = lora.initial_of(Place::Head, [width, self.classes()], &mut rng);
+        let adapter = lora.initial_of(Place::Head, [width, self.classes], &mut rng);
         Self { adapter, ..self }
     }
 
-    /// Number of classes, K.
-    pub fn classes(&self) -> usize {
-        self.bias.len()
-    }
-
-    /// The vectors that are trained: weight and bias, or the adapter.
+    /// The vectors that are trained: weight and bias, which may be empty, or the adapter.
     pub(crate) fn trained(&self) -> Vec<&[f32]> {
         match self.adapter.as_slice() {
             [] => vec![&self.weight, &self.bias],

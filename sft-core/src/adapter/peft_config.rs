@@ -201,6 +201,9 @@ pub(super) fn config(spec: &ModelSpec, lora: Lora, names: ModuleNames) -> Value 
     modules.extend(embedding.map(|(_, layer)| layer.module().to_string()));
     let head = names.of(&spec.head);
     modules.extend(chosen(Place::Head).then(|| head.to_string()));
+    // What is in the folder beside adapters.
+    let mut saved: Vec<_> = spec.pooler.iter().map(|path| names.of(path)).collect();
+    saved.extend((!chosen(Place::Head)).then_some(head));
     json!({
         "peft_type": "LORA",
         "base_model_name_or_path": null,
@@ -210,7 +213,7 @@ pub(super) fn config(spec: &ModelSpec, lora: Lora, names: ModuleNames) -> Value 
         "inference_mode": true,
         "lora_alpha": lora.alpha(),
         "lora_dropout": lora.dropout(),
-        "modules_to_save": (!chosen(Place::Head)).then_some([head]),
+        "modules_to_save": (!saved.is_empty()).then_some(saved),
         "r": lora.rank(),
         "target_modules": modules,
         "task_type": null,

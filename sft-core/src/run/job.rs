@@ -124,7 +124,7 @@ impl Job<'_> {
 
     /// Checks that adapters fit the job.
     pub(super) fn check(&self, adapters: &Adapters) -> Result<()> {
-        let (got, classes) = (adapters.head.classes(), self.head.classes());
+        let (got, classes) = (adapters.head.classes, self.head.classes);
         if got != classes {
             let reason = format!("must have a head of {classes} classes, got {got}");
             return Err(Error::argument("adapters", reason));
@@ -177,7 +177,7 @@ impl Job<'_> {
         }
         check_head(self.model.spec(), None, self.head)?;
         let (got, classes) = (
-            self.head.classes(),
+            self.head.classes,
             self.train.classes().max(self.test.classes()),
         );
         if got != classes {

@@ -58,7 +58,7 @@ impl<'m> ServerHalf<'m> {
 
     /// Classes of the head, K.
     pub fn classes(&self) -> usize {
-        self.head.classes()
+        self.head.classes
     }
 
     /// Forward, loss, backward and update, (5) of the paper, for one mini-batch.

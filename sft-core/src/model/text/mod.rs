@@ -8,12 +8,16 @@ mod cost;
 mod embedding;
 /// Names of parameters.
 mod names;
+/// The layer before the head.
+mod pooler;
 /// Which tokens features are made of.
 mod pooling;
 /// Models in files.
 mod pretrained;
 /// Configurations in files.
 mod read;
+/// Tuned models in files.
+mod save;
 /// From texts to token ids.
 mod tokenizer;
 /// Parameters by name.
@@ -29,6 +33,7 @@ pub use tokenizer::{SpecialTokens, Tokenizer};
 pub use weights::TextWeights;
 
 use self::embedding::Embedding;
+use self::pooler::Pooler;
 use super::splittable::{Hidden, Model};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
@@ -45,6 +50,7 @@ pub struct TextModel {
     blocks: Vec<Block>,
     norm: Option<Norm>,
     pooling: Pooling,
+    pooler: Option<Pooler>,
     spec: ModelSpec,
     backend: Backend,
 }
@@ -66,12 +72,15 @@ impl TextModel {
             .final_norm
             .map(|path| weights.norm(config, &names.at(path)));
         let norm = norm.transpose()?.map(|norm| Norm::new(&norm, &backend));
+        let spec = config.spec_with(pooling);
+        let pooler = (spec.pooler.as_ref()).map(|_| Pooler::new(config, weights, &backend));
         Ok(Self {
             embedding: Embedding::new(config, weights, &backend)?,
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
             norm: norm.transpose()?,
             pooling,
-            spec: config.spec(),
+            pooler: pooler.transpose()?.flatten(),
+            spec,
             backend,
         })
     }
@@ -79,7 +88,8 @@ impl TextModel {
     /// Memory of the frozen weights, bytes.
     pub fn bytes(&self) -> usize {
         let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
-        self.embedding.bytes() + blocks + self.norm.as_ref().map_or(0, Norm::bytes)
+        let pooler = self.pooler.as_ref().map_or(0, Pooler::bytes);
+        self.embedding.bytes() + blocks + self.norm.as_ref().map_or(0, Norm::bytes) + pooler
     }
 
     /// The features `[B, D]` of token ids, without adapters.
@@ -140,10 +150,14 @@ impl Model for TextModel {
     }
 
     fn finish(&self, hidden: &Hidden) -> Result<Tensor> {
-        self.pooling.pool(hidden, |rows| match &self.norm {
+        let rows = self.pooling.pool(hidden, |rows| match &self.norm {
             Some(norm) => norm.forward(rows),
             None => Ok(rows.clone()),
-        })
+        })?;
+        match &self.pooler {
+            Some(pooler) => pooler.forward(&rows),
+            None => Ok(rows),
+        }
     }
 }
 
