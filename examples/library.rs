@@ -33,6 +33,7 @@ fn main() -> sft_core::Result<()> {
         train: &train,
         partition: &partition,
         device_cuts: None,
+        device_ranks: None,
         test: &test,
         settings,
         wireless: &Wireless::new(model, Channel::default(), &samples, &settings)?,

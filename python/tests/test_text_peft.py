@@ -130,3 +130,19 @@ def test_a_run_starts_from_what_peft_saved(family: str, tmp_path: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     wanted = loss(logits_of(tuned, tokenizer))
     assert loss_of(path, tmp_path / "theirs", targets) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_devices_with_ranks_of_their_own(tmp_path: Path) -> None:
+    path = folder(tmp_path, "qwen3")
+    apart: dict[str, Any] = {"devices": 2, "device_ranks": [1, 3], "out": tmp_path / "run"}
+    with pytest.raises(ValueError, match="aggregation must be product where ranks differ"):
+        run(path, **apart)
+    run(path, **apart, aggregation="product")
+    config = json.loads((tmp_path / "run" / "adapters" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (3, 7.0)
+    tuned = peft.PeftModel.from_pretrained(base(path), tmp_path / "run" / "adapters")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    wanted = loss(logits_of(tuned, tokenizer))
+    assert loss_of(path, tmp_path / "run" / "adapters", "all-linear") == pytest.approx(
+        wanted, rel=1e-4
+    )

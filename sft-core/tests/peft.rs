@@ -352,7 +352,7 @@ fn a_missing_or_foreign_tensor_is_named() {
             None,
             names,
         )
-        .unwrap()
+        .unwrap();
     };
     save(ModuleNames::default());
     let path = folder.0.join("adapter_model.safetensors");

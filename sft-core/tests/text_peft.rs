@@ -14,7 +14,7 @@ use sft_core::adapter::{
     Adapters, Head, Lora, ModuleNames, Targets, load_peft, load_pooler, save_peft,
 };
 use sft_core::data::Inputs;
-use sft_core::model::{Backend, Pooling, Pretrained, PretrainedText};
+use sft_core::model::{Backend, Pooling, Pretrained, PretrainedText, Tokenizer};
 use sft_core::run::logits;
 
 const FAMILIES: [&str; 6] = ["llama", "qwen3", "gemma3", "bert", "roberta", "distilbert"];
@@ -135,7 +135,7 @@ fn a_gguf_file_is_merged_as_a_hugging_face_folder() {
             let [again, own] = tokenizers.each_ref().map(|t| t.encode(text, true).unwrap());
             assert_eq!(again, own, "{name}");
         }
-        let [again, own] = tokenizers.each_ref().map(|tokenizer| tokenizer.special());
+        let [again, own] = tokenizers.each_ref().map(Tokenizer::special);
         assert_eq!(again, own, "{name}");
     }
 }

@@ -139,6 +139,9 @@ fn pooler_names(path: &str) -> [String; 2] {
 /// # Errors
 /// A file that cannot be read, or tensors of another shape.
 pub fn load_pooler(folder: &Path, spec: &ModelSpec) -> Result<Option<[Tensor; 2]>> {
+    if spec.pooler.is_none() {
+        return Ok(None);
+    }
     let path = folder.join(TENSORS);
     let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
     let found = Found::read(&bytes).and_then(|mut found| found.pooler(spec));

@@ -189,6 +189,7 @@ impl<'a> Session<'a> {
             train: self.inputs.train.as_ref(),
             partition: &self.partition,
             device_cuts: self.config.device_cuts.as_deref(),
+            device_ranks: self.config.device_ranks.as_deref(),
             test: self.inputs.test.as_ref(),
             settings: setup.settings,
             wireless: &setup.wireless,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use sft_opt::Transformer;
 
 use super::names::TextFamily;
-use super::read::{from_gguf, read_config, scale_angles};
+use super::read::{Translated, from_gguf, read_config, scale_angles};
 use super::save::save_merged;
 use super::weights::LANGUAGE_HEAD;
 use super::{Pooling, TextConfig, TextModel, TextWeights, Tokenizer};
@@ -113,7 +113,11 @@ impl PretrainedText {
     fn from_gguf(path: &Path) -> Result<Self, String> {
         let file = Gguf::open(path)?;
         let tokenizer = Tokenizer::from_gguf(&file.settings)?;
-        let (mut config, json, mut weights) = from_gguf(file)?;
+        let Translated {
+            mut config,
+            json,
+            mut weights,
+        } = from_gguf(file)?;
         let scaled_angles = scale_angles(&mut config, &mut weights)?;
         let model = Self::new(config, json, weights)?;
         Ok(Self {

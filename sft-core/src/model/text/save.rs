@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{PretrainedText, TextFamily};
+use super::{PretrainedText, TextFamily, Tokenizer};
 use crate::Result;
 use crate::adapter::{Adapters, Lora};
 use crate::model::merged::{classify, merged, write_folder};
@@ -49,10 +49,9 @@ fn config(base: &PretrainedText, classes: usize) -> Value {
     config.retain(|name, _| !PASSED.contains(&name.as_str()));
     config.insert("dtype".into(), "float32".into());
     classify(&mut config, architecture(base), classes);
-    let special = base.tokenizer.as_ref().map(|tokenizer| tokenizer.special());
+    let special = base.tokenizer.as_ref().map(Tokenizer::special);
     let pad = special.and_then(|special| special.pad.or(special.eos));
-    let known = config.get("pad_token_id").and_then(Value::as_u64);
-    if let (None, Some(pad), true) = (known, pad, base.config.family.is_decoder()) {
+    if let Some(pad) = pad.filter(|_| base.config.family.is_decoder()) {
         // What Transformers finds the last token of a sample by.
         config.insert("pad_token_id".into(), pad.into());
     }

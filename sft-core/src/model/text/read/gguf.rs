@@ -68,13 +68,20 @@ const IN_BLOCK: [(&str, &str); 13] = [
 /// `LLaMA` 3.1's scaling of angles, as divisors.
 const ANGLES: &str = "rope_freqs.weight";
 
-/// The configuration, as Hugging Face's file has it too, and the tensors by its names.
+/// A model as Hugging Face's files have it.
+pub(in super::super) struct Translated {
+    pub(in super::super) config: TextConfig,
+    /// What `config.json` would say.
+    pub(in super::super) json: Map<String, Value>,
+    /// The tensors by Hugging Face's names.
+    pub(in super::super) weights: HashMap<String, Weight>,
+}
+
+/// What a file holds, in Hugging Face's words.
 ///
 /// # Errors
 /// An architecture or a setting that is not read.
-pub(in super::super) fn from_gguf(
-    file: Gguf,
-) -> Result<(TextConfig, Map<String, Value>, HashMap<String, Weight>), String> {
+pub(in super::super) fn from_gguf(file: Gguf) -> Result<Translated, String> {
     let name = "general.architecture";
     let found = file.settings.get(name).and_then(Value::as_str);
     let Some((architecture, kind)) = ARCHITECTURES.iter().find(|(name, _)| Some(*name) == found)
@@ -110,7 +117,11 @@ pub(in super::super) fn from_gguf(
             })
             .collect();
     }
-    Ok((config, json, weights))
+    Ok(Translated {
+        config,
+        json,
+        weights,
+    })
 }
 
 /// A refusal that names GGUF's setting beside Hugging Face's.
