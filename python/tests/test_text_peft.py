@@ -27,7 +27,7 @@ pytestmark = [
 
 
 def folder(path: Path, family: str) -> Path:
-    """A fixture's model with a tokenizer of words, whose padding is no word."""
+    """Copy a fixture's model, with a tokenizer of words whose padding is no word."""
     for name in ("config.json", "model.safetensors"):
         (path / name).write_bytes((FIXTURES / family / name).read_bytes())
     vocabulary = {"[PAD]": 1, "[UNK]": 0} | {word: i + 3 for i, word in enumerate(WORDS)}
@@ -57,7 +57,7 @@ def run(path: Path, **settings: Any) -> sft.Run:
 
 
 def loss_of(path: Path, adapters: Path, targets: str) -> float:
-    """The loss of a folder's adapters by the trainer: that of the first step, which hardly moves."""
+    """Return the loss of a folder's adapters: that of a first step, which hardly moves."""
     tuned = run(path, adapters=adapters, targets=targets, rounds=1, lr=1e-12)
     return tuned.rounds[0].loss
 

@@ -338,7 +338,9 @@ mod tests {
             let values = want.clone().svd(false, false).singular_values;
             let best: f64 = values.iter().skip(3).map(|value| value * value).sum();
             let error = (got - &want).norm_squared();
-            assert!((error - best).abs() < 1e-5 * best, "{error} {best}");
+            // A head of three classes has no more than the rank: there it is all kept.
+            let bound = 1e-6 * want.norm_squared();
+            assert!((error - best).abs() < bound, "{error} {best}");
             lost += best;
             energy += want.norm_squared();
         }
