@@ -58,9 +58,10 @@ def halves(shape: dict[str, Any], mask: Tensor) -> Halves:
             fill(a, ADAPTERS + len(paths) * block + place, deviation=1 / rank)
     # Without dropout, as our side.
     model.eval()
-    head = nn.Linear(base.config.hidden_size, shape["classes"])
+    head = nn.Linear(base.config.hidden_size, shape["classes"], bias=not decoder)
     fill(head.weight, HEAD)
-    nn.init.zeros_(head.bias)
+    if not decoder:
+        nn.init.zeros_(head.bias)
     device, server = (decoder_halves if decoder else encoder_halves)(
         model, head, shape["cut"], mask
     )
@@ -91,7 +92,7 @@ def decoder_halves(model: Any, head: nn.Linear, cut: int, mask: Tensor) -> tuple
 
 
 def encoder_halves(model: Any, head: nn.Linear, cut: int, mask: Tensor) -> tuple[Any, Any]:
-    """Halves of an encoder, read at the first token."""
+    """Halves of an encoder, read at the first token behind its pooler."""
     visible = None if bool(mask.all()) else mask[:, None, None].bool()
 
     def run(hidden: Tensor, layers: Any) -> Tensor:
@@ -103,7 +104,7 @@ def encoder_halves(model: Any, head: nn.Linear, cut: int, mask: Tensor) -> tuple
         return run(model.embeddings(ids), model.encoder.layer[:cut])
 
     def server(hidden: Tensor) -> Tensor:
-        logits: Tensor = head(run(hidden, model.encoder.layer[cut:])[:, 0])
+        logits: Tensor = head(model.pooler(run(hidden, model.encoder.layer[cut:])))
         return logits
 
     return device, server

@@ -33,6 +33,7 @@ fn main() -> sft_core::Result<()> {
         train: &train,
         partition: &partition,
         device_cuts: None,
+        device_ranks: None,
         test: &test,
         settings,
         wireless: &Wireless::new(model, Channel::default(), &samples, &settings)?,
@@ -56,6 +57,7 @@ fn main() -> sft_core::Result<()> {
         vit.spec(),
         settings.lora,
         &outcome.adapters,
+        None,
         ModuleNames::default(),
     )?;
     pretrained.save_merged(&out, Some(settings.lora), &outcome.adapters)

@@ -176,6 +176,7 @@ impl Shape {
                 .map(block)
                 .collect(),
             head: Head {
+                classes: self.classes,
                 weight: values(HEAD, weights, 0.0, 0.02),
                 bias: vec![0.0; self.classes],
                 adapter: Vec::new(),

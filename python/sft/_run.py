@@ -45,6 +45,9 @@ class Round:
         Adapters and head of all devices.
     protocol_bytes_up, protocol_bytes_down : int
         Everything else that was sent: headers, names, sample numbers, other messages.
+    product_lost : float or None
+        With ``aggregation="product"`` the energy of the average of the products that the rank left
+        out, over that of all.
     delay_s : float
         Modelled delay in seconds.
     wall_s : float
@@ -84,6 +87,7 @@ class Round:
     adapter_bytes_down: int
     protocol_bytes_up: int = 0
     protocol_bytes_down: int = 0
+    product_lost: float | None = None
     delay_s: float
     wall_s: float
 

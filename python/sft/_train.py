@@ -52,6 +52,8 @@ def finetune(
     local_epochs: int = 1,
     batch: int = 16,
     rank: int = 8,
+    device_ranks: Sequence[int] | None = None,
+    aggregation: Literal["average", "product"] = "average",
     alpha: float | None = None,
     targets: str | Sequence[str] = "all-linear",
     lora_dropout: float = 0.0,
@@ -132,7 +134,8 @@ def finetune(
         The most tokens that it adds to each.
     pooling : {'first', 'last', 'mean'}, optional
         Which tokens the head of a text model reads: by default the last of a decoder, else the
-        first.
+        first, behind the pooler of the family's classifiers. Only what is read by default has a
+        class in transformers, and the same logits there.
     class_words : sequence of str, optional
         Words, one for each class in order, whose rows in the language model's head the new head
         starts from.
@@ -172,6 +175,13 @@ def finetune(
         default `Codec.default_adapter`. What a codec drops of an update comes with the next one;
         the first time all are sent, to within 0.3 % of their size. None sends adapters whole and
         bit for bit.
+    device_ranks : sequence of int, [devices], optional
+        A rank for the adapters of each device in place of `rank`, all with the scale ``alpha / rank``
+        of the largest, which is that of the result. Each device starts a round from what is nearest
+        to that at its own rank. Needs ``aggregation="product"``.
+    aggregation : {'average', 'product'}, default 'average'
+        What the server makes of the devices' adapters: the averages of ``A`` and of ``B``, as the
+        paper, or the average of the products ``B @ A``, the nearest of the largest rank.
     rank, alpha, targets, lora_dropout
         Of the adapters: by default rank 8, alpha equal to the rank, every linear layer of the
         blocks ('all-linear'), no dropout. Targets are PEFT's names of target modules, of a ViT
@@ -223,7 +233,8 @@ def finetune(
         Go on from the checkpoint in this folder, with the arguments it was made with; more
         `rounds` are welcome unless the schedule is 'cosine'.
     merged : bool, default False
-        Whether the whole tuned model, adapters merged, goes to ``merged`` as well.
+        Whether the whole tuned model, adapters merged, goes to ``merged`` as well, as
+        transformers reads it; refused for a text model with another than the default `pooling`.
     peft_names : {'transformers5', 'transformers4'}, default 'transformers5'
         The version of transformers whose names of modules ``adapters`` has.
     seed : int, default 1

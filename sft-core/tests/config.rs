@@ -11,6 +11,7 @@ const OTHER: &str = r#"{
     "test": "classify:f.tsv", "prompt": "{text}?", "max_tokens": 9, "pack": true, "generate": 2, "max_new_tokens": 7, "pooling": "mean", "class_words": ["a", "b"],
     "augment": true, "devices": 5, "participation": 0.5, "deadline_s": 2.5, "rounds": 9, "target_accuracy": 0.75,
     "local_epochs": 2, "batch": 4, "cut": 3, "device_cuts": [1, 2, 3, 4, 5], "rank": 4,
+    "device_ranks": [1, 2, 3, 4, 4], "aggregation": "product",
     "alpha": 2.5, "targets": "q_proj,fc1", "lora_dropout": 0.1, "device_adapters": "none", "adapters": "c",
     "activation": "gradient:0.2:8", "gradient": "raw", "error_feedback": true,
     "adapter_codec": "raw", "sample_memory_mb": 3, "labels": "device", "features": "raw",

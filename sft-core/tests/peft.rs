@@ -47,6 +47,7 @@ fn adapters(model: &dyn Model, lora: Lora) -> Adapters {
             .map(|i| wave(length(i), i))
             .collect(),
         head: Head {
+            classes: 5,
             weight: wave(5 * model.spec().width, 7),
             bias: wave(5, 8),
             adapter: wave(lora.head_parameters(model.spec(), 5), 9),
@@ -102,6 +103,7 @@ fn what_is_saved_is_what_peft_was_tested_with() {
             vit.spec(),
             lora,
             &adapters,
+            None,
             ModuleNames::default(),
         )
         .unwrap();
@@ -113,6 +115,7 @@ fn what_is_saved_is_what_peft_was_tested_with() {
                 vit.spec(),
                 lora,
                 &adapters,
+                None,
                 ModuleNames::default(),
             )
             .unwrap();
@@ -147,7 +150,7 @@ fn what_is_saved_loads_again_under_either_naming() {
             let lora = lora.with_targets(common::targets(targets));
             let adapters = adapters(&vit, lora);
             let folder = Folder::new("peft-again");
-            save_peft(&folder.0, vit.spec(), lora, &adapters, names).unwrap();
+            save_peft(&folder.0, vit.spec(), lora, &adapters, None, names).unwrap();
             assert_eq!(
                 load_peft(&folder.0, vit.spec(), None).unwrap(),
                 (lora, adapters)
@@ -168,7 +171,7 @@ fn blocks_without_adapters_are_named_nowhere() {
             let lora = Lora::new(2, 6.0).unwrap().with_frozen_blocks(1);
             let lora = lora.with_targets(common::targets(targets));
             let (adapters, folder) = (adapters(&vit, lora), Folder::new("peft-frozen"));
-            save_peft(&folder.0, vit.spec(), lora, &adapters, names).unwrap();
+            save_peft(&folder.0, vit.spec(), lora, &adapters, None, names).unwrap();
             let read = || load_peft(&folder.0, vit.spec(), None);
             assert_eq!(read().unwrap(), (lora, adapters));
             let file = folder.0.join("adapter_model.safetensors");
@@ -196,7 +199,15 @@ fn the_last_blocks_may_be_named_by_number() {
         let (frozen, folder) = (lora.with_frozen_blocks(1), Folder::new("peft-layers"));
         let config = folder.0.join("adapter_config.json");
         // The configuration of adapters on all blocks, the tensors of those behind the first.
-        save_peft(&folder.0, vit.spec(), lora, &adapters(&vit, lora), names).unwrap();
+        save_peft(
+            &folder.0,
+            vit.spec(),
+            lora,
+            &adapters(&vit, lora),
+            None,
+            names,
+        )
+        .unwrap();
         let text = std::fs::read_to_string(&config).unwrap();
         let write = |layers: &str| {
             let to = format!("\"layers_to_transform\": {layers}");
@@ -211,7 +222,7 @@ fn the_last_blocks_may_be_named_by_number() {
         write("[1]");
         refused("layers_to_transform leave out vit.layers.0.attention.q_proj, which has tensors");
         let tuned = adapters(&vit, frozen);
-        save_peft(&folder.0, vit.spec(), frozen, &tuned, names).unwrap();
+        save_peft(&folder.0, vit.spec(), frozen, &tuned, None, names).unwrap();
         for layers in ["[1]", "1", "[1, 2]"] {
             write(layers);
             let read = load_peft(&folder.0, vit.spec(), None).unwrap();
@@ -236,6 +247,7 @@ fn what_does_not_fit_is_named() {
         vit.spec(),
         lora,
         &adapters(&vit, lora),
+        None,
         ModuleNames::default(),
     )
     .unwrap();
@@ -331,8 +343,17 @@ fn a_missing_or_foreign_tensor_is_named() {
     let lora = Lora::new(2, 6.0).unwrap();
     let lora = lora.with_targets(common::targets("q_proj,projection,classifier"));
     let folder = Folder::new("peft-tensors");
-    let save =
-        |names| save_peft(&folder.0, vit.spec(), lora, &adapters(&vit, lora), names).unwrap();
+    let save = |names| {
+        save_peft(
+            &folder.0,
+            vit.spec(),
+            lora,
+            &adapters(&vit, lora),
+            None,
+            names,
+        )
+        .unwrap();
+    };
     save(ModuleNames::default());
     let path = folder.0.join("adapter_model.safetensors");
     let whole = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();

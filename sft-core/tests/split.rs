@@ -113,6 +113,7 @@ fn five_split_steps(
 
 fn vectors(adapters: &Adapters) -> Vec<Vec<f32>> {
     let Head {
+        classes: _,
         weight,
         bias,
         adapter,

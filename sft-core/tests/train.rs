@@ -310,6 +310,7 @@ fn a_job_whose_parts_do_not_fit_is_refused() {
 
 fn adapters(values: &[f32]) -> Adapters {
     let head = Head {
+        classes: 1,
         weight: values.to_vec(),
         bias: vec![values[0]],
         adapter: Vec::new(),

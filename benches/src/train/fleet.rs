@@ -51,6 +51,7 @@ pub(super) fn run(shape: &Shape, devices: usize) -> Outcome<()> {
         train: &train,
         partition: &partition,
         device_cuts: None,
+        device_ranks: None,
         test: &test,
         settings,
         wireless: &Wireless::new(model, Channel::default(), &samples, &settings)?,

@@ -113,8 +113,9 @@ impl TextShape {
             embedding: Vec::new(),
             blocks: (0..spec.depth as u64).map(block).collect(),
             head: Head {
+                classes: self.classes,
                 weight: values(HEAD, self.classes * spec.width, 0.0, 0.02),
-                bias: vec![0.0; self.classes],
+                bias: vec![0.0; if spec.head_bias { self.classes } else { 0 }],
                 adapter: Vec::new(),
             },
         }

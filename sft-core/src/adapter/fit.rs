@@ -66,10 +66,11 @@ pub(crate) fn check_frozen(lora: Lora, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// A head of at least one class and the model's width, with an adapter where `lora` has it
-/// among its targets, and without one where there is no `lora`; or none, for the language model's.
+/// A head of at least one class and the model's width, with a bias where the model's heads have one,
+/// with an adapter where `lora` has it among its targets, and without one where there is no `lora`;
+/// or none, for the language model's.
 pub(crate) fn check_head(spec: &ModelSpec, lora: Option<Lora>, head: &Head) -> Result<()> {
-    let (classes, width) = (head.classes(), spec.width);
+    let (classes, width) = (head.classes, spec.width);
     if head.is_none() && head.adapter.is_empty() {
         let adapted = lora.is_some_and(|lora| lora.targets().contains(Place::Head));
         let reason = "must not name the head of a language model, which is frozen";
@@ -78,6 +79,12 @@ pub(crate) fn check_head(spec: &ModelSpec, lora: Option<Lora>, head: &Head) -> R
         } else {
             Ok(())
         };
+    }
+    let biases = if spec.head_bias { classes } else { 0 };
+    if head.bias.len() != biases {
+        let got = head.bias.len();
+        let reason = format!("must have {biases} biases, got {got}");
+        return Err(Error::argument("head", reason));
     }
     if classes == 0 || head.weight.len() != classes * width {
         let weights = head.weight.len();

@@ -7,9 +7,11 @@ use crate::seed;
 /// The classification head; without weights where a language model's own, which is frozen, is used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
+    /// Number of classes, K.
+    pub classes: usize,
     /// `[K, D]`, row by row.
     pub weight: Vec<f32>,
-    /// `[K]`.
+    /// `[K]`; empty where the model's heads have none, as those of decoders.
     pub bias: Vec<f32>,
     /// LoRA's `A` `[r, D]`, then `B` `[K, r]`, where the head is among the targets: weight and bias
     /// are frozen then. Empty where they are trained themselves.
@@ -24,6 +26,7 @@ impl Head {
             .map(|_| (0.02 * normal(&mut rng)) as f32)
             .collect();
         Self {
+            classes,
             weight,
             bias: vec![0.0; classes],
             adapter: Vec::new(),
@@ -33,6 +36,7 @@ impl Head {
     /// No head of its own: the language model's, which is frozen, tells the next tokens.
     pub fn none() -> Self {
         Self {
+            classes: 0,
             weight: Vec::new(),
             bias: Vec::new(),
             adapter: Vec::new(),
@@ -41,7 +45,14 @@ impl Head {
 
     /// Whether it is the language model's.
     pub fn is_none(&self) -> bool {
-        self.bias.is_empty() && self.weight.is_empty()
+        self.classes == 0 && self.weight.is_empty()
+    }
+
+    /// The same head without its bias, for a model whose [`heads have none`](super::ModelSpec::head_bias).
+    #[must_use]
+    pub fn without_bias(self) -> Self {
+        let bias = Vec::new();
+        Self { bias, ..self }
     }
 
     /// The same head with a new adapter, where it is among the targets, else without one.
@@ -51,16 +62,12 @@ impl Head {
             return self;
         }
         let mut rng = seed::rng(seed, &[seed::HEAD_ADAPTER]);
-        let adapter = lora.initial_of(Place::Head, [width, self.classes()], &mut rng);
+        let adapter = lora.initial_of(Place::Head, [width, self.classes], &mut rng);
         Self { adapter, ..self }
     }
 
-    /// Number of classes, K; 0 where the head is the language model's.
-    pub fn classes(&self) -> usize {
-        self.bias.len()
-    }
-
-    /// The vectors that are trained: weight and bias, or the adapter; none of the language model's.
+    /// The vectors that are trained: weight and bias, which may be empty, or the adapter; none of the
+    /// language model's.
     pub(crate) fn trained(&self) -> Vec<&[f32]> {
         if self.is_none() {
             return Vec::new();

@@ -112,6 +112,19 @@ impl Lora {
         }
     }
 
+    /// The same of another rank, 1 to 65,536, and the same scale.
+    pub(crate) fn with_rank(self, rank: usize) -> Self {
+        if rank == self.rank {
+            return self;
+        }
+        let alpha = self.scale() * rank as f64;
+        Self {
+            rank,
+            alpha,
+            ..self
+        }
+    }
+
     /// The same for one block: its masks are its own, and it may be frozen.
     pub(crate) fn in_block(self, block: usize) -> Self {
         let frozen = block < self.frozen_blocks;

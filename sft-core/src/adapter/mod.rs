@@ -23,7 +23,7 @@ pub use adapters::Adapters;
 pub use head::Head;
 pub use lora::Lora;
 pub(crate) use peft::TENSORS;
-pub use peft::{ModuleNames, load_peft, save_peft};
+pub use peft::{ModuleNames, load_peft, load_pooler, save_peft};
 pub use spec::{LinearSpec, ModelSpec, NamedShape, Path};
 pub use targets::{Place, TargetModules, Targets};
 

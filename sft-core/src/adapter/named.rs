@@ -53,7 +53,7 @@ pub(crate) fn adapted_layers<'a>(
         let layers = block_layers(spec, index);
         take(lora.in_block(index), Place::Block, &layers, block);
     }
-    let head = head_layer(spec, adapters.head.classes());
+    let head = head_layer(spec, adapters.head.classes);
     take(lora, |_| Place::Head, &[head], &adapters.head.adapter);
     all
 }
@@ -118,23 +118,22 @@ pub(crate) fn head_layout(spec: &ModelSpec, lora: Lora, head: &Head) -> Vec<Name
         return Vec::new();
     }
     if lora.rank_of(Place::Head) > 0 {
-        let layer = head_layer(spec, head.classes());
+        let layer = head_layer(spec, head.classes);
         return pairs(lora, |_| Place::Head, &[layer]);
     }
-    head_shapes(spec, head).into()
+    head_shapes(spec, head)
 }
 
-/// Weight and bias of the head.
-pub(crate) fn head_shapes(spec: &ModelSpec, head: &Head) -> [NamedShape; 2] {
-    let (path, classes) = (&spec.head.module, head.classes());
-    [
-        ("weight", vec![classes, spec.width]),
-        ("bias", vec![classes]),
-    ]
-    .map(|(part, shape)| {
+/// The head's weight, and its bias where it has one.
+pub(crate) fn head_shapes(spec: &ModelSpec, head: &Head) -> Vec<NamedShape> {
+    let (path, classes) = (&spec.head.module, head.classes);
+    let weight = ("weight", vec![classes, spec.width]);
+    let bias = spec.head_bias.then(|| ("bias", vec![classes]));
+    let named = |(part, shape)| {
         let name = format!("{path}.{part}");
         NamedShape { name, shape }
-    })
+    };
+    [weight].into_iter().chain(bias).map(named).collect()
 }
 
 /// `A` and `B` of each of the layers that is a target.

@@ -59,11 +59,14 @@ impl ModuleNames {
 /// `A` is `[r, inputs]` and `B` `[outputs, r]`, for the patch embedding as convolutions
 /// `[r, C, P, P]` and `[D, r, 1, 1]`. A head that is trained in full is among `modules_to_save`.
 /// The frozen head under an adapter may be new, and PEFT would save no more than its adapter: it
-/// is written beside it, as `base_layer`, where PEFT puts it into the model again. Of a language model's own
-/// head nothing is written, and the folder is for `AutoModelForCausalLM`.
+/// is written beside it, as `base_layer`, where PEFT puts it into the model again. So is the frozen
+/// `pooler` before the head, weight and bias as
+/// [`Pretrained::pooler`](crate::model::Pretrained::pooler) has them, which the base model's files may
+/// not hold. Of a language model's own head nothing is written, and the folder is for
+/// `AutoModelForCausalLM`.
 ///
-/// The head of a text model reads other features than that of Transformers' class for sequences, which has
-/// no bias (decoders) or a pooler before it (BERT): there the adapters are right and the head is not.
+/// Real PEFT gives the same logits on Transformers' model for sequence classification, of a text model
+/// where the head reads what the family's do: the last token of decoders, else the first.
 ///
 /// Each of the two files appears whole or not at all, the tensors first.
 ///
@@ -74,12 +77,22 @@ pub fn save_peft(
     spec: &ModelSpec,
     lora: Lora,
     adapters: &Adapters,
+    pooler: Option<[Tensor; 2]>,
     names: ModuleNames,
 ) -> Result<()> {
     check_adapters(spec, lora, adapters)?;
+    if pooler.is_some() != spec.pooler.is_some() {
+        let accepted = ["none for this model", "given for this model"];
+        let accepted = accepted[usize::from(spec.pooler.is_some())];
+        return Err(Error::argument("pooler", format!("must be {accepted}")));
+    }
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     let path = folder.join(TENSORS);
-    let tensors = named_tensors(spec, lora, adapters, names)?;
+    let mut tensors = named_tensors(spec, lora, adapters, names)?;
+    for (path, pooler) in spec.pooler.iter().zip(pooler) {
+        let named = pooler_names(names.of(path)).into_iter().zip(pooler);
+        tensors.extend(named.map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor)));
+    }
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     let bytes = safetensors::serialize(&tensors, Some(metadata));
     write_whole(&path, &bytes.map_err(|e| Error::file(&path, e))?)?;
@@ -112,10 +125,31 @@ fn named_tensors(
     if !head.adapter.is_empty() {
         path = format!("{path}.{BASE}");
     }
-    let shape = [head.classes(), spec.width];
+    let shape = [head.classes, spec.width];
     put(format!("{path}.weight"), &head.weight, &shape)?;
-    put(format!("{path}.bias"), &head.bias, &shape[..1])?;
+    if spec.head_bias {
+        put(format!("{path}.bias"), &head.bias, &shape[..1])?;
+    }
     Ok(tensors)
+}
+
+fn pooler_names(path: &str) -> [String; 2] {
+    ["weight", "bias"].map(|part| format!("{path}.{part}"))
+}
+
+/// The layer before the head of a folder that PEFT or [`save_peft`] wrote for a model, weight and bias,
+/// where the folder has it and the model too: the adapters are over a model with this one.
+///
+/// # Errors
+/// A file that cannot be read, or tensors of another shape.
+pub fn load_pooler(folder: &Path, spec: &ModelSpec) -> Result<Option<[Tensor; 2]>> {
+    if spec.pooler.is_none() {
+        return Ok(None);
+    }
+    let path = folder.join(TENSORS);
+    let bytes = std::fs::read(&path).map_err(|e| Error::file(&path, e))?;
+    let found = Found::read(&bytes).and_then(|mut found| found.pooler(spec));
+    found.map_err(|reason| Error::file(&path, reason))
 }
 
 /// Reads a folder that PEFT or [`save_peft`] wrote for a model, with either naming of modules.
@@ -123,7 +157,7 @@ fn named_tensors(
 /// Which layers have adapters is read off the tensors; every block must have the same, but the first
 /// may have none where the configuration leaves them out, by whole paths or `layers_to_transform`.
 /// `head` is what the adapters were trained under, or over where the head has one, for folders
-/// without it.
+/// without it. The folder's layer before the head is left to [`load_pooler`].
 ///
 /// # Errors
 /// A file that cannot be read, another kind of adapter than plain LoRA of one rank and scale over
@@ -165,13 +199,7 @@ fn read_tensors(
     lora: Lora,
     head: Option<&Head>,
 ) -> Result<(Lora, Adapters), String> {
-    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
-        .map_err(|e| format!("not a complete safetensors file: {e}"))?;
-    let named = tensors.into_iter().map(|(name, tensor)| {
-        let short = name.strip_prefix(PREFIX).map(str::to_string);
-        (short.unwrap_or(name), tensor)
-    });
-    let mut found = Found(named.collect());
+    let mut found = Found::read(bytes)?;
     let frozen = found.frozen_blocks(spec);
     let lora = lora.with_targets(found.targets(spec, frozen)?);
     let lora = lora.with_frozen_blocks(frozen);
@@ -183,6 +211,7 @@ fn read_tensors(
         })
         .collect::<Result<_, _>>()?;
     let head = found.head(spec, lora, head)?;
+    found.pooler(spec)?;
     if let Some(name) = found.0.keys().min() {
         return Err(format!("tensor {name} has no place in the model"));
     }
@@ -198,6 +227,29 @@ fn read_tensors(
 struct Found(HashMap<String, Tensor>);
 
 impl Found {
+    fn read(bytes: &[u8]) -> Result<Self, String> {
+        let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu)
+            .map_err(|e| format!("not a complete safetensors file: {e}"))?;
+        let named = tensors.into_iter().map(|(name, tensor)| {
+            let short = name.strip_prefix(PREFIX).map(str::to_string);
+            (short.unwrap_or(name), tensor)
+        });
+        Ok(Self(named.collect()))
+    }
+
+    /// Weight and bias of the layer before the head, where the file and the model have it.
+    fn pooler(&mut self, spec: &ModelSpec) -> Result<Option<[Tensor; 2]>, String> {
+        let Some(path) = spec.pooler.as_ref().filter(|path| self.has(path, "weight")) else {
+            return Ok(None);
+        };
+        let mut take = |part: &str, shape: &[usize]| {
+            let values = self.take(path, part, shape)?;
+            Tensor::from_vec(values, shape, &Device::Cpu).map_err(|e| e.to_string())
+        };
+        let shape = [spec.width; 2];
+        Ok(Some([take("weight", &shape)?, take("bias", &shape[..1])?]))
+    }
+
     /// The name of a part of a layer in the file, by either naming.
     fn name(&self, path: &ModulePath, part: &str) -> String {
         let module = format!("{}.{part}", path.module);
@@ -270,9 +322,13 @@ impl Found {
         let classes = self.0.get(&self.name(&spec.head, &weight));
         let classes = classes.map(|tensor| tensor.dims().first().copied().unwrap_or(0));
         let mut head = if let Some(classes) = classes {
+            let biased = spec
+                .head_bias
+                .then(|| self.take(&spec.head, &bias, &[classes]));
             Head {
+                classes,
+                bias: biased.transpose()?.unwrap_or_default(),
                 weight: self.take(&spec.head, &weight, &[classes, spec.width])?,
-                bias: self.take(&spec.head, &bias, &[classes])?,
                 adapter: Vec::new(),
             }
         } else {
@@ -283,7 +339,7 @@ impl Found {
         if head.is_none() {
             return Ok(head);
         }
-        let layer = head_layer(spec, head.classes());
+        let layer = head_layer(spec, head.classes);
         head.adapter = self.pairs(lora, |_| Place::Head, &[layer])?;
         Ok(head)
     }

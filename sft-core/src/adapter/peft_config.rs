@@ -206,6 +206,10 @@ pub(super) fn config(
     modules.extend(embedding.map(|(_, layer)| layer.module().to_string()));
     let head = names.of(&spec.head);
     modules.extend(chosen(Place::Head).then(|| head.to_string()));
+    // What is in the folder beside adapters.
+    let mut saved: Vec<_> = spec.pooler.iter().map(|path| names.of(path)).collect();
+    let own = !chosen(Place::Head) && !trained_head.is_none();
+    saved.extend(own.then_some(head));
     json!({
         "peft_type": "LORA",
         "base_model_name_or_path": null,
@@ -215,7 +219,7 @@ pub(super) fn config(
         "inference_mode": true,
         "lora_alpha": lora.alpha(),
         "lora_dropout": lora.dropout(),
-        "modules_to_save": (!chosen(Place::Head) && !trained_head.is_none()).then_some([head]),
+        "modules_to_save": (!saved.is_empty()).then_some(saved),
         "r": lora.rank(),
         "target_modules": modules,
         "task_type": trained_head.is_none().then_some("CAUSAL_LM"),

@@ -102,6 +102,11 @@ pub struct ModelSpec {
     pub embedding: Vec<LinearSpec>,
     /// Where the head is.
     pub head: Path,
+    /// Whether the head has a bias.
+    pub head_bias: bool,
+    /// Where the frozen layer `[D, D]` with a bias is whose output the head reads, in models that
+    /// have one: BERT's pooler.
+    pub pooler: Option<Path>,
 }
 
 impl ModelSpec {

@@ -217,6 +217,8 @@ mod tests {
             ],
             embedding: vec![linear("embeddings.projection", "embeddings.projection")],
             head: Path::same("classifier"),
+            head_bias: true,
+            pooler: None,
         }
     }
 

@@ -2,6 +2,8 @@
 
 /// Files of weights.
 mod checkpoint;
+/// Tuned models as one.
+mod merged;
 /// What a pre-trained model is.
 mod pretrained;
 /// What a splittable model is.

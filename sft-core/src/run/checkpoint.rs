@@ -18,7 +18,7 @@ use crate::{Error, Result, digest};
 const KEY: &str = "sft_checkpoint";
 const CHECKSUM: &str = "sft_checksum";
 /// Raised whenever the contents change their meaning.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// The names of the vectors outside the blocks.
 const EMBEDDING: &str = "embedding";
@@ -72,6 +72,10 @@ pub fn save_checkpoint(
         let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
         tensors.push((name, tensor));
     }
+    let head = &run.adapters.head;
+    let shape = (head.classes, head.weight.len() / head.classes.max(1));
+    let weight = Tensor::from_slice(&head.weight, shape, &Device::Cpu)?;
+    tensors.push((HEAD[0].into(), weight));
     for (n, part) in partition.iter().enumerate() {
         let indices = part
             .iter()
@@ -137,7 +141,7 @@ pub(super) fn saved_configuration(path: &Path) -> Result<Map<String, Value>> {
     Ok(header.configuration)
 }
 
-/// Every vector of the adapters by its name in the file.
+/// Every vector of the adapters by its name in the file; the head's weight is a matrix.
 fn vectors(adapters: &Adapters) -> impl Iterator<Item = (String, &[f32])> {
     let Adapters {
         embedding,
@@ -147,7 +151,6 @@ fn vectors(adapters: &Adapters) -> impl Iterator<Item = (String, &[f32])> {
     let blocks = blocks.iter().enumerate();
     let outer = [
         (EMBEDDING, embedding),
-        (HEAD[0], &head.weight),
         (HEAD[1], &head.bias),
         (HEAD[2], &head.adapter),
     ];
@@ -161,11 +164,15 @@ fn read_adapters(tensors: &HashMap<String, Tensor>) -> candle_core::Result<Adapt
         None => candle_core::bail!("missing tensor {name}"),
     };
     let blocks = (0..).map_while(|i| tensors.get(&block(i)));
+    let Some(weight) = tensors.get(HEAD[0]) else {
+        candle_core::bail!("missing tensor {}", HEAD[0])
+    };
     Ok(Adapters {
         embedding: named(EMBEDDING)?,
         blocks: blocks.map(Tensor::to_vec1).collect::<Result<_, _>>()?,
         head: Head {
-            weight: named(HEAD[0])?,
+            classes: weight.dims2()?.0,
+            weight: weight.flatten_all()?.to_vec1()?,
             bias: named(HEAD[1])?,
             adapter: named(HEAD[2])?,
         },
@@ -213,6 +220,7 @@ fn checksum<'a>(
         sum.update(name.as_bytes());
         match tensor.dtype() {
             DType::F32 => tensor
+                .flatten_all()?
                 .to_vec1::<f32>()?
                 .iter()
                 .for_each(|v| sum.update(&v.to_le_bytes())),

@@ -68,6 +68,8 @@ pub(super) struct FullModel {
     /// An empty vector in place of every adapter.
     empty: Vec<Tensor>,
     lora: Lora,
+    /// The head's begin behind so many parameters.
+    parameters: usize,
     trainable: Trainable,
 }
 
@@ -84,7 +86,8 @@ impl FullModel {
             vars.push(var.clone());
             Ok(var.into_inner())
         })?;
-        for values in start.head.trained() {
+        let head = start.head.trained().into_iter();
+        for values in head.filter(|values| !values.is_empty()) {
             vars.push(Var::from_slice(values, values.len(), device)?);
         }
         let model = base.model_of(&weights, Backend::Candle(device.clone()))?;
@@ -94,6 +97,7 @@ impl FullModel {
             head: start.head.clone(),
             empty: vec![empty; 1 + model.spec().depth],
             lora: without_adapters()?,
+            parameters: start.blocks.len(),
             trainable: Trainable::from_vars(vars, config)?,
             model,
         })
@@ -102,13 +106,16 @@ impl FullModel {
 
 impl Unsplit for FullModel {
     fn step(&mut self, inputs: &Inputs, labels: &Labels, step: Step) -> Result<f32> {
-        let [.., weight, bias] = self.trainable.tensors() else {
-            unreachable!("a full model is made with a head")
-        };
-        let vectors = [self.empty.as_slice(), &[weight.clone(), bias.clone()]].concat();
+        let head = &self.trainable.tensors()[self.parameters..];
+        // A head without bias has an empty one, which is no variable.
+        let mut vectors = [self.empty.as_slice(), head].concat();
+        vectors.resize(
+            self.empty.len() + self.task.trained(),
+            self.empty[0].clone(),
+        );
         let model = self.model.as_ref();
         let features = forward::features(model, self.lora, &vectors, &self.task, inputs)?;
-        let head = &vectors[vectors.len() - 2..];
+        let head = &vectors[self.empty.len()..];
         let loss = self.task.loss(&features, head, self.lora, labels)?;
         self.trainable.step(loss.backward()?, step.learning_rate)?;
         Ok(loss.to_scalar()?)
@@ -116,7 +123,7 @@ impl Unsplit for FullModel {
 
     fn adapters(&self) -> Result<Adapters> {
         let mut blocks = self.trainable.values()?;
-        let head = blocks.split_off(blocks.len() - self.task.trained());
+        let head = blocks.split_off(self.parameters);
         Ok(Adapters {
             embedding: Vec::new(),
             blocks,

@@ -6,6 +6,7 @@ use candle_core::Device;
 
 use super::texts::{TEXTS, open_texts, refuse_settings_of_texts};
 use super::{BackendKind, RunConfig};
+use crate::adapter::load_pooler;
 use crate::data::{Data, DataLayout, Examples, ImageInput};
 use crate::model::{Backend, Model, Pooling, Pretrained, PretrainedText, PretrainedVit};
 use crate::{Error, Result};
@@ -37,6 +38,7 @@ impl Inputs {
     /// configuration says.
     ///
     /// How the data makes images a model's input becomes that of the weights: what is saved tells it.
+    /// So does the layer before the head of the adapters to start from, where their folder has one.
     ///
     /// The fields [`RunConfig::model`] and [`RunConfig::data`] are not looked at, but tell one
     /// run from another: the caller sets them to what names its own.
@@ -53,6 +55,12 @@ impl Inputs {
             refuse_settings_of_texts(config)?;
         }
         pretrained.take_input_of(test.as_ref());
+        if let Some(folder) = &config.adapters {
+            let pooler = load_pooler(folder, &pretrained.spec()).map_err(of("adapters"))?;
+            if let Some(pooler) = pooler {
+                pretrained.take_pooler(pooler);
+            }
+        }
         Ok(Self {
             model: on_backend(config, pretrained.as_ref())?,
             pretrained,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use super::{RoundRecord, Run, Scheme, Settings, Wireless, full};
-use crate::adapter::{Adapters, Head, NamedShape, check_adapters, check_head, whole_layout};
+use super::{Aggregation, RoundRecord, Run, Scheme, Settings, Wireless, full};
+use crate::adapter::{Adapters, Head, Lora, NamedShape, check_adapters, check_head, whole_layout};
 use crate::data::Data;
 use crate::model::{Model, Pretrained};
 use crate::split::{batches, check_frozen_blocks, check_rank};
@@ -27,6 +27,9 @@ pub struct Job<'a> {
     pub partition: &'a [Vec<usize>],
     /// A cut layer for each device, in place of the common one of the settings.
     pub device_cuts: Option<&'a [usize]>,
+    /// A rank for the adapters of each device, and of the server's half that learns from it, at most
+    /// that of the settings, which the average of all has.
+    pub device_ranks: Option<&'a [usize]>,
     /// The data that accuracy is measured on.
     pub test: &'a dyn Data,
     /// What to do.
@@ -81,13 +84,17 @@ impl Job<'_> {
         batches(samples, settings.batch, settings.local_epochs)
     }
 
-    /// The names and shapes of all that FL trains.
-    pub(super) fn whole_layout(&self, adapters: &Adapters) -> Result<Vec<NamedShape>> {
+    /// The names and shapes of all that FL trains on a device.
+    pub(super) fn whole_layout(
+        &self,
+        device: usize,
+        adapters: &Adapters,
+    ) -> Result<Vec<NamedShape>> {
         match self.settings.scheme {
             Scheme::FlFull => Ok(full::layout(self.own_weights()?, &adapters.head)),
             _ => Ok(whole_layout(
                 self.model.spec(),
-                self.settings.lora,
+                self.lora(device),
                 &adapters.head,
             )),
         }
@@ -110,6 +117,12 @@ impl Job<'_> {
         own.unwrap_or(self.settings.cut)
     }
 
+    /// The adapters that a device trains, at its rank, with the scale of all.
+    pub(super) fn lora(&self, device: usize) -> Lora {
+        let (lora, own) = (self.settings.lora, self.device_ranks);
+        own.map_or(lora, |ranks| lora.with_rank(ranks[device]))
+    }
+
     pub(super) fn own_weights(&self) -> Result<&dyn Pretrained> {
         let missing = || Error::argument("base", "must be given for fl-full, got none");
         self.base.ok_or_else(missing)
@@ -124,7 +137,7 @@ impl Job<'_> {
 
     /// Checks that adapters fit the job.
     pub(super) fn check(&self, adapters: &Adapters) -> Result<()> {
-        let (got, classes) = (adapters.head.classes(), self.head.classes());
+        let (got, classes) = (adapters.head.classes, self.head.classes);
         if got != classes {
             let reason = format!("must have a head of {classes} classes, got {got}");
             return Err(Error::argument("adapters", reason));
@@ -134,6 +147,22 @@ impl Job<'_> {
         }
         check_head(self.model.spec(), None, &adapters.head)?;
         full::check(self.own_weights()?, &adapters.blocks)
+    }
+
+    fn check_ranks(&self, ranks: &[usize]) -> Result<()> {
+        let most = self.settings.lora.rank();
+        let accepted = format!("in 1..={most}");
+        for &rank in ranks {
+            let fits = (1..=most).contains(&rank);
+            Error::require(fits, "device_ranks", rank, &accepted)?;
+        }
+        let averages = self.settings.aggregation == Aggregation::Average;
+        if averages && ranks.iter().any(|&rank| rank != most) {
+            let reason =
+                "must be product where ranks differ: A and B of other sizes have no average";
+            return Err(Error::argument("aggregation", reason));
+        }
+        Ok(())
     }
 
     /// Checks that the parts fit together; [`finetune`](crate::run::finetune) does so first.
@@ -148,15 +177,21 @@ impl Job<'_> {
             let reason = format!("must give every device some of the {samples} training samples");
             return Err(Error::argument("partition", reason));
         }
-        if let Some(cuts) = self.device_cuts {
-            let devices = self.partition.len();
-            if cuts.len() != devices {
-                let reason = format!(
-                    "must have one entry for each of {devices} devices, got {}",
-                    cuts.len()
-                );
-                return Err(Error::argument("device_cuts", reason));
+        for (name, own) in [
+            ("device_cuts", self.device_cuts),
+            ("device_ranks", self.device_ranks),
+        ] {
+            let (devices, got) = (self.partition.len(), own.map(<[usize]>::len));
+            if let Some(got) = got.filter(|&got| got != devices) {
+                let reason =
+                    format!("must have one entry for each of {devices} devices, got {got}");
+                return Err(Error::argument(name, reason));
             }
+        }
+        if let Some(ranks) = self.device_ranks {
+            self.check_ranks(ranks)?;
+        }
+        if let Some(cuts) = self.device_cuts {
             for &cut in cuts {
                 self.settings
                     .validate_cut("device_cuts", cut, self.model.spec().depth)?;
@@ -177,7 +212,7 @@ impl Job<'_> {
         }
         check_head(self.model.spec(), None, self.head)?;
         let (got, classes) = (
-            self.head.classes(),
+            self.head.classes,
             self.train.classes().max(self.test.classes()),
         );
         if classes == 0 && self.settings.target_accuracy.is_some() {

@@ -174,7 +174,7 @@ impl<'a> Participant<'a> {
         model: impl FnOnce(&Adapters, OptimizerConfig) -> Result<W>,
     ) -> Result<Part> {
         let (job, number) = (self.job, self.device as u32);
-        let (plan, layout) = (self.plan(work), job.whole_layout(start)?);
+        let (plan, layout) = (self.plan(work), job.whole_layout(self.device, start)?);
         let server = WholeServer::new(number, plan, job.model.spec(), layout.clone(), start)?;
         let mut connection = self.connection(server);
         let local = self.local();
@@ -232,7 +232,7 @@ impl<'a> Participant<'a> {
     /// What the device is told.
     pub(super) fn plan(self, work: Work) -> RoundPlan {
         let settings = &self.job.settings;
-        let lora = settings.lora;
+        let lora = self.job.lora(self.device);
         let (activation, gradient) = settings.codecs();
         RoundPlan {
             round: self.round,

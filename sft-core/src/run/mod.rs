@@ -43,7 +43,7 @@ mod whole;
 /// Devices, server and channel: the modelled delay and memory.
 mod wireless;
 
-pub use aggregate::fed_avg;
+pub use aggregate::{ProductAverage, average_products, fed_avg};
 pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use config::{
     BackendKind, DeviceAdaptersKind, FadingKind, OptimizerKind, RunConfig, ScheduleKind,
@@ -57,5 +57,5 @@ pub use local::CodecState;
 pub use record::{RoundRecord, Run};
 pub use rounds::finetune;
 pub use session::{Progress, SchemeRun, Session, Setup};
-pub use settings::{Scheme, Settings};
+pub use settings::{Aggregation, Scheme, Settings};
 pub use wireless::{Channel, DeviceRound, Wireless};

@@ -46,6 +46,10 @@ pub struct RoundRecord {
     pub protocol_bytes_up: u64,
     /// Everything else to the devices, bytes.
     pub protocol_bytes_down: u64,
+    /// Of [`Aggregation::Product`](super::Aggregation::Product) the energy of the average of the products
+    /// that the rank left out, over that of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product_lost: Option<f64>,
     /// Modelled delay of the round, seconds.
     pub delay_s: f64,
     /// Time that the simulation took, seconds.

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::aggregate::fed_avg;
+use super::aggregate::{at_rank, average_products, fed_avg};
 use super::calibrate::{BasesByCut, calibrate};
 use super::evaluate::evaluate_until;
 use super::full::{self, FullModel};
 use super::local::{Part, Participant};
 use super::through_cut::{ThroughCutScore, through_cut};
-use super::{DeviceRound, Job, RoundRecord, Run, Scheme, Settings};
-use crate::adapter::Adapters;
+use super::{Aggregation, DeviceRound, Job, RoundRecord, Run, Scheme, Settings};
+use crate::adapter::{Adapters, Lora};
 use crate::kernels::one_thread_per_product;
 use crate::parallel::{parallel, with_threads};
 use crate::split::{Traffic, Update, WholeModel, Work};
@@ -63,10 +63,13 @@ fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
         .iter()
         .filter_map(|part| part.update.as_ref())
         .collect();
-    let adapters = aggregate(job, round, &updates)?;
+    let (adapters, product_lost) = aggregate(job, round, &run.adapters, &updates)?;
     let score = test_score(job, &adapters)?;
     let through_cut = through_cut(job, round, &adapters, &bases)?;
-    let record = record(job, run, (score, through_cut), &parts, start)?;
+    let record = RoundRecord {
+        product_lost,
+        ..record(job, run, (score, through_cut), &parts, start)?
+    };
     tracing::info!(
         scheme = job.settings.scheme.name(),
         round,
@@ -97,15 +100,23 @@ fn train_round(job: &Job<'_>, round: usize, run: &Run, by_cut: &BasesByCut) -> R
     let each = |task: &(dyn Fn(usize) -> Result<Part> + Sync)| {
         parallel(job.settings.threads, devices.len(), |n| task(devices[n]))
     };
-    let (Settings { scheme, lora, .. }, start) = (job.settings, &run.adapters);
+    let (scheme, start) = (job.settings.scheme, &run.adapters);
+    // What a device starts from, of adapters at a rank.
+    let own = |device: usize, start: &Adapters, from: Lora| {
+        at_rank(job.model.spec(), start, from, job.lora(device))
+    };
+    let lora = job.settings.lora;
     match scheme {
-        Scheme::Sft | Scheme::SftRaw => {
-            each(&|device| participant(device).split(start, codecs(device), bases(device)))
-        }
+        Scheme::Sft | Scheme::SftRaw => each(&|device| {
+            let start = own(device, start, lora);
+            participant(device).split(&start, codecs(device), bases(device))
+        }),
         Scheme::FlLora => each(&|device| {
-            let open =
-                |start: &Adapters, optimizer| WholeModel::new(job.model, lora, start, optimizer);
-            participant(device).whole(Work::Adapters, start, open)
+            let open = |start: &Adapters, optimizer| {
+                WholeModel::new(job.model, job.lora(device), start, optimizer)
+            };
+            let start = own(device, start, lora);
+            participant(device).whole(Work::Adapters, &start, open)
         }),
         Scheme::FlFull => each(&|device| {
             let open = |start: &Adapters, optimizer| {
@@ -117,28 +128,52 @@ fn train_round(job: &Job<'_>, round: usize, run: &Run, by_cut: &BasesByCut) -> R
             let mut parts: Vec<Part> = Vec::with_capacity(devices.len());
             for &device in &devices {
                 let last = parts.iter().rev().find_map(|part| part.update.as_ref());
-                let start = last.map_or(start, |update| &update.adapters);
-                parts.push(participant(device).split(start, codecs(device), bases(device))?);
+                let start = match last {
+                    Some(last) => own(device, &last.adapters, job.lora(last.device)),
+                    None => own(device, start, lora),
+                };
+                parts.push(participant(device).split(&start, codecs(device), bases(device))?);
             }
             Ok(parts)
         }),
     }
 }
 
-/// The adapters after a round: the average, or in SL what the last device left.
-fn aggregate(job: &Job<'_>, round: usize, updates: &[&Update]) -> Result<Adapters> {
+/// The adapters after a round: the average, or in SL what the last device left; and what an average of
+/// products lost.
+fn aggregate(
+    job: &Job<'_>,
+    round: usize,
+    before: &Adapters,
+    updates: &[&Update],
+) -> Result<(Adapters, Option<f64>)> {
+    let [.., last] = updates else {
+        let reason = format!("must leave some device enough time, in round {round} all were late");
+        return Err(Error::argument("deadline_s", reason));
+    };
+    let (spec, settings) = (job.model.spec(), &job.settings);
     let samples = |update: &Update| job.partition[update.device].len();
-    match (job.settings.scheme, updates) {
-        (_, []) => Err(Error::argument(
-            "deadline_s",
-            format!("must leave some device enough time, in round {round} all were late"),
-        )),
-        (Scheme::Sl, [.., last]) => Ok(last.adapters.clone()),
-        _ => Ok(fed_avg(
-            updates
+    match (settings.scheme, settings.aggregation) {
+        (Scheme::Sl, _) => {
+            let left = at_rank(spec, &last.adapters, job.lora(last.device), settings.lora);
+            Ok((left, None))
+        }
+        (Scheme::FlFull, _) | (_, Aggregation::Average) => {
+            let all = updates
                 .iter()
-                .map(|&update| (&update.adapters, samples(update))),
-        )),
+                .map(|update| (&update.adapters, samples(update)));
+            Ok((fed_avg(all), None))
+        }
+        (_, Aggregation::Product) => {
+            let all = updates.iter();
+            let all =
+                all.map(|&update| (&update.adapters, job.lora(update.device), samples(update)));
+            let all: Vec<_> = all.collect();
+            let average = with_threads(settings.threads, || {
+                Ok(average_products(spec, settings.lora, before, &all))
+            })?;
+            Ok((average.adapters, Some(average.lost)))
+        }
     }
 }
 
@@ -205,6 +240,7 @@ fn record(
         adapter_bytes_down: total.adapter_down,
         protocol_bytes_up: total.protocol_up,
         protocol_bytes_down: total.protocol_down,
+        product_lost: None,
         delay_s: job.wireless.delay_s(&job.settings, round, &shares)?,
         wall_s: start.elapsed().as_secs_f64(),
     })

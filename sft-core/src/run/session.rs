@@ -134,12 +134,15 @@ impl<'a> Session<'a> {
     /// A field outside its range, or parts that do not fit together.
     pub fn setup(&self, scheme: Scheme) -> Result<Setup> {
         let pretrained = self.inputs.pretrained.as_ref();
+        let unwritten = |argument, kept: &str| {
+            let refused = |why| Error::argument(argument, format!("must {kept}: {why}"));
+            pretrained.check_merged().map_err(refused)
+        };
         if self.config.merged {
-            pretrained.check_merged()?;
+            unwritten("merged", "be off")?;
         }
-        if scheme == Scheme::FlFull && pretrained.check_merged().is_err() {
-            let reason = "must not be fl-full for a text model, which is not written whole";
-            return Err(Error::argument("scheme", reason));
+        if scheme == Scheme::FlFull && self.config.folder().is_some() {
+            unwritten("scheme", "not be fl-full with a folder for what it tunes")?;
         }
         let settings = self.config.settings(scheme, self.inputs.model.spec())?;
         let classes = self.inputs.train.classes();
@@ -159,8 +162,15 @@ impl<'a> Session<'a> {
             head: match (&self.config.class_words, pretrained.head()) {
                 _ if classes == 0 => self.language_head()?,
                 (Some(words), _) => self.head_of_words(words)?,
-                (None, Some(head)) if head.classes() == classes => head.clone(),
-                _ => Head::new(classes, spec.width, settings.seed),
+                (None, Some(head)) if head.classes == classes => head.clone(),
+                _ => {
+                    let head = Head::new(classes, spec.width, settings.seed);
+                    if spec.head_bias {
+                        head
+                    } else {
+                        head.without_bias()
+                    }
+                }
             },
             settings,
         };
@@ -201,6 +211,7 @@ impl<'a> Session<'a> {
             train: self.inputs.train.as_ref(),
             partition: &self.partition,
             device_cuts: self.config.device_cuts.as_deref(),
+            device_ranks: self.config.device_ranks.as_deref(),
             test: self.inputs.test.as_ref(),
             settings: setup.settings,
             wireless: &setup.wireless,
@@ -378,7 +389,9 @@ impl<'a> Session<'a> {
         let full = scheme == Scheme::FlFull;
         if !full {
             let (spec, names) = (self.inputs.model.spec(), self.config.peft_names);
-            save_peft(&named("adapters"), spec, lora, adapters, names).map_err(of("out"))?;
+            let pooler = self.inputs.pretrained.pooler()?;
+            let saved = save_peft(&named("adapters"), spec, lora, adapters, pooler, names);
+            saved.map_err(of("out"))?;
         }
         if full || self.config.merged {
             let lora = (!full).then_some(lora);

@@ -67,6 +67,17 @@ impl FromStr for Scheme {
     }
 }
 
+/// What the server makes of the adapters of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum Aggregation {
+    /// The averages of A and of B, as in the paper.
+    Average,
+    /// The average of the products B A, as near to it as the rank allows.
+    Product,
+}
+
 /// The settings of Algorithm 1; the paper's symbols in parentheses.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -95,6 +106,9 @@ pub struct Settings {
     /// How differences of adapters cross, both ways; raw: whole adapters, bit for bit. Used by
     /// [`Scheme::Sft`]; a split device without adapters has none to send.
     pub adapter_codec: Codec,
+    /// What the server makes of the adapters of a round; [`Scheme::Sl`] and [`Scheme::FlFull`] have
+    /// nothing to choose.
+    pub aggregation: Aggregation,
     /// Rounds at most (`T`), 1 to 1,000,000.
     pub rounds: usize,
     /// Passes over the local data in a round (`K`), 1 to 1,000,000.
@@ -146,6 +160,7 @@ impl Settings {
             sample_memory_bytes: 64_000_000,
             error_feedback: false,
             adapter_codec: Codec::default_adapter(),
+            aggregation: Aggregation::Average,
             rounds: 8,
             local_epochs: 1,
             batch: 16,

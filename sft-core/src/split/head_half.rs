@@ -27,7 +27,7 @@ impl HeadHalf {
     /// What labels must be below: the classes K, or the vocabulary V of a language model.
     pub(super) fn answers(&self) -> usize {
         match &self.task {
-            TaskHead::Classes(_) => self.head.classes(),
+            TaskHead::Classes(_) => self.head.classes,
             TaskHead::Tokens(head) => head.vocabulary(),
         }
     }

@@ -12,19 +12,19 @@ pub(crate) struct Classifier {
     classes: usize,
     width: usize,
     backend: Backend,
-    /// Weight `[K, D]` and bias `[K]` under an adapter.
+    /// Weight `[K, D]` and bias `[K]`, or an empty one, under an adapter.
     frozen: Option<[Tensor; 2]>,
 }
 
 impl Classifier {
     pub(crate) fn new(head: &Head, backend: &Backend) -> Result<Self> {
-        let (device, classes) = (backend.device(), head.classes());
+        let (device, classes) = (backend.device(), head.classes);
         let width = head.weight.len() / classes;
         let frozen = match head.adapter.as_slice() {
             [] => None,
             _ => Some([
                 Tensor::from_slice(&head.weight, (classes, width), device)?,
-                Tensor::from_slice(&head.bias, classes, device)?,
+                Tensor::from_slice(&head.bias, head.bias.len(), device)?,
             ]),
         };
         Ok(Self {
@@ -49,7 +49,8 @@ impl Classifier {
     ) -> Result<Tensor> {
         match (&self.frozen, trained) {
             (None, [weight, bias]) => {
-                linear(features, &weight.reshape((self.classes, self.width))?, bias)
+                let weight = weight.reshape((self.classes, self.width))?;
+                Ok(linear(features, &weight, bias)?)
             }
             (Some(frozen), [adapter]) => self.adapted(features, frozen, adapter, lora),
             _ => unreachable!("weight and bias, or an adapter, are trained"),
@@ -67,7 +68,7 @@ impl Classifier {
         let sizes = [self.width, self.classes];
         let pair = |vector: &Tensor| LowRank::new(lora, Place::Head, sizes, vector, 0);
         let value = |x: &Tensor, vector: &Tensor| {
-            let logits = x.matmul(&weight.t()?)?.broadcast_add(bias)?;
+            let logits = linear(x, weight, bias)?;
             match pair(vector)? {
                 Some(pair) => logits + pair.change(x)?,
                 None => Ok(logits),
@@ -87,9 +88,13 @@ impl Classifier {
     }
 }
 
-/// The outputs `[B, K]` of a linear layer for `[B, D]`.
-fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    Ok(x.matmul(&weight.t()?)?.broadcast_add(bias)?)
+/// The outputs `[B, K]` of a linear layer for `[B, D]`, of an empty bias without one.
+fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> candle_core::Result<Tensor> {
+    let product = x.matmul(&weight.t()?)?;
+    match bias.elem_count() {
+        0 => Ok(product),
+        _ => product.broadcast_add(bias),
+    }
 }
 
 #[cfg(test)]

@@ -17,9 +17,8 @@ fn leftover_tensors_are_refused_and_known_ones_are_not() {
     let zeros = Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap();
     for (name, known) in [
         ("embeddings.position_ids", true),
-        ("pooler.dense.bias", true),
         ("cls.predictions.bias", true),
-        ("classifier.weight", true),
+        ("qa_outputs.weight", true),
         (
             "encoder.layer.0.attention.self.distance_embedding.weight",
             false,

@@ -1,5 +1,6 @@
 //! The sizes of a text model and what its blocks are made of.
 
+use super::Pooling;
 use super::names::TextFamily;
 use crate::adapter::{LinearSpec, ModelSpec, Path};
 use crate::layers::{Activation, Mask, NormKind, NormOrder, Rotary};
@@ -74,7 +75,8 @@ pub(crate) struct EmbeddingForm {
 }
 
 impl TextConfig {
-    /// What the model tells of itself: the six or seven linears of a block and the head.
+    /// What the model tells of itself, of a head that reads what the family's do: the six or seven
+    /// linears of a block and the head.
     pub fn spec(&self) -> ModelSpec {
         let names = self.family.names();
         let linear = |(path, outputs, inputs): (&str, usize, usize)| LinearSpec {
@@ -92,7 +94,16 @@ impl TextConfig {
             block: self.linears().into_iter().map(linear).collect(),
             embedding: Vec::new(),
             head: Path::same(names.head),
+            head_bias: !self.family.is_decoder(),
+            pooler: names.pooler.map(|(path, _)| Path::same(path)),
         }
+    }
+
+    /// The same where a head reads what `pooling` says: nothing but the family's is behind a pooler.
+    pub(super) fn spec_with(&self, pooling: Pooling) -> ModelSpec {
+        let mut spec = self.spec();
+        spec.pooler = spec.pooler.filter(|_| pooling == Pooling::of(self.family));
+        spec
     }
 
     /// The linears of a block in the order of the adapter vector: path, outputs, inputs.
@@ -142,7 +153,20 @@ impl TextConfig {
                 .iter()
                 .flat_map(|path| self.norm(&names.at(path), d)),
         );
+        list.extend(self.pooler_parameters());
         list
+    }
+
+    /// Name and shape of the weight and the bias of the layer before the head, where it has one.
+    pub(super) fn pooler_parameters(&self) -> Vec<(String, Vec<usize>)> {
+        let (pooler, d) = (self.family.names().pooler, self.width);
+        let both = |(path, _)| {
+            [
+                (format!("{path}.weight"), vec![d, d]),
+                (format!("{path}.bias"), vec![d]),
+            ]
+        };
+        pooler.into_iter().flat_map(both).collect()
     }
 
     pub(super) fn block_parameters(&self, index: usize, list: &mut Vec<(String, Vec<usize>)>) {

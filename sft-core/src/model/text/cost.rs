@@ -58,14 +58,20 @@ impl TextConfig {
     fn embedding_parameters(&self) -> u64 {
         let mut blocks = Vec::new();
         (0..self.depth).for_each(|index| self.block_parameters(index, &mut blocks));
-        count(&self.parameters()) - count(&blocks)
+        count(&self.parameters()) - count(&blocks) - count(&self.pooler_parameters())
     }
 
-    /// The trained head, which a bias belongs to.
+    /// The trained head, which a bias belongs to where the family's have one. What is frozen on the
+    /// server is left out.
     fn head_part(&self, classes: usize) -> Part {
         let weights = (self.width * classes) as u64;
         Part {
-            parameters: weights + classes as u64,
+            parameters: weights
+                + if self.family.is_decoder() {
+                    0
+                } else {
+                    classes as u64
+                },
             forward_flop: 2 * weights,
             backward_flop: 4 * weights,
             ..Part::default()

@@ -10,6 +10,8 @@ mod embedding;
 mod language;
 /// Names of parameters.
 mod names;
+/// The layer before the head.
+mod pooler;
 /// Which tokens features are made of.
 mod pooling;
 /// Models in files.
@@ -18,6 +20,8 @@ mod pretrained;
 mod read;
 /// Reading token by token.
 mod reader;
+/// Tuned models in files.
+mod save;
 /// From texts to token ids.
 mod tokenizer;
 /// Parameters by name.
@@ -34,6 +38,7 @@ pub use weights::TextWeights;
 
 use self::embedding::Embedding;
 use self::language::LanguageHead;
+use self::pooler::Pooler;
 use self::pooling::real_rows;
 use self::reader::TextReader;
 use super::splittable::{Hidden, Model, Reader};
@@ -53,6 +58,7 @@ pub struct TextModel {
     norm: Option<Norm>,
     head: LanguageHead,
     pooling: Pooling,
+    pooler: Option<Pooler>,
     spec: ModelSpec,
     backend: Backend,
 }
@@ -74,13 +80,16 @@ impl TextModel {
             .final_norm
             .map(|path| weights.norm(config, &names.at(path)));
         let norm = norm.transpose()?.map(|norm| Norm::new(&norm, &backend));
+        let spec = config.spec_with(pooling);
+        let pooler = (spec.pooler.as_ref()).map(|_| Pooler::new(config, weights, &backend));
         Ok(Self {
             embedding: Embedding::new(config, weights, &backend)?,
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
             norm: norm.transpose()?,
             head: LanguageHead::new(config, weights),
             pooling,
-            spec: config.spec(),
+            pooler: pooler.transpose()?.flatten(),
+            spec,
             backend,
         })
     }
@@ -88,7 +97,8 @@ impl TextModel {
     /// Memory of the frozen weights, bytes.
     pub fn bytes(&self) -> usize {
         let blocks: usize = self.blocks.iter().map(Block::bytes).sum();
-        self.embedding.bytes() + blocks + self.norm.as_ref().map_or(0, Norm::bytes)
+        let pooler = self.pooler.as_ref().map_or(0, Pooler::bytes);
+        self.embedding.bytes() + blocks + self.norm.as_ref().map_or(0, Norm::bytes) + pooler
     }
 
     /// The features `[B, D]` of token ids, without adapters.
@@ -156,7 +166,11 @@ impl Model for TextModel {
     }
 
     fn finish(&self, hidden: &Hidden) -> Result<Tensor> {
-        self.pooling.pool(hidden, |rows| self.normed(rows))
+        let rows = self.pooling.pool(hidden, |rows| self.normed(rows))?;
+        match &self.pooler {
+            Some(pooler) => pooler.forward(&rows),
+            None => Ok(rows),
+        }
     }
 
     fn finish_tokens(&self, hidden: &Hidden) -> Result<Tensor> {

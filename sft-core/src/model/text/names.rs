@@ -26,6 +26,13 @@ pub enum TextFamily {
     DistilBert,
 }
 
+/// What follows the layer before a head.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum PoolerActivation {
+    Tanh,
+    Relu,
+}
+
 /// Paths below the model's, those of a block below the block's.
 pub(super) struct Names {
     /// Where the model is in one with a head.
@@ -49,6 +56,8 @@ pub(super) struct Names {
     pub(super) final_norm: Option<&'static str>,
     /// Where the head of a classifier is in the model with a head.
     pub(super) head: &'static str,
+    /// Where the layer before it is, and what it ends with.
+    pub(super) pooler: Option<(&'static str, PoolerActivation)>,
     /// What files have besides and no feature needs: buffers, and heads for other tasks. Ends of
     /// names, or beginnings where they end with a dot.
     pub(super) unused: &'static [&'static str],
@@ -92,6 +101,7 @@ const LLAMA: Names = Names {
     embedding_norm: None,
     final_norm: Some("norm"),
     head: "score",
+    pooler: None,
     unused: &["rotary_emb.inv_freq"],
 };
 
@@ -122,11 +132,10 @@ const BERT: Names = Names {
     embedding_norm: Some("embeddings.LayerNorm"),
     final_norm: None,
     head: "classifier",
+    pooler: Some(("bert.pooler.dense", PoolerActivation::Tanh)),
     unused: &[
         "embeddings.position_ids",
         "embeddings.token_type_ids",
-        "pooler.dense.weight",
-        "pooler.dense.bias",
         "cls.",
         "classifier.",
         "qa_outputs.",
@@ -136,6 +145,17 @@ const BERT: Names = Names {
 
 const ROBERTA: Names = Names {
     model: "roberta",
+    head: "classifier.out_proj",
+    pooler: Some(("classifier.dense", PoolerActivation::Tanh)),
+    unused: &[
+        "embeddings.position_ids",
+        "embeddings.token_type_ids",
+        "pooler.dense.weight",
+        "pooler.dense.bias",
+        "classifier.",
+        "qa_outputs.",
+        "lm_head.",
+    ],
     ..BERT
 };
 
@@ -152,12 +172,12 @@ const DISTILBERT: Names = Names {
     down: "ffn.lin2",
     norms: ["sa_layer_norm", "output_layer_norm"],
     types: None,
+    pooler: Some(("pre_classifier", PoolerActivation::Relu)),
     unused: &[
         "embeddings.position_ids",
         "vocab_transform.",
         "vocab_layer_norm.",
         "vocab_projector.",
-        "pre_classifier.",
         "classifier.",
         "qa_outputs.",
     ],
@@ -173,6 +193,14 @@ impl Names {
     /// A place in a block.
     pub(super) fn in_block(&self, index: usize, below: &str) -> String {
         format!("{}.{}.{index}.{below}", self.model, self.blocks)
+    }
+
+    /// Whether a tensor is outside the model, in one with a head.
+    pub(super) fn is_outside(&self, tensor: &str) -> bool {
+        let pooler = self
+            .pooler
+            .is_some_and(|(path, _)| tensor.starts_with(path));
+        pooler || tensor.starts_with(self.head) || self.is_unused(tensor)
     }
 
     /// Whether a tensor is known to have no part in features.

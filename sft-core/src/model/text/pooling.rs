@@ -11,7 +11,9 @@ use crate::model::Hidden;
 #[cfg_attr(feature = "clap", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
-    /// The first token, which models like BERT have for the class.
+    /// The first token, which models like BERT have for the class, behind their pooler (BERT's, or the
+    /// layer before the last of `RoBERTa`'s and `DistilBERT`'s classifiers; the identity where files
+    /// have none).
     First,
     /// The last token that is no padding: all that a decoder has seen the whole sample with.
     Last,
@@ -26,6 +28,15 @@ impl Pooling {
             Self::Last
         } else {
             Self::First
+        }
+    }
+
+    /// Its name in files and flags.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Last => "last",
+            Self::Mean => "mean",
         }
     }
 

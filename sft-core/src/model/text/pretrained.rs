@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Result as TensorResult, Tensor};
+use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use serde_json::{Map, Value};
 use sft_opt::Transformer;
 
 use super::names::TextFamily;
-use super::read::{from_gguf, read_config, scale_angles};
+use super::read::{Translated, from_gguf, read_config, scale_angles};
+use super::save::save_merged;
 use super::weights::LANGUAGE_HEAD;
 use super::{Pooling, TextConfig, TextModel, TextWeights, Tokenizer};
-use crate::adapter::{Head, ModelSpec};
+use crate::adapter::{Adapters, Head, Lora, ModelSpec};
 use crate::model::checkpoint::{Checkpoint, Gguf, Weight, checked, open_shards};
 use crate::model::{Backend, Model, Pretrained, TextInput};
 use crate::{Digest, Error, Result};
@@ -30,13 +31,16 @@ pub struct PretrainedText {
     /// Every parameter but the head's; they are read when a model is made of them, and are not kept
     /// here.
     pub weights: TextWeights,
-    /// The head of a classifier, where the files have one that reads features: that of a decoder.
-    /// Heads behind a pooler (BERT) are not read.
+    /// The head of a classifier of sequences, where the files have one.
     pub head: Option<Head>,
     /// From texts to token ids, where the files say how.
     pub tokenizer: Option<Tokenizer>,
     /// What a head reads; what the family is made for, where nothing else is chosen.
     pub pooling: Pooling,
+    /// The model's `config.json`, or what a GGUF file says instead.
+    pub(super) json: Map<String, Value>,
+    /// Whether a GGUF file has divisors of the angles, which `json` does not tell.
+    scaled_angles: bool,
 }
 
 impl PretrainedText {
@@ -97,30 +101,41 @@ impl PretrainedText {
             file.weights()
         };
         let tensors = as_checkpoint(found.family, tensors);
-        let model = tensors.and_then(|tensors| Self::new(found, tensors));
+        let tokenizer = Tokenizer::open(&folder, &json)?;
+        let model = tensors.and_then(|tensors| Self::new(found, json, tensors));
         let model = model.map_err(|reason| Error::file(&weights, reason))?;
         model
-            .check_classes(&json)
+            .check_classes()
             .map_err(|reason| Error::file(&config, reason))?;
-        let tokenizer = Tokenizer::open(&folder, &json)?;
         Ok(Self { tokenizer, ..model })
     }
 
     fn from_gguf(path: &Path) -> Result<Self, String> {
         let file = Gguf::open(path)?;
         let tokenizer = Tokenizer::from_gguf(&file.settings)?;
-        let (mut config, mut weights) = from_gguf(file)?;
-        scale_angles(&mut config, &mut weights)?;
-        let model = Self::new(config, weights)?;
+        let Translated {
+            mut config,
+            json,
+            mut weights,
+        } = from_gguf(file)?;
+        let scaled_angles = scale_angles(&mut config, &mut weights)?;
+        let model = Self::new(config, json, weights)?;
         Ok(Self {
             tokenizer: Some(tokenizer),
+            scaled_angles,
             ..model
         })
     }
 
-    fn new(config: TextConfig, mut tensors: HashMap<String, Weight>) -> Result<Self, String> {
+    fn new(
+        config: TextConfig,
+        json: Map<String, Value>,
+        mut tensors: HashMap<String, Weight>,
+    ) -> Result<Self, String> {
+        let has_head = add_pooler(&config, &mut tensors).map_err(|e| e.to_string())?;
         let weights = TextWeights::take(&config, &mut tensors)?;
-        let head = take_head(&config, &mut tensors)?;
+        let head = has_head.then(|| take_head(&config, &mut tensors));
+        let head = head.transpose()?.flatten();
         let names = config.family.names();
         let leftover = tensors.keys().filter(|name| !names.is_unused(name)).min();
         if let Some(name) = leftover {
@@ -132,18 +147,21 @@ impl PretrainedText {
             weights,
             head,
             tokenizer: None,
+            json,
+            scaled_angles: false,
         })
     }
 
     /// The classes that the configuration names must be those of the head.
-    fn check_classes(&self, json: &Map<String, Value>) -> Result<(), String> {
-        let labels = json
+    fn check_classes(&self) -> Result<(), String> {
+        let labels = self
+            .json
             .get("id2label")
             .and_then(Value::as_object)
             .map(Map::len);
         match (labels, &self.head) {
-            (Some(named), Some(head)) if named != head.classes() => {
-                let classes = head.classes();
+            (Some(named), Some(head)) if named != head.classes => {
+                let classes = head.classes;
                 Err(format!(
                     "id2label names {named} classes, the head has {classes}"
                 ))
@@ -155,7 +173,7 @@ impl PretrainedText {
 
 impl Pretrained for PretrainedText {
     fn spec(&self) -> ModelSpec {
-        self.config.spec()
+        self.config.spec_with(self.pooling)
     }
 
     fn head(&self) -> Option<&Head> {
@@ -179,8 +197,9 @@ impl Pretrained for PretrainedText {
             return Err(refused("must be left out: the model says no words".into()));
         };
         let mut head = Head {
+            classes: words.len(),
             weight: Vec::with_capacity(words.len() * self.config.width),
-            bias: vec![0.0; words.len()],
+            bias: Vec::new(),
             adapter: Vec::new(),
         };
         let mut firsts = Vec::with_capacity(words.len());
@@ -232,8 +251,38 @@ impl Pretrained for PretrainedText {
         Ok(Box::new(model?))
     }
 
+    fn take_pooler(&mut self, pooler: [Tensor; 2]) {
+        let names = self.config.pooler_parameters().into_iter();
+        for ((name, _), tensor) in names.zip(pooler) {
+            self.weights.replace(&name, tensor);
+        }
+    }
+
     fn digest_sizes(&self, digest: &mut Digest) {
         digest.bytes(format!("{:?} {:?}", self.config, self.pooling).as_bytes());
+    }
+
+    fn save_merged(&self, folder: &Path, lora: Option<Lora>, adapters: &Adapters) -> Result<()> {
+        let refused =
+            |reason: String| Error::argument("model", format!("is not written: {reason}"));
+        self.check_merged().map_err(refused)?;
+        save_merged(folder, self, lora, adapters)
+    }
+
+    fn check_merged(&self) -> Result<(), String> {
+        let (ours, theirs) = (self.pooling, Pooling::of(self.config.family));
+        if ours != theirs {
+            return Err(format!(
+                "Transformers' classifiers of this family read the {} token, the head that of \
+                 pooling {}",
+                theirs.name(),
+                ours.name()
+            ));
+        }
+        if self.scaled_angles {
+            return Err("no config.json says the rope_freqs.weight of the GGUF file".into());
+        }
+        Ok(())
     }
 }
 
@@ -276,8 +325,7 @@ fn as_checkpoint(
     let names = family.names();
     let prefix = format!("{}.", names.model);
     let bare = !tensors.iter().any(|(name, _)| name.starts_with(&prefix));
-    let outside =
-        |name: &str| name == LANGUAGE_HEAD || name.starts_with(names.head) || names.is_unused(name);
+    let outside = |name: &str| name == LANGUAGE_HEAD || names.is_outside(name);
     let mut renamed = HashMap::with_capacity(tensors.len());
     for (stored, tensor) in tensors {
         let mut name = stored.clone();
@@ -300,29 +348,53 @@ fn as_checkpoint(
     Ok(renamed)
 }
 
+/// Adds a layer before the head where the family has one and the files have none: the identity.
+///
+/// Whether a head can be in the files: behind such a layer only with it.
+fn add_pooler(config: &TextConfig, tensors: &mut HashMap<String, Weight>) -> TensorResult<bool> {
+    let parameters = config.pooler_parameters();
+    let [(weight, _), (bias, _)] = parameters.as_slice() else {
+        return Ok(true);
+    };
+    if tensors.contains_key(weight) || tensors.contains_key(bias) {
+        return Ok(true);
+    }
+    let identity = Tensor::eye(config.width, DType::F32, &Device::Cpu)?;
+    let zeros = Tensor::zeros(config.width, DType::F32, &Device::Cpu)?;
+    tensors.insert(weight.clone(), identity.into());
+    tensors.insert(bias.clone(), zeros.into());
+    Ok(false)
+}
+
 fn take_head(
     config: &TextConfig,
     tensors: &mut HashMap<String, Weight>,
 ) -> Result<Option<Head>, String> {
     let path = config.family.names().head;
     let [weight, bias] = ["weight", "bias"].map(|part| format!("{path}.{part}"));
-    let found = tensors.get(&weight).filter(|_| config.family.is_decoder());
-    let Some(classes) = found.map(|weight| weight.dims().first().copied().unwrap_or(0)) else {
+    let Some(classes) = tensors
+        .get(&weight)
+        .map(|weight| weight.dims().first().copied())
+    else {
         return Ok(None);
     };
-    checked(tensors, &weight, &[classes, config.width])?;
-    if tensors.contains_key(&bias) {
-        checked(tensors, &bias, &[classes])?;
-    }
-    let mut values = |name: &str| {
+    let classes = classes.unwrap_or(0);
+    let mut take = |name: &str, shape: &[usize]| {
+        checked(tensors, name, shape)?;
         let values = tensors
             .remove(name)
             .map(|tensor| tensor.load()?.flatten_all()?.to_vec1());
-        values.transpose().map_err(|e| e.to_string())
+        values
+            .transpose()
+            .map_err(|e| e.to_string())
+            .map(Option::unwrap_or_default)
     };
+    let weight = take(&weight, &[classes, config.width])?;
+    let biased = config.spec().head_bias.then(|| take(&bias, &[classes]));
     Ok(Some(Head {
-        weight: values(&weight)?.unwrap_or_default(),
-        bias: values(&bias)?.unwrap_or_else(|| vec![0.0; classes]),
+        classes,
+        weight,
+        bias: biased.transpose()?.unwrap_or_default(),
         adapter: Vec::new(),
     }))
 }

@@ -63,6 +63,11 @@ impl TextWeights {
         Some(Self(HashMap::from([(name.into(), weight)])))
     }
 
+    /// Puts another tensor of its shape in the place of a parameter.
+    pub(super) fn replace(&mut self, name: &str, tensor: Tensor) {
+        self.0.insert(name.into(), tensor.into());
+    }
+
     /// A parameter that the configuration lists.
     pub(super) fn get(&self, name: &str) -> TensorResult<Tensor> {
         match self.find(name)? {

@@ -112,6 +112,8 @@ impl VitConfig {
             ],
             embedding: vec![patch],
             head: Path::same("classifier"),
+            head_bias: true,
+            pooler: None,
         }
     }
 

@@ -180,10 +180,6 @@ impl Pretrained for PretrainedVit {
     fn save_merged(&self, folder: &Path, lora: Option<Lora>, adapters: &Adapters) -> Result<()> {
         save_merged(folder, self, lora, adapters)
     }
-
-    fn check_merged(&self) -> Result<()> {
-        Ok(())
-    }
 }
 
 fn parse(name: &str, text: &str) -> Result<Value, String> {
@@ -266,8 +262,8 @@ fn check_classes(json: Option<&Value>, head: Option<&Head>) -> Result<(), String
         .or_else(|| number("num_labels"))
         .or_else(|| number("num_classes"));
     match named {
-        Some(named) if named != head.classes() as u64 => {
-            let classes = head.classes();
+        Some(named) if named != head.classes as u64 => {
+            let classes = head.classes;
             Err(format!(
                 "config.json names {named} classes, classifier.weight has {classes}"
             ))
@@ -288,6 +284,7 @@ fn take_head(tensors: &HashMap<String, Weight>, width: usize) -> Result<Option<H
     let (weight, bias) = both.map_err(|e| e.to_string())?;
     let adapter = Vec::new();
     Ok(Some(Head {
+        classes,
         weight,
         bias,
         adapter,

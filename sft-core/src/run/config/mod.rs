@@ -20,8 +20,8 @@ use sft_compress::Codec;
 
 pub use choices::{BackendKind, DeviceAdaptersKind, FadingKind, OptimizerKind, ScheduleKind};
 
-use super::Scheme;
 use super::content::NAMES;
+use super::{Aggregation, Scheme};
 use crate::adapter::{ModuleNames, TargetModules};
 use crate::data::Partition;
 use crate::model::Pooling;
@@ -110,7 +110,8 @@ pub struct RunConfig {
     #[cfg_attr(feature = "clap", arg(long))]
     pub max_new_tokens: usize,
     /// What the head of a text model reads: first, last or mean of the tokens; by default the last
-    /// of a decoder, else the first.
+    /// of a decoder, else the first, behind the pooler of the family's classifiers. Only the default
+    /// has a class in transformers, which --merged and equal logits through PEFT need.
     #[cfg_attr(feature = "clap", arg(long))]
     pub pooling: Option<Pooling>,
     /// Words whose rows in the language model's head the new head starts from, comma-separated, one for
@@ -159,7 +160,16 @@ pub struct RunConfig {
     /// Rank of the LoRA adapters [r].
     #[cfg_attr(feature = "clap", arg(long))]
     pub rank: usize,
-    /// Scale of the adapters is alpha / rank; by default alpha = rank.
+    /// Rank on each device, comma-separated, in place of --rank; the largest is that of the result, of
+    /// which each device gets the nearest of its own [r_n]. Needs --aggregation product.
+    #[cfg_attr(feature = "clap", arg(long, value_delimiter = ',', value_name = "RANKS",
+        action = clap::ArgAction::Set))]
+    pub device_ranks: Option<Vec<usize>>,
+    /// What the server makes of the devices' adapters: the averages of A and of B (average), as the
+    /// paper, or the average of the products B A, as near to it as the rank allows (product).
+    #[cfg_attr(feature = "clap", arg(long))]
+    pub aggregation: Aggregation,
+    /// Scale of the adapters is alpha / rank, of --device-ranks with the largest; by default alpha = rank.
     #[cfg_attr(feature = "clap", arg(long))]
     pub alpha: Option<f64>,
     /// Layers that get an adapter, by PEFT's names of target modules with commas between: some of a
@@ -320,6 +330,8 @@ impl Default for RunConfig {
             cut: 2,
             device_cuts: None,
             rank: 8,
+            device_ranks: None,
+            aggregation: Aggregation::Average,
             alpha: None,
             targets: TargetModules::default(),
             lora_dropout: 0.0,

@@ -27,6 +27,7 @@ impl RunConfig {
             sample_memory_bytes: self.sample_memory_bytes()?,
             error_feedback: self.error_feedback,
             adapter_codec: self.adapter_codec,
+            aggregation: self.aggregation,
             rounds: self.rounds,
             local_epochs: self.local_epochs,
             batch: self.batch,
@@ -96,8 +97,10 @@ impl RunConfig {
     }
 
     fn lora(&self, spec: &ModelSpec) -> Result<Lora> {
-        let alpha = self.alpha.unwrap_or(self.rank as f64);
-        Lora::of(spec, self.rank, alpha, &self.targets, self.lora_dropout)
+        let ranks = self.device_ranks.iter().flatten().copied();
+        let rank = ranks.max().unwrap_or(self.rank);
+        let alpha = self.alpha.unwrap_or(rank as f64);
+        Lora::of(spec, rank, alpha, &self.targets, self.lora_dropout)
     }
 
     fn optimizer(&self) -> Optimizer {

@@ -68,13 +68,20 @@ const IN_BLOCK: [(&str, &str); 13] = [
 /// `LLaMA` 3.1's scaling of angles, as divisors.
 const ANGLES: &str = "rope_freqs.weight";
 
-/// The configuration and the tensors by Hugging Face's names.
+/// A model as Hugging Face's files have it.
+pub(in super::super) struct Translated {
+    pub(in super::super) config: TextConfig,
+    /// What `config.json` would say.
+    pub(in super::super) json: Map<String, Value>,
+    /// The tensors by Hugging Face's names.
+    pub(in super::super) weights: HashMap<String, Weight>,
+}
+
+/// What a file holds, in Hugging Face's words.
 ///
 /// # Errors
 /// An architecture or a setting that is not read.
-pub(in super::super) fn from_gguf(
-    file: Gguf,
-) -> Result<(TextConfig, HashMap<String, Weight>), String> {
+pub(in super::super) fn from_gguf(file: Gguf) -> Result<Translated, String> {
     let name = "general.architecture";
     let found = file.settings.get(name).and_then(Value::as_str);
     let Some((architecture, kind)) = ARCHITECTURES.iter().find(|(name, _)| Some(*name) == found)
@@ -110,7 +117,11 @@ pub(in super::super) fn from_gguf(
             })
             .collect();
     }
-    Ok((config, weights))
+    Ok(Translated {
+        config,
+        json,
+        weights,
+    })
 }
 
 /// A refusal that names GGUF's setting beside Hugging Face's.
@@ -248,16 +259,16 @@ fn rename(name: &str, gemma: bool) -> String {
     renamed.map_or_else(|| name.into(), |path| format!("{path}.{part}"))
 }
 
-/// Divides the angles of all blocks by those of the file, where it has any.
+/// Divides the angles of all blocks by those of the file, where it has any; and whether.
 ///
 /// # Errors
 /// A tensor of another shape, or that cannot be read.
 pub(in super::super) fn scale_angles(
     config: &mut TextConfig,
     weights: &mut HashMap<String, Weight>,
-) -> Result<(), String> {
+) -> Result<bool, String> {
     let Some(weight) = weights.remove(ANGLES) else {
-        return Ok(());
+        return Ok(false);
     };
     let half = config.head_width / 2;
     if weight.dims() != [half] {
@@ -284,5 +295,5 @@ pub(in super::super) fn scale_angles(
             *angle /= divisor;
         }
     }
-    Ok(())
+    Ok(true)
 }

@@ -13,7 +13,7 @@ mod settings;
 
 use serde_json::{Map, Value};
 
-pub(super) use self::gguf::{from_gguf, scale_angles};
+pub(super) use self::gguf::{Translated, from_gguf, scale_angles};
 use self::settings::Settings;
 use super::{TextConfig, TextFamily};
 use crate::layers::Activation;

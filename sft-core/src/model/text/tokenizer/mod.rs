@@ -26,6 +26,8 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: SpecialTokens,
     chat_template: Option<String>,
+    /// What `tokenizer_config.json` says.
+    settings: Map<String, Value>,
 }
 
 /// The ids of tokens that stand for no text, where the model has them.
@@ -64,6 +66,7 @@ impl Tokenizer {
         Ok(Some(Self {
             special: special_tokens(&inner, &settings, config),
             chat_template: chat_template(folder, &settings)?,
+            settings,
             inner,
         }))
     }
@@ -90,7 +93,34 @@ impl Tokenizer {
                 pad: id("padding"),
             },
             chat_template: template.map(str::to_string),
+            settings: Map::new(),
         })
+    }
+
+    /// The files that it is read from again, by name.
+    ///
+    /// # Errors
+    /// A tokenizer that has no form in JSON.
+    pub(super) fn files(&self) -> Result<[(&'static str, Value); 2]> {
+        let refused = |e: &dyn std::fmt::Display| Error::argument("tokenizer", e.to_string());
+        let text = self.inner.to_string(false).map_err(|e| refused(&e))?;
+        let tokenizer = serde_json::from_str(&text).map_err(|e| refused(&e))?;
+        let mut settings = self.settings.clone();
+        let class = || "PreTrainedTokenizerFast".into();
+        settings.entry("tokenizer_class").or_insert_with(class);
+        let SpecialTokens { bos, eos, pad } = self.special;
+        for (name, id) in [("bos_token", bos), ("eos_token", eos), ("pad_token", pad)] {
+            let token = id.and_then(|id| self.inner.id_to_token(id));
+            if let Some(token) = token {
+                settings.entry(name).or_insert_with(|| token.into());
+            }
+        }
+        if let Some(template) = &self.chat_template {
+            settings
+                .entry("chat_template")
+                .or_insert_with(|| template.as_str().into());
+        }
+        Ok([(TOKENIZER, tokenizer), (SETTINGS, settings.into())])
     }
 
     /// The ids of a text; with `special` also of those tokens that the model wants before and after
