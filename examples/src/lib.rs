@@ -16,6 +16,8 @@ pub mod instances;
 pub mod memory;
 /// Curves as SVG.
 pub mod plot;
+/// What the programs that pre-train have in common.
+pub mod pretrain;
 /// What the programs that fine-tune have in common.
 pub mod program;
 /// Table, `run.json` and pictures.
