@@ -22,8 +22,8 @@ use sft_core::{Error, write_whole};
 use sft_examples::console::{ended, say};
 use sft_examples::flags::message;
 use sft_examples::pretrain::{check, save, schedule};
-use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer};
@@ -81,7 +81,10 @@ fn run(flags: &Flags) -> Result<(), Error> {
     let text = std::fs::read_to_string(&flags.text).map_err(|e| Error::file(&flags.text, e))?;
     let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
     if lines.len() < HELD_OUT_EVERY {
-        let reason = format!("must have at least {HELD_OUT_EVERY} lines, has {}", lines.len());
+        let reason = format!(
+            "must have at least {HELD_OUT_EVERY} lines, has {}",
+            lines.len()
+        );
         return Err(Error::file(&flags.text, reason));
     }
     std::fs::create_dir_all(&flags.out).map_err(|e| Error::file(&flags.out, e))?;
@@ -149,13 +152,20 @@ fn config(vocabulary: usize) -> Value {
 
 /// Held-out lines and those to train on, as token ids with the mark at both ends.
 #[allow(clippy::type_complexity)]
-fn samples(tokenizer: &Tokenizer, lines: &[&str]) -> tokenizers::Result<(Vec<Vec<u32>>, Vec<Vec<u32>>)> {
+fn samples(
+    tokenizer: &Tokenizer,
+    lines: &[&str],
+) -> tokenizers::Result<(Vec<Vec<u32>>, Vec<Vec<u32>>)> {
     let (mut held_out, mut train) = (Vec::new(), Vec::new());
     for (i, line) in lines.iter().enumerate() {
         let mut ids = tokenizer.encode_fast(*line, true)?.get_ids().to_vec();
         ids.truncate(MOST_TOKENS);
         ids.push(END_OF_TEXT_ID);
-        let part = if i % HELD_OUT_EVERY == 0 { &mut held_out } else { &mut train };
+        let part = if i % HELD_OUT_EVERY == 0 {
+            &mut held_out
+        } else {
+            &mut train
+        };
         part.push(ids);
     }
     Ok((held_out, train))
@@ -199,7 +209,10 @@ impl Language {
         let (_, embedding) = embedding.expect("the embedding is a parameter");
         let features = self.model.token_features(&inputs)?;
         let logits = features.matmul(&embedding.t()?)?;
-        Ok((cross_entropy(&logits, &Tensor::new(next, &Device::Cpu)?)?, count))
+        Ok((
+            cross_entropy(&logits, &Tensor::new(next, &Device::Cpu)?)?,
+            count,
+        ))
     }
 }
 
@@ -213,7 +226,9 @@ fn initial(config: &TextConfig, seed: u64) -> CandleResult<Vec<(String, Var)>> {
         let inputs = shape[shape.len() - 1] as f32;
         let deviation = match name.as_str() {
             EMBEDDING => 0.05,
-            n if n.contains("o_proj") || n.contains("down_proj") => (inputs * branches).sqrt().recip(),
+            n if n.contains("o_proj") || n.contains("down_proj") => {
+                (inputs * branches).sqrt().recip()
+            }
             _ => inputs.sqrt().recip(),
         };
         let normal = Normal::new(0.0f32, deviation).expect("a valid deviation");
@@ -238,7 +253,8 @@ fn fit(language: &Language, train: &[Vec<u32>], flags: &Flags) -> Result<(), Err
     let mut rng = ChaCha8Rng::seed_from_u64(flags.seed);
     let steps = flags.epochs * train.len().div_ceil(flags.batch);
     let bar = indicatif::ProgressBar::new(steps as u64);
-    let style = indicatif::ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta} left, loss {msg}");
+    let style =
+        indicatif::ProgressStyle::with_template("{wide_bar} {pos}/{len} {eta} left, loss {msg}");
     bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));
     for _ in 0..flags.epochs {
         for batch in batches(train, flags.batch, &mut rng) {

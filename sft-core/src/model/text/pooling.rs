@@ -54,7 +54,9 @@ pub(super) fn real_rows(hidden: &Hidden) -> Result<Tensor> {
     };
     let tokens = hidden.state.dim(1)? as u32;
     let starts = (0..).step_by(tokens as usize);
-    let real = starts.zip(lengths).flat_map(|(start, length)| start..start + length);
+    let real = starts
+        .zip(lengths)
+        .flat_map(|(start, length)| start..start + length);
     let real: Vec<u32> = real.collect();
     rows.index_select(&Tensor::new(real, rows.device())?, 0)
 }

@@ -121,6 +121,19 @@ impl PretrainedText {
         Ok(Self { tokenizer, ..model })
     }
 
+    /// The same whose head reads what `pooling` says.
+    ///
+    /// # Errors
+    /// The first token of a decoder, which sees no other.
+    pub fn with_pooling(self, pooling: Pooling) -> Result<Self> {
+        if self.config.family.is_decoder() && pooling == Pooling::First {
+            let reason =
+                "must be last or mean: the first token of a decoder sees no other, got first";
+            return Err(Error::argument("pooling", reason));
+        }
+        Ok(Self { pooling, ..self })
+    }
+
     fn from_gguf(path: &Path) -> Result<Self, String> {
         let file = Gguf::open(path)?;
         let tokenizer = Tokenizer::from_gguf(&file.settings)?;
