@@ -1,5 +1,5 @@
 //! Split LoRA fine-tuning of a language model over many devices, scheme beside scheme: a GGUF file
-//! or a Hugging Face folder on texts with a class each, or the embedded model on WordNet's glosses.
+//! or a Hugging Face folder on texts with a class each, or the embedded model on glosses.
 
 use std::process::ExitCode;
 

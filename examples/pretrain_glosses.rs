@@ -1,4 +1,4 @@
-//! Pre-trains the small language model of `llm_finetune` on glosses of WordNet.
+//! Pre-trains the small language model of `llm_finetune` on glosses of `WordNet`.
 //!
 //! The glosses of the fine-tuning task are not in the text that `data/make_glosses.py` writes for
 //! it; the loss it prints is on lines that it was not trained on.
@@ -45,7 +45,7 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 #[derive(Parser)]
 #[command(version, args_override_self = true)]
 struct Flags {
-    /// File with a text a line: glosses.txt of make_glosses.py.
+    /// File with a text a line, such as the glosses that data/README.md tells how to get.
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Passes over the text.
@@ -92,7 +92,11 @@ fn run(flags: &Flags) -> Result<(), Error> {
     let tokenizer = tokenizer(&lines).map_err(refused)?;
     let json = config(tokenizer.get_vocab_size(true));
     let language = Language::new(&json, flags.seed)?;
-    let (held_out, train) = samples(&tokenizer, &lines).map_err(refused)?;
+    let samples = lines.iter().map(|line| sample(&tokenizer, line));
+    let samples: Vec<_> = samples.collect::<Result<_, _>>().map_err(refused)?;
+    let held_out: Vec<_> = samples.iter().step_by(HELD_OUT_EVERY).collect();
+    let parts = samples.chunks(HELD_OUT_EVERY);
+    let train: Vec<_> = parts.flat_map(|part| &part[1..]).collect();
     fit(&language, &train, flags)?;
     let loss = loss(&language, &held_out, flags.batch)?;
     say(format_args!(
@@ -150,25 +154,12 @@ fn config(vocabulary: usize) -> Value {
     })
 }
 
-/// Held-out lines and those to train on, as token ids with the mark at both ends.
-#[allow(clippy::type_complexity)]
-fn samples(
-    tokenizer: &Tokenizer,
-    lines: &[&str],
-) -> tokenizers::Result<(Vec<Vec<u32>>, Vec<Vec<u32>>)> {
-    let (mut held_out, mut train) = (Vec::new(), Vec::new());
-    for (i, line) in lines.iter().enumerate() {
-        let mut ids = tokenizer.encode_fast(*line, true)?.get_ids().to_vec();
-        ids.truncate(MOST_TOKENS);
-        ids.push(END_OF_TEXT_ID);
-        let part = if i % HELD_OUT_EVERY == 0 {
-            &mut held_out
-        } else {
-            &mut train
-        };
-        part.push(ids);
-    }
-    Ok((held_out, train))
+/// The token ids of a line, with the mark at both ends.
+fn sample(tokenizer: &Tokenizer, line: &str) -> tokenizers::Result<Vec<u32>> {
+    let mut ids = tokenizer.encode_fast(line, true)?.get_ids().to_vec();
+    ids.truncate(MOST_TOKENS);
+    ids.push(END_OF_TEXT_ID);
+    Ok(ids)
 }
 
 /// The model and its weights, in the order of the computation.
@@ -242,7 +233,7 @@ fn initial(config: &TextConfig, seed: u64) -> CandleResult<Vec<(String, Var)>> {
     config.parameters().into_iter().map(&mut var).collect()
 }
 
-fn fit(language: &Language, train: &[Vec<u32>], flags: &Flags) -> Result<(), Error> {
+fn fit(language: &Language, train: &[&Vec<u32>], flags: &Flags) -> Result<(), Error> {
     let params = ParamsAdamW {
         beta2: 0.95,
         weight_decay: flags.weight_decay,
@@ -274,8 +265,8 @@ fn fit(language: &Language, train: &[Vec<u32>], flags: &Flags) -> Result<(), Err
 }
 
 /// Every text once, in mini-batches of about one length, in random order.
-fn batches<'a>(train: &'a [Vec<u32>], size: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<&'a [u32]>> {
-    let mut order: Vec<&[u32]> = train.iter().map(Vec::as_slice).collect();
+fn batches<'a>(train: &[&'a Vec<u32>], size: usize, rng: &mut ChaCha8Rng) -> Vec<Vec<&'a [u32]>> {
+    let mut order: Vec<&[u32]> = train.iter().map(|ids| ids.as_slice()).collect();
     order.shuffle(rng);
     for part in order.chunks_mut(size.saturating_mul(SORTED_BATCHES)) {
         part.sort_by_key(|ids| ids.len());
@@ -286,8 +277,8 @@ fn batches<'a>(train: &'a [Vec<u32>], size: usize, rng: &mut ChaCha8Rng) -> Vec<
 }
 
 /// The mean loss of a token.
-fn loss(language: &Language, samples: &[Vec<u32>], batch: usize) -> Result<f64, Error> {
-    let samples: Vec<&[u32]> = samples.iter().map(Vec::as_slice).collect();
+fn loss(language: &Language, samples: &[&Vec<u32>], batch: usize) -> Result<f64, Error> {
+    let samples: Vec<&[u32]> = samples.iter().map(|ids| ids.as_slice()).collect();
     let (mut sum, mut tokens) = (0.0, 0);
     for batch in samples.chunks(batch) {
         let (loss, count) = language.loss(batch)?;

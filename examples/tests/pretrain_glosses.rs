@@ -22,12 +22,9 @@ fn text(folder: &Folder, lines: usize) -> String {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/glosses/train.tsv");
     let data = std::fs::read_to_string(data).unwrap();
     let glosses = data.lines().filter_map(|line| line.split_once('\t'));
-    let text: String = glosses
-        .take(lines)
-        .map(|(_, gloss)| format!("{gloss}\n"))
-        .collect();
+    let glosses: Vec<_> = glosses.take(lines).map(|(_, gloss)| gloss).collect();
     let path = folder.join("text.txt");
-    std::fs::write(&path, text).unwrap();
+    std::fs::write(&path, glosses.join("\n")).unwrap();
     path
 }
 
