@@ -28,7 +28,7 @@ pub fn defaults() -> RunConfig {
         data: Some(GLOSSES.into()),
         pooling: Some(Pooling::Mean),
         cut: 4,
-        lr: 1e-2,
+        lr: 5e-3,
         ..RunConfig::default()
     }
 }

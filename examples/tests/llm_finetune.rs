@@ -107,7 +107,7 @@ fn a_model_in_files_takes_the_glosses_too() {
     let folder = Folder::new("glosses-model");
     let (files, embedded) = (folder.join("files"), folder.join("embedded"));
     let named = ["--model", model.to_str().unwrap(), "--data", "glosses"];
-    let same = ["--pooling", "mean", "--cut", "4", "--lr", "0.01"];
+    let same = ["--pooling", "mean", "--cut", "4", "--lr", "0.005"];
     run(&files, &[&SHORT[..], &named, &same].concat());
     run(&embedded, &SHORT);
     let [here, there] = [&files, &embedded].map(|out| {
