@@ -195,7 +195,15 @@ fn a_run_goes_on_from_a_file_and_leaves_what_peft_reads() {
 
         let (spec, lora) = (straight.vit.spec(), straight.settings.lora);
         let peft = folder.0.join(format!("peft-{}", scheme.name()));
-        save_peft(&peft, spec, lora, &whole.adapters, ModuleNames::default()).unwrap();
+        save_peft(
+            &peft,
+            spec,
+            lora,
+            &whole.adapters,
+            None,
+            ModuleNames::default(),
+        )
+        .unwrap();
         let (_, again) = load_peft(&peft, spec, Some(&straight.head)).unwrap();
         assert_eq!(again.head, whole.adapters.head);
     }
