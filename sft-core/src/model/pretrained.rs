@@ -46,7 +46,7 @@ pub trait Pretrained: Send + Sync {
     /// Its sizes, and the layers of it that may take adapters.
     fn spec(&self) -> ModelSpec;
 
-    /// The head, where the file has one.
+    /// The head, where the file has one and it reads what this one does.
     fn head(&self) -> Option<&Head>;
 
     /// The images that the model wants, and how they are made such; none of a model of texts.

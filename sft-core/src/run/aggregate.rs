@@ -3,7 +3,7 @@
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 
-use crate::adapter::{AdaptedLayer, Adapters, Lora, ModelSpec, adapted_layers};
+use crate::adapter::{AdaptedLayer, Adapters, Head, Lora, ModelSpec, adapted_layers};
 
 /// The average of adapters weighted by numbers of samples: FedAvg, (7) and (8).
 ///
@@ -81,58 +81,72 @@ pub fn average_products(
         factor(&terms.collect::<Vec<_>>(), before.rank, &before.a)
     });
     let factors: Vec<_> = factors.collect();
-    let mut flat = factors.iter().flat_map(|factors| &factors.values).copied();
-    let mut vector = |length: usize| flat.by_ref().take(length).collect::<Vec<f32>>();
-    let embedding = vector(lora.embedding_parameters(spec));
-    let block = |index| vector(lora.in_block(index).block_parameters(spec));
-    let blocks = (0..spec.depth).map(block).collect();
-    let heads: Vec<_> = all.iter().map(|(a, _, n)| (a.head.trained(), *n)).collect();
+    let heads: Vec<_> = (all.iter())
+        .map(|(adapters, _, samples)| (adapters.head.trained(), *samples))
+        .collect();
     let head = &all[0].0.head;
-    let mut head = match head.adapter.as_slice() {
+    let head = match head.adapter.as_slice() {
         [] => head.with_trained(means(&heads)),
         _ => head.clone(),
     };
-    head.adapter = flat.collect();
+    let values = factors.iter().flat_map(|factors| &factors.values).copied();
+    let adapters = of_layers(spec, lora, &head, values);
     let sum = |of: fn(&Factors) -> f64| factors.iter().map(of).sum::<f64>();
     let (lost, energy) = (sum(|factors| factors.lost), sum(|factors| factors.energy));
     ProductAverage {
-        adapters: Adapters {
-            embedding,
-            blocks,
-            head,
-        },
+        adapters,
         lost: if energy > 0.0 { lost / energy } else { 0.0 },
     }
 }
 
 /// Adapters at another rank of the same scale: the nearest by their products, the same where the rank is.
-pub(super) fn at_rank(spec: &ModelSpec, adapters: &Adapters, from: Lora, to: Lora) -> Adapters {
+///
+/// Their `A` is near to the first rows of those of `all`, which has the largest rank, with the
+/// directions of these that the products do not need.
+pub(super) fn at_rank(
+    spec: &ModelSpec,
+    (adapters, from): (&Adapters, Lora),
+    to: Lora,
+    (all, largest): (&Adapters, Lora),
+) -> Adapters {
     if from.rank() == to.rank() {
         return adapters.clone();
     }
-    let first = first_rows(spec, adapters, from, to);
-    average_products(spec, to, &first, &[(adapters, from, 1)]).adapters
+    let before = first_rows(spec, all, largest, to);
+    average_products(spec, to, &before, &[(adapters, from, 1)]).adapters
 }
 
-/// The first rows of every `A`, of a larger rank those there are and zeros, with `B` zero.
+/// The first rows of every `A`, with `B` zero.
 fn first_rows(spec: &ModelSpec, adapters: &Adapters, from: Lora, to: Lora) -> Adapters {
     let rows = |adapted: AdaptedLayer<'_>| {
         let (rank, sizes) = (to.rank(), [adapted.layer.inputs, adapted.layer.outputs]);
-        let mut values = adapted.a[..adapted.a.len().min(rank * sizes[0])].to_vec();
+        let mut values = adapted.a[..rank * sizes[0]].to_vec();
         values.resize(rank * (sizes[0] + sizes[1]), 0.0);
         values
     };
-    let mut flat = (adapted_layers(spec, from, adapters).into_iter()).flat_map(rows);
-    let mut vector = |length: usize| flat.by_ref().take(length).collect::<Vec<f32>>();
-    let embedding = vector(to.embedding_parameters(spec));
-    let block = |index| vector(to.in_block(index).block_parameters(spec));
+    let layers = adapted_layers(spec, from, adapters).into_iter();
+    of_layers(spec, to, &adapters.head, layers.flat_map(rows))
+}
+
+/// Adapters of the values of all layers, one after the other, over a head.
+fn of_layers(
+    spec: &ModelSpec,
+    lora: Lora,
+    head: &Head,
+    mut values: impl Iterator<Item = f32>,
+) -> Adapters {
+    let mut vector = |length: usize| values.by_ref().take(length).collect::<Vec<f32>>();
+    let embedding = vector(lora.embedding_parameters(spec));
+    let block = |index| vector(lora.in_block(index).block_parameters(spec));
     let blocks = (0..spec.depth).map(block).collect();
-    let mut head = adapters.head.clone();
-    head.adapter = flat.collect();
+    let adapter = values.collect();
     Adapters {
         embedding,
         blocks,
-        head,
+        head: Head {
+            adapter,
+            ..head.clone()
+        },
     }
 }
 
@@ -230,7 +244,7 @@ fn polar(matrix: DMatrix<f64>) -> DMatrix<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::{Head, LinearSpec, Path, Place, Targets, normal};
+    use crate::adapter::{LinearSpec, Path, Place, Targets, normal};
     use crate::seed;
 
     fn spec() -> ModelSpec {
@@ -373,8 +387,14 @@ mod tests {
     #[test]
     fn a_larger_rank_and_back_changes_no_product() {
         let two = random(lora(2), 1);
-        let five = at_rank(&spec(), &two, lora(2), lora(5));
-        let back = at_rank(&spec(), &five, lora(5), lora(2));
+        let all = random(lora(6), 8);
+        let at = |adapters, to| at_rank(&spec(), adapters, to, (&all, lora(6)));
+        let five = at((&two, lora(2)), lora(5));
+        let back = at((&five, lora(5)), lora(2));
+        // What the product does not need can be learnt.
+        let rows = adapted_layers(&spec(), lora(5), &five).into_iter();
+        let mut rows = rows.flat_map(|layer| layer.a.chunks(layer.layer.inputs));
+        assert!(rows.all(|row| row.iter().any(|value| value.abs() > 1e-3)));
         let want = dense(&[(&two, lora(2), 1)]);
         for (adapters, lora) in [(&five, lora(5)), (&back, lora(2))] {
             for (got, want) in dense(&[(adapters, lora, 1)]).iter().zip(&want) {

@@ -101,21 +101,21 @@ fn train_round(job: &Job<'_>, round: usize, run: &Run, by_cut: &BasesByCut) -> R
         parallel(job.settings.threads, devices.len(), |n| task(devices[n]))
     };
     let (scheme, start) = (job.settings.scheme, &run.adapters);
-    // What a device starts from, of adapters at a rank.
-    let own = |device: usize, start: &Adapters, from: Lora| {
-        at_rank(job.model.spec(), start, from, job.lora(device))
+    let all = (start, job.settings.lora);
+    // What a device starts from, at its rank.
+    let own = |device: usize, start: (&Adapters, Lora)| {
+        at_rank(job.model.spec(), start, job.lora(device), all)
     };
-    let lora = job.settings.lora;
     match scheme {
         Scheme::Sft | Scheme::SftRaw => each(&|device| {
-            let start = own(device, start, lora);
+            let start = own(device, all);
             participant(device).split(&start, codecs(device), bases(device))
         }),
         Scheme::FlLora => each(&|device| {
             let open = |start: &Adapters, optimizer| {
                 WholeModel::new(job.model, job.lora(device), start, optimizer)
             };
-            let start = own(device, start, lora);
+            let start = own(device, all);
             participant(device).whole(Work::Adapters, &start, open)
         }),
         Scheme::FlFull => each(&|device| {
@@ -129,8 +129,8 @@ fn train_round(job: &Job<'_>, round: usize, run: &Run, by_cut: &BasesByCut) -> R
             for &device in &devices {
                 let last = parts.iter().rev().find_map(|part| part.update.as_ref());
                 let start = match last {
-                    Some(last) => own(device, &last.adapters, job.lora(last.device)),
-                    None => own(device, start, lora),
+                    Some(last) => own(device, (&last.adapters, job.lora(last.device))),
+                    None => own(device, all),
                 };
                 parts.push(participant(device).split(&start, codecs(device), bases(device))?);
             }
@@ -155,8 +155,9 @@ fn aggregate(
     let samples = |update: &Update| job.partition[update.device].len();
     match (settings.scheme, settings.aggregation) {
         (Scheme::Sl, _) => {
-            let left = at_rank(spec, &last.adapters, job.lora(last.device), settings.lora);
-            Ok((left, None))
+            let left = (&last.adapters, job.lora(last.device));
+            let all = (before, settings.lora);
+            Ok((at_rank(spec, left, settings.lora, all), None))
         }
         (Scheme::FlFull, _) | (_, Aggregation::Average) => {
             let all = updates

@@ -205,7 +205,8 @@ impl Pretrained for PretrainedText {
     }
 
     fn head(&self) -> Option<&Head> {
-        self.head.as_ref()
+        let own = |_: &&Head| self.pooling == Pooling::of(self.config.family);
+        self.head.as_ref().filter(own)
     }
 
     fn text_input(&self) -> Option<TextInput<'_>> {
