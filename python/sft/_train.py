@@ -192,7 +192,8 @@ def finetune(
         What devices train where the model is split. With 'none' a device runs its half forward
         alone: nothing comes down but the basis of activations, no adapters cross, and adapters
         are on the blocks behind the deepest cut; `gradient`, `adapter_codec` and `lr` (but as
-        the default of `lr_server`) then have no effect. Not for 'fl-lora' and 'fl-full'.
+        the default of `lr_server`) then have no effect. With ``labels='device'`` the head still
+        is trained there, and it and its features cross. Not for 'fl-lora' and 'fl-full'.
     optimizer : {'adamw', 'sgd'}, default 'adamw'
         With `momentum` for 'sgd', `weight_decay` (0.01 and 0 by default), and gradients
         clipped to `clip_norm`.

@@ -163,7 +163,7 @@ def test_labels_may_stay_on_the_devices(tmp_path: Path) -> None:
     )
     for scheme in ("fl-lora", "fl-full"):
         with pytest.raises(ValueError, match="labels must be server where no scheme splits"):
-            sft.finetune(model=MODEL, scheme=scheme, labels="device", **few())  # type: ignore[arg-type]
+            sft.finetune(model=MODEL, scheme=scheme, labels="device", **few())
     with pytest.raises(ValueError, match="labels must be server or device"):
         sft.finetune(model=MODEL, labels="client", **few())  # type: ignore[arg-type]
 

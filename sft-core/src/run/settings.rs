@@ -119,7 +119,8 @@ pub struct Settings {
     pub optimizer: Optimizer,
     /// The largest norm of a half's whole gradient; device and server clip their own.
     pub clip_norm: Option<f64>,
-    /// The device's peak rate (`ε_u`); without adapters it trains nothing.
+    /// The device's peak rate (`ε_u`); without adapters it trains nothing but the head, if it has the
+    /// labels.
     pub lr: f64,
     /// The server's peak rate (`ε_s`).
     pub lr_server: f64,

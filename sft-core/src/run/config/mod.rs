@@ -224,13 +224,15 @@ pub struct RunConfig {
     pub error_feedback: bool,
     /// How differences of adapters to what the device holds cross, both ways, by the codecs of
     /// --activation; what is dropped comes with the next ones. raw sends adapters whole and bit for
-    /// bit. Schemes other than sft always do; none cross with --device-adapters none.
+    /// bit. Schemes other than sft always do; none cross with --device-adapters none but the head's
+    /// with --labels device.
     #[cfg_attr(feature = "clap", arg(long, value_name = "CODEC"))]
     pub adapter_codec: Codec,
     /// Update rule of the adapters and the head.
     #[cfg_attr(feature = "clap", arg(long))]
     pub optimizer: OptimizerKind,
-    /// Peak learning rate of the devices [ε_u]; with --device-adapters none they train nothing.
+    /// Peak learning rate of the devices [ε_u]; with --device-adapters none they train nothing, or
+    /// the head alone with --labels device.
     #[cfg_attr(feature = "clap", arg(long))]
     pub lr: f64,
     /// Peak learning rate of the server [ε_s]; by default that of the devices.
