@@ -12,7 +12,7 @@ use crate::{Digest, Error, Result};
 pub struct Sequence {
     /// All of them, at least two.
     pub ids: Vec<u32>,
-    /// Which of them count, where a token before tells them.
+    /// Which of them count, where a token before tells them; the first where there is no prompt.
     pub counts: Vec<bool>,
     /// The number of the file that it is from, from 0.
     pub source: u32,
@@ -37,6 +37,8 @@ pub struct Sequences {
     targets: Vec<u32>,
     /// Where each sample ends.
     ends: Vec<usize>,
+    /// Whether the first token counts too: a text without a prompt.
+    whole: Vec<bool>,
     sources: Vec<u32>,
     told: Told,
 }
@@ -51,6 +53,7 @@ impl Sequences {
             ids: Vec::new(),
             targets: Vec::new(),
             ends: Vec::new(),
+            whole: Vec::new(),
             sources: Vec::new(),
             told,
         };
@@ -77,6 +80,7 @@ impl Sequences {
         self.targets.extend(target);
         self.ids.extend(&ids[..ids.len() - 1]);
         self.ends.push(self.ids.len());
+        self.whole.push(counts[0]);
         self.sources.push(*source);
         Ok(())
     }
@@ -126,12 +130,16 @@ impl Data for Sequences {
     }
 
     fn told(&self) -> Option<String> {
-        let (samples, files) = (self.len(), self.groups());
+        let samples = self.len();
+        let files = match self.groups() {
+            1 => "one file".into(),
+            files => format!("{files} files"),
+        };
         let mean = self.ids.len() as f64 / samples as f64;
         let counted = self.targets.iter().filter(|&&id| id != Labels::IGNORED);
         let share = 100.0 * counted.count() as f64 / self.targets.len() as f64;
         // A text has room for all.
-        let mut text = format!("{samples} samples of {files} files, {mean:.1} tokens each");
+        let mut text = format!("{samples} samples of {files}, {mean:.1} tokens each");
         let _ = write!(text, ", of which {share:.0} % are to be told");
         let (cut, most) = self.told.cut;
         if cut > 0 {
@@ -145,12 +153,10 @@ impl Data for Sequences {
 
     fn prompt(&self, index: usize) -> Option<Prompt> {
         let (ids, targets) = (self.ids(index), self.targets(index));
-        let counted = targets.iter().position(|&id| id != Labels::IGNORED)?;
-        // Where all counts, half of it is the prompt.
-        let first = if counted == 0 {
+        let first = if self.whole[index] {
             targets.len() / 2
         } else {
-            counted
+            targets.iter().position(|&id| id != Labels::IGNORED)?
         };
         let counted = targets[first..].iter();
         let completion = counted.take_while(|&&id| id != Labels::IGNORED);
@@ -212,6 +218,7 @@ mod tests {
         let samples = [
             sequence(&[4, 5, 6, 7], &[true; 4], 0),
             sequence(&[1, 2, 3], &[false, false, true], 1),
+            sequence(&[8, 9], &[false, true], 1),
         ];
         let data = Sequences::new(samples, Told::default()).unwrap();
         let batch = data.batch(&[1, 0]).unwrap();
@@ -226,6 +233,7 @@ mod tests {
         let prompt = |i| data.prompt(i).map(|prompt| (prompt.ids, prompt.completion));
         assert_eq!(prompt(0), Some((vec![4, 5], vec![6, 7])));
         assert_eq!(prompt(1), Some((vec![1, 2], vec![3])));
+        assert_eq!(prompt(2), Some((vec![8], vec![9])));
     }
 
     #[test]
