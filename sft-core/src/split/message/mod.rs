@@ -392,7 +392,9 @@ impl Activation {
         match &self.labels {
             None => (),
             Some(Labels::Classes(classes)) => {
-                classes.iter().for_each(|&class| put_u32(&mut out, class));
+                for &class in classes {
+                    put_u32(&mut out, class);
+                }
             }
             // One more than the token, so that the commonest, the ignored, is the shortest.
             Some(Labels::Tokens(tokens)) => {
