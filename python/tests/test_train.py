@@ -221,7 +221,9 @@ def test_a_language_model_learns_completions_and_says_them(tmp_path: Path) -> No
     vocabulary = {"?": 0, "</s>": 2, "yes": 5, "no": 9, "the": 40}
     model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "?"}
     splitter = {"type": "WhitespaceSplit"}
-    tokenizer = {"version": "1.0", "added_tokens": [], "pre_tokenizer": splitter, "model": model}
+    flags = ("single_word", "lstrip", "rstrip", "normalized")
+    end = {"id": 2, "content": "</s>", "special": True} | dict.fromkeys(flags, False)
+    tokenizer = {"version": "1.0", "added_tokens": [end], "pre_tokenizer": splitter, "model": model}
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
     pairs = [("yes", "no"), ("no", "yes")]
