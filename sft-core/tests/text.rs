@@ -10,7 +10,9 @@ use candle_core::{DType, Device, Tensor, Var};
 use serde_json::Value;
 use sft_core::adapter::{Adapters, Head, Lora, ModuleNames, TargetModules, load_peft, save_peft};
 use sft_core::data::Inputs;
-use sft_core::model::{Backend, Model, Pooling, PretrainedText, TextFamily, TextModel};
+use sft_core::model::{
+    Backend, Model, Pooling, Pretrained, PretrainedText, TextConfig, TextFamily, TextModel,
+};
 
 /// Folders and GGUF files, each with what Transformers makes of it.
 const MODELS: [(&str, &str); 14] = [
@@ -87,6 +89,60 @@ fn features_agree_with_transformers_in_candle() {
 #[test]
 fn features_agree_with_transformers_in_the_engine() {
     assert_features(&Backend::default());
+}
+
+#[test]
+fn features_of_tokens_are_those_that_heads_read() {
+    for backend in [Backend::Candle(Device::Cpu), Backend::default()] {
+        let (tensors, inputs) = expected("llama/expected.safetensors");
+        let Inputs::Tokens { lengths, .. } = &inputs else {
+            panic!("the fixture has texts")
+        };
+        let model = PretrainedText::open(&fixture("llama")).unwrap();
+        let made = TextModel::new(&model.config, &model.weights, Pooling::Last, backend).unwrap();
+        let rows = made.token_features(&inputs).unwrap();
+        let all: u32 = lengths.iter().sum();
+        assert_eq!(rows.dims(), [all as usize, model.config.width]);
+        let mut start = 0;
+        for (sample, &length) in lengths.iter().enumerate() {
+            let own = rows.narrow(0, start, length as usize).unwrap();
+            start += length as usize;
+            let last = own.get(length as usize - 1).unwrap();
+            let want = |name: &str| tensors[name].get(sample).unwrap();
+            assert!(error(&last, &want("last")) < 1e-4);
+            assert!(error(&own.mean(0).unwrap(), &want("mean")) < 1e-4);
+        }
+    }
+}
+
+#[test]
+fn a_model_in_memory_is_that_of_its_files() {
+    let folder = fixture("llama");
+    let [weights, config] =
+        ["model.safetensors", "config.json"].map(|name| std::fs::read(folder.join(name)).unwrap());
+    let config = String::from_utf8(config).unwrap();
+    let tokenizer = r#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+        "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null,
+        "decoder": null, "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}}"#;
+    let model = PretrainedText::from_bytes(&weights, &config, tokenizer).unwrap();
+    let same = PretrainedText::open(&folder).unwrap();
+    assert_eq!(model.config, same.config);
+    assert_eq!(model.config, TextConfig::from_json(&config).unwrap());
+    for (name, _) in model.parameters() {
+        let [here, there] = [&model, &same].map(|model| {
+            let weight = model.weight(&name).unwrap().flatten_all().unwrap();
+            weight.to_vec1::<f32>().unwrap()
+        });
+        assert_eq!(here, there, "{name}");
+    }
+    let ids = model.tokenizer.unwrap().encode("b a", false).unwrap();
+    assert_eq!(ids, [1, 0]);
+    let refused = |weights: &[u8], config: &str, tokenizer: &str| {
+        PretrainedText::from_bytes(weights, config, tokenizer).unwrap_err()
+    };
+    assert!(refused(&weights, &config, "{}").starts_with("tokenizer.json: "));
+    assert!(refused(&weights, "{", tokenizer).starts_with("config.json: "));
+    assert!(refused(&weights[..9], &config, tokenizer).contains("not a complete safetensors file"));
 }
 
 #[test]

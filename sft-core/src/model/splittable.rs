@@ -1,6 +1,6 @@
 //! What a splittable model is.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
@@ -74,4 +74,16 @@ pub trait Model: Send + Sync {
     /// # Errors
     /// A hidden state of the wrong shape.
     fn finish(&self, hidden: &Hidden) -> Result<Tensor>;
+
+    /// The features `[T, D]` of all real tokens after the final norm, one sample after the other,
+    /// without padding: what a language model's head reads.
+    ///
+    /// Differentiable in the state.
+    ///
+    /// # Errors
+    /// A model without tokens, or a hidden state of the wrong shape.
+    fn finish_tokens(&self, hidden: &Hidden) -> Result<Tensor> {
+        let _ = hidden;
+        bail!("the model has no features of tokens")
+    }
 }

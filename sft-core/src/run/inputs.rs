@@ -7,7 +7,7 @@ use candle_core::Device;
 use super::texts::{CLASSIFY, open_texts, refuse_settings_of_texts};
 use super::{BackendKind, RunConfig};
 use crate::data::{Data, DataLayout, Examples, ImageInput};
-use crate::model::{Backend, Model, Pooling, Pretrained, PretrainedText, PretrainedVit};
+use crate::model::{Backend, Model, Pretrained, PretrainedText, PretrainedVit};
 use crate::{Error, Result};
 
 /// What a run trains, and on what.
@@ -77,13 +77,9 @@ pub fn open_model(config: &RunConfig) -> Result<Box<dyn Pretrained>> {
         let reason = format!("must be left out for a text model, got {heads}");
         return Err(Error::argument("heads", reason));
     }
-    let mut text = PretrainedText::open(path).map_err(of("model"))?;
-    if (text.pooling, config.pooling) == (Pooling::Last, Some(Pooling::First)) {
-        let reason = "must be last or mean: the first token of a decoder sees no other, got first";
-        return Err(Error::argument("pooling", reason));
-    }
-    text.pooling = config.pooling.unwrap_or(text.pooling);
-    Ok(Box::new(text))
+    let text = PretrainedText::open(path).map_err(of("model"))?;
+    let pooling = config.pooling.unwrap_or(text.pooling);
+    Ok(Box::new(text.with_pooling(pooling)?))
 }
 
 /// The training and test samples that the configuration names, as a model wants them.

@@ -1,6 +1,7 @@
 //! The sizes of a text model and what its blocks are made of.
 
 use super::names::TextFamily;
+use super::read::read_config;
 use crate::adapter::{LinearSpec, ModelSpec, Path};
 use crate::layers::{Activation, Mask, NormKind, NormOrder, Rotary};
 
@@ -74,6 +75,15 @@ pub(crate) struct EmbeddingForm {
 }
 
 impl TextConfig {
+    /// Reads the contents of Hugging Face's `config.json`.
+    ///
+    /// # Errors
+    /// The setting that is missing, out of range, or asks for what is not done, with its value.
+    pub fn from_json(text: &str) -> Result<Self, String> {
+        let json = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        read_config(&json)
+    }
+
     /// What the model tells of itself: the six or seven linears of a block and the head.
     pub fn spec(&self) -> ModelSpec {
         let names = self.family.names();

@@ -29,6 +29,7 @@ pub use tokenizer::{SpecialTokens, Tokenizer};
 pub use weights::TextWeights;
 
 use self::embedding::Embedding;
+use self::pooling::real_rows;
 use super::splittable::{Hidden, Model};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
@@ -87,10 +88,29 @@ impl TextModel {
     /// # Errors
     /// Images, or ids and lengths that do not fit the model.
     pub fn features(&self, inputs: &Inputs) -> Result<Tensor> {
+        self.finish(&self.hidden(inputs)?)
+    }
+
+    /// The features `[T, D]` of all real tokens, one sample after the other, without adapters.
+    ///
+    /// # Errors
+    /// Images, ids and lengths that do not fit the model, or a model whose head reads the first token.
+    pub fn token_features(&self, inputs: &Inputs) -> Result<Tensor> {
+        self.finish_tokens(&self.hidden(inputs)?)
+    }
+
+    /// What the last block gives, without adapters.
+    fn hidden(&self, inputs: &Inputs) -> Result<Hidden> {
         let embedded = self.embed(inputs, None)?;
-        let hidden = (0..self.blocks.len())
-            .try_fold(embedded, |hidden, index| self.run(index, &hidden, None));
-        self.finish(&hidden?)
+        (0..self.blocks.len()).try_fold(embedded, |hidden, index| self.run(index, &hidden, None))
+    }
+
+    /// Rows `[T, D]` after the final norm, where there is one.
+    fn normed(&self, rows: &Tensor) -> Result<Tensor> {
+        match &self.norm {
+            Some(norm) => norm.forward(rows),
+            None => Ok(rows.clone()),
+        }
     }
 
     fn run(
@@ -140,10 +160,11 @@ impl Model for TextModel {
     }
 
     fn finish(&self, hidden: &Hidden) -> Result<Tensor> {
-        self.pooling.pool(hidden, |rows| match &self.norm {
-            Some(norm) => norm.forward(rows),
-            None => Ok(rows.clone()),
-        })
+        self.pooling.pool(hidden, |rows| self.normed(rows))
+    }
+
+    fn finish_tokens(&self, hidden: &Hidden) -> Result<Tensor> {
+        self.normed(&real_rows(hidden)?)
     }
 }
 

@@ -106,6 +106,34 @@ impl PretrainedText {
         Ok(Self { tokenizer, ..model })
     }
 
+    /// The same from the contents of the files of a folder.
+    ///
+    /// # Errors
+    /// What is wrong with the contents, in one line.
+    pub fn from_bytes(safetensors: &[u8], config: &str, tokenizer: &str) -> Result<Self, String> {
+        let json = serde_json::from_str(config).map_err(|e| format!("{CONFIG}: {e}"))?;
+        let found = read_config(&json)?;
+        let tensors = Checkpoint::from_bytes(safetensors)?.weights();
+        let tensors = as_checkpoint(found.family, tensors)?;
+        let model = Self::new(found, tensors)?;
+        model.check_classes(&json)?;
+        let tokenizer = Some(Tokenizer::from_json(tokenizer, &json)?);
+        Ok(Self { tokenizer, ..model })
+    }
+
+    /// The same whose head reads what `pooling` says.
+    ///
+    /// # Errors
+    /// The first token of a decoder, which sees no other.
+    pub fn with_pooling(self, pooling: Pooling) -> Result<Self> {
+        if self.config.family.is_decoder() && pooling == Pooling::First {
+            let reason =
+                "must be last or mean: the first token of a decoder sees no other, got first";
+            return Err(Error::argument("pooling", reason));
+        }
+        Ok(Self { pooling, ..self })
+    }
+
     fn from_gguf(path: &Path) -> Result<Self, String> {
         let file = Gguf::open(path)?;
         let tokenizer = Tokenizer::from_gguf(&file.settings)?;
@@ -222,11 +250,7 @@ impl Pretrained for PretrainedText {
         weights: &HashMap<String, Tensor>,
         backend: Backend,
     ) -> Result<Box<dyn Model>> {
-        let weights = weights.iter();
-        let mut weights = weights
-            .map(|(name, tensor)| (name.clone(), tensor.clone().into()))
-            .collect();
-        let weights = TextWeights::take(&self.config, &mut weights);
+        let weights = TextWeights::new(&self.config, weights);
         let weights = weights.map_err(|reason| Error::argument("weights", reason))?;
         let model = TextModel::new(&self.config, &weights, self.pooling, backend);
         Ok(Box::new(model?))

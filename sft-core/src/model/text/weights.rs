@@ -17,6 +17,16 @@ pub(super) const LANGUAGE_HEAD: &str = "lm_head.weight";
 pub struct TextWeights(HashMap<String, Weight>);
 
 impl TextWeights {
+    /// Tensors by the names that `config` lists; variables stay variables.
+    ///
+    /// # Errors
+    /// The first tensor that is missing or misshapen.
+    pub fn new(config: &TextConfig, tensors: &HashMap<String, Tensor>) -> Result<Self, String> {
+        let tensors = tensors.iter();
+        let weights = tensors.map(|(name, tensor)| (name.clone(), tensor.clone().into()));
+        Self::take(config, &mut weights.collect())
+    }
+
     /// Takes what `config` lists, and the head of a language model that has its own, out of
     /// `weights`.
     pub(super) fn take(

@@ -45,11 +45,8 @@ impl Tokenizer {
         if !path.exists() {
             return Ok(None);
         }
-        let mut inner =
-            tokenizers::Tokenizer::from_file(&path).map_err(|e| Error::file(&path, e))?;
-        let cut = inner.with_truncation(None).map(|_| ());
-        cut.map_err(|e| Error::file(&path, e))?;
-        inner.with_padding(None);
+        let inner = tokenizers::Tokenizer::from_file(&path).map_err(|e| Error::file(&path, e))?;
+        let inner = unlimited(inner).map_err(|reason| Error::file(&path, reason))?;
         let settings = folder.join(SETTINGS);
         let settings = settings
             .exists()
@@ -61,6 +58,21 @@ impl Tokenizer {
             chat_template: chat_template(folder, &settings)?,
             inner,
         }))
+    }
+
+    /// The same of the contents of a `tokenizer.json` alone.
+    ///
+    /// # Errors
+    /// What is wrong with the contents.
+    pub(super) fn from_json(text: &str, config: &Map<String, Value>) -> Result<Self, String> {
+        let inner = text.parse::<tokenizers::Tokenizer>();
+        let inner = inner.map_err(|e| format!("{TOKENIZER}: {e}"))?;
+        let inner = unlimited(inner)?;
+        Ok(Self {
+            special: special_tokens(&inner, &Map::new(), config),
+            chat_template: None,
+            inner,
+        })
     }
 
     /// The tokenizer that a GGUF file's settings describe.
@@ -158,6 +170,13 @@ impl Tokenizer {
     pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
     }
+}
+
+/// The same without cutting and padding.
+fn unlimited(mut inner: tokenizers::Tokenizer) -> Result<tokenizers::Tokenizer, String> {
+    inner.with_truncation(None).map_err(|e| e.to_string())?;
+    inner.with_padding(None);
+    Ok(inner)
 }
 
 /// Special tokens by their text in the tokenizer's settings, else by their id in the model's.
