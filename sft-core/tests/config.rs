@@ -251,3 +251,26 @@ fn files_are_known_by_their_ending_and_named_in_errors() {
     assert!(RunConfig::open(Path::new("no/such.toml")).is_err());
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn a_file_stands_over_other_defaults() {
+    let folder = std::env::temp_dir().join(format!("sft-config-over-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let other = RunConfig::from_json(OTHER).unwrap();
+    // Where a file says what is the default elsewhere, it counts too.
+    let lr = RunConfig::default().lr;
+    for (name, text) in [
+        ("a.toml", format!("lr = {lr}\nrounds = 1\n")),
+        ("a.json", format!("{{\"lr\": {lr}, \"rounds\": 1}}")),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        let want = RunConfig {
+            lr,
+            rounds: 1,
+            ..other.clone()
+        };
+        assert_eq!(RunConfig::open_over(&path, &other).unwrap(), want);
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}

@@ -45,9 +45,17 @@ impl RunConfig {
     /// # Errors
     /// A file that cannot be read or is refused.
     pub fn from_flags(matches: &ArgMatches) -> Result<Self> {
+        Self::from_flags_over(matches, &Self::default())
+    }
+
+    /// The same over other defaults.
+    ///
+    /// # Errors
+    /// As [`from_flags`](Self::from_flags).
+    pub fn from_flags_over(matches: &ArgMatches, defaults: &Self) -> Result<Self> {
         let mut config = match matches.get_one::<PathBuf>(CONFIG) {
-            Some(path) => Self::open(path)?,
-            None => Self::default(),
+            Some(path) => Self::open_over(path, defaults)?,
+            None => defaults.clone(),
         };
         let read = config.update_from_arg_matches(matches);
         read.map_err(|error| Error::argument("flags", error.to_string()))?;

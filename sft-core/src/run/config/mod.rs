@@ -323,14 +323,18 @@ impl Default for RunConfig {
 impl RunConfig {
     /// The fields that decide what comes out of the run, by name: the `settings` of `run.json`.
     pub fn deciding(&self) -> Map<String, Value> {
-        // Every field has a form in JSON.
-        let value = serde_json::to_value(self).unwrap_or_default();
-        let mut fields = match value {
-            Value::Object(fields) => fields,
-            _ => Map::new(),
-        };
+        let mut fields = self.fields();
         fields.retain(|name, _| !WITHOUT_EFFECT.contains(&name.as_str()));
         fields
+    }
+
+    /// Every field by its name.
+    fn fields(&self) -> Map<String, Value> {
+        // Every field has a form in JSON.
+        match serde_json::to_value(self).unwrap_or_default() {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        }
     }
 
     /// The fields that decide each round of a scheme: a run goes on only from a checkpoint with the

@@ -27,10 +27,36 @@ impl RunConfig {
     /// # Errors
     /// A file that cannot be read or has another ending, and what the contents are refused for.
     pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self::open_with_names(path)?.0)
+    }
+
+    /// The same where a field that the file does not have is another's.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_over(path: &Path, defaults: &Self) -> Result<Self> {
+        let (config, given) = Self::open_with_names(path)?;
+        let mut fields = config.fields();
+        for (name, value) in defaults.fields() {
+            if !given.contains(&name) {
+                fields.insert(name, value);
+            }
+        }
+        Self::from_fields(&fields)
+    }
+
+    /// What a file holds, and the fields that it names.
+    fn open_with_names(path: &Path) -> Result<(Self, Vec<String>)> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
         let read = match path.extension().and_then(|ending| ending.to_str()) {
-            Some("json") => Self::from_json(&text),
-            Some("toml") => Self::from_toml(&text),
+            Some("json") => Self::from_json(&text).map(|config| {
+                let fields: Map<_, _> = serde_json::from_str(&text).unwrap_or_default();
+                (config, fields.into_iter().map(|(name, _)| name).collect())
+            }),
+            Some("toml") => Self::from_toml(&text).map(|config| {
+                let table: toml::Table = toml::from_str(&text).unwrap_or_default();
+                (config, table.into_iter().map(|(name, _)| name).collect())
+            }),
             _ => Err(Error::file(path, "must end in .json or .toml")),
         };
         read.map_err(|error| match error {
