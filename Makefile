@@ -115,8 +115,10 @@ deny: ## check licences, sources and known vulnerabilities of the dependencies
 
 examples:
 	cargo run $(RELEASE) $(FEATURES) --example vit_finetune -- --rounds 1 --devices 2 --out $(TARGET)/examples/vit_finetune
+	cargo run $(RELEASE) $(FEATURES) --example llm_finetune -- --rounds 1 --devices 2 --out $(TARGET)/examples/llm_finetune
 	cargo run $(RELEASE) $(FEATURES) --example library
 	cargo run $(RELEASE) $(FEATURES) --example pretrain_digits -- --epochs 1 --out $(TARGET)/examples/pretrain_digits
+	cargo run $(RELEASE) $(FEATURES) --example pretrain_glosses -- --text examples/data/glosses/test.tsv --epochs 1 --out $(TARGET)/examples/pretrain_glosses
 
 benches:
 	cargo test $(RELEASE) $(FEATURES) --bench '*'

@@ -4,10 +4,10 @@
 //! neither is any test image; the accuracy it prints is on the rotated test images.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use candle_core::{DType, Device, Result as CandleResult, Tensor, Var};
+use candle_core::{Device, Result as CandleResult, Tensor, Var};
 use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
 use clap::Parser;
 use rand::SeedableRng;
@@ -18,10 +18,10 @@ use sft_core::Error;
 use sft_core::data::{Data, ImageInput, Images};
 use sft_core::model::{Backend, Vit, VitConfig, VitWeights};
 use sft_core::task::{correct, cross_entropy};
-use sft_core::write_whole;
 use sft_examples::console::{ended, say};
 use sft_examples::digits;
 use sft_examples::flags::message;
+use sft_examples::pretrain::{check, save, schedule};
 
 /// Pre-trains a small vision transformer, kept in half precision, on digits rotated by 90, 180 and 270 degrees.
 #[derive(Parser)]
@@ -47,33 +47,6 @@ struct Flags {
     out: PathBuf,
 }
 
-/// The largest count that is believed.
-const MAX_COUNT: usize = 1_000_000;
-
-impl Flags {
-    fn validate(&self) -> Result<(), Error> {
-        for (argument, count) in [("epochs", self.epochs), ("batch", self.batch)] {
-            if count == 0 {
-                return Err(Error::argument(argument, "must be at least 1, got 0"));
-            }
-            if count > MAX_COUNT {
-                let reason = format!("must be at most {MAX_COUNT}, got {count}");
-                return Err(Error::argument(argument, reason));
-            }
-        }
-        let lr = self.lr;
-        if !(lr > 0.0 && lr.is_finite()) {
-            return Err(Error::argument("lr", format!("must be positive, got {lr}")));
-        }
-        let decay = self.weight_decay;
-        if !(decay >= 0.0 && decay.is_finite()) {
-            let reason = format!("must be at least 0, got {decay}");
-            return Err(Error::argument("weight_decay", reason));
-        }
-        Ok(())
-    }
-}
-
 fn main() -> ExitCode {
     let flags = Flags::parse();
     // Products of this size lose more to being handed around than they gain from a second thread.
@@ -82,7 +55,11 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: &Flags) -> Result<(), Error> {
-    flags.validate()?;
+    check(
+        &[("epochs", flags.epochs), ("batch", flags.batch)],
+        flags.lr,
+        flags.weight_decay,
+    )?;
     std::fs::create_dir_all(&flags.out).map_err(|e| Error::file(&flags.out, e))?;
     let input = ImageInput {
         side: 8,
@@ -103,7 +80,9 @@ fn run(flags: &Flags) -> Result<(), Error> {
         "accuracy on the rotated test images: {:.2} %",
         100.0 * accuracy(&model, &test)?
     ))?;
-    save(&flags.out, &config, &vars)
+    let mut json = serde_json::to_value(config).map_err(|e| Error::file(&flags.out, e))?;
+    json["model_type"] = "vit".into();
+    save(&flags.out, &json, &vars)
 }
 
 fn config() -> VitConfig {
@@ -208,11 +187,6 @@ fn fit(
     Ok(())
 }
 
-/// Linear warm-up over the first twentieth, then a cosine to zero.
-fn schedule(progress: f64) -> f64 {
-    (progress * 20.0).min(0.5 * (1.0 + (std::f64::consts::PI * progress).cos()))
-}
-
 fn accuracy(model: &Classifier, data: &Images) -> Result<f64, Error> {
     let indices: Vec<usize> = (0..data.len()).collect();
     let mut right = 0;
@@ -221,21 +195,4 @@ fn accuracy(model: &Classifier, data: &Images) -> Result<f64, Error> {
         right += correct(&model.logits(batch.inputs.pixels()?)?, &batch.labels)?;
     }
     Ok(right as f64 / data.len() as f64)
-}
-
-fn save(out: &Path, config: &VitConfig, vars: &[(String, Var)]) -> Result<(), Error> {
-    let path = out.join("model.safetensors");
-    let half = |(name, var): &(String, Var)| Ok((name.clone(), var.to_dtype(DType::F16)?));
-    let tensors: Vec<_> = vars.iter().map(half).collect::<CandleResult<_>>()?;
-    let bytes = safetensors::serialize(tensors, None).map_err(|e| Error::file(&path, e))?;
-    write_whole(&path, &bytes)?;
-    let mut json = serde_json::to_value(config).map_err(|e| Error::file(&path, e))?;
-    json["model_type"] = "vit".into();
-    let path = out.join("config.json");
-    write_whole(&path, format!("{json:#}\n").as_bytes())?;
-    say(format_args!(
-        "wrote {} and config.json beside it",
-        out.join("model.safetensors").display()
-    ))?;
-    Ok(())
 }

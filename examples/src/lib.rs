@@ -8,6 +8,8 @@ pub mod console;
 pub mod digits;
 /// The flags of `vit_finetune`.
 pub mod flags;
+/// The embedded default of `llm_finetune`.
+pub mod glosses;
 /// Model and data as the flags name them.
 pub mod input;
 /// Instances of P1 and P2 in a file.
@@ -16,6 +18,8 @@ pub mod instances;
 pub mod memory;
 /// Curves as SVG.
 pub mod plot;
+/// What the programs that pre-train have in common.
+pub mod pretrain;
 /// What the programs that fine-tune have in common.
 pub mod program;
 /// Table, `run.json` and pictures.

@@ -8,10 +8,12 @@ use std::process::{Command, Output, Stdio};
 
 use common::{Folder, digits, program};
 
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 8] = [
     "vit_finetune",
+    "llm_finetune",
     "accuracy_sweep",
     "pretrain_digits",
+    "pretrain_glosses",
     "codec_report",
     "allocate",
     "paper_tables",

@@ -46,9 +46,14 @@ pub fn digits(folder: &Folder) -> String {
     format!("digits:{path}")
 }
 
-/// Runs the program with this output folder.
+/// Runs `vit_finetune` with this output folder.
 pub fn vit_finetune(out: &str, flags: &[&str]) -> Output {
-    Command::new(program("vit_finetune"))
+    finetune("vit_finetune", out, flags)
+}
+
+/// Runs one of the programs that fine-tune with this output folder.
+pub fn finetune(name: &str, out: &str, flags: &[&str]) -> Output {
+    Command::new(program(name))
         .args(["--out", out])
         .args(flags)
         .output()
@@ -57,9 +62,14 @@ pub fn vit_finetune(out: &str, flags: &[&str]) -> Output {
 
 /// One line on standard error, exit code 1, no output folder.
 pub fn refused(flags: &[&str], message: &str) {
+    refused_by("vit_finetune", flags, message);
+}
+
+/// The same of one of the programs that fine-tune.
+pub fn refused_by(name: &str, flags: &[&str], message: &str) {
     let folder = Folder::new("refused");
     let out = folder.join("out");
-    let output = vit_finetune(&out, flags);
+    let output = finetune(name, &out, flags);
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{flags:?}: {error}");
     assert!(error.contains(message), "{flags:?} said {error}");
