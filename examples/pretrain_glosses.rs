@@ -49,7 +49,7 @@ struct Flags {
     #[arg(long, value_name = "FILE")]
     text: PathBuf,
     /// Passes over the text.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     epochs: usize,
     /// Texts of a mini-batch.
     #[arg(long, default_value_t = 64)]

@@ -38,7 +38,11 @@ def synsets(database: Path, part: str) -> Iterator[tuple[int, str, list[str]]]:
         head, gloss = line.split(" | ", 1)
         definition = re.split(r';\s*"', gloss)[0].strip().rstrip(";")
         examples = re.findall(r'"([^"]*)"', gloss)
-        yield int(head.split()[1]), " ".join(definition.split()), [" ".join(e.split()) for e in examples]
+        yield (
+            int(head.split()[1]),
+            " ".join(definition.split()),
+            [" ".join(e.split()) for e in examples],
+        )
 
 
 def in_order(texts: set[str]) -> list[str]:
