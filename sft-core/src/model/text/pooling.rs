@@ -57,21 +57,6 @@ impl Pooling {
     }
 }
 
-/// The rows `[T, D]` of a hidden state `[B, S, D]` that hold tokens, one sample after the other.
-pub(super) fn real_rows(hidden: &Hidden) -> Result<Tensor> {
-    let rows = hidden.state.flatten_to(1)?;
-    let Some(lengths) = &hidden.lengths else {
-        return Ok(rows);
-    };
-    let tokens = hidden.state.dim(1)? as u32;
-    let starts = (0..).step_by(tokens as usize);
-    let real = starts
-        .zip(lengths)
-        .flat_map(|(start, length)| start..start + length);
-    let real: Vec<u32> = real.collect();
-    rows.index_select(&Tensor::new(real, rows.device())?, 0)
-}
-
 fn last(state: &Tensor, lengths: &[u32]) -> Result<Tensor> {
     let tokens = state.dim(1)? as u32;
     let rows = lengths.iter().enumerate();
