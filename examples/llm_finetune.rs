@@ -1,5 +1,6 @@
 //! Split LoRA fine-tuning of a language model over many devices, scheme beside scheme: a GGUF file
-//! or a Hugging Face folder on texts with a class each, or the embedded model on glosses.
+//! or a Hugging Face folder on texts with a class each, on plain text or on conversations, or the
+//! embedded model on glosses.
 
 use std::process::ExitCode;
 
@@ -41,8 +42,10 @@ fn config() -> Result<RunConfig> {
         })
         .mut_arg("data", |arg| {
             arg.help(
-                "Data set: glosses, or classify:FILE (.tsv with lines LABEL, tab, TEXT; .csv or \
-                 .jsonl with label and text) and --test [default without --model: glosses]",
+                "Data set: glosses; or, each with --test, classify:FILE (.tsv with lines LABEL, tab, \
+                 TEXT; .csv or .jsonl with label and text), text:FILE or text:DIR (plain text, .txt) \
+                 or chat:FILE (.jsonl with messages, or with prompt and completion) [default without \
+                 --model: glosses]",
             )
         })
         .mut_arg("out", |arg| {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use sft_core::data::{Examples, Texts};
 use sft_core::model::{Pooling, Pretrained, PretrainedText};
-use sft_core::run::{Inputs, RunConfig, open_data, open_model};
+use sft_core::run::{Inputs, RunConfig, open_data, open_model, text_model};
 use sft_core::{Error, Result};
 
 /// How `--data` names the glosses.
@@ -42,7 +42,9 @@ pub fn open(config: &RunConfig) -> Result<Inputs> {
     let model: Box<dyn Pretrained> = match (&config.model, data) {
         (Some(_), Some(_)) => open_model(config)?,
         (Some(_), None) => {
-            let reason = format!("must be given with model: classify:FILE or {GLOSSES}, got none");
+            let reason = format!(
+                "must be given with model: classify:FILE, text:FILE, chat:FILE or {GLOSSES}, got none"
+            );
             return Err(Error::argument("data", reason));
         }
         (None, Some(data)) if data != GLOSSES => {
@@ -59,14 +61,9 @@ pub fn open(config: &RunConfig) -> Result<Inputs> {
 }
 
 fn embedded_model(config: &RunConfig) -> Result<PretrainedText> {
-    if let Some(heads) = config.heads {
-        let reason = format!("must be left out for a text model, got {heads}");
-        return Err(Error::argument("heads", reason));
-    }
     let model = PretrainedText::from_bytes(MODEL, CONFIG, TOKENIZER);
     let model = model.map_err(|reason| Error::file("the embedded model", reason))?;
-    let pooling = config.pooling.unwrap_or(model.pooling);
-    model.with_pooling(pooling)
+    text_model(config, model)
 }
 
 /// Training and test glosses as a model wants them.
@@ -92,6 +89,8 @@ fn refuse_settings_of_files(config: &RunConfig) -> Result<()> {
         ("prompt", config.prompt.is_some()),
         ("max_tokens", config.max_tokens.is_some()),
         ("augment", config.augment),
+        ("pack", config.pack),
+        ("generate", config.generate > 0),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((name, _)) => {
@@ -111,8 +110,9 @@ fn texts(file: &str, classes: &[&str], model: &dyn Pretrained) -> Result<Texts> 
         let (ids, was_cut) = tokenizer.encode_limited(gloss)?;
         input.check(&ids)?;
         cut += usize::from(was_cut);
+        let unknown = || Error::argument("data", format!("must have no other class, got {class}"));
         let label = classes.iter().position(|&other| other == class);
-        Ok((ids, label.unwrap_or(classes.len()) as u32))
+        Ok((ids, label.ok_or_else(unknown)? as u32))
     };
     let samples: Vec<_> = lines(file).map(&mut sample).collect::<Result<_>>()?;
     let names = classes.iter().map(ToString::to_string).collect();

@@ -117,16 +117,49 @@ fn a_model_in_files_takes_the_glosses_too() {
     assert_eq!(here, there);
 }
 
+/// Perplexity takes the place of accuracy, in the table and in the pictures, and something is said at the end.
+#[test]
+fn next_tokens_of_plain_text_are_told() {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/glosses");
+    let folder = Folder::new("glosses-lines");
+    let (lines, out) = (folder.join("lines.txt"), folder.join("out"));
+    let line = "a large animal that lives in water\nthe act of going from one place to another\n";
+    std::fs::write(&lines, line.repeat(8)).unwrap();
+    let named = format!("text:{lines}");
+    let texts = [
+        "--data",
+        &named,
+        "--test",
+        &named,
+        "--generate",
+        "1",
+        "--merged",
+    ];
+    let model = ["--model", model.to_str().unwrap(), "--evaluate-through-cut"];
+    let output = run(&out, &[&SHORT[..], &model, &texts].concat());
+    let told = String::from_utf8(output.stdout).unwrap();
+    for part in ["test perplexity", "through the cut", "says"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    for file in ["perplexity_over_time.svg", "merged-sft/config.json"] {
+        assert!(Path::new(&out).join(file).exists(), "{file}");
+    }
+    let run = json(&out);
+    let scheme = &run["schemes"][0];
+    assert!(scheme["rounds"][0]["token_loss"].as_f64().unwrap() > 0.0);
+    assert_eq!(scheme["generated"].as_array().unwrap().len(), 1);
+}
+
 #[test]
 fn bad_input_is_refused_in_one_line() {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/glosses");
     let model = model.to_str().unwrap();
     let vit = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/digits_vit/model.safetensors");
     let vit = vit.to_str().unwrap();
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 10] = [
         (
             &["--model", model],
-            "--data must be given with model: classify:FILE or glosses, got none",
+            "--data must be given with model: classify:FILE, text:FILE, chat:FILE or glosses, got none",
         ),
         (
             &["--data", "classify:a.tsv", "--test", "classify:b.tsv"],
@@ -143,6 +176,11 @@ fn bad_input_is_refused_in_one_line() {
         (
             &["--max-tokens", "9"],
             "--max-tokens must be left out for data glosses",
+        ),
+        (&["--pack"], "--pack must be left out for data glosses"),
+        (
+            &["--generate", "2"],
+            "--generate must be left out for data glosses",
         ),
         (
             &["--heads", "4"],

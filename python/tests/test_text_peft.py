@@ -107,6 +107,32 @@ def test_peft_and_transformers_give_the_logits_of_a_run(family: str, tmp_path: P
     assert loss_of(path, adapters, targets) == pytest.approx(loss(by_peft), rel=1e-4)
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3"])
+def test_a_tuned_language_model_is_one_in_transformers(family: str, tmp_path: Path) -> None:
+    path = folder(tmp_path, family)
+    settings = json.loads((path / "tokenizer_config.json").read_text()) | {"eos_token": "[PAD]"}
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (path / "lines.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    data = f"text:{path / 'lines.txt'}"
+    more: dict[str, Any] = {"devices": 1, "rank": 3, "lr": 0.05, "scheme": "sft-raw", "merged": True}
+    run = sft.finetune(model=path, data=data, test=data, cut=1, rounds=2, out=path / "run", **more)
+    adapters, merged = path / "run" / "adapters", path / "run" / "merged"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(merged)
+    auto = transformers.AutoModelForCausalLM
+    tuned = peft.PeftModel.from_pretrained(auto.from_pretrained(path), adapters)
+    whole = auto.from_pretrained(merged)
+    losses, count = torch.zeros(2), 0
+    for text in TEXTS:
+        ids = tokenizer(text, return_tensors="pt", return_token_type_ids=False)["input_ids"]
+        ids = torch.cat((ids, torch.tensor([[tokenizer.eos_token_id]])), 1)
+        tokens = ids.shape[1] - 1
+        with torch.no_grad():
+            both = [model.eval()(ids, labels=ids).loss for model in (tuned, whole)]
+        losses, count = losses + tokens * torch.stack(both), count + tokens
+    expected = run.rounds[-1].token_loss
+    assert (losses / count).tolist() == pytest.approx([expected, expected], rel=1e-4)
+
+
 SAVED = {"roberta": ["classifier"], "distilbert": ["pre_classifier", "classifier"]}
 
 

@@ -110,7 +110,7 @@ fn completions_are_learnt_with_and_without_codec() {
             );
             let perplexity = rounds[11].perplexity().unwrap();
             assert!((perplexity.ln() - last.1).abs() < 1e-9);
-            assert!(rounds[11].accuracy > rounds[0].accuracy.min(0.6));
+            assert!(rounds[11].accuracy > 0.5);
         }
     }
 }
@@ -120,20 +120,28 @@ fn completions_are_learnt_with_and_without_codec() {
 fn next_tokens_stay_on_the_devices() {
     for model in MODELS {
         let folder = Folder::new("language-ushape");
-        let with = |labels, activation: &str| {
+        let with = |labels, scheme, activation: &str| {
             let config = RunConfig {
                 labels,
+                scheme: vec![scheme],
                 activation: activation.parse().unwrap(),
                 evaluate_through_cut: true,
                 ..config(&folder, model)
             };
+            let frozen = RunConfig {
+                device_adapters: DeviceAdaptersKind::None,
+                rounds: 1,
+                ..config.clone()
+            };
+            let frozen = &run(&frozen).unwrap()[0].rounds[0];
+            assert!(frozen.token_loss.unwrap().is_finite());
             run(&config).unwrap().remove(0).rounds
         };
         let (server, device) = (
-            with(LabelSide::Server, "raw"),
-            with(LabelSide::Device, "raw"),
+            with(LabelSide::Server, Scheme::SftRaw, "raw"),
+            with(LabelSide::Device, Scheme::SftRaw, "raw"),
         );
-        // Those of all samples but their last tokens, in three passes.
+        // All tokens of all samples but the last ones.
         let tokens: u64 = (0..48).map(|i| 5 + i * i % 7).sum();
         let inputs = Inputs::open(&config(&folder, model)).unwrap();
         let (width, data) = (inputs.model.spec().width as u64, inputs.train.as_ref());
@@ -146,10 +154,47 @@ fn next_tokens_stay_on_the_devices() {
             assert!(through.is_finite() && through > 0.0);
             let rows = 4 * width * counted as u64;
             let down = device.bytes_down - server.bytes_down;
-            assert!(down > rows / 20 && down < rows + 6 * 40, "{down} {rows}");
+            assert!((rows..rows + 6 * 40).contains(&down), "{down} {rows}");
         }
-        let coded = with(LabelSide::Device, "transform:0.3");
+        let coded = with(LabelSide::Device, Scheme::Sft, "transform:0.3");
         assert!(coded[2].token_loss < coded[0].token_loss);
+    }
+}
+
+/// Merged, a tuned language model tells next tokens as it did with its adapters, and starts no other run.
+#[test]
+fn a_merged_language_model_is_one_again() {
+    for model in MODELS {
+        let folder = Folder::new("language-merged");
+        let config = RunConfig {
+            merged: true,
+            out: Some(folder.0.join("out")),
+            ..config(&folder, model)
+        };
+        let wanted = run(&config).unwrap()[0].rounds[2].token_loss.unwrap();
+        let again = RunConfig {
+            model: Some(folder.0.join("out/merged-sft")),
+            merged: false,
+            lr: 1e-12,
+            rounds: 1,
+            out: None,
+            ..config.clone()
+        };
+        let found = run(&again).unwrap()[0].rounds[0].token_loss.unwrap();
+        assert!(
+            (found - wanted).abs() < 1e-4 * wanted,
+            "{model}: {found} {wanted}"
+        );
+        if model == "llama_shards" {
+            let digest = |path: PathBuf| {
+                let mut digest = sft_core::Digest::default();
+                let pretrained = PretrainedText::open(&path).unwrap();
+                sft_core::model::digest(&pretrained, &mut digest).unwrap();
+                (pretrained.language_head().unwrap(), digest.to_string())
+            };
+            let (head, _) = digest(folder.0.join("out/merged-sft"));
+            assert!(head.is_some(), "it is not the embedding");
+        }
     }
 }
 
@@ -818,8 +863,7 @@ fn smollm2s_loss_is_that_of_transformers() {
     assert_eq!(rendered, expected["smollm2"]["rendered"].as_str().unwrap());
     for (i, text) in expected["texts"].as_array().unwrap().iter().enumerate() {
         let ids = tokenizer.encode(text.as_str().unwrap(), true).unwrap();
-        let wanted = expected["smollm2"]["token_loss"][i].as_f64();
-        let Some(wanted) = wanted else { continue };
+        let wanted = expected["smollm2"]["token_loss"][i].as_f64().unwrap();
         let sequence = Sequence {
             counts: vec![true; ids.len()],
             ids,

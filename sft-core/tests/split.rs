@@ -77,14 +77,11 @@ fn five_split_steps(
     (cut, labels): (usize, LabelSide),
 ) -> Adapters {
     let (low, high) = start.blocks.split_at(cut);
-    let head = Some(&start.head);
-    let (below, above) = match labels {
-        LabelSide::Server => (None, head),
-        LabelSide::Device => (head, None),
-    };
+    let head = &start.head;
+    let below = (labels == LabelSide::Device).then_some(head);
     let embedding = &start.embedding;
     let mut device = DeviceHalf::new(model, lora, embedding, low, below, optimizer).unwrap();
-    let mut server = ServerHalf::new(model, lora, high, above, optimizer).unwrap();
+    let mut server = ServerHalf::new(model, lora, high, head, labels, optimizer).unwrap();
     for step in 0..5 {
         let (at, (input, labels)) = (at(step), batch(data, step));
         let activation = device.forward(&input, at).unwrap();
@@ -185,7 +182,15 @@ fn adapters_and_heads_that_do_not_fit_are_refused() {
         DeviceHalf::new(&model, lora, &[], blocks, None, Optimizer::adamw()).map(|_| ())
     };
     let server = |blocks: &[Vec<f32>], head: &Head| {
-        ServerHalf::new(&model, lora, blocks, Some(head), Optimizer::adamw()).map(|_| ())
+        ServerHalf::new(
+            &model,
+            lora,
+            blocks,
+            head,
+            LabelSide::Server,
+            Optimizer::adamw(),
+        )
+        .map(|_| ())
     };
     assert!(device(&start.blocks).is_ok() && server(&start.blocks, &head).is_ok());
     let five = [start.blocks.clone(), start.blocks[..1].to_vec()].concat();
@@ -213,7 +218,15 @@ fn adapters_and_heads_that_do_not_fit_are_refused() {
         "adapters must have 60 values before the blocks, got 0"
     );
     let adapted = lora.with_targets(common::targets("classifier"));
-    let error = ServerHalf::new(&model, adapted, &[], Some(&head), Optimizer::adamw()).map(|_| ());
+    let error = ServerHalf::new(
+        &model,
+        adapted,
+        &[],
+        &head,
+        LabelSide::Server,
+        Optimizer::adamw(),
+    )
+    .map(|_| ());
     assert_eq!(
         error.unwrap_err().to_string(),
         "head must have an adapter of 45 values, got 0"

@@ -50,7 +50,15 @@ fn by_hand(bench: &Bench, run: &Run, cut: usize) -> f64 {
     let (adapters, sgd) = (&run.adapters, Optimizer::sgd(0.0));
     let (low, high) = adapters.blocks.split_at(cut);
     let device = DeviceHalf::new(&bench.vit, lora, &adapters.embedding, low, None, sgd).unwrap();
-    let server = ServerHalf::new(&bench.vit, lora, high, None, sgd).unwrap();
+    let server = ServerHalf::new(
+        &bench.vit,
+        lora,
+        high,
+        &adapters.head,
+        LabelSide::Device,
+        sgd,
+    )
+    .unwrap();
     let step = Step {
         learning_rate: 0.0,
         dropout_seed: 0,

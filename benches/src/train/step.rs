@@ -5,7 +5,7 @@ use sft_core::adapter::{Adapters, Lora};
 use sft_core::data::{Inputs, Labels};
 use sft_core::model::{Model, Vit};
 use sft_core::optim::Optimizer;
-use sft_core::split::{DeviceHalf, ServerHalf, Step};
+use sft_core::split::{DeviceHalf, LabelSide, ServerHalf, Step};
 
 use super::peer::answer;
 use crate::Outcome;
@@ -52,7 +52,7 @@ impl<'m> Halves<'m> {
         let (low, high) = start.blocks.split_at(cut);
         Ok(Self {
             device: DeviceHalf::new(model, lora, &start.embedding, low, None, sgd)?,
-            server: ServerHalf::new(model, lora, high, Some(&start.head), sgd)?,
+            server: ServerHalf::new(model, lora, high, &start.head, LabelSide::Server, sgd)?,
             inputs,
             labels,
         })

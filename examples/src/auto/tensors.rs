@@ -8,8 +8,8 @@ use sft_core::adapter::{Adapters, Lora};
 use sft_core::model::Model;
 use sft_core::run::{RunConfig, Scheme};
 use sft_core::split::{
-    Bases, CutCodec, DeviceHalf, ServerHalf, ShownActivations, Step, calibration_samples,
-    learn_bases,
+    Bases, CutCodec, DeviceHalf, LabelSide, ServerHalf, ShownActivations, Step,
+    calibration_samples, learn_bases,
 };
 use sft_core::{Error, Result};
 
@@ -45,8 +45,8 @@ impl<'a> Tensors<'a> {
         let start = Adapters::new(task.model.spec(), lora, task.head.clone(), settings.seed);
         let (device, server) = start.blocks.split_at(cut);
         let device = DeviceHalf::new(task.model, lora, &start.embedding, device, None, optimizer)?;
-        let head = Some(&start.head);
-        let mut server = ServerHalf::new(task.model, lora, server, head, optimizer)?;
+        let (head, labels) = (&start.head, LabelSide::Server);
+        let mut server = ServerHalf::new(task.model, lora, server, head, labels, optimizer)?;
         let step = Step {
             learning_rate: settings.lr,
             dropout_seed: settings.seed,
@@ -106,6 +106,6 @@ impl<'a> Tensors<'a> {
 impl Shown<'_> {
     fn bases(&self, codecs: &[(CutCodec, CutCodec)]) -> Result<Vec<Bases>> {
         let (model, shown) = (self.model, &self.activations);
-        learn_bases(model, self.lora, self.cut, codecs, shown, self.seed)
+        learn_bases(model, self.lora, self.cut, false, codecs, shown, self.seed)
     }
 }

@@ -244,6 +244,12 @@ impl Found {
         };
         let mut take = |part: &str, shape: &[usize]| {
             let values = self.take(path, part, shape)?;
+            if !values.iter().all(|value| value.is_finite()) {
+                return Err(format!(
+                    "{}.{part} has a value that is not finite",
+                    path.module
+                ));
+            }
             Tensor::from_vec(values, shape, &Device::Cpu).map_err(|e| e.to_string())
         };
         let shape = [spec.width; 2];

@@ -97,12 +97,6 @@ impl Labels {
     /// What stands for a next token that does not count, as those of a prompt.
     pub const IGNORED: u32 = u32::MAX;
 
-    /// How many feature vectors they are for: one a sample, or one a token.
-    pub(crate) fn rows(&self) -> usize {
-        let (Self::Classes(labels) | Self::Tokens(labels)) = self;
-        labels.len()
-    }
-
     /// How many answers count: one a sample, or the next tokens that are not ignored.
     pub fn counted(&self) -> usize {
         match self {

@@ -1,4 +1,4 @@
-//! Labelled samples and their distribution over devices.
+//! Samples and their distribution over devices.
 
 /// A mini-batch as models and tasks take it.
 mod batch;
@@ -31,7 +31,7 @@ pub struct Prompt {
     pub completion: Vec<u32>,
 }
 
-/// Labelled samples that a model can embed.
+/// Samples that a model can embed, each with a class or with next tokens.
 pub trait Data: Sync {
     /// Number of samples.
     fn len(&self) -> usize;

@@ -81,8 +81,9 @@ impl Partition {
     /// The indices of each device's examples.
     ///
     /// # Errors
-    /// No device, more devices or shards than examples, a concentration that is not positive, samples
-    /// without classes or several files for another rule than the first, or classes beyond 32,768 that outnumber the examples: a label that is no class.
+    /// No device, more devices or shards than examples, a concentration that is not positive, another
+    /// rule than the first for samples without classes that are of one file, or classes beyond 32,768 that
+    /// outnumber the examples: a label that is no class.
     pub fn split(self, data: &dyn Data, devices: usize, seed: u64) -> Result<Vec<Vec<usize>>> {
         if devices == 0 {
             return Err(Error::argument("devices", "must be at least 1, got 0"));

@@ -23,7 +23,7 @@ impl CustomOp1 for WithGradient {
     fn cpu_fwd(&self, _: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         if layout.shape() != self.gradient.shape() {
             bail!(
-                "the gradient's shape is {:?}, the activation's {:?}",
+                "the gradient's shape is {:?}, the tensor's {:?}",
                 self.gradient.shape(),
                 layout.shape()
             )

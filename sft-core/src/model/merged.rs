@@ -11,7 +11,8 @@ use crate::adapter::{AdaptedLayer, Adapters, Lora, adapted_layers, check_adapter
 use crate::atomic_write::write_whole;
 use crate::{Error, Result};
 
-/// Every weight by its name in the checkpoint, `W + s B A` where it is adapted, and the head.
+/// Every weight by its name in the checkpoint, `W + s B A` where it is adapted, and the head, where it is
+/// not a language model's own.
 ///
 /// Without `lora` the adapters are the weights themselves.
 pub(super) fn merged(
@@ -39,9 +40,11 @@ pub(super) fn merged(
         }
     }
     let (head, path) = (&adapters.head, &spec.head.checkpoint);
-    let weight = Tensor::from_slice(&head.weight, (head.classes, spec.width), &Device::Cpu)?;
-    tensors.insert(format!("{path}.weight"), weight);
-    if spec.head_bias {
+    if !head.is_none() {
+        let weight = Tensor::from_slice(&head.weight, (head.classes, spec.width), &Device::Cpu)?;
+        tensors.insert(format!("{path}.weight"), weight);
+    }
+    if !head.is_none() && spec.head_bias {
         let bias = Tensor::from_slice(&head.bias, head.classes, &Device::Cpu)?;
         tensors.insert(format!("{path}.bias"), bias);
     }

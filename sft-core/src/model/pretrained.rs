@@ -99,6 +99,14 @@ pub trait Pretrained: Send + Sync {
     /// Name in the checkpoint and shape of every parameter but the head's.
     fn parameters(&self) -> Vec<(String, Vec<usize>)>;
 
+    /// The frozen head of a language model `[V, D]` where it is not among the parameters.
+    ///
+    /// # Errors
+    /// A file that it cannot be read from any more.
+    fn language_head(&self) -> TensorResult<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// A parameter as f32.
     ///
     /// # Errors
@@ -157,6 +165,12 @@ pub(crate) fn not_finite(model: &dyn Pretrained) -> Result<Option<String>> {
             return Ok(Some(name));
         }
     }
+    if let Some(head) = model.language_head()? {
+        let values = head.flatten_all()?.to_vec1::<f32>()?;
+        if !finite(&values) {
+            return Ok(Some("the language model's head".into()));
+        }
+    }
     let head = model.head().into_iter();
     let mut head = head.flat_map(|head| [&head.weight, &head.bias]);
     Ok((!head.all(|values| finite(values))).then(|| model.spec().head.checkpoint))
@@ -172,6 +186,9 @@ pub fn digest(model: &dyn Pretrained, digest: &mut Digest) -> Result<()> {
     for (name, _) in model.parameters() {
         digest.bytes(name.as_bytes());
         digest.tensor(&model.weight(&name)?)?;
+    }
+    if let Some(head) = model.language_head()? {
+        digest.tensor(&head)?;
     }
     for vector in model
         .head()

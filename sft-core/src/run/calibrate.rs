@@ -52,6 +52,7 @@ pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &Run) -> Result<(Bases
             job.model,
             settings.lora,
             cut,
+            job.head.is_none(),
             &[(up, down)],
             &activations,
             settings.seed,

@@ -81,13 +81,21 @@ pub fn open_model(config: &RunConfig) -> Result<Box<dyn Pretrained>> {
         let vit = PretrainedVit::open(path, config.heads);
         return Ok(Box::new(vit.map_err(of("model"))?));
     }
+    let text = PretrainedText::open(path).map_err(of("model"))?;
+    Ok(Box::new(text_model(config, text)?))
+}
+
+/// A text model as the configuration wants it.
+///
+/// # Errors
+/// A setting of other models, or a pooling that the model does not have.
+pub fn text_model(config: &RunConfig, text: PretrainedText) -> Result<PretrainedText> {
     if let Some(heads) = config.heads {
         let reason = format!("must be left out for a text model, got {heads}");
         return Err(Error::argument("heads", reason));
     }
-    let text = PretrainedText::open(path).map_err(of("model"))?;
     let pooling = config.pooling.unwrap_or(text.pooling);
-    Ok(Box::new(text.with_pooling(pooling)?))
+    text.with_pooling(pooling)
 }
 
 /// The training and test samples that the configuration names, as a model wants them.

@@ -211,6 +211,10 @@ impl Job<'_> {
             return Err(Error::argument("test", "must hold at least one sample"));
         }
         check_head(self.model.spec(), None, self.head)?;
+        if self.settings.scheme == Scheme::FlFull && self.head.is_none() {
+            let reason = "must not be fl-full for a language model, whose head stays frozen";
+            return Err(Error::argument("scheme", reason));
+        }
         let (got, classes) = (
             self.head.classes,
             self.train.classes().max(self.test.classes()),

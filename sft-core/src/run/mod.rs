@@ -51,7 +51,7 @@ pub use config::{
 pub use evaluate::{evaluate, logits};
 pub use file::RunFile;
 pub use generate::{Generated, generate};
-pub use inputs::{Inputs, image_input, open_data, open_model};
+pub use inputs::{Inputs, image_input, open_data, open_model, text_model};
 pub use job::Job;
 pub use local::CodecState;
 pub use record::{RoundRecord, Run};

@@ -266,6 +266,11 @@ impl<'a> Session<'a> {
                 return Err(Error::file(folder, reason));
             }
         }
+        let (found, wanted) = (adapters.head.classes, setup.head.classes);
+        if found != wanted {
+            let reason = format!("the adapters have {found} classes, this run has {wanted}");
+            return Err(Error::file(folder, reason));
+        }
         if !adapters.vectors().flatten().all(|value| value.is_finite()) {
             return Err(Error::file(
                 folder,

@@ -75,9 +75,11 @@ fn open_language(
     let render = template.as_ref().map(|template| {
         |messages: &[serde_json::Value], asks: bool| template.render(messages, asks)
     });
+    let end = tokenizer.special().eos;
+    input.check(end.as_slice())?;
     let wanted = LanguageInput {
         encode: &encode,
-        end: tokenizer.special().eos,
+        end,
         render: render.as_ref().map(|render| render as _),
         most,
     };

@@ -85,7 +85,8 @@ fn score(job: &Job<'_>, adapters: &Adapters, cut: usize, through: &ThroughCut) -
         let hidden = through.activation(&hidden, these)?;
         let mut features = forward::upper(model, lora, above, head.reads_tokens(), &hidden)?;
         if through.plan.labels == LabelSide::Device {
-            features = through.features(&features, these)?;
+            let of = (&hidden, head.reads_tokens());
+            features = through.features(&features, of, these)?;
         }
         head.score(&features, trained, lora, &batch.labels)
     })?;

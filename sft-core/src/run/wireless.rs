@@ -201,7 +201,7 @@ impl Wireless {
     }
 
     /// Modelled memory of a device that is cut at `cut`, bytes: the corrected form of (26), see
-    /// [`sft_opt::cost::device_memory`], unless frozen with adapters on all six linears; of FL also with those on patch
+    /// [`sft_opt::cost::device_memory`], unless frozen with adapters on all linears of the blocks; of FL also with those on patch
     /// embedding and head, where the head is a target, else with the head trained in full.
     ///
     /// # Errors

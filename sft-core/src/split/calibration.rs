@@ -8,6 +8,7 @@ use sft_compress::{Basis, Codec, TensorView};
 
 use super::coded::{Crossing, Stream};
 use super::extent::Extent;
+use super::forward::upper;
 use super::memory::Serve;
 use super::message::{Activation, Message};
 use super::server::check_hello;
@@ -142,7 +143,7 @@ impl Serve for CalibrationSide<'_> {
 /// Learns the bases for codecs of activations and of gradients, of activations before block `cut`.
 ///
 /// What the server's half minds is found once for all, and only where a codec of activations needs
-/// it.
+/// it: in the features of samples, or of tokens where a language model's head reads these.
 ///
 /// # Errors
 /// [`Error::Diverged`] for gradients that are not finite; a step or activations that no basis takes.
@@ -150,6 +151,7 @@ pub fn learn_bases(
     model: &dyn Model,
     lora: Lora,
     cut: usize,
+    of_tokens: bool,
     codecs: &[(CutCodec, CutCodec)],
     shown: &ShownActivations,
     seed: u64,
@@ -159,7 +161,7 @@ pub fn learn_bases(
     let (shape, lengths) = (extent.crossing(), extent.lengths());
     let (tokens, view) = (spec.layout()?, TensorView::new(&shown.values, shape)?);
     let minds = codecs.iter().any(|(up, _)| up.step().is_some());
-    let gradients = minds.then(|| sensitivity(model, lora, cut, shown, seed));
+    let gradients = minds.then(|| sensitivity(model, lora, (cut, of_tokens), shown, seed));
     let gradients = gradients.transpose()?;
     let minded = gradients
         .as_ref()
@@ -188,7 +190,7 @@ fn extent(samples: usize, lengths: &[u32], spec: &ModelSpec) -> Extent {
 fn sensitivity(
     model: &dyn Model,
     lora: Lora,
-    cut: usize,
+    (cut, of_tokens): (usize, bool),
     shown: &ShownActivations,
     seed: u64,
 ) -> Result<Vec<f32>> {
@@ -209,14 +211,11 @@ fn sensitivity(
         let state = extent.unpack(part.to_vec());
         let state = Tensor::from_vec(state, extent.padded(), model.device())?;
         let state = Var::from_tensor(&state)?;
-        let mut hidden = Hidden {
+        let hidden = Hidden {
             state: state.as_tensor().clone(),
             lengths: (!lengths.is_empty()).then(|| lengths.to_vec()),
         };
-        for (index, adapter) in adapters.iter().enumerate().skip(cut) {
-            hidden = model.block(index, &hidden, adapter, lora.in_block(index))?;
-        }
-        let features = model.finish(&hidden)?;
+        let features = upper(model, lora, &adapters[cut..], of_tokens, &hidden)?;
         let directions: Vec<f32> = (0..features.elem_count())
             .map(|_| normal(&mut rng) as f32)
             .collect();

@@ -255,9 +255,9 @@ impl DeviceSide<'_> {
         reply: Message,
         connection: &mut Connection<T>,
     ) -> Result<(HeadStep, Message)> {
-        let (rows, width) = (batch.labels.rows(), self.model.spec().width);
+        let of_tokens = matches!(batch.labels, Labels::Tokens(_));
         let crossing = Crossing {
-            extent: Extent::rows(rows, width),
+            extent: crossing.extent.features(of_tokens),
             ..*crossing
         };
         let (decompressor, device) = (codecs.features.as_mut(), self.model.device());
@@ -350,7 +350,7 @@ fn exchange<T: Transport>(
     }
 }
 
-/// The tensor of the server's reply, which is asked for anew as long as it builds on what is not there.
+/// The tensor of the server's reply, which is asked for anew, once, if it builds on what is not there.
 fn understand<T: Transport>(
     crossing: &Crossing<'_>,
     stream: Stream,
@@ -358,11 +358,20 @@ fn understand<T: Transport>(
     (mut reply, device): (Message, &Device),
     connection: &mut Connection<T>,
 ) -> Result<Tensor> {
+    let mut asked = false;
     loop {
         let frame = frame_of(reply, stream, crossing.step)?;
         if let Some(tensor) = crossing.decompress(decompressor, stream, &frame, device)? {
             return Ok(tensor);
         }
+        if asked {
+            let reason = format!(
+                "sent {} that builds on what is not there, twice",
+                stream.name()
+            );
+            return Err(Error::protocol(reason));
+        }
+        asked = true;
         decompressor.reset();
         connection.send(&lost(stream, crossing.step))?;
         reply = connection.receive()?;

@@ -114,7 +114,9 @@ impl<'m> DeviceHalf<'m> {
         let grads = match (below.transpose()?, head) {
             (Some(below), None) => below,
             (Some(mut below), Some(mut head)) => {
-                for tensor in self.tensors().1 {
+                // A head without a bias has an empty one.
+                let tensors = self.tensors().1.iter();
+                for tensor in tensors.filter(|tensor| tensor.elem_count() > 0) {
                     let grad = head.grads.remove(tensor).ok_or(Error::NoGradient(0))?;
                     below.insert(tensor, grad);
                 }

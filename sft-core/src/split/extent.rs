@@ -1,6 +1,6 @@
 //! How large the tensors of a mini-batch are, and which rows of them are padding: these do not cross.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
 use crate::model::Hidden;
 
@@ -38,19 +38,24 @@ impl Extent {
         Ok(Self::new(padded, hidden.lengths.as_deref()))
     }
 
-    /// Of features, which have no padding.
-    pub(super) fn of_features(features: &Tensor) -> Result<Self> {
-        let (rows, width) = features.dims2()?;
-        Ok(Self::rows(rows, width))
-    }
-
-    /// So many rows of features.
-    pub(super) fn rows(rows: usize, width: usize) -> Self {
+    /// Of the features of these samples, which have no padding: a row a sample, or a row a token.
+    pub(super) fn features(&self, of_tokens: bool) -> Self {
+        let [tokens, width] = self.packed;
+        let (rows, lengths) = if of_tokens {
+            (tokens, self.lengths.clone())
+        } else {
+            (self.padded[0], Vec::new())
+        };
         Self {
             padded: vec![rows, width],
-            lengths: Vec::new(),
+            lengths,
             packed: [rows, width],
         }
+    }
+
+    /// Whether memory holds padding.
+    fn is_padded(&self) -> bool {
+        self.padded != self.packed && !self.lengths.is_empty()
     }
 
     /// The shape in memory.
@@ -74,7 +79,7 @@ impl Extent {
 
     /// What crosses of values in memory.
     pub(super) fn pack(&self, values: Vec<f32>) -> Vec<f32> {
-        if self.lengths.is_empty() {
+        if !self.is_padded() {
             return values;
         }
         let (tokens, width) = (self.padded[1], self.packed[1]);
@@ -88,7 +93,7 @@ impl Extent {
 
     /// The values in memory of what crossed, with zeros as padding.
     pub(super) fn unpack(&self, values: Vec<f32>) -> Vec<f32> {
-        if self.lengths.is_empty() {
+        if !self.is_padded() {
             return values;
         }
         let [samples, tokens, width] = [self.lengths.len(), self.padded[1], self.packed[1]];
@@ -116,6 +121,14 @@ mod tests {
         assert_eq!(packed, [1., 2., 7., 8., 9., 10., 11., 12.]);
         let again = ragged.unpack(packed);
         assert_eq!(again, [1., 2., 0., 0., 0., 0., 7., 8., 9., 10., 11., 12.]);
+
+        let tokens = ragged.features(true);
+        assert_eq!(
+            (tokens.crossing(), tokens.lengths()),
+            (&[4, 2][..], &[1, 3][..])
+        );
+        assert_eq!(tokens.unpack(tokens.pack(values.clone())), values);
+        assert_eq!(ragged.features(false).crossing(), [2, 2]);
 
         let even = Extent::new([2, 3, 2], None);
         assert_eq!(even.crossing(), [2, 3, 2]);

@@ -50,7 +50,8 @@ pub(crate) fn lower(
     blocks(model, lora, 0, &vectors[1..], embedded)
 }
 
-/// What the head reads, of samples or of tokens, for a hidden state before the last blocks, as many as there are adapters.
+/// What the head reads, of samples or of tokens, for a hidden state before the last blocks, as many as
+/// there are adapters.
 pub(crate) fn upper(
     model: &dyn Model,
     lora: Lora,

@@ -9,7 +9,7 @@ use super::extent::Extent;
 use super::memory::Serve;
 use super::message::{Activation, Coded, Failure, FailureKind, Hello, Message};
 use super::transport::unexpected;
-use super::{LabelSide, Passed, RoundPlan, ServerHalf, Work};
+use super::{Passed, RoundPlan, ServerHalf, Work};
 use crate::adapter::{Adapters, Head, ModelSpec, NamedShape, cut_into, device_vectors};
 use crate::data::{Labels, SampleId};
 use crate::model::{Hidden, Model};
@@ -128,7 +128,6 @@ impl<'a> ServerSide<'a> {
         let lora = plan.lora(model.spec())?;
         let (low, high) = start.blocks.split_at(cut.min(start.blocks.len()));
         let below = plan.device_head(Some(&start.head))?;
-        let head = (plan.labels == LabelSide::Server).then_some(&start.head);
         let (layout, lengths) = plan.device_share(model.spec(), cut, below)?;
         let trained = below.into_iter().flat_map(Head::trained);
         let vectors = device_vectors(&start.embedding, low).chain(trained);
@@ -136,8 +135,7 @@ impl<'a> ServerSide<'a> {
             device,
             lr,
             model,
-            half: ServerHalf::new(model, lora, high, head, plan.optimizer)?
-                .with_features_of_tokens(start.head.is_none()),
+            half: ServerHalf::new(model, lora, high, &start.head, plan.labels, plan.optimizer)?,
             head: start.head.clone(),
             start: vectors.collect::<Vec<_>>().concat(),
             layout,
@@ -203,13 +201,15 @@ impl<'a> ServerSide<'a> {
     /// The message with the features of the mini-batch that waits.
     fn features(&mut self, hello: Hello) -> Result<Message> {
         let Some(Waits {
-            passed, samples, ..
+            passed,
+            samples,
+            extent,
         }) = &self.stage.waits
         else {
             return Err(Error::protocol("asked for features before any activation"));
         };
         let step = self.stage.step;
-        let extent = Extent::of_features(&passed.features)?;
+        let extent = extent.features(self.half.tells_tokens());
         let crossing = crossing(&self.plan, hello, step, samples, extent);
         let compressor = self.codecs.features.as_mut();
         let frame = crossing.compress(compressor, Stream::Features, &passed.features)?;
@@ -224,7 +224,7 @@ impl<'a> ServerSide<'a> {
             let reason = format!("sent the gradient of features {step}, expected {wanted}");
             return Err(Error::protocol(reason));
         };
-        let extent = Extent::of_features(&waits.passed.features)?;
+        let extent = waits.extent.features(self.half.tells_tokens());
         let crossing = crossing(&self.plan, hello, step, &waits.samples, extent);
         let decompressor = self.codecs.feature_gradient.as_mut();
         let (stream, device) = (Stream::FeatureGradient, self.model.device());

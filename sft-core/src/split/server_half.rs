@@ -3,10 +3,10 @@
 
 use candle_core::{Tensor, Var};
 
-use super::Step;
 use super::forward::upper;
 use super::head_half::HeadHalf;
 use super::inject::inject;
+use super::{LabelSide, Step};
 use crate::adapter::{Head, Lora, check_blocks};
 use crate::data::Labels;
 use crate::model::{Hidden, Model};
@@ -43,7 +43,7 @@ pub struct Passed {
 }
 
 impl<'m> ServerHalf<'m> {
-    /// The half with the last `blocks.len()` blocks of `model`; `head` is there where the labels are.
+    /// The half with the last `blocks.len()` blocks of `model`; the head is here where the labels are.
     ///
     /// # Errors
     /// Adapters or a head that do not fit the model.
@@ -51,31 +51,24 @@ impl<'m> ServerHalf<'m> {
         model: &'m dyn Model,
         lora: Lora,
         blocks: &[Vec<f32>],
-        head: Option<&Head>,
+        head: &Head,
+        labels: LabelSide,
         config: impl Into<OptimizerConfig>,
     ) -> Result<Self> {
         let first = model.spec().depth.saturating_sub(blocks.len());
         check_blocks(model.spec(), lora, first, blocks)?;
-        let half = head.map(|head| HeadHalf::new(model, lora, head));
-        let trained = head.into_iter().flat_map(Head::trained);
+        let here = (labels == LabelSide::Server).then_some(head);
+        let half = here.map(|head| HeadHalf::new(model, lora, head));
+        let trained = here.into_iter().flat_map(Head::trained);
         let vectors = (blocks.iter().map(Vec::as_slice)).chain(trained);
         Ok(Self {
             model,
             lora,
             frozen_below: lora.freezes(first),
             head: half.transpose()?,
-            tells_tokens: head.is_some_and(Head::is_none),
+            tells_tokens: head.is_none(),
             trainable: Trainable::new(vectors, config.into(), model.device())?,
         })
-    }
-
-    /// The same where the device has a language model's head: its features are those of tokens.
-    #[must_use]
-    pub fn with_features_of_tokens(self, tells_tokens: bool) -> Self {
-        Self {
-            tells_tokens,
-            ..self
-        }
     }
 
     /// What labels must be below, if the head is here: its classes K, or the vocabulary V where next

@@ -32,14 +32,20 @@ impl ThroughCut {
         Ok(hidden.with_state(self.cross(sent, these, ends)?))
     }
 
-    /// The features that the device has, where the head is there.
-    pub(crate) fn features(&self, features: &Tensor, these: These<'_>) -> Result<Tensor> {
+    /// The features of the activation's samples or tokens that the device has, where the head is there.
+    pub(crate) fn features(
+        &self,
+        features: &Tensor,
+        (hidden, of_tokens): (&Hidden, bool),
+        these: These<'_>,
+    ) -> Result<Tensor> {
         let codec = CutCodec::from(self.plan.features);
         let ends = (
             codec.compressor(None, 0, false)?,
             codec.decompressor(None, 0)?,
         );
-        let sent = (Stream::Features, features, Extent::of_features(features)?);
+        let extent = Extent::of(hidden)?.features(of_tokens);
+        let sent = (Stream::Features, features, extent);
         self.cross(sent, these, ends)
     }
 

@@ -13,7 +13,7 @@ use crate::kernels::{Mat, MatMut, cross_entropy_rows, matmul};
 use crate::layers::{Backend, with_gradient, with_slices};
 use crate::{Error, Result};
 
-/// Logits at once: 16 MiB, in rows of the vocabulary. The chunks depend on nothing else, so neither
+/// Logits at once: 16 MiB a thread, in rows of the vocabulary. The chunks depend on nothing else, so neither
 /// does any sum.
 const CHUNK_LOGITS: usize = 1 << 22;
 /// The fewest rows of a chunk: with fewer a product is about reading the head.

@@ -12,7 +12,10 @@ use crate::{Error, Result};
 
 /// The samples of a file, a record each.
 pub(super) fn chats(path: &Path, input: &LanguageInput<'_>) -> Result<Sequences> {
-    if path.extension().is_none_or(|ending| ending != "jsonl") {
+    if path
+        .extension()
+        .is_none_or(|ending| !ending.eq_ignore_ascii_case("jsonl"))
+    {
         return Err(Error::file(path, "must end in .jsonl"));
     }
     let text = read_utf8(path)?;

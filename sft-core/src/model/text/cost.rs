@@ -22,7 +22,9 @@ impl TextConfig {
                 self.head_part(classes)
             },
         };
-        Transformer::counted(self.depth, tokens, self.width, self.heads, counts)
+        let mut model = Transformer::counted(self.depth, tokens, self.width, self.heads, counts);
+        model.classes = classes.max(1);
+        model
     }
 
     /// A frozen block: the backward pass has no gradients of weights, but those of the adapters.
@@ -77,9 +79,7 @@ impl TextConfig {
             ..Part::default()
         }
     }
-}
 
-impl TextConfig {
     /// The frozen head over the vocabulary; where it is the embedding, that counts its parameters.
     fn language_head_part(&self, tokens: usize) -> Part {
         let weights = (self.width * self.vocabulary) as u64;

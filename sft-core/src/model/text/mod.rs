@@ -81,14 +81,15 @@ impl TextModel {
             .map(|path| weights.norm(config, &names.at(path)));
         let norm = norm.transpose()?.map(|norm| Norm::new(&norm, &backend));
         let spec = config.spec_with(pooling);
-        let pooler = (spec.pooler.as_ref()).map(|_| Pooler::new(config, weights, &backend));
+        let pooler = names.pooler.filter(|_| spec.pooler.is_some());
+        let pooler = pooler.map(|pooler| Pooler::new(pooler, weights, &backend));
         Ok(Self {
             embedding: Embedding::new(config, weights, &backend)?,
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
             norm: norm.transpose()?,
             head: LanguageHead::new(config, weights),
             pooling,
-            pooler: pooler.transpose()?.flatten(),
+            pooler: pooler.transpose()?,
             spec,
             backend,
         })

@@ -2,9 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
+use super::TextWeights;
 use super::names::PoolerActivation;
-use super::{TextConfig, TextWeights};
-use crate::layers::{Backend, LinearWeights, bytes};
+use crate::layers::{Backend, bytes};
 
 /// `[D, D]` with a bias, then an activation.
 ///
@@ -18,25 +18,21 @@ pub(super) struct Pooler {
 }
 
 impl Pooler {
-    /// That of a model; none of a family without.
+    /// The one in the weights at this path.
     pub(super) fn new(
-        config: &TextConfig,
+        (path, activation): (&str, PoolerActivation),
         weights: &TextWeights,
         backend: &Backend,
-    ) -> Result<Option<Self>> {
-        let Some((path, activation)) = config.family.names().pooler else {
-            return Ok(None);
-        };
-        let LinearWeights { weight, bias } = weights.linear(path)?;
-        let bias = bias.map_or_else(
-            || Tensor::zeros(config.width, weight.dtype(), weight.device()),
-            Ok,
-        )?;
-        Ok(Some(Self {
-            weight: weight.to_device(backend.device())?,
-            bias: bias.to_device(backend.device())?,
+    ) -> Result<Self> {
+        let [weight, bias] = ["weight", "bias"].map(|part| {
+            let tensor = weights.get(&format!("{path}.{part}"))?;
+            tensor.to_device(backend.device())
+        });
+        Ok(Self {
+            weight: weight?,
+            bias: bias?,
             activation,
-        }))
+        })
     }
 
     /// Memory of the weights.

@@ -253,7 +253,19 @@ impl Pretrained for PretrainedText {
     }
 
     fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        self.config.parameters()
+        let mut parameters = self.config.parameters();
+        if self.spec().pooler.is_none() {
+            let unused = self.config.pooler_parameters();
+            parameters.retain(|parameter| !unused.contains(parameter));
+        }
+        parameters
+    }
+
+    fn language_head(&self) -> TensorResult<Option<Tensor>> {
+        if self.config.tied_head {
+            return Ok(None);
+        }
+        self.weights.language_head(&self.config)
     }
 
     fn weight(&self, name: &str) -> TensorResult<Tensor> {
@@ -270,7 +282,14 @@ impl Pretrained for PretrainedText {
         weights: &HashMap<String, Tensor>,
         backend: Backend,
     ) -> Result<Box<dyn Model>> {
-        let weights = TextWeights::new(&self.config, weights);
+        let mut weights = weights.clone();
+        // A pooler that the pooling goes by is none of the parameters.
+        for (name, _) in self.config.pooler_parameters() {
+            if !weights.contains_key(&name) && self.spec().pooler.is_none() {
+                weights.insert(name.clone(), self.weights.get(&name)?);
+            }
+        }
+        let weights = TextWeights::new(&self.config, &weights);
         let weights = weights.map_err(|reason| Error::argument("weights", reason))?;
         let model = TextModel::new(&self.config, &weights, self.pooling, backend);
         Ok(Box::new(model?))
@@ -298,8 +317,7 @@ impl Pretrained for PretrainedText {
         let (ours, theirs) = (self.pooling, Pooling::of(self.config.family));
         if ours != theirs {
             return Err(format!(
-                "Transformers' classifiers of this family read the {} token, the head that of \
-                 pooling {}",
+                "Transformers' classifiers of this family have pooling {0}, got {1}; give pooling {0}",
                 theirs.name(),
                 ours.name()
             ));

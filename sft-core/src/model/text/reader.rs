@@ -48,11 +48,12 @@ impl Reader for TextReader<'_> {
                 ids.len()
             )
         }
-        self.ids.extend(ids);
         // Vectors of tokens depend on where they stand, so all are made and the new ones taken.
-        let tokens = Tensor::from_slice(&self.ids, (1, all), self.model.device())?;
+        let tokens = [self.ids.as_slice(), ids].concat();
+        let tokens = Tensor::from_vec(tokens, (1, all), self.model.device())?;
         let embedded = self.model.embedding.embed(&tokens, &[all as u32])?;
         let rows = embedded.squeeze(0)?.narrow(0, before, ids.len())?;
+        self.ids.extend(ids);
         let state = (self.blocks.iter_mut()).try_fold(rows, |rows, block| block.read(&rows))?;
         let last = state.narrow(0, ids.len() - 1, 1)?.unsqueeze(0)?;
         self.model

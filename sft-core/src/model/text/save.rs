@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::weights::LANGUAGE_HEAD;
 use super::{PretrainedText, TextFamily, Tokenizer};
 use crate::Result;
-use crate::adapter::{Adapters, Lora};
+use crate::adapter::{Adapters, Head, Lora};
+use crate::model::Pretrained;
 use crate::model::merged::{classify, merged, write_folder};
 
 /// Settings of the files that the model was read from and that do not hold of it any more.
@@ -18,8 +20,9 @@ const PASSED: [&str; 5] = [
     "torch_dtype",
 ];
 
-/// Writes the tuned model as Transformers' class of the family for sequence classification:
-/// `model.safetensors`, `config.json`, and the tokenizer's files where the model has one.
+/// Writes the tuned model as Transformers' class of the family for sequence classification, or as a causal
+/// language model where it has that head: `model.safetensors`, `config.json`, and the tokenizer's files
+/// where the model has one.
 pub(super) fn save_merged(
     folder: &Path,
     base: &PretrainedText,
@@ -37,18 +40,39 @@ pub(super) fn save_merged(
             *tensor = (&*tensor - 1.0)?;
         }
     }
-    let mut files = vec![("config.json", config(base, adapters.head.classes))];
+    if adapters.head.is_none() {
+        let head = base.language_head()?;
+        tensors.extend(head.map(|head| (LANGUAGE_HEAD.to_string(), head)));
+    }
+    let mut files = vec![("config.json", config(base, &adapters.head))];
     if let Some(tokenizer) = &base.tokenizer {
         files.extend(tokenizer.files()?);
     }
     write_folder(folder, tensors, &files)
 }
 
-fn config(base: &PretrainedText, classes: usize) -> Value {
+fn config(base: &PretrainedText, head: &Head) -> Value {
     let mut config = base.json.clone();
     config.retain(|name, _| !PASSED.contains(&name.as_str()));
     config.insert("dtype".into(), "float32".into());
-    classify(&mut config, architecture(base), classes);
+    let family = family(base);
+    if head.is_none() {
+        config.insert(
+            "architectures".into(),
+            json!([format!("{family}ForCausalLM")]),
+        );
+        config.insert("tie_word_embeddings".into(), base.config.tied_head.into());
+    } else {
+        let class = match base.config.family {
+            TextFamily::Gemma3 => "Gemma3Text",
+            _ => family,
+        };
+        classify(
+            &mut config,
+            &format!("{class}ForSequenceClassification"),
+            head.classes,
+        );
+    }
     let special = base.tokenizer.as_ref().map(Tokenizer::special);
     let pad = special.and_then(|special| special.pad.or(special.eos));
     if let Some(pad) = pad.filter(|_| base.config.family.is_decoder()) {
@@ -58,24 +82,19 @@ fn config(base: &PretrainedText, classes: usize) -> Value {
     config.into()
 }
 
-fn architecture(base: &PretrainedText) -> &'static str {
+/// How Transformers begins the names of the family's classes.
+fn family(base: &PretrainedText) -> &'static str {
+    let kind = base.json.get("model_type");
     match base.config.family {
-        TextFamily::Llama => "LlamaForSequenceClassification",
-        TextFamily::Mistral => "MistralForSequenceClassification",
-        TextFamily::Qwen2 => "Qwen2ForSequenceClassification",
-        TextFamily::Qwen3 => "Qwen3ForSequenceClassification",
-        TextFamily::Gemma2 => "Gemma2ForSequenceClassification",
-        TextFamily::Gemma3 => "Gemma3TextForSequenceClassification",
-        TextFamily::Bert => "BertForSequenceClassification",
-        TextFamily::Roberta
-            if base
-                .json
-                .get("model_type")
-                .is_some_and(|kind| kind == "xlm-roberta") =>
-        {
-            "XLMRobertaForSequenceClassification"
-        }
-        TextFamily::Roberta => "RobertaForSequenceClassification",
-        TextFamily::DistilBert => "DistilBertForSequenceClassification",
+        TextFamily::Llama => "Llama",
+        TextFamily::Mistral => "Mistral",
+        TextFamily::Qwen2 => "Qwen2",
+        TextFamily::Qwen3 => "Qwen3",
+        TextFamily::Gemma2 => "Gemma2",
+        TextFamily::Gemma3 => "Gemma3",
+        TextFamily::Bert => "Bert",
+        TextFamily::Roberta if kind.is_some_and(|kind| kind == "xlm-roberta") => "XLMRoberta",
+        TextFamily::Roberta => "Roberta",
+        TextFamily::DistilBert => "DistilBert",
     }
 }

@@ -41,7 +41,7 @@ const WITHOUT_EFFECT: [&str; 9] = [
     "out",
 ];
 
-/// The configuration of a run: what `vit_finetune` takes as flags, `sft.finetune` as arguments,
+/// The configuration of a run: what `vit_finetune` and `llm_finetune` take as flags, `sft.finetune` as arguments,
 /// both as a file, and a checkpoint keeps. In brackets: the paper's symbol.
 ///
 /// A field that is not given has the value that [`Default`] has, the only place where defaults
@@ -187,7 +187,8 @@ pub struct RunConfig {
     #[cfg_attr(feature = "clap", arg(long))]
     pub device_adapters: DeviceAdaptersKind,
     /// PEFT folder to start the adapters and the head from, in all schemes but fl-full; it must
-    /// have this run's rank, alpha, targets and blocks without adapters.
+    /// have this run's rank, alpha, targets and blocks without adapters. A layer before the head that is
+    /// in it (the pooler of an encoder) becomes the model's in all schemes.
     #[cfg_attr(feature = "clap", arg(long, value_name = "DIR"))]
     pub adapters: Option<PathBuf>,
     /// How activations go up: transform:STEP, dead-zone:STEP, error:MSE, unbiased:STEP,

@@ -27,7 +27,7 @@ impl RunConfig {
     /// # Errors
     /// A file that cannot be read or has another ending, and what the contents are refused for.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self::open_with_names(path)?.0)
+        Self::open_over(path, &Self::default())
     }
 
     /// The same where a field that the file does not have is another's.
@@ -35,27 +35,22 @@ impl RunConfig {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_over(path: &Path, defaults: &Self) -> Result<Self> {
-        let (config, given) = Self::open_with_names(path)?;
-        let mut fields = config.fields();
-        for (name, value) in defaults.fields() {
-            if !given.contains(&name) {
-                fields.insert(name, value);
-            }
-        }
-        Self::from_fields(&fields)
-    }
-
-    /// What a file holds, and the fields that it names.
-    fn open_with_names(path: &Path) -> Result<(Self, Vec<String>)> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+        let defaults = defaults.fields();
         let read = match path.extension().and_then(|ending| ending.to_str()) {
-            Some("json") => Self::from_json(&text).map(|config| {
-                let fields: Map<_, _> = serde_json::from_str(&text).unwrap_or_default();
-                (config, fields.into_iter().map(|(name, _)| name).collect())
+            Some("json") => json(&text).and_then(|mut fields| {
+                for (name, value) in defaults {
+                    fields.entry(name).or_insert(value);
+                }
+                Self::from_fields(&fields)
             }),
-            Some("toml") => Self::from_toml(&text).map(|config| {
-                let table: toml::Table = toml::from_str(&text).unwrap_or_default();
-                (config, table.into_iter().map(|(name, _)| name).collect())
+            Some("toml") => toml(&text).and_then(|mut table| {
+                let values = defaults.into_iter().filter(|(_, value)| !value.is_null());
+                for (name, value) in values {
+                    let value = toml::Value::try_from(value).map_err(|e| malformed("TOML", e))?;
+                    table.entry(name).or_insert(value);
+                }
+                Self::from_table(&table)
             }),
             _ => Err(Error::file(path, "must end in .json or .toml")),
         };
@@ -70,8 +65,7 @@ impl RunConfig {
     /// # Errors
     /// What is not an object, has unknown keys, or values of another kind than their field.
     pub fn from_json(text: &str) -> Result<Self> {
-        let fields = serde_json::from_str(text);
-        Self::from_fields(&fields.map_err(|e| malformed("JSON", e))?)
+        Self::from_fields(&json(text)?)
     }
 
     /// Reads TOML.
@@ -79,11 +73,10 @@ impl RunConfig {
     /// # Errors
     /// As [`from_json`](Self::from_json).
     pub fn from_toml(text: &str) -> Result<Self> {
-        let table: toml::Table = toml::from_str(text).map_err(|e| {
-            let before = e.span().map_or("", |span| &text[..span.start]);
-            let line = before.lines().count().max(1);
-            malformed("TOML", format!("{} in line {line}", e.message()))
-        })?;
+        Self::from_table(&toml(text)?)
+    }
+
+    fn from_table(table: &toml::Table) -> Result<Self> {
         let shown = |name: &str| table.get(name).map(ToString::to_string);
         known(table.keys())?;
         read(toml::Value::Table(table.clone()), shown)
@@ -98,6 +91,18 @@ impl RunConfig {
         let shown = |name: &str| fields.get(name).map(ToString::to_string);
         read(Value::Object(fields.clone()), shown)
     }
+}
+
+fn json(text: &str) -> Result<Map<String, Value>> {
+    serde_json::from_str(text).map_err(|e| malformed("JSON", e))
+}
+
+fn toml(text: &str) -> Result<toml::Table> {
+    toml::from_str(text).map_err(|e: toml::de::Error| {
+        let before = e.span().map_or("", |span| &text[..span.start]);
+        let line = before.lines().count().max(1);
+        malformed("TOML", format!("{} in line {line}", e.message()))
+    })
 }
 
 fn malformed(language: &str, error: impl std::fmt::Display) -> Error {

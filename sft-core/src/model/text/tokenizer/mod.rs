@@ -129,9 +129,7 @@ impl Tokenizer {
             }
         }
         if let Some(template) = &self.chat_template {
-            settings
-                .entry("chat_template")
-                .or_insert_with(|| template.as_str().into());
+            settings.insert("chat_template".into(), template.as_str().into());
         }
         Ok([(TOKENIZER, tokenizer), (SETTINGS, settings.into())])
     }
