@@ -40,7 +40,7 @@ class Round:
         Mean training loss.
     bytes_up, bytes_down : int
         Activations with labels, and gradients, of all devices; where labels stay on the devices,
-        gradients of features up, and features down.
+        activations without them and gradients of features up, gradients and features down.
     adapter_bytes_up, adapter_bytes_down : int
         Adapters and head of all devices.
     protocol_bytes_up, protocol_bytes_down : int
@@ -100,6 +100,12 @@ class Round:
     def perplexity(self) -> float | None:
         """Of a language model its perplexity on the test data: the exponential of `token_loss`."""
         return None if self.token_loss is None else float(np.exp(self.token_loss))
+
+    @property
+    def perplexity_through_cut(self) -> float | None:
+        """The same through the cut, where that was measured."""
+        loss = self.token_loss_through_cut
+        return None if loss is None else float(np.exp(loss))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +195,12 @@ class Run:
     def perplexity(self) -> npt.NDArray[np.float64]:
         """Of a language model its test perplexity after every round, [rounds]; else not a number."""
         return np.array([np.nan if r.perplexity is None else r.perplexity for r in self.rounds])
+
+    @property
+    def perplexity_through_cut(self) -> npt.NDArray[np.float64]:
+        """The same through the cut, [rounds]; not a number where that was not measured."""
+        values = [r.perplexity_through_cut for r in self.rounds]
+        return np.array(values, np.float64)
 
     @property
     def delay_s(self) -> npt.NDArray[np.float64]:
@@ -332,8 +344,8 @@ def shown_through_cut(r: Round) -> str:
     """Return the same of the model as it is split; nothing where that was not measured."""
     if r.accuracy_through_cut is None:
         return ""
-    if r.token_loss_through_cut is not None:
-        return f"{np.exp(r.token_loss_through_cut):.2f}"
+    if r.perplexity_through_cut is not None:
+        return f"{r.perplexity_through_cut:.2f}"
     return f"{r.accuracy_through_cut:.1%}"
 
 

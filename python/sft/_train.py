@@ -119,7 +119,7 @@ def finetune(
         Test images, as and where `data` gives arrays; or texts of the same kind beside training
         texts, such as ``'classify:FILE'``.
     prompt : str, optional
-        What every text is put into, in place of ``{text}``.
+        What every text is put into, in place of ``{text}``. Only with ``'classify:FILE'``.
     max_tokens : int, optional
         The most tokens of a text, those that the model has at its ends among them: of a longer one
         the end is kept where the head reads the last token, else the start. By default 512, or what
@@ -129,16 +129,16 @@ def finetune(
         of `max_tokens`.
     generate : int, default 0
         So many test samples from whose beginning the tuned model goes on, a line of text from its
-        first half: `Run.generated`.
+        first half: `Run.generated`. Only where next tokens are told.
     max_new_tokens : int, default 64
         The most tokens that it adds to each.
     pooling : {'first', 'last', 'mean'}, optional
         Which tokens the head of a text model reads: by default the last of a decoder, else the
         first, behind the pooler of the family's classifiers. Only what is read by default has a
-        class in transformers, and the same logits there.
+        class in transformers, and the same logits there. Only with ``'classify:FILE'``.
     class_words : sequence of str, optional
         Words, one for each class in order, whose rows in the language model's head the new head
-        starts from.
+        starts from. Only with ``'classify:FILE'``.
     devices : int, default 8
         Number of devices.
     scheme : {'sft', 'sft-raw', 'sl', 'fl-lora', 'fl-full'}, default 'sft'
@@ -159,8 +159,8 @@ def finetune(
         their gradient goes up. The server, which averages the heads, could still work labels out.
         Not for 'fl-lora' and 'fl-full'.
     features : Codec, str or None
-        How features and their gradients cross with ``labels='device'`` and 'sft': by default
-        `Codec.default_features`; None sends them uncompressed.
+        How features and their gradients cross with ``labels='device'`` and 'sft', by any codec but
+        'transform:STEP': by default `Codec.default_features`; None sends them uncompressed.
     sample_memory_mb : int, default 64
         Megabytes in which a device, and the server for it, remember what samples were when they
         last crossed by 'transform:STEP'; 0 for none. Of images changed by
@@ -207,12 +207,12 @@ def finetune(
         Seconds by the clock that a device has for its round; who is late is left out of the
         round. What comes of a run then depends on the machine. By default the server waits.
     target_accuracy : float, optional
-        Stop after the first round that reaches it.
+        Stop after the first round that reaches it; not where next tokens are told.
     evaluate_through_cut : bool, default False
-        Whether to measure accuracy of the model as it is split too, with what crosses the cut
-        compressed as in training. Not for 'fl-lora' and 'fl-full'.
+        Whether to measure accuracy, of language models perplexity too, also of the model as it is
+        split, with what crosses the cut compressed as in training. Not for 'fl-lora' and 'fl-full'.
     partition : str, default 'iid'
-        'iid', 'dirichlet:CONCENTRATION' or 'shards:NUMBER'.
+        'iid', 'dirichlet:CONCENTRATION' or 'shards:NUMBER': by class, of plain text by file.
     bandwidth_hz, snr_db, fading
         The modelled channel: 30 MHz at 17 dB with 'rayleigh' fading, or 'none'.
     heads : int, optional

@@ -68,7 +68,7 @@ def accuracy(run: Runs, *, ax: Axes | None = None) -> Axes:
 
 
 def traffic(run: Runs, *, ax: Axes | None = None) -> Axes:
-    """Draw test accuracy over the traffic of all devices until then.
+    """Draw test accuracy, of language models perplexity, over the traffic of all devices until then.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def traffic(run: Runs, *, ax: Axes | None = None) -> Axes:
 
 
 def delay(run: Runs, *, ax: Axes | None = None) -> Axes:
-    """Draw test accuracy over the modelled delay until then.
+    """Draw test accuracy, of language models perplexity, over the modelled delay until then.
 
     Parameters
     ----------

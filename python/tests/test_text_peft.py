@@ -114,7 +114,13 @@ def test_a_tuned_language_model_is_one_in_transformers(family: str, tmp_path: Pa
     (path / "tokenizer_config.json").write_text(json.dumps(settings))
     (path / "lines.txt").write_text("".join(f"{text}\n" for text in TEXTS))
     data = f"text:{path / 'lines.txt'}"
-    more: dict[str, Any] = {"devices": 1, "rank": 3, "lr": 0.05, "scheme": "sft-raw", "merged": True}
+    more: dict[str, Any] = {
+        "devices": 1,
+        "rank": 3,
+        "lr": 0.05,
+        "scheme": "sft-raw",
+        "merged": True,
+    }
     run = sft.finetune(model=path, data=data, test=data, cut=1, rounds=2, out=path / "run", **more)
     adapters, merged = path / "run" / "adapters", path / "run" / "merged"
     tokenizer = transformers.AutoTokenizer.from_pretrained(merged)

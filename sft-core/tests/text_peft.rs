@@ -160,14 +160,8 @@ fn what_transformers_has_no_class_for_is_not_merged() {
         )
     };
     for (name, part) in [
-        (
-            "bert",
-            "read the first token, the head that of pooling mean",
-        ),
-        (
-            "qwen2",
-            "read the last token, the head that of pooling mean",
-        ),
+        ("bert", "have pooling first, got mean; give pooling first"),
+        ("qwen2", "have pooling last, got mean; give pooling last"),
         ("llama.gguf", "rope_freqs.weight"),
     ] {
         let mut model = PretrainedText::open(&fixture(name)).unwrap();

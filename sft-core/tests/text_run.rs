@@ -88,6 +88,27 @@ fn a_decoder_learns_to_tell_texts_apart() {
     }
 }
 
+/// All parameters of an encoder are trained: its pooler where the head reads it, no other.
+#[test]
+fn all_parameters_of_an_encoder_are_trained() {
+    let folder = Folder::new("text-run-encoder");
+    let base = config(&folder);
+    let bert = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text/bert");
+    for name in ["config.json", "model.safetensors"] {
+        folder.write(name, &std::fs::read(bert.join(name)).unwrap());
+    }
+    for pooling in [Pooling::First, Pooling::Mean] {
+        let config = RunConfig {
+            scheme: vec![Scheme::FlFull],
+            pooling: Some(pooling),
+            rounds: 4,
+            ..base.clone()
+        };
+        let rounds = &run(&config).unwrap()[0].rounds;
+        assert!(rounds[3].loss < rounds[0].loss, "{pooling:?}: {rounds:?}");
+    }
+}
+
 /// Of each token the numbers of its hidden state cross, of padding none.
 #[test]
 fn only_real_tokens_cross_the_cut() {
@@ -222,7 +243,7 @@ fn what_a_text_model_does_not_take_is_refused_by_name() {
         (&|c| c.augment = true, "augment must be off"),
         (
             &|c| (c.merged, c.pooling) = (true, Some(Pooling::Mean)),
-            "merged must be off: Transformers' classifiers of this family read the last token",
+            "merged must be off: Transformers' classifiers of this family have pooling last, got mean",
         ),
         (
             &|c| {
