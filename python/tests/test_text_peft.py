@@ -107,7 +107,7 @@ def test_peft_and_transformers_give_the_logits_of_a_run(family: str, tmp_path: P
     assert loss_of(path, adapters, targets) == pytest.approx(loss(by_peft), rel=1e-4)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3"])
+@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
 def test_a_tuned_language_model_is_one_in_transformers(family: str, tmp_path: Path) -> None:
     path = folder(tmp_path, family)
     settings = json.loads((path / "tokenizer_config.json").read_text()) | {"eos_token": "[PAD]"}
@@ -123,7 +123,7 @@ def test_a_tuned_language_model_is_one_in_transformers(family: str, tmp_path: Pa
     }
     run = sft.finetune(model=path, data=data, test=data, cut=1, rounds=2, out=path / "run", **more)
     adapters, merged = path / "run" / "adapters", path / "run" / "merged"
-    tokenizer = transformers.AutoTokenizer.from_pretrained(merged)
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(merged)
     auto = transformers.AutoModelForCausalLM
     tuned = peft.PeftModel.from_pretrained(auto.from_pretrained(path), adapters)
     whole = auto.from_pretrained(merged)
