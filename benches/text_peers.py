@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from train_peers import ADAPTERS, HEAD, Halves, answer, fill, split_step, trained
@@ -58,18 +59,26 @@ def halves(shape: dict[str, Any], mask: Tensor) -> Halves:
             fill(a, ADAPTERS + len(paths) * block + place, deviation=1 / rank)
     # Without dropout, as our side.
     model.eval()
-    head = nn.Linear(base.config.hidden_size, shape["classes"], bias=not decoder)
-    fill(head.weight, HEAD)
-    if not decoder:
-        nn.init.zeros_(head.bias)
+    head = new_head(shape["classes"], base, decoder)
     device, server = (decoder_halves if decoder else encoder_halves)(
         model, head, shape["cut"], mask
     )
     low, high = nn.ModuleList(layers[: shape["cut"]]), nn.ModuleList(layers[shape["cut"] :])
-    return Halves(device, server, trained(low), trained(high) + trained(head))
+    return Halves(device, server, trained(low), trained(high) + (trained(head) if head else []))
 
 
-def decoder_halves(model: Any, head: nn.Linear, cut: int, mask: Tensor) -> tuple[Any, Any]:
+def new_head(classes: int, base: Any, decoder: bool) -> nn.Linear | None:
+    """Return a head for classes; none where the model's own tells the next tokens."""
+    if classes == 0:
+        return None
+    head = nn.Linear(base.config.hidden_size, classes, bias=not decoder)
+    fill(head.weight, HEAD)
+    if not decoder:
+        nn.init.zeros_(head.bias)
+    return head
+
+
+def decoder_halves(model: Any, head: nn.Linear | None, cut: int, mask: Tensor) -> tuple[Any, Any]:
     """Halves of a decoder on samples of one length, read at their last token."""
     assert bool(mask.all()), "samples of one length"
     positions = torch.arange(mask.shape[1])[None]
@@ -84,15 +93,20 @@ def decoder_halves(model: Any, head: nn.Linear, cut: int, mask: Tensor) -> tuple
         return run(model.embed_tokens(ids), model.layers[:cut])
 
     def server(hidden: Tensor) -> Tensor:
-        last: Tensor = run(hidden, model.layers[cut:])[:, -1]
-        logits: Tensor = head(model.norm(last))
+        hidden = run(hidden, model.layers[cut:])
+        if head is None:
+            # The head of these models is the embedding.
+            logits: Tensor = F.linear(model.norm(hidden), model.embed_tokens.weight).flatten(0, 1)
+            return logits
+        logits = head(model.norm(hidden[:, -1]))
         return logits
 
     return device, server
 
 
-def encoder_halves(model: Any, head: nn.Linear, cut: int, mask: Tensor) -> tuple[Any, Any]:
+def encoder_halves(model: Any, head: nn.Linear | None, cut: int, mask: Tensor) -> tuple[Any, Any]:
     """Halves of an encoder, read at the first token behind its pooler."""
+    assert head is not None, "an encoder tells no next tokens"
     visible = None if bool(mask.all()) else mask[:, None, None].bool()
 
     def run(hidden: Tensor, layers: Any) -> Tensor:
@@ -118,7 +132,10 @@ def main() -> None:
     ids = nn.utils.rnn.pad_sequence(samples, batch_first=True)
     lengths = torch.tensor([len(sample) for sample in samples])
     mask = (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()
-    labels = torch.arange(len(samples)) % shape["classes"]
+    if shape["classes"] == 0:
+        ids, mask, labels = ids[:, :-1], mask[:, 1:], ids[:, 1:].flatten()
+    else:
+        labels = torch.arange(len(samples)) % shape["classes"]
     answer(split_step(halves(shape, mask), ids, labels))
 
 

@@ -91,13 +91,19 @@ fn draw(
         (0.1, 10.0)
     };
     let values = curves.iter().flat_map(|c| &c.points).map(|p| p.1);
+    let range = measure.range(values);
+    let shares = curves.iter().flat_map(|c| &c.points).map(|&(x, y)| {
+        let up = (y - range.start) / (range.end - range.start);
+        ((x / low).ln() / (high / low).ln(), up)
+    });
+    let free = free_corner(&shares.collect::<Vec<_>>());
     let area = SVGBackend::with_string(svg, (760, 440)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(52)
-        .build_cartesian_2d((low..high).log_scale(), measure.range(values))?;
+        .build_cartesian_2d((low..high).log_scale(), range)?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
@@ -125,9 +131,34 @@ fn draw(
             .map(|&p| Circle::new(p, 3, color.filled()));
         chart.draw_series(dots)?;
     }
-    legend(&mut chart, SeriesLabelPosition::LowerRight)?;
+    legend(&mut chart, free)?;
     area.present()?;
     Ok(())
+}
+
+/// The first corner that no point is in, as shares of the axes; the first of all if there is none.
+fn free_corner(points: &[(f64, f64)]) -> SeriesLabelPosition {
+    /// What the legend of four curves takes.
+    const SIZE: (f64, f64) = (0.37, 0.25);
+    let corners = [
+        (SeriesLabelPosition::LowerRight, true, false),
+        (SeriesLabelPosition::UpperRight, true, true),
+        (SeriesLabelPosition::LowerLeft, false, false),
+        (SeriesLabelPosition::UpperLeft, false, true),
+    ];
+    let is_free = |(_, right, up): &(_, bool, bool)| {
+        let near = |share: f64, far: bool, size| {
+            if far {
+                1.0 - share < size
+            } else {
+                share < size
+            }
+        };
+        let mut points = points.iter();
+        !points.any(|&(x, y)| near(x, *right, SIZE.0) && near(y, *up, SIZE.1))
+    };
+    let free = corners.into_iter().find(is_free);
+    free.map_or(SeriesLabelPosition::LowerRight, |(corner, ..)| corner)
 }
 
 /// Draws the labels of what a chart shows.
@@ -143,4 +174,19 @@ pub(crate) fn legend<'a, C: CoordTranslate>(
         .label_font(("sans-serif", 14))
         .draw()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_legend_hides_no_point_where_a_corner_is_free() {
+        let of = |points: &[(f64, f64)]| format!("{:?}", free_corner(points));
+        assert_eq!(of(&[(0.1, 0.1), (0.9, 0.9)]), "LowerRight");
+        assert_eq!(of(&[(0.9, 0.1)]), "UpperRight");
+        assert_eq!(of(&[(0.9, 0.1), (0.8, 0.9)]), "LowerLeft");
+        let everywhere = [(0.9, 0.1), (0.8, 0.9), (0.1, 0.1), (0.2, 0.8)];
+        assert_eq!(of(&everywhere), "LowerRight");
+    }
 }

@@ -119,7 +119,10 @@ pub fn main(instrumented: &str) -> Outcome<()> {
             println!("train_peers reads memory from Linux's /proc: nothing measured");
             Ok(())
         }
-        _ => compare(&plan(instrumented.into(), &args)?),
+        _ => compare(
+            &plan(instrumented.into(), &args)?,
+            args.contains(&"--texts"),
+        ),
     }
 }
 
@@ -129,9 +132,12 @@ fn texts() -> Vec<TextShape> {
         let path = std::env::var_os(variable)?;
         Some(shape(Path::new(&path)))
     };
-    let smollm2 = shape("SFT_SMOLLM2", TextShape::smollm2);
-    let minilm = shape("SFT_MINILM", TextShape::minilm);
-    smollm2.into_iter().chain(minilm).collect()
+    let shapes = [
+        shape("SFT_SMOLLM2", TextShape::smollm2),
+        shape("SFT_SMOLLM2", TextShape::smollm2_language),
+        shape("SFT_MINILM", TextShape::minilm),
+    ];
+    shapes.into_iter().flatten().collect()
 }
 
 fn plan(instrumented: PathBuf, args: &[&str]) -> Outcome<Plan> {
@@ -159,7 +165,8 @@ pub fn instrumented() -> Outcome<()> {
     }
 }
 
-fn compare(plan: &Plan) -> Outcome<()> {
+/// Everything, or text models alone.
+fn compare(plan: &Plan, texts: bool) -> Outcome<()> {
     println!("# Training beside PyTorch\n");
     let crates = ["sft-core", "candle-core", "gemm"];
     println!(
@@ -170,6 +177,9 @@ fn compare(plan: &Plan) -> Outcome<()> {
     println!("{}, {}.", compiler(), versions(&crates));
     if let Some(python) = &plan.python {
         println!("{}.", pytorch::versions(python)?);
+    }
+    if texts {
+        return text::compare(plan);
     }
     pytorch::compare(plan)?;
     text::compare(plan)?;

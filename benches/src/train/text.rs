@@ -34,6 +34,7 @@ pub(super) struct TextShape {
     cut: usize,
     /// The token ids of each sample.
     samples: Vec<Vec<u32>>,
+    /// Classes of a new head; 0 where the model's own tells the next tokens.
     classes: usize,
     rank: usize,
     /// Our shares of PyTorch's time and peak of memory that are wanted.
@@ -69,6 +70,15 @@ impl TextShape {
         Self::new("SmolLM2-135M", model, 5, &[64; 8], [Some(0.8), Some(0.4)])
     }
 
+    /// The same telling the next tokens of four samples of 512.
+    pub(super) fn smollm2_language(model: &Path) -> Self {
+        let name = "SmolLM2-135M, next tokens";
+        Self {
+            classes: 0,
+            ..Self::new(name, model, 5, &[513; 4], [Some(0.8), Some(0.3)])
+        }
+    }
+
     /// all-`MiniLM`-L6-v2 in questions of their own lengths.
     pub(super) fn minilm(model: &Path) -> Self {
         Self::new("MiniLM-L6", model, 3, &QUESTIONS, [Some(0.6), None])
@@ -89,7 +99,7 @@ impl TextShape {
     /// Its name with what decides time and memory.
     fn title(&self, spec: &ModelSpec) -> String {
         let (name, samples) = (&self.name, self.samples.len());
-        let tokens: usize = self.samples.iter().map(Vec::len).sum();
+        let tokens: usize = self.read().map(<[u32]>::len).sum();
         let (width, depth, rank, cut) = (spec.width, spec.depth, self.rank, self.cut);
         format!(
             "{name} (D {width}, {depth} blocks, batch {samples} of {tokens} tokens together, rank \
@@ -112,30 +122,49 @@ impl TextShape {
         Adapters {
             embedding: Vec::new(),
             blocks: (0..spec.depth as u64).map(block).collect(),
-            head: Head {
-                classes: self.classes,
-                weight: values(HEAD, self.classes * spec.width, 0.0, 0.02),
-                bias: vec![0.0; if spec.head_bias { self.classes } else { 0 }],
-                adapter: Vec::new(),
-            },
+            head: self.head(spec),
         }
+    }
+
+    fn head(&self, spec: &ModelSpec) -> Head {
+        if self.classes == 0 {
+            return Head::none();
+        }
+        Head {
+            classes: self.classes,
+            weight: values(HEAD, self.classes * spec.width, 0.0, 0.02),
+            bias: vec![0.0; if spec.head_bias { self.classes } else { 0 }],
+            adapter: Vec::new(),
+        }
+    }
+
+    /// What the model reads of each sample: all of it, or all but the last token, which is told alone.
+    fn read(&self) -> impl Iterator<Item = &[u32]> + Clone {
+        let unread = usize::from(self.classes == 0);
+        let samples = self.samples.iter();
+        samples.map(move |ids| &ids[..ids.len() - unread])
+    }
+
+    fn labels(&self) -> Labels {
+        if self.classes == 0 {
+            let next = self.samples.iter().flat_map(|ids| &ids[1..]);
+            return Labels::Tokens(next.copied().collect());
+        }
+        let classes = (0..self.samples.len()).map(|i| (i % self.classes) as u32);
+        Labels::Classes(classes.collect())
     }
 
     /// The mini-batch.
     fn batch(&self) -> Outcome<(Inputs, Labels)> {
-        let longest = self.samples.iter().map(Vec::len).max().unwrap_or(0);
-        let padded = self.samples.iter().flat_map(|ids| {
+        let longest = self.read().map(<[u32]>::len).max().unwrap_or(0);
+        let padded = self.read().flat_map(|ids| {
             let padding = std::iter::repeat_n(0, longest - ids.len());
             ids.iter().copied().chain(padding)
         });
         let ids =
             Tensor::from_iter(padded, &Device::Cpu)?.reshape((self.samples.len(), longest))?;
-        let lengths = self.samples.iter().map(|ids| ids.len() as u32).collect();
-        let classes = (0..self.samples.len()).map(|i| (i % self.classes) as u32);
-        Ok((
-            Inputs::Tokens { ids, lengths },
-            Labels::Classes(classes.collect()),
-        ))
+        let lengths = self.read().map(|ids| ids.len() as u32).collect();
+        Ok((Inputs::Tokens { ids, lengths }, self.labels()))
     }
 }
 
@@ -160,7 +189,7 @@ pub(super) fn compare(plan: &Plan) -> Outcome<()> {
         return Ok(());
     }
     println!(
-        "As above, with a new head of {CLASSES} classes; PyTorch pads samples to the longest."
+        "As above, with a new head of {CLASSES} classes or the model's own; PyTorch pads samples to the longest."
     );
     for shape in &plan.texts {
         let spec = PretrainedText::open(&shape.model)?.spec();

@@ -22,6 +22,8 @@ mod read;
 mod reader;
 /// Tuned models in files.
 mod save;
+/// Tensors of files by the names of models with a head.
+mod tensors;
 /// From texts to token ids.
 mod tokenizer;
 /// Parameters by name.

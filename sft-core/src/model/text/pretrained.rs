@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Result as TensorResult, Tensor};
+use candle_core::{Result as TensorResult, Tensor};
 use serde_json::{Map, Value};
 use sft_opt::Transformer;
 
-use super::names::TextFamily;
 use super::read::{Translated, from_gguf, read_config, scale_angles};
 use super::save::save_merged;
-use super::weights::LANGUAGE_HEAD;
+use super::tensors::{add_pooler, as_checkpoint, take_head};
 use super::{Pooling, TextConfig, TextModel, TextWeights, Tokenizer};
 use crate::adapter::{Adapters, Head, Lora, ModelSpec};
-use crate::model::checkpoint::{Checkpoint, Gguf, Weight, checked, open_shards};
+use crate::model::checkpoint::{Checkpoint, Gguf, Weight, open_shards};
 use crate::model::{Backend, Model, Pretrained, TextInput};
 use crate::{Digest, Error, Result};
 
@@ -358,86 +357,4 @@ fn files(path: &Path) -> Result<(PathBuf, PathBuf)> {
 pub(super) fn read_json(path: &Path) -> Result<Map<String, Value>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::file(path, e))
-}
-
-/// Tensors by the names of models with a head; those of files without it leave out the model's.
-fn as_checkpoint(
-    family: TextFamily,
-    tensors: Vec<(String, Weight)>,
-) -> Result<HashMap<String, Weight>, String> {
-    let names = family.names();
-    let prefix = format!("{}.", names.model);
-    let bare = !tensors.iter().any(|(name, _)| name.starts_with(&prefix));
-    let outside = |name: &str| name == LANGUAGE_HEAD || names.is_outside(name);
-    let mut renamed = HashMap::with_capacity(tensors.len());
-    for (stored, tensor) in tensors {
-        let mut name = stored.clone();
-        // What the first BERT calls the parameters of a norm.
-        for (old, new) in [
-            ("LayerNorm.gamma", "LayerNorm.weight"),
-            ("LayerNorm.beta", "LayerNorm.bias"),
-        ] {
-            if let Some(path) = name.strip_suffix(old) {
-                name = format!("{path}{new}");
-            }
-        }
-        if bare && !outside(&name) {
-            name.insert_str(0, &prefix);
-        }
-        if renamed.insert(name.clone(), tensor).is_some() {
-            return Err(format!("tensor {stored} is a second {name}"));
-        }
-    }
-    Ok(renamed)
-}
-
-/// Adds a layer before the head where the family has one and the files have none: the identity.
-///
-/// Whether a head can be in the files: behind such a layer only with it.
-fn add_pooler(config: &TextConfig, tensors: &mut HashMap<String, Weight>) -> TensorResult<bool> {
-    let parameters = config.pooler_parameters();
-    let [(weight, _), (bias, _)] = parameters.as_slice() else {
-        return Ok(true);
-    };
-    if tensors.contains_key(weight) || tensors.contains_key(bias) {
-        return Ok(true);
-    }
-    let identity = Tensor::eye(config.width, DType::F32, &Device::Cpu)?;
-    let zeros = Tensor::zeros(config.width, DType::F32, &Device::Cpu)?;
-    tensors.insert(weight.clone(), identity.into());
-    tensors.insert(bias.clone(), zeros.into());
-    Ok(false)
-}
-
-fn take_head(
-    config: &TextConfig,
-    tensors: &mut HashMap<String, Weight>,
-) -> Result<Option<Head>, String> {
-    let path = config.family.names().head;
-    let [weight, bias] = ["weight", "bias"].map(|part| format!("{path}.{part}"));
-    let Some(classes) = tensors
-        .get(&weight)
-        .map(|weight| weight.dims().first().copied())
-    else {
-        return Ok(None);
-    };
-    let classes = classes.unwrap_or(0);
-    let mut take = |name: &str, shape: &[usize]| {
-        checked(tensors, name, shape)?;
-        let values = tensors
-            .remove(name)
-            .map(|tensor| tensor.load()?.flatten_all()?.to_vec1());
-        values
-            .transpose()
-            .map_err(|e| e.to_string())
-            .map(Option::unwrap_or_default)
-    };
-    let weight = take(&weight, &[classes, config.width])?;
-    let biased = config.spec().head_bias.then(|| take(&bias, &[classes]));
-    Ok(Some(Head {
-        classes,
-        weight,
-        bias: biased.transpose()?.unwrap_or_default(),
-        adapter: Vec::new(),
-    }))
 }
