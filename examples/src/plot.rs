@@ -92,11 +92,12 @@ fn draw(
     };
     let values = curves.iter().flat_map(|c| &c.points).map(|p| p.1);
     let range = measure.range(values);
-    let shares = curves.iter().flat_map(|c| &c.points).map(|&(x, y)| {
+    let share = |&(x, y): &(f64, f64)| {
         let up = (y - range.start) / (range.end - range.start);
         ((x / low).ln() / (high / low).ln(), up)
-    });
-    let free = free_corner(&shares.collect::<Vec<_>>());
+    };
+    let lines = curves.iter().map(|c| c.points.iter().map(share).collect());
+    let free = free_corner(&lines.collect::<Vec<Vec<_>>>());
     let area = SVGBackend::with_string(svg, (760, 440)).into_drawing_area();
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&area)
@@ -136,8 +137,9 @@ fn draw(
     Ok(())
 }
 
-/// The first corner that no point is in, as shares of the axes; the first of all if there is none.
-fn free_corner(points: &[(f64, f64)]) -> SeriesLabelPosition {
+/// The first corner that no line goes through, of points as shares of the axes; the first of all if there
+/// is none.
+fn free_corner(lines: &[Vec<(f64, f64)>]) -> SeriesLabelPosition {
     /// What the legend of four curves takes.
     const SIZE: (f64, f64) = (0.37, 0.25);
     let corners = [
@@ -154,11 +156,24 @@ fn free_corner(points: &[(f64, f64)]) -> SeriesLabelPosition {
                 share < size
             }
         };
-        let mut points = points.iter();
-        !points.any(|&(x, y)| near(x, *right, SIZE.0) && near(y, *up, SIZE.1))
+        let mut points = lines.iter().flat_map(|line| along(line));
+        !points.any(|(x, y)| near(x, *right, SIZE.0) && near(y, *up, SIZE.1))
     };
     let free = corners.into_iter().find(is_free);
     free.map_or(SeriesLabelPosition::LowerRight, |(corner, ..)| corner)
+}
+
+/// The points of a line, and some between them.
+fn along(line: &[(f64, f64)]) -> impl Iterator<Item = (f64, f64)> {
+    const BETWEEN: usize = 8;
+    let between = line.windows(2).flat_map(|pair| {
+        let ((x, y), (to_x, to_y)) = (pair[0], pair[1]);
+        (1..BETWEEN).map(move |i| {
+            let share = i as f64 / BETWEEN as f64;
+            (x + share * (to_x - x), y + share * (to_y - y))
+        })
+    });
+    line.iter().copied().chain(between)
 }
 
 /// Draws the labels of what a chart shows.
@@ -181,12 +196,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_legend_hides_no_point_where_a_corner_is_free() {
-        let of = |points: &[(f64, f64)]| format!("{:?}", free_corner(points));
+    fn the_legend_hides_no_line_where_a_corner_is_free() {
+        let of = |points: &[(f64, f64)]| {
+            let lines: Vec<_> = points.iter().map(|&point| vec![point]).collect();
+            format!("{:?}", free_corner(&lines))
+        };
         assert_eq!(of(&[(0.1, 0.1), (0.9, 0.9)]), "LowerRight");
         assert_eq!(of(&[(0.9, 0.1)]), "UpperRight");
         assert_eq!(of(&[(0.9, 0.1), (0.8, 0.9)]), "LowerLeft");
         let everywhere = [(0.9, 0.1), (0.8, 0.9), (0.1, 0.1), (0.2, 0.8)];
         assert_eq!(of(&everywhere), "LowerRight");
+        let through = free_corner(&[vec![(0.5, 0.0), (0.9, 0.4)]]);
+        assert_eq!(format!("{through:?}"), "UpperRight");
     }
 }

@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::Output;
 
-use common::{Folder, finetune, refused_by};
+use common::{Folder, assert_pictures, finetune, refused_by};
 use serde_json::Value;
 
 const SHORT: [&str; 6] = ["--scheme", "sft", "--rounds", "1", "--devices", "2"];
@@ -61,15 +61,7 @@ fn a_run_of_the_embedded_model_leaves_the_documented_files() {
                 .exists()
         );
     }
-    for picture in ["accuracy_over_time.svg", "accuracy_over_traffic.svg"] {
-        let svg = std::fs::read_to_string(Path::new(&out).join(picture)).unwrap();
-        assert!(svg.starts_with("<svg") && svg.contains("SFT without compression"));
-    }
-    let files = std::fs::read_dir(&out).unwrap().count();
-    assert_eq!(
-        files, 7,
-        "run.json, four adapters, two pictures and nothing else"
-    );
+    assert_pictures(&out);
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(
         table.contains("| SFT ") && table.contains("| FL with LoRA"),

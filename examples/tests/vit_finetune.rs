@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Folder, program, refused, vit_finetune as run};
+use common::{Folder, assert_pictures, program, refused, vit_finetune as run};
 use serde_json::Value;
 
 fn json(out: &str) -> Value {
@@ -63,15 +63,7 @@ fn a_run_leaves_the_documented_files() {
         let b = tensors.tensor(name).unwrap();
         assert!(b.data().iter().any(|&byte| byte != 0), "B was trained");
     }
-    for picture in ["accuracy_over_time.svg", "accuracy_over_traffic.svg"] {
-        let svg = std::fs::read_to_string(Path::new(&out).join(picture)).unwrap();
-        assert!(svg.starts_with("<svg") && svg.contains("SFT without compression"));
-    }
-    let files = std::fs::read_dir(&out).unwrap().count();
-    assert_eq!(
-        files, 7,
-        "run.json, four adapters, two pictures and nothing else"
-    );
+    assert_pictures(&out);
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(
         table.contains("| SFT ")

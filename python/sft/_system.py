@@ -160,7 +160,7 @@ class Training:
         runs forward alone, no gradients come down, and no adapters cross.
     labels : {'server', 'device'}, default 'server'
         Where split training has labels, head and loss. With 'device' the features that the head
-        reads come down, one row a sample, and their gradient goes up: the U-shape.
+        reads come down, and their gradient goes up: the U-shape.
     frozen_blocks : int, default 0
         With ``device_adapters="none"`` the blocks from the first on that have no adapters anywhere,
         the deepest cut of devices that differ in theirs: the server runs those of a device with a

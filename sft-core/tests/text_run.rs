@@ -3,11 +3,10 @@
 mod common;
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
+use common::texts::{assert_threads_and_stops_change_nothing, run};
 use common::{Folder, plan};
 use sft_compress::{Codec, TensorView};
-use sft_core::Result;
 use sft_core::adapter::{Adapters, Head};
 use sft_core::data::{Inputs as Ids, Labels};
 use sft_core::model::Pooling;
@@ -59,15 +58,6 @@ fn config(folder: &Folder) -> RunConfig {
         gradient: CutCodec::raw(),
         ..RunConfig::default()
     }
-}
-
-fn run(config: &RunConfig) -> Result<Vec<SchemeRun>> {
-    let inputs = Inputs::open(config)?;
-    let mut runs = Session::new(config, &inputs)?.run(&(), &AtomicBool::new(false))?;
-    for round in runs.iter_mut().flat_map(|run| &mut run.rounds) {
-        round.wall_s = 0.0;
-    }
-    Ok(runs)
 }
 
 #[test]
@@ -135,25 +125,8 @@ fn only_real_tokens_cross_the_cut() {
 #[test]
 fn a_run_does_not_depend_on_threads_and_goes_on_from_a_checkpoint() {
     let folder = Folder::new("text-run-threads");
-    let with = |threads: usize, change: &dyn Fn(&mut RunConfig)| {
-        let mut config = RunConfig {
-            activation: "transform:0.3".parse().unwrap(),
-            gradient: "transform:1.5".parse().unwrap(),
-            threads: Some(threads),
-            ..config(&folder)
-        };
-        change(&mut config);
-        run(&config).unwrap()
-    };
-    let whole = with(1, &|_| ());
-    assert_eq!(with(3, &|_| ()), whole);
-    let out = folder.0.join("run");
-    with(2, &|config| {
-        (config.out, config.rounds) = (Some(out.clone()), 1);
-        config.checkpoint_every = Some(1);
-    });
-    let rest = with(2, &|config| config.resume = Some(out.clone()));
-    assert_eq!(rest[0].rounds, whole[0].rounds);
+    let config = config(&folder);
+    assert_threads_and_stops_change_nothing(&config, &folder.0.join("run"));
 }
 
 #[test]

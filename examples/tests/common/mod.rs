@@ -77,3 +77,16 @@ pub fn refused_by(name: &str, flags: &[&str], message: &str) {
     assert!(output.stdout.is_empty());
     assert!(!Path::new(&out).exists(), "{flags:?} left a folder");
 }
+
+/// What four schemes leave in a folder: pictures of all of them, and no other files than the documented.
+pub fn assert_pictures(out: &str) {
+    for picture in ["accuracy_over_time.svg", "accuracy_over_traffic.svg"] {
+        let svg = std::fs::read_to_string(Path::new(out).join(picture)).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("SFT without compression"));
+    }
+    let files = std::fs::read_dir(out).unwrap().count();
+    assert_eq!(
+        files, 7,
+        "run.json, four adapters, two pictures and nothing else"
+    );
+}

@@ -10,6 +10,18 @@ pub(crate) fn with_gradient(x: &Tensor, value: f32, gradient: Tensor) -> Result<
     x.apply_op1(WithGradient { value, gradient })
 }
 
+/// A scalar whose gradient with respect to a tensor is `gradient`.
+///
+/// # Errors
+/// A gradient of another shape than the tensor's.
+pub(crate) fn inject(tensor: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    Ok(if tensor.device().is_cpu() {
+        with_gradient(tensor, 0.0, gradient.clone())?
+    } else {
+        (tensor * gradient)?.sum_all()?
+    })
+}
+
 struct WithGradient {
     value: f32,
     gradient: Tensor,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::Tensor;
 
 use crate::adapter::{Adapters, Lora, check_adapters};
-use crate::data::{Batch, Data, Inputs};
+use crate::data::{Batch, Data, Inputs, Labels};
 use crate::model::Model;
 use crate::parallel::parallel;
 use crate::split::forward::{features, task_head};
@@ -18,15 +18,15 @@ const BATCH: usize = 32;
 const BATCH_TOKENS: usize = 2048;
 
 /// An adapted model where it runs.
-struct Adapted<'a> {
+pub(super) struct Adapted<'a> {
     model: &'a dyn Model,
     lora: Lora,
-    vectors: Vec<Tensor>,
-    head: TaskHead,
+    pub(super) vectors: Vec<Tensor>,
+    pub(super) head: TaskHead,
 }
 
 impl<'a> Adapted<'a> {
-    fn new(model: &'a dyn Model, lora: Lora, adapters: &Adapters) -> Result<Self> {
+    pub(super) fn new(model: &'a dyn Model, lora: Lora, adapters: &Adapters) -> Result<Self> {
         check_adapters(model.spec(), lora, adapters)?;
         let vectors = adapters
             .vectors()
@@ -50,9 +50,12 @@ impl<'a> Adapted<'a> {
 
     fn score(&self, batch: &Batch) -> Result<Score> {
         let inputs = batch.inputs.to_device(self.model.device())?;
-        let features = self.features(&inputs)?;
-        self.head
-            .score(&features, self.trained(), self.lora, &batch.labels)
+        self.score_of(&self.features(&inputs)?, &batch.labels)
+    }
+
+    /// The score of features.
+    pub(super) fn score_of(&self, features: &Tensor, labels: &Labels) -> Result<Score> {
+        self.head.score(features, self.trained(), self.lora, labels)
     }
 }
 

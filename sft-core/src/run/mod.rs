@@ -26,10 +26,14 @@ mod inputs;
 mod job;
 /// One device's part of a round.
 mod local;
+/// The average of products of adapters.
+mod product;
 /// A run as it stands after a round.
 mod record;
 /// Round by round.
 mod rounds;
+/// Adapters to start from.
+mod saved;
 /// A run from its configuration to its files.
 mod session;
 /// What the trainer is asked to do.
@@ -43,7 +47,7 @@ mod whole;
 /// Devices, server and channel: the modelled delay and memory.
 mod wireless;
 
-pub use aggregate::{ProductAverage, average_products, fed_avg};
+pub use aggregate::fed_avg;
 pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use config::{
     BackendKind, DeviceAdaptersKind, FadingKind, OptimizerKind, RunConfig, ScheduleKind,
@@ -54,6 +58,7 @@ pub use generate::{Generated, generate};
 pub use inputs::{Inputs, image_input, open_data, open_model, text_model};
 pub use job::Job;
 pub use local::CodecState;
+pub use product::{ProductAverage, average_products};
 pub use record::{RoundRecord, Run};
 pub use rounds::finetune;
 pub use session::{Progress, SchemeRun, Session, Setup};

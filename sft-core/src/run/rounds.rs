@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use super::aggregate::{at_rank, average_products, fed_avg};
+use super::aggregate::fed_avg;
 use super::calibrate::{BasesByCut, calibrate};
 use super::evaluate::evaluate_until;
 use super::full::{self, FullModel};
 use super::local::{Part, Participant};
+use super::product::{at_rank, average_products};
 use super::through_cut::{ThroughCutScore, through_cut};
 use super::{Aggregation, DeviceRound, Job, RoundRecord, Run, Scheme, Settings};
 use crate::adapter::{Adapters, Lora};

@@ -1,6 +1,5 @@
 //! A run from its configuration to its files.
 
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,11 +10,12 @@ use super::content::{by_content, contents};
 use super::folder::{Folder, checkpoint};
 use super::generate::{Generated, go_on};
 use super::inputs::{Inputs, of};
+use super::saved::saved_adapters;
 use super::{
     Job, RoundRecord, Run, RunConfig, Scheme, Settings, Wireless, finetune, load_checkpoint,
     save_checkpoint,
 };
-use crate::adapter::{Adapters, Head, Lora, load_peft, save_peft};
+use crate::adapter::{Adapters, Head, save_peft};
 use crate::data::mean_tokens;
 use crate::model::not_finite;
 use crate::{Error, Result};
@@ -159,24 +159,30 @@ impl<'a> Session<'a> {
             } else {
                 wireless
             },
-            head: match (&self.config.class_words, pretrained.head()) {
-                _ if classes == 0 => self.language_head()?,
-                (Some(words), _) => self.head_of_words(words)?,
-                (None, Some(head)) if head.classes == classes => head.clone(),
-                _ => {
-                    let head = Head::new(classes, spec.width, settings.seed);
-                    if spec.head_bias {
-                        head
-                    } else {
-                        head.without_bias()
-                    }
-                }
-            },
+            head: self.head()?,
             settings,
         };
         self.job(&setup, &|| (), &AtomicBool::new(false))
             .validate()?;
         Ok(setup)
+    }
+
+    /// The head to start from.
+    fn head(&self) -> Result<Head> {
+        let (classes, spec) = (self.inputs.train.classes(), self.inputs.model.spec());
+        match (&self.config.class_words, self.inputs.pretrained.head()) {
+            _ if classes == 0 => self.language_head(),
+            (Some(words), _) => self.head_of_words(words),
+            (None, Some(head)) if head.classes == classes => Ok(head.clone()),
+            _ => {
+                let head = Head::new(classes, spec.width, self.config.seed);
+                Ok(if spec.head_bias {
+                    head
+                } else {
+                    head.without_bias()
+                })
+            }
+        }
     }
 
     /// No head of its own, where the model tells next tokens and nothing was asked for that only a head for
@@ -237,47 +243,13 @@ impl<'a> Session<'a> {
         let start = self.job(setup, &|| (), &AtomicBool::new(false)).start()?;
         match &self.config.adapters {
             Some(folder) if scheme != Scheme::FlFull => {
-                let adapters = self.saved_adapters(folder, setup).map_err(of("adapters"))?;
+                let (spec, lora) = (self.inputs.model.spec(), setup.settings.lora);
+                let adapters = saved_adapters(folder, spec, lora, &setup.head);
+                let adapters = adapters.map_err(of("adapters"))?;
                 Ok(Run { adapters, ..start })
             }
             _ => Ok(start),
         }
-    }
-
-    /// The adapters of a PEFT folder, if they are what the configuration asks for.
-    fn saved_adapters(&self, folder: &Path, setup: &Setup) -> Result<Adapters> {
-        let spec = self.inputs.model.spec();
-        let (found, adapters) = load_peft(folder, spec, Some(&setup.head))?;
-        let bare = |lora: Lora| {
-            let bare = |&index: &usize| lora.in_block(index).block_parameters(spec) == 0;
-            (0..spec.depth).take_while(bare).count()
-        };
-        let told = |lora: Lora| {
-            [
-                ("rank", lora.rank().to_string()),
-                ("alpha", lora.alpha().to_string()),
-                ("targets", lora.targets().modules(spec).to_string()),
-                ("blocks without adapters", bare(lora).to_string()),
-            ]
-        };
-        for ((name, found), (_, wanted)) in told(found).iter().zip(told(setup.settings.lora)) {
-            if *found != wanted {
-                let reason = format!("the adapters have {name} {found}, this run has {wanted}");
-                return Err(Error::file(folder, reason));
-            }
-        }
-        let (found, wanted) = (adapters.head.classes, setup.head.classes);
-        if found != wanted {
-            let reason = format!("the adapters have {found} classes, this run has {wanted}");
-            return Err(Error::file(folder, reason));
-        }
-        if !adapters.vectors().flatten().all(|value| value.is_finite()) {
-            return Err(Error::file(
-                folder,
-                "the adapters hold a value that is not finite",
-            ));
-        }
-        Ok(adapters)
     }
 
     /// Fine-tunes by one scheme, with checkpoints, and keeps what it tuned.

@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use candle_core::Tensor;
-
 use super::Job;
 use super::calibrate::BasesByCut;
+use super::evaluate::Adapted;
 use super::local::Participant;
 use crate::adapter::Adapters;
 use crate::parallel::parallel;
-use crate::split::forward::{self, task_head};
-use crate::split::{LabelSide, RoundPlan, ThroughCut, Work};
+use crate::split::{LabelSide, RoundPlan, ThroughCut, Work, forward};
 use crate::task::Score;
 use crate::{Error, Result, seed};
 
@@ -65,13 +63,9 @@ pub(super) fn through_cut(
 
 fn score(job: &Job<'_>, adapters: &Adapters, cut: usize, through: &ThroughCut) -> Result<Score> {
     let (model, lora, test) = (job.model, job.settings.lora, job.test);
-    let head = task_head(model, &adapters.head)?;
-    let vectors = adapters
-        .vectors()
-        .map(|values| Tensor::from_slice(values, values.len(), model.device()))
-        .collect::<Result<Vec<_>, _>>()?;
-    let (below, above) = vectors.split_at(1 + cut);
-    let (above, trained) = above.split_at(above.len() - head.trained());
+    let adapted = Adapted::new(model, lora, adapters)?;
+    let of_tokens = adapted.head.reads_tokens();
+    let (below, above) = adapted.vectors[..=model.spec().depth].split_at(1 + cut);
     let batch = job.settings.batch;
     let scores = parallel(job.settings.threads, test.len().div_ceil(batch), |number| {
         if job.stop.load(Ordering::Relaxed) {
@@ -83,12 +77,11 @@ fn score(job: &Job<'_>, adapters: &Adapters, cut: usize, through: &ThroughCut) -
         let inputs = batch.inputs.to_device(model.device())?;
         let hidden = forward::lower(model, lora, below, &inputs)?;
         let hidden = through.activation(&hidden, these)?;
-        let mut features = forward::upper(model, lora, above, head.reads_tokens(), &hidden)?;
+        let mut features = forward::upper(model, lora, above, of_tokens, &hidden)?;
         if through.plan.labels == LabelSide::Device {
-            let of = (&hidden, head.reads_tokens());
-            features = through.features(&features, of, these)?;
+            features = through.features(&features, (&hidden, of_tokens), these)?;
         }
-        head.score(&features, trained, lora, &batch.labels)
+        adapted.score_of(&features, &batch.labels)
     })?;
     Ok(scores.into_iter().sum())
 }

@@ -19,14 +19,14 @@ mod deadline;
 mod device;
 /// The device's half of a step.
 mod device_half;
+/// A tensor over the connection.
+mod exchange;
 /// How large a mini-batch at the cut is.
 mod extent;
 /// The forward pass of the adapted model and its two parts.
 pub(crate) mod forward;
 /// The head on either side.
 mod head_half;
-/// A backward pass from a gradient that came.
-mod inject;
 /// A device's own samples, mini-batch by mini-batch.
 mod local_data;
 /// A connection within a process.

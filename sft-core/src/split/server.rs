@@ -5,13 +5,14 @@ use sft_compress::Stateful;
 
 use super::codecs::ServerCodecs;
 use super::coded::{Crossing, Stream, finite};
+use super::exchange::lost;
 use super::extent::Extent;
 use super::memory::Serve;
-use super::message::{Activation, Coded, Failure, FailureKind, Hello, Message};
+use super::message::{Activation, Coded, FailureKind, Hello, Message};
 use super::transport::unexpected;
 use super::{Passed, RoundPlan, ServerHalf, Work};
 use crate::adapter::{Adapters, Head, ModelSpec, NamedShape, cut_into, device_vectors};
-use crate::data::{Labels, SampleId};
+use crate::data::SampleId;
 use crate::model::{Hidden, Model};
 use crate::{Error, Result};
 
@@ -275,36 +276,11 @@ impl<'a> ServerSide<'a> {
             return Err(Error::protocol(reason));
         }
         up.check_labels(&self.plan)?;
-        self.check_answers(up)
-    }
-
-    /// Checks that labels, where they are sent, are of the kind that is trained for, as many as there must
-    /// be, and each among the answers.
-    fn check_answers(&self, up: &Activation) -> Result<()> {
-        let (Some(labels), Some(answers)) = (&up.labels, self.half.answers()) else {
-            return Ok(());
-        };
-        let (kind, values, wanted) = match (labels, self.half.tells_tokens()) {
-            (Labels::Classes(classes), false) => ("class", classes, up.samples.len()),
-            (Labels::Tokens(tokens), true) => ("next token", tokens, up.real_tokens()),
-            (_, tokens) => {
-                let wanted = if tokens { "next tokens" } else { "classes" };
-                let reason = format!("sent labels of another kind, expected {wanted}");
-                return Err(Error::protocol(reason));
-            }
-        };
-        if values.len() != wanted || labels.counted() == 0 {
-            let (got, counted) = (values.len(), labels.counted());
-            let reason = format!("sent {got} labels of which {counted} count, expected {wanted}");
-            return Err(Error::protocol(reason));
+        let (half, labels) = (&self.half, up.labels.as_ref());
+        match labels.zip(half.answers()) {
+            Some((labels, answers)) => up.check_answers(labels, answers, half.tells_tokens()),
+            None => Ok(()),
         }
-        let ignored = |label: u32| self.half.tells_tokens() && label == Labels::IGNORED;
-        let wrong = |&&label: &&u32| label as usize >= answers && !ignored(label);
-        if let Some(label) = values.iter().find(wrong) {
-            let reason = format!("sent the {kind} {label}, the head has {answers}");
-            return Err(Error::protocol(reason));
-        }
-        Ok(())
     }
 
     /// The message with the last gradient.
@@ -362,15 +338,6 @@ impl<'a> ServerSide<'a> {
         };
         Ok((update, self.codecs))
     }
-}
-
-/// That the frame of a tensor builds on what is not there.
-pub(super) fn lost(stream: Stream, step: u32) -> Message {
-    let name = stream.name();
-    Message::Error(Failure {
-        kind: FailureKind::LostReference,
-        reason: format!("{name} of mini-batch {step} builds on what is not there"),
-    })
 }
 
 /// What both sides know of a mini-batch.

@@ -5,10 +5,10 @@ use candle_core::{Tensor, Var};
 
 use super::forward::upper;
 use super::head_half::HeadHalf;
-use super::inject::inject;
 use super::{LabelSide, Step};
 use crate::adapter::{Head, Lora, check_blocks};
 use crate::data::Labels;
+use crate::layers::inject;
 use crate::model::{Hidden, Model};
 use crate::optim::{OptimizerConfig, Trainable};
 use crate::{Error, Result};

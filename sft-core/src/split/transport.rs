@@ -23,7 +23,7 @@ pub trait Transport {
 /// What crossed one device's link: bytes, and how many messages held nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Frames of activations and of the gradient of features, and four bytes a label.
+    /// Frames of activations and of the gradient of features, and labels.
     pub up: u64,
     /// Frames of gradients and features, and bases.
     pub down: u64,

@@ -3,6 +3,10 @@
 // Settings are written where they are used.
 #![allow(clippy::large_types_passed_by_value)]
 
+pub mod language;
+pub mod protocol;
+pub mod texts;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -39,7 +39,7 @@ pub fn activation_bits(model: &Transformer, training: &Training) -> f64 {
     bits(training, elements)
 }
 
-/// Features of one mini-batch, one row a sample (of a language model's more: they are part of the bits of a feature): `Ψ^F = 8α·BD` bits, or `BD` times
+/// Features of one mini-batch, one row a sample: `Ψ^F = 8α·BD` bits, or `BD` times
 /// [`Training::bits_per_feature`]. Their gradient has the same length. None cross where the labels are on the server or the
 /// model is not split.
 pub fn feature_bits(model: &Transformer, training: &Training, placement: Placement) -> f64 {

@@ -38,7 +38,7 @@ pub enum LabelSide {
     /// On the server.
     #[default]
     Server,
-    /// On the device, which gets the features, one row a sample, and sends their gradient: the
+    /// On the device, which gets the features, one row a sample or of a language model one a token, and sends their gradient: the
     /// U-shape.
     Device,
 }

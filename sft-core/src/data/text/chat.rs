@@ -153,16 +153,8 @@ fn sample(
 mod tests {
     use serde_json::json;
 
+    use super::super::language::tests::bytes;
     use super::*;
-
-    /// A byte an id; a text begins with 1.
-    #[allow(clippy::unnecessary_wraps)]
-    fn bytes(text: &str, special: bool) -> Result<Vec<(u32, Range<usize>)>> {
-        let start = special.then_some((1, 0..0));
-        let bytes = text.bytes().enumerate();
-        let bytes = bytes.map(|(i, byte)| (u32::from(byte), i..i + 1));
-        Ok(start.into_iter().chain(bytes).collect())
-    }
 
     #[allow(clippy::unnecessary_wraps)]
     fn render(messages: &[Value], asks: bool) -> Result<String> {

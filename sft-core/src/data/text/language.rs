@@ -79,3 +79,23 @@ pub(super) fn cut(mut ids: Vec<u32>, most: usize, told: &mut Told) -> Vec<u32> {
     ids.truncate(most + 1);
     ids
 }
+
+/// A tokenizer for the tests of the kinds of data.
+#[cfg(test)]
+pub(super) mod tests {
+    use std::ops::Range;
+
+    use crate::Result;
+
+    /// A byte an id; a text begins with 1.
+    #[allow(clippy::unnecessary_wraps)]
+    pub(in crate::data::text) fn bytes(
+        text: &str,
+        special: bool,
+    ) -> Result<Vec<(u32, Range<usize>)>> {
+        let start = special.then_some((1, 0..0));
+        let bytes = text.bytes().enumerate();
+        let bytes = bytes.map(|(i, byte)| (u32::from(byte), i..i + 1));
+        Ok(start.into_iter().chain(bytes).collect())
+    }
+}

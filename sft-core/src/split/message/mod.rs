@@ -3,6 +3,8 @@
 //! A message may come from anyone: reading one never panics, and allocates no more than a small
 //! multiple of its own length.
 
+/// Mini-batches going up.
+mod activation;
 /// Numbers, texts and lengths as bytes.
 mod bytes;
 /// Tensors that the plan means.
@@ -10,12 +12,11 @@ mod tensors;
 
 use serde::{Deserialize, Serialize};
 
+pub use activation::Activation;
 pub use tensors::Tensors;
 
 use self::bytes::{Reader, put_bytes, put_u32, put_varint};
-use super::{Bases, LabelSide, RoundPlan};
-use crate::adapter::ModelSpec;
-use crate::data::{Labels, SampleId};
+use super::{Bases, RoundPlan};
 use crate::{Error, Result};
 
 /// The first bytes of every message.
@@ -28,10 +29,6 @@ pub const HEADER_BYTES: usize = 10;
 const CHECKSUM_BYTES: usize = 4;
 /// The longest body that is read; a receiver on a network may set a smaller limit.
 pub const MAX_BODY_BYTES: usize = 1 << 30;
-/// The kinds of labels.
-const NO_LABELS: u8 = 0;
-const CLASSES: u8 = 1;
-const TOKENS: u8 = 2;
 /// The longest text in a message.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
@@ -80,24 +77,8 @@ pub struct Hello {
     pub held: Option<u32>,
 }
 
-/// A mini-batch at the cut: the compressed activation, and what the server needs beside it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Activation {
-    /// The mini-batch's number in the round, from 0.
-    pub step: u32,
-    /// Which samples these are.
-    pub samples: Vec<SampleId>,
-    /// Tokens of each sample; none where all have the model's number.
-    pub lengths: Option<Vec<u32>>,
-    /// The class of each sample, or in language modelling the token after each of its tokens; none where
-    /// that stays on the device.
-    pub labels: Option<Labels>,
-    /// The compressed activation `[B, S, D]`.
-    pub frame: Vec<u8>,
-}
-
 /// Another tensor of a mini-batch: the gradient of the activation, `[B, S, D]`, or the features or
-/// their gradient, `[B, D]`.
+/// their gradient, `[B, D]`, in language modelling `[T, D]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coded {
     /// The number of the mini-batch.
@@ -327,115 +308,6 @@ impl Message {
     }
 }
 
-impl Activation {
-    /// The most tokens of a sample.
-    ///
-    /// # Errors
-    /// Lengths for a model whose samples have all tokens, or none for another; a sample without
-    /// tokens, or of more than the plan has.
-    pub(super) fn tokens(&self, plan: &RoundPlan, spec: &ModelSpec) -> Result<usize> {
-        let Some(lengths) = self.lengths.as_ref().filter(|_| spec.grid.is_none()) else {
-            if self.lengths.is_none() == spec.grid.is_some() {
-                return Ok(spec.tokens);
-            }
-            let reason = "sent lengths for a model of images, or none for one of texts";
-            return Err(Error::protocol(reason));
-        };
-        let most = plan.tokens.unwrap_or(spec.tokens).min(spec.tokens);
-        let wrong = |&&length: &&u32| length == 0 || length as usize > most;
-        if let Some(length) = lengths.iter().find(wrong) {
-            let reason = format!("sent a sample of {length} tokens, expected 1 to {most}");
-            return Err(Error::protocol(reason));
-        }
-        Ok(lengths.iter().copied().max().unwrap_or(0) as usize)
-    }
-
-    /// Checks that labels are there if they are to be on the server, and only then.
-    ///
-    /// # Errors
-    /// Labels that are to stay on the device, or none.
-    pub(super) fn check_labels(&self, plan: &RoundPlan) -> Result<()> {
-        let reason = match (plan.labels, &self.labels) {
-            (LabelSide::Server, Some(_)) | (LabelSide::Device, None) => return Ok(()),
-            (LabelSide::Server, None) => "sent no labels, which the plan wants",
-            (LabelSide::Device, Some(_)) => "sent labels, which are to stay with it",
-        };
-        Err(Error::protocol(reason))
-    }
-
-    fn put(&self, out: &mut Vec<u8>) {
-        put_u32(out, self.step);
-        put_varint(out, self.samples.len() as u64);
-        self.samples
-            .iter()
-            .for_each(|&sample| put_varint(out, sample));
-        out.push(u8::from(self.lengths.is_some()));
-        let lengths = self.lengths.iter().flatten();
-        lengths.for_each(|&length| put_varint(out, length.into()));
-        out.push(match self.labels {
-            None => NO_LABELS,
-            Some(Labels::Classes(_)) => CLASSES,
-            Some(Labels::Tokens(_)) => TOKENS,
-        });
-        out.extend(self.label_bytes());
-        out.extend(&self.frame);
-    }
-
-    /// The tokens of all samples that have their own numbers of them.
-    pub(super) fn real_tokens(&self) -> usize {
-        let lengths = self.lengths.iter().flatten();
-        lengths.map(|&length| length as usize).sum()
-    }
-
-    fn label_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        match &self.labels {
-            None => (),
-            Some(Labels::Classes(classes)) => {
-                for &class in classes {
-                    put_u32(&mut out, class);
-                }
-            }
-            // One more than the token, so that the commonest, the ignored, is the shortest.
-            Some(Labels::Tokens(tokens)) => {
-                let tokens = tokens.iter().map(|token| token.wrapping_add(1));
-                tokens.for_each(|token| put_varint(&mut out, token.into()));
-            }
-        }
-        out
-    }
-
-    fn read(body: &mut Reader<'_>) -> Result<Self> {
-        let step = body.u32()?;
-        // Every sample takes a byte for its number.
-        let count = body.count(1)?;
-        let samples = (0..count).map(|_| body.varint()).collect::<Result<_>>()?;
-        let each = body.flag("lengths")?.then_some(0..count);
-        let lengths = each.map(|each| each.map(|_| body.varint_u32()).collect::<Result<_>>());
-        let lengths = lengths.transpose()?;
-        let labels = match body.byte()? {
-            NO_LABELS => None,
-            CLASSES => {
-                body.has(count, 4)?;
-                let classes = (0..count).map(|_| body.u32()).collect::<Result<_>>()?;
-                Some(Labels::Classes(classes))
-            }
-            TOKENS => Some(Labels::Tokens(read_tokens(lengths.as_deref(), body)?)),
-            other => {
-                let reason = format!("sent labels of the unknown kind {other}");
-                return Err(Error::protocol(reason));
-            }
-        };
-        Ok(Self {
-            step,
-            samples,
-            lengths,
-            labels,
-            frame: body.rest().to_vec(),
-        })
-    }
-}
-
 impl Coded {
     fn read(body: &mut Reader<'_>) -> Result<Self> {
         Ok(Self {
@@ -443,16 +315,4 @@ impl Coded {
             frame: body.rest().to_vec(),
         })
     }
-}
-
-/// The token after each token of samples of these lengths.
-fn read_tokens(lengths: Option<&[u32]>, body: &mut Reader<'_>) -> Result<Vec<u32>> {
-    let Some(lengths) = lengths else {
-        let reason = "sent next tokens without the lengths of the samples";
-        return Err(Error::protocol(reason));
-    };
-    let count = lengths.iter().map(|&length| u64::from(length)).sum();
-    body.has(usize::try_from(count).unwrap_or(usize::MAX), 1)?;
-    let token = |_| Ok(body.varint_u32()?.wrapping_sub(1));
-    (0..count).map(token).collect()
 }
