@@ -37,6 +37,7 @@ fn main() -> sft_core::Result<()> {
         test: &test,
         settings,
         wireless: &Wireless::new(model, Channel::default(), &samples, &settings)?,
+        fleet: None,
         on_batch: &|| {
             batches.fetch_add(1, Ordering::Relaxed);
         },

@@ -34,7 +34,11 @@ pub fn embedded_model(heads: Option<usize>) -> Result<PretrainedVit> {
         .map_err(|reason| Error::file("the embedded model", reason))
 }
 
-fn data(config: &RunConfig, model: &dyn Pretrained) -> Result<Examples> {
+/// Training and test samples of a run, for a model.
+///
+/// # Errors
+/// A file that is not there or not what it should be.
+pub fn data(config: &RunConfig, model: &dyn Pretrained) -> Result<Examples> {
     let data = config.data.as_deref().unwrap_or("digits");
     let (kind, path) = data.split_once(':').unwrap_or((data, ""));
     match kind {

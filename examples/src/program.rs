@@ -44,12 +44,35 @@ pub fn tell_data(inputs: &Inputs) {
 /// # Errors
 /// What a session fails with, or results that cannot be written.
 pub fn finetune(config: &RunConfig, inputs: &Inputs) -> Result<()> {
-    let bar = Bar(ProgressBar::no_length());
     let session = Session::new(config, inputs)?;
-    let schemes = session.run(&bar, &STOP);
-    bar.0.finish_and_clear();
-    let schemes = schemes?;
+    let schemes = watched(|bar, stop| session.run(bar, stop))?;
     report(config, session.contents()?, schemes)
+}
+
+/// Serves a run to devices that are other processes, and reports on it.
+///
+/// # Errors
+/// What the server of a run fails with, or results that cannot be written.
+pub fn serve(
+    config: &RunConfig,
+    inputs: &Inputs,
+    serve: impl FnOnce(&dyn Progress, &AtomicBool) -> Result<Vec<SchemeRun>>,
+) -> Result<()> {
+    let schemes = watched(serve)?;
+    report(config, Session::new(config, inputs)?.contents()?, schemes)
+}
+
+/// Whether Ctrl-C was typed, for what ends by it.
+pub fn stopped() -> &'static AtomicBool {
+    &STOP
+}
+
+/// Does something under a bar.
+fn watched<T>(work: impl FnOnce(&dyn Progress, &AtomicBool) -> Result<T>) -> Result<T> {
+    let bar = Bar(ProgressBar::no_length());
+    let done = work(&bar, &STOP);
+    bar.0.finish_and_clear();
+    done
 }
 
 /// Events of the library at the levels that the environment variable `RUST_LOG` names.

@@ -20,6 +20,11 @@ impl Digest {
         self.0.write(bytes);
     }
 
+    /// Adds bytes of a part whose length is told otherwise: the same however they are cut.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
     /// Adds a number.
     pub fn number(&mut self, number: u64) {
         self.0.write(&number.to_le_bytes());

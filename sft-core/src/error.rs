@@ -26,6 +26,14 @@ pub enum Error {
     /// The other side of a connection did what it should not.
     #[error("the other side {0}")]
     Protocol(String),
+    /// A connection failed.
+    #[error("the link to {peer} {reason}")]
+    Link {
+        /// Who is at the other end.
+        peer: String,
+        /// What happened to it.
+        reason: String,
+    },
     /// A value stopped being finite during training.
     #[error("training diverged in round {round} on device {device}: {tensor} is not finite")]
     Diverged {
@@ -43,6 +51,14 @@ pub enum Error {
         device: usize,
         /// What it had, seconds.
         deadline_s: f64,
+    },
+    /// Of devices that are elsewhere too few ended a round.
+    #[error("only {ended} devices ended round {round}")]
+    Absent {
+        /// The round, counted from 1.
+        round: usize,
+        /// The devices that did.
+        ended: usize,
     },
     /// A trainable tensor took no part in the loss.
     #[error("no gradient reached trainable tensor {0}")]

@@ -7,6 +7,9 @@ pub mod adapter;
 pub mod data;
 /// Frozen transformers that can be cut between any two of their blocks.
 pub mod model;
+/// Devices and server on a network.
+#[cfg(feature = "net")]
+pub mod net;
 /// What turns gradients into updates.
 pub mod optim;
 /// Algorithm 1 and the schemes it is compared with, from configuration to checkpoint.

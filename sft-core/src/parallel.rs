@@ -26,6 +26,31 @@ pub(crate) fn spawn<'scope, T: Send + 'scope>(
     handle.map_err(|e| Error::argument("threads", format!("cannot be started: {e}")))
 }
 
+/// The stack of a thread that waits, and then calls a side of the server.
+const WAITING_STACK_BYTES: usize = 512 << 10;
+
+/// Runs each of `task(0..count)` on a thread of its own: they wait for other machines more than they
+/// compute. The error with the lowest index wins.
+pub(crate) fn waiting<T: Send>(
+    count: usize,
+    task: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let task = &task;
+    std::thread::scope(|scope| {
+        let start = |n| {
+            let thread = std::thread::Builder::new().stack_size(WAITING_STACK_BYTES);
+            let started = thread.spawn_scoped(scope, move || task(n));
+            started.map_err(|e| Error::argument("devices", format!("are too many threads: {e}")))
+        };
+        let started: Vec<_> = (0..count).map(start).collect::<Result<_>>()?;
+        let joined = started.into_iter().map(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.collect()
+    })
+}
+
 /// Runs `task(0..count)` on up to `threads` threads, of which each task gets an equal share for
 /// what it does in parallel; the error with the lowest index wins.
 ///

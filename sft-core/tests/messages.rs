@@ -8,7 +8,7 @@ use sft_core::Error;
 use sft_core::adapter::NamedShape;
 use sft_core::data::Labels;
 use sft_core::split::message::{
-    Activation, Coded, Failure, FailureKind, HEADER_BYTES, Hello, Message, Tensors,
+    Activation, Begin, Coded, Failure, FailureKind, FilePart, HEADER_BYTES, Hello, Message, Tensors,
 };
 
 fn layout() -> Vec<NamedShape> {
@@ -71,6 +71,21 @@ fn one_of_each() -> Vec<Message> {
         Message::Error(Failure {
             kind: FailureKind::Refused,
             reason: String::new(),
+        }),
+        Message::Join(None),
+        Message::Join(Some(3)),
+        Message::Job("{}".into()),
+        Message::Want(vec!["config.json".into(), String::new()]),
+        Message::FilePart(FilePart {
+            name: "model.safetensors".into(),
+            offset: 1 << 40,
+            bytes: vec![5; 40],
+        }),
+        Message::Ready,
+        Message::Begin(Begin {
+            round: 7,
+            since: 5,
+            uplink_bit_s: 1_000_000,
         }),
     ]
 }
@@ -138,6 +153,9 @@ fn a_body_that_was_cut_is_no_other_message_of_fixed_parts() {
                     );
                     assert!(cut.decode(&layout()).is_err(), "a frame that was cut");
                 }
+                // Files are told by their length and digest, a job is JSON.
+                (Message::FilePart(_), Ok(Message::FilePart(_)))
+                | (Message::Job(_), Ok(Message::Job(_))) => {}
                 (Message::Activation(whole), Ok(Message::Activation(cut))) => {
                     assert_eq!(
                         (cut.samples, cut.labels),
@@ -181,7 +199,7 @@ proptest! {
     ) {
         let bytes = one_of_each()[which].encode().unwrap();
         let mut changed = body(&bytes).to_vec();
-        let at = at.index(changed.len());
+        let at = at.index(changed.len() + 1);
         let end = (at + change.len()).min(changed.len());
         changed.splice(at..end, change);
         let bytes = with_body(&bytes, &changed);

@@ -55,6 +55,7 @@ pub(super) fn run(shape: &Shape, devices: usize) -> Outcome<()> {
         test: &test,
         settings,
         wireless: &Wireless::new(model, Channel::default(), &samples, &settings)?,
+        fleet: None,
         on_batch: &|| (),
         stop: &AtomicBool::new(false),
     };

@@ -1,11 +1,13 @@
 //! The head as plain data: trained in full, or frozen under an adapter.
 
+use serde::{Deserialize, Serialize};
+
 use super::lora::normal;
 use super::{Lora, Place};
 use crate::seed;
 
 /// The classification head; without weights where a language model's own, which is frozen, is used.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Head {
     /// Number of classes, K.
     pub classes: usize,

@@ -2,6 +2,8 @@
 
 /// Files of weights.
 mod checkpoint;
+/// A device's half.
+mod half;
 /// Tuned models as one.
 mod merged;
 /// What a pre-trained model is.

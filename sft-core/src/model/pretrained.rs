@@ -8,7 +8,7 @@ use sft_opt::Transformer;
 
 use super::{Backend, Model, Tokenizer};
 use crate::adapter::{Adapters, Head, Lora, ModelSpec};
-use crate::data::{Data, ImageInput};
+use crate::data::ImageInput;
 use crate::{Digest, Error, Result};
 
 /// How texts are made what a model takes.
@@ -87,9 +87,9 @@ pub trait Pretrained: Send + Sync {
         let _ = pooler;
     }
 
-    /// Takes over how a data set makes samples what the model takes: what is saved tells it.
-    fn take_input_of(&mut self, data: &dyn Data) {
-        let _ = data;
+    /// Takes over how images are made what the model takes: what is saved tells it.
+    fn take_image_input(&mut self, input: &ImageInput) {
+        let _ = input;
     }
 
     /// The same sizes for the cost model, with adapters of `rank`, a head of `classes` and samples of
@@ -132,6 +132,14 @@ pub trait Pretrained: Send + Sync {
 
     /// Adds what tells models of the same weights apart to a digest.
     fn digest_sizes(&self, digest: &mut Digest);
+
+    /// Writes what a device of a model that is split needs, the embedding and the first `blocks` blocks, as a
+    /// Hugging Face folder whose `config.json` says how many blocks these are; it is opened like any
+    /// other.
+    ///
+    /// # Errors
+    /// A model that no `config.json` describes, or a folder that cannot be written.
+    fn save_half(&self, folder: &Path, blocks: usize) -> Result<()>;
 
     /// Writes the tuned model as one model, for whoever knows no adapters: `W + s B A` for every
     /// adapted weight, and everything else, as a Hugging Face folder.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::local::Participant;
+use super::rounds::each;
 use super::{Job, Run};
-use crate::Result;
 use crate::data::mean_tokens;
-use crate::parallel::parallel;
 use crate::split::{Bases, Traffic, calibration};
+use crate::{Error, Result};
 
 /// What the transform codecs are relative to, by cut layer.
 pub(super) type BasesByCut = BTreeMap<usize, Bases>;
@@ -17,14 +17,18 @@ pub(super) type Costs = BTreeMap<usize, Traffic>;
 
 /// The bases so far and what was missing for the cuts of a round's devices, each learnt from
 /// activations of the devices that have it.
-pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &Run) -> Result<(BasesByCut, Costs)> {
+pub(super) fn calibrate(
+    job: &Job<'_>,
+    (round, devices): (usize, &[usize]),
+    run: &Run,
+) -> Result<(BasesByCut, Costs)> {
     let (mut bases_by_cut, mut costs) = (run.bases.clone(), Costs::new());
     let (up, down) = job.settings.codecs();
     if up.step().or(down.step()).is_none() {
         return Ok((bases_by_cut, costs));
     }
     let mut by_cut = BTreeMap::<usize, Vec<usize>>::new();
-    for device in job.participants(round) {
+    for &device in devices {
         by_cut.entry(job.cut(device)).or_default().push(device);
     }
     by_cut.retain(|cut, _| !bases_by_cut.contains_key(cut));
@@ -34,18 +38,32 @@ pub(super) fn calibrate(job: &Job<'_>, round: usize, run: &Run) -> Result<(Bases
         let samples = all.div_ceil(devices.len());
         // More devices than samples would cost more than they tell.
         let devices = &devices[..devices.len().min(all)];
-        let shown = parallel(job.settings.threads, devices.len(), |n| {
-            Participant {
+        let shown = each(job, devices, |device| {
+            let participant = Participant {
                 job,
                 round,
-                device: devices[n],
+                device,
+                since: run.last_of(device),
+            };
+            match participant.calibrate(samples) {
+                // What is not shown is missing, that is all.
+                Err(error) if job.fleet.is_some() => {
+                    tracing::warn!(round, device, %error, "device showed nothing");
+                    Ok(None)
+                }
+                shown => shown.map(Some),
             }
-            .calibrate(samples)
         })?;
         let mut activations = calibration::ShownActivations::default();
-        for (&device, (values, traffic)) in devices.iter().zip(shown) {
+        for (&device, shown) in devices.iter().zip(shown) {
+            let Some((values, traffic)) = shown else {
+                continue;
+            };
             activations.append(values);
             costs.insert(device, traffic);
+        }
+        if costs.is_empty() {
+            return Err(Error::Absent { round, ended: 0 });
         }
         let settings = job.settings;
         let bases = calibration::learn_bases(

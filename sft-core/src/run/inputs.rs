@@ -54,7 +54,9 @@ impl Inputs {
         if pretrained.text_input().is_none() {
             refuse_settings_of_texts(config)?;
         }
-        pretrained.take_input_of(test.as_ref());
+        if let Some(input) = test.input() {
+            pretrained.take_image_input(input);
+        }
         if let Some(folder) = &config.adapters {
             let pooler = load_pooler(folder, &pretrained.spec()).map_err(of("adapters"))?;
             if let Some(pooler) = pooler {

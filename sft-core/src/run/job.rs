@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use super::{Aggregation, RoundRecord, Run, Scheme, Settings, Wireless, full};
+use super::{Aggregation, Fleet, RoundRecord, Run, Scheme, Settings, Wireless, full};
 use crate::adapter::{Adapters, Head, Lora, NamedShape, check_adapters, check_head, whole_layout};
 use crate::data::Data;
 use crate::model::{Model, Pretrained};
@@ -36,6 +36,8 @@ pub struct Job<'a> {
     pub settings: Settings,
     /// The devices, the server and the channel, for the modelled delay.
     pub wireless: &'a Wireless,
+    /// The devices where they are not in this process.
+    pub fleet: Option<&'a dyn Fleet>,
     /// Called after every mini-batch, from any thread.
     pub on_batch: &'a (dyn Fn() + Sync),
     /// Once set, training ends before the next mini-batch; the round in progress is lost.
@@ -202,6 +204,11 @@ impl Job<'_> {
             .max();
         let deepest = deepest.filter(|_| self.settings.scheme.is_split());
         check_frozen_blocks(self.settings.lora.frozen_blocks(), deepest)?;
+        if self.fleet.is_some() && !self.settings.scheme.is_split() {
+            let scheme = self.settings.scheme.name();
+            let reason = format!("must be sft, sft-raw or sl for devices elsewhere, got {scheme}");
+            return Err(Error::argument("scheme", reason));
+        }
         if self.settings.scheme == Scheme::FlFull {
             self.own_weights()?;
         } else {

@@ -1,10 +1,9 @@
 //! One device's part of a round in this process: both sides, and the connection between them.
 
 use serde::{Deserialize, Serialize};
-use sft_compress::Stateful;
 
-use super::Job;
 use super::whole::{Unsplit, WholeServer, train_whole};
+use super::{Call, Job};
 use crate::adapter::Adapters;
 use crate::data::most_tokens;
 use crate::optim::OptimizerConfig;
@@ -26,7 +25,20 @@ pub(super) struct Part {
     pub(super) codecs: Option<CodecState>,
 }
 
-/// The memory of a device's codecs on both sides of the cut, as [`Stateful::save`] gives it.
+impl Part {
+    /// Of a device that was not there, or did nothing that counts.
+    pub(super) fn missing(device: usize) -> Self {
+        Self {
+            device,
+            update: None,
+            traffic: Traffic::default(),
+            codecs: None,
+        }
+    }
+}
+
+/// The memory of a device's codecs on both sides of the cut, as the codecs
+/// [save](DeviceCodecs::save) it; the device's is empty where the device is elsewhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CodecState {
     /// The device's: activations up, gradients down, the adapters that it holds, what its updates
@@ -38,24 +50,13 @@ pub struct CodecState {
 }
 
 impl CodecState {
-    /// The state of codecs; none if they remember nothing.
-    fn of(device: &DeviceCodecs, server: &ServerCodecs) -> Result<Option<Self>> {
+    /// The state of codecs, on the server's side alone where the device is elsewhere; none if they
+    /// remember nothing.
+    fn of(device: Option<&DeviceCodecs>, server: &ServerCodecs) -> Result<Option<Self>> {
+        let device = device.map(DeviceCodecs::save).transpose()?;
         let state = Self {
-            device: [
-                device.up.save()?,
-                device.down.save()?,
-                device.held.save()?,
-                device.update.save()?,
-                device.features.save()?,
-                device.feature_gradient.save()?,
-            ],
-            server: [
-                server.up.save()?,
-                server.down.save()?,
-                server.held.save()?,
-                server.features.save()?,
-                server.feature_gradient.save()?,
-            ],
+            device: device.unwrap_or_default(),
+            server: server.save()?,
         };
         let remembers = state
             .device
@@ -63,22 +64,6 @@ impl CodecState {
             .chain(&state.server)
             .any(|s| !s.is_empty());
         Ok(remembers.then_some(state))
-    }
-
-    /// Gives codecs this memory.
-    fn restore(&self, device: &mut DeviceCodecs, server: &mut ServerCodecs) -> Result<()> {
-        device.up.restore(&self.device[0])?;
-        device.down.restore(&self.device[1])?;
-        device.held.restore(&self.device[2])?;
-        device.update.restore(&self.device[3])?;
-        device.features.restore(&self.device[4])?;
-        device.feature_gradient.restore(&self.device[5])?;
-        server.up.restore(&self.server[0])?;
-        server.down.restore(&self.server[1])?;
-        server.held.restore(&self.server[2])?;
-        server.features.restore(&self.server[3])?;
-        server.feature_gradient.restore(&self.server[4])?;
-        Ok(())
     }
 }
 
@@ -89,6 +74,8 @@ pub(super) struct Participant<'a> {
     /// From 1.
     pub(super) round: usize,
     pub(super) device: usize,
+    /// The last round that it ended in time, 0 for none.
+    pub(super) since: usize,
 }
 
 impl<'a> Participant<'a> {
@@ -107,13 +94,19 @@ impl<'a> Participant<'a> {
             bases: bases.name(),
             ..self.plan(Work::Split { cut })
         };
-        let mut below = DeviceCodecs::new(&plan, bases.clone())?;
-        let mut above = ServerCodecs::new(&plan, bases)?;
+        let mut above = ServerCodecs::new(&plan, bases.clone())?;
         if let Some(state) = codecs {
-            state.restore(&mut below, &mut above)?;
+            above.restore(&state.server)?;
         }
         let (number, lr) = (self.device as u32, job.settings.lr_server);
-        let session = ServerSide::new(number, plan, lr, job.model, start, above)?;
+        let session = ServerSide::new(number, plan.clone(), lr, job.model, start, above)?;
+        if job.fleet.is_some() {
+            return self.split_elsewhere(session);
+        }
+        let mut below = DeviceCodecs::new(&plan, bases)?;
+        if let Some(state) = codecs {
+            below.restore(&state.device)?;
+        }
         let mut connection = self.connection(session);
         let mut device = DeviceSide {
             number,
@@ -132,13 +125,45 @@ impl<'a> Participant<'a> {
         if let Some((loss, counted)) = seen {
             (update.loss, update.counted) = (loss, counted);
         }
-        let state = |below: &DeviceCodecs| CodecState::of(below, &above);
         Ok(Part {
             device: self.device,
             update: Some(update),
             traffic,
-            codecs: device.codecs.as_ref().map(state).transpose()?.flatten(),
+            codecs: CodecState::of(device.codecs.as_ref(), &above)?,
         })
+    }
+
+    /// The same with the device in another process; one that failed is told of as late.
+    fn split_elsewhere(self, mut session: ServerSide<'_>) -> Result<Part> {
+        let done = self.call(&mut session).and_then(|traffic| {
+            let (update, above) = session.finish()?;
+            Ok((update, traffic, CodecState::of(None, &above)?))
+        });
+        match done {
+            Ok((update, traffic, codecs)) => Ok(Part {
+                device: self.device,
+                update: Some(update),
+                traffic,
+                codecs,
+            }),
+            Err(Error::Stopped) => Err(Error::Stopped),
+            Err(error) => {
+                let (round, device) = (self.round, self.device);
+                tracing::warn!(round, device, %error, "device left out of the round");
+                Ok(Part::missing(device))
+            }
+        }
+    }
+
+    /// Lets a device that is elsewhere take part with a side of the server.
+    fn call(self, side: &mut (dyn Serve + Send)) -> Result<Traffic> {
+        let fleet = self.job.fleet.ok_or(Error::Stopped)?;
+        let call = Call {
+            device: self.device,
+            round: self.round,
+            since: self.since,
+        };
+        fleet.take_part(call, side)
     }
 
     /// Some activations as the server sees them, of up to so many samples, and what they cost.
@@ -149,7 +174,11 @@ impl<'a> Participant<'a> {
             activation: calibration::first_codec(job.model.spec()),
             ..self.plan(Work::Calibrate { cut, samples })
         };
-        let side = CalibrationSide::new(number, plan, job.model.spec())?;
+        let mut side = CalibrationSide::new(number, plan, job.model.spec())?;
+        if job.fleet.is_some() {
+            let traffic = self.call(&mut side)?;
+            return Ok((side.into_shown(), traffic));
+        }
         let mut connection = Connection::new(InMemory::new(side));
         let mut device = DeviceSide {
             number,
@@ -213,10 +242,8 @@ impl<'a> Participant<'a> {
 
     fn late(self, traffic: Traffic) -> Part {
         Part {
-            device: self.device,
-            update: None,
             traffic,
-            codecs: None,
+            ..Part::missing(self.device)
         }
     }
 

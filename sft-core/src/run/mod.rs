@@ -14,6 +14,8 @@ mod content;
 mod evaluate;
 /// What a run was and did, as `run.json`.
 mod file;
+/// Devices that are elsewhere.
+mod fleet;
 /// The folder that gets a run's files.
 mod folder;
 /// The whole model with every weight trained.
@@ -54,6 +56,7 @@ pub use config::{
 };
 pub use evaluate::{evaluate, logits};
 pub use file::RunFile;
+pub use fleet::{Call, Fleet};
 pub use generate::{Generated, generate};
 pub use inputs::{Inputs, image_input, open_data, open_model, text_model};
 pub use job::Job;
@@ -63,4 +66,6 @@ pub use record::{RoundRecord, Run};
 pub use rounds::finetune;
 pub use session::{Progress, SchemeRun, Session, Setup};
 pub use settings::{Aggregation, Scheme, Settings};
+#[cfg(feature = "net")]
+pub(crate) use texts::TEXTS;
 pub use wireless::{Channel, DeviceRound, Wireless};

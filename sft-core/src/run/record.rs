@@ -85,6 +85,16 @@ pub struct Run {
 }
 
 impl Run {
+    /// The last round that a device ended in time, 0 for none.
+    pub(super) fn last_of(&self, device: usize) -> usize {
+        let ended = |round: &&RoundRecord| round.devices.contains(&device);
+        self.rounds
+            .iter()
+            .rev()
+            .find(ended)
+            .map_or(0, |round| round.round)
+    }
+
     /// Whether a device was to take part in a round so far.
     pub(super) fn knows(&self, device: usize) -> bool {
         let has =

@@ -12,10 +12,13 @@ use super::through_cut::{ThroughCutScore, through_cut};
 use super::{Aggregation, DeviceRound, Job, RoundRecord, Run, Scheme, Settings};
 use crate::adapter::{Adapters, Lora};
 use crate::kernels::one_thread_per_product;
-use crate::parallel::{parallel, with_threads};
+use crate::parallel::{parallel, waiting, with_threads};
 use crate::split::{Traffic, Update, WholeModel, Work};
 use crate::task::Score;
 use crate::{Error, Result};
+
+/// How often a round is begun which too few devices elsewhere end.
+const MAX_TRIES: usize = 10;
 
 /// Fine-tunes by the scheme of the settings, going on from `run`; `on_round` sees the run so far
 /// after every round and may save it.
@@ -34,10 +37,18 @@ pub fn finetune(
     one_thread_per_product();
     job.validate()?;
     job.check(&run.adapters)?;
+    let mut tries = 0;
     while !job.is_finished(&run) {
+        tries += 1;
         match next_round(job, &mut run) {
-            Ok(()) => on_round(&run)?,
+            Ok(()) => {
+                tries = 0;
+                on_round(&run)?;
+            }
             Err(Error::Stopped) => break,
+            Err(Error::Absent { round, ended }) if tries < MAX_TRIES => {
+                tracing::warn!(round, ended, "too few devices ended the round: once more");
+            }
             Err(error) => return Err(error),
         }
     }
@@ -47,8 +58,16 @@ pub fn finetune(
 /// One more round of Algorithm 1, or of what it is compared with.
 fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
     let (start, round) = (Instant::now(), run.rounds.len() + 1);
-    let (bases, costs) = calibrate(job, round, run)?;
-    let mut parts = train_round(job, round, run, &bases)?;
+    let drawn = job.participants(round);
+    let here = match job.fleet {
+        Some(fleet) => fleet.gather(round, &drawn, job.stop)?,
+        None => drawn.clone(),
+    };
+    let (bases, costs) = calibrate(job, (round, &here), run)?;
+    let mut parts = train_round(job, (round, &here), run, &bases)?;
+    let missing = drawn.into_iter().filter(|device| !here.contains(device));
+    parts.extend(missing.map(Part::missing));
+    parts.sort_by_key(|part| part.device);
     for part in &mut parts {
         let cost = costs.get(&part.device).copied();
         part.traffic = part.traffic + cost.unwrap_or_default();
@@ -64,6 +83,11 @@ fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
         .iter()
         .filter_map(|part| part.update.as_ref())
         .collect();
+    if let Some(fleet) = job.fleet.filter(|fleet| updates.len() < fleet.quorum()) {
+        let (ended, quorum) = (updates.len(), fleet.quorum());
+        tracing::warn!(round, ended, quorum, "round does not count");
+        return Err(Error::Absent { round, ended });
+    }
     let (adapters, product_lost) = aggregate(job, round, &run.adapters, &updates)?;
     let score = test_score(job, &adapters)?;
     let through_cut = through_cut(job, round, &adapters, &bases)?;
@@ -90,16 +114,22 @@ fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
 }
 
 /// Every participant's part of a round, in the order of the devices.
-fn train_round(job: &Job<'_>, round: usize, run: &Run, by_cut: &BasesByCut) -> Result<Vec<Part>> {
-    let devices = job.participants(round);
-    let participant = |device| Participant { job, round, device };
+fn train_round(
+    job: &Job<'_>,
+    (round, devices): (usize, &[usize]),
+    run: &Run,
+    by_cut: &BasesByCut,
+) -> Result<Vec<Part>> {
+    let participant = |device| Participant {
+        job,
+        round,
+        device,
+        since: run.last_of(device),
+    };
     let codecs = |device| run.codecs.get(&device);
     let bases = |device| {
         let bases = by_cut.get(&job.cut(device)).cloned();
         (bases.unwrap_or_default(), run.knows(device))
-    };
-    let each = |task: &(dyn Fn(usize) -> Result<Part> + Sync)| {
-        parallel(job.settings.threads, devices.len(), |n| task(devices[n]))
     };
     let (scheme, start) = (job.settings.scheme, &run.adapters);
     let all = (start, job.settings.lora);
@@ -108,18 +138,18 @@ fn train_round(job: &Job<'_>, round: usize, run: &Run, by_cut: &BasesByCut) -> R
         at_rank(job.model.spec(), start, job.lora(device), all)
     };
     match scheme {
-        Scheme::Sft | Scheme::SftRaw => each(&|device| {
+        Scheme::Sft | Scheme::SftRaw => each(job, devices, |device| {
             let start = own(device, all);
             participant(device).split(&start, codecs(device), bases(device))
         }),
-        Scheme::FlLora => each(&|device| {
+        Scheme::FlLora => each(job, devices, |device| {
             let open = |start: &Adapters, optimizer| {
                 WholeModel::new(job.model, job.lora(device), start, optimizer)
             };
             let start = own(device, all);
             participant(device).whole(Work::Adapters, &start, open)
         }),
-        Scheme::FlFull => each(&|device| {
+        Scheme::FlFull => each(job, devices, |device| {
             let open = |start: &Adapters, optimizer| {
                 FullModel::new(job.own_weights()?, start, optimizer, job.model.device())
             };
@@ -127,7 +157,7 @@ fn train_round(job: &Job<'_>, round: usize, run: &Run, by_cut: &BasesByCut) -> R
         }),
         Scheme::Sl => with_threads(job.settings.threads, || {
             let mut parts: Vec<Part> = Vec::with_capacity(devices.len());
-            for &device in &devices {
+            for &device in devices {
                 let last = parts.iter().rev().find_map(|part| part.update.as_ref());
                 let start = match last {
                     Some(last) => own(device, (&last.adapters, job.lora(last.device))),
@@ -138,6 +168,19 @@ fn train_round(job: &Job<'_>, round: usize, run: &Run, by_cut: &BasesByCut) -> R
             Ok(parts)
         }),
     }
+}
+
+/// What `task` makes of each device, at the same time: on the threads of the job, or where devices are
+/// elsewhere on one for each, which mostly waits.
+pub(super) fn each<T: Send>(
+    job: &Job<'_>,
+    devices: &[usize],
+    task: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    if job.fleet.is_some() {
+        return waiting(devices.len(), |n| task(devices[n]));
+    }
+    parallel(job.settings.threads, devices.len(), |n| task(devices[n]))
 }
 
 /// The adapters after a round: the average, or in SL what the last device left; and what an average of

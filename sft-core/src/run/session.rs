@@ -12,7 +12,7 @@ use super::generate::{Generated, go_on};
 use super::inputs::{Inputs, of};
 use super::saved::saved_adapters;
 use super::{
-    Job, RoundRecord, Run, RunConfig, Scheme, Settings, Wireless, finetune, load_checkpoint,
+    Fleet, Job, RoundRecord, Run, RunConfig, Scheme, Settings, Wireless, finetune, load_checkpoint,
     save_checkpoint,
 };
 use crate::adapter::{Adapters, Head, save_peft};
@@ -71,6 +71,7 @@ pub struct Session<'a> {
     inputs: &'a Inputs,
     partition: Vec<Vec<usize>>,
     named_by_scheme: bool,
+    fleet: Option<&'a dyn Fleet>,
     /// What the inputs hold, once it was asked for.
     contents: OnceLock<Map<String, Value>>,
 }
@@ -88,6 +89,7 @@ impl<'a> Session<'a> {
             config,
             inputs,
             named_by_scheme: true,
+            fleet: None,
             contents: OnceLock::new(),
         })
     }
@@ -100,6 +102,20 @@ impl<'a> Session<'a> {
             named_by_scheme: false,
             ..self
         }
+    }
+
+    /// The same with the devices in other processes.
+    #[must_use]
+    pub fn with_fleet(self, fleet: &'a dyn Fleet) -> Self {
+        Self {
+            fleet: Some(fleet),
+            ..self
+        }
+    }
+
+    /// The indices of each device's training samples.
+    pub fn partition(&self) -> &[Vec<usize>] {
+        &self.partition
     }
 
     /// Carries out every scheme of the configuration in turn, until `stop` is set.
@@ -221,6 +237,7 @@ impl<'a> Session<'a> {
             test: self.inputs.test.as_ref(),
             settings: setup.settings,
             wireless: &setup.wireless,
+            fleet: self.fleet,
             on_batch,
             stop,
         }

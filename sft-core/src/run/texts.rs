@@ -12,7 +12,7 @@ use crate::{Error, Result};
 const CLASSIFY: &str = "classify";
 const TEXT: &str = "text";
 const CHAT: &str = "chat";
-pub(super) const TEXTS: [&str; 3] = [CLASSIFY, TEXT, CHAT];
+pub(crate) const TEXTS: [&str; 3] = [CLASSIFY, TEXT, CHAT];
 /// The most tokens of a text where nothing else is said.
 const MOST_TOKENS: usize = 512;
 

@@ -44,6 +44,7 @@ pub(super) fn through_cut(
             job,
             round,
             device: devices[0],
+            since: 0,
         };
         let seed = seed::derive(job.settings.seed, &[seed::THROUGH_CUT, round as u64]);
         let through = ThroughCut {

@@ -126,4 +126,8 @@ impl Serve for WholeServer<'_> {
             )),
         }
     }
+
+    fn is_done(&self) -> bool {
+        self.update.is_some()
+    }
 }

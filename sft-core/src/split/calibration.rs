@@ -45,6 +45,8 @@ pub(crate) struct CalibrationSide<'a> {
     spec: &'a ModelSpec,
     shown: ShownActivations,
     next: u32,
+    /// The samples of the device, once it said so.
+    has: Option<usize>,
 }
 
 /// Activations before a cut that a basis is learnt from.
@@ -84,6 +86,7 @@ impl<'a> CalibrationSide<'a> {
             spec,
             shown: ShownActivations::default(),
             next: 0,
+            has: None,
         })
     }
 
@@ -132,11 +135,20 @@ impl Serve for CalibrationSide<'_> {
         match message {
             Message::Hello(hello) => {
                 check_hello(self.device, self.spec, hello)?;
+                self.has = Some(hello.samples as usize);
                 Ok(vec![Message::Plan(self.plan.clone().into())])
             }
             Message::Activation(up) => self.collect(&up).map(|()| Vec::new()),
             other => Err(unexpected(&other, "an activation")),
         }
+    }
+
+    fn is_done(&self) -> bool {
+        let Work::Calibrate { samples, .. } = self.plan.work else {
+            return true;
+        };
+        self.has
+            .is_some_and(|has| self.shown.samples >= samples.min(has))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Both ends of the streams of messages between a device and the server.
 
-use sft_compress::{Compressor, Decompressor};
+use sft_compress::{Compressor, Decompressor, Stateful as _};
 
 use super::adapters::Held;
 use super::{Bases, CutCodec, RoundPlan};
@@ -43,6 +43,35 @@ impl DeviceCodecs {
             bases,
         })
     }
+
+    /// What they remember: of activations, gradients, the adapters held, updates, features, their
+    /// gradients; empty where that is nothing.
+    ///
+    /// # Errors
+    /// A codec whose memory cannot be saved.
+    pub fn save(&self) -> Result<[Vec<u8>; 6]> {
+        Ok([
+            self.up.save()?,
+            self.down.save()?,
+            self.held.save()?,
+            self.update.save()?,
+            self.features.save()?,
+            self.feature_gradient.save()?,
+        ])
+    }
+
+    /// Replaces what they remember by what [`Self::save`] gave.
+    ///
+    /// # Errors
+    /// Bytes that other codecs saved.
+    pub fn restore(&mut self, memory: &[Vec<u8>; 6]) -> Result<()> {
+        self.up.restore(&memory[0])?;
+        self.down.restore(&memory[1])?;
+        self.held.restore(&memory[2])?;
+        self.update.restore(&memory[3])?;
+        self.features.restore(&memory[4])?;
+        Ok(self.feature_gradient.restore(&memory[5])?)
+    }
 }
 
 /// The server's ends of the streams of messages with a device.
@@ -77,5 +106,32 @@ impl ServerCodecs {
             held: Held::default(),
             bases,
         })
+    }
+
+    /// What they remember: of activations, gradients, the adapters held, features, their gradients; empty
+    /// where that is nothing.
+    ///
+    /// # Errors
+    /// A codec whose memory cannot be saved.
+    pub fn save(&self) -> Result<[Vec<u8>; 5]> {
+        Ok([
+            self.up.save()?,
+            self.down.save()?,
+            self.held.save()?,
+            self.features.save()?,
+            self.feature_gradient.save()?,
+        ])
+    }
+
+    /// Replaces what they remember by what [`Self::save`] gave.
+    ///
+    /// # Errors
+    /// Bytes that other codecs saved.
+    pub fn restore(&mut self, memory: &[Vec<u8>; 5]) -> Result<()> {
+        self.up.restore(&memory[0])?;
+        self.down.restore(&memory[1])?;
+        self.held.restore(&memory[2])?;
+        self.features.restore(&memory[3])?;
+        Ok(self.feature_gradient.restore(&memory[4])?)
     }
 }

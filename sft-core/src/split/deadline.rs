@@ -43,4 +43,8 @@ impl<S: Serve> Serve for Deadline<S> {
             _ => self.side.handle(message),
         }
     }
+
+    fn is_done(&self) -> bool {
+        self.side.is_done()
+    }
 }

@@ -23,7 +23,8 @@ pub struct DeviceSide<'a> {
     pub head: Option<&'a Head>,
     /// Its own samples.
     pub local: LocalData<'a>,
-    /// What its codecs remember of earlier rounds; new ones follow the plan.
+    /// What its codecs remember of earlier rounds; new ones follow the plan. After a round that failed they
+    /// are in the middle of it: who goes on must [restore](DeviceCodecs::restore) what they were.
     pub codecs: Option<DeviceCodecs>,
 }
 
@@ -50,13 +51,26 @@ impl DeviceSide<'_> {
                 return Err(Error::protocol(reason));
             }
         };
+        let mut codecs = self.codecs_of(&plan, connection)?;
+        let seen = self.train(&plan, cut, &mut codecs, connection);
+        self.codecs = Some(codecs);
+        seen
+    }
+
+    /// The round's mini-batches, and what became of the adapters.
+    fn train<T: Transport>(
+        &self,
+        plan: &RoundPlan,
+        cut: usize,
+        codecs: &mut DeviceCodecs,
+        connection: &mut Connection<T>,
+    ) -> Result<Option<(f64, usize)>> {
         let lora = plan.lora(self.model.spec())?;
         let head = plan.device_head(self.head)?;
         let (layout, lengths) = plan.device_share(self.model.spec(), cut, head)?;
-        let mut codecs = self.codecs_of(&plan, connection)?;
         let start = if plan.device_trains() {
             let start = receive_adapters(connection)?;
-            codecs.held.receive(&start, &plan, &layout)?
+            codecs.held.receive(&start, plan, &layout)?
         } else {
             Vec::new()
         };
@@ -67,21 +81,19 @@ impl DeviceSide<'_> {
         let (head, optimizer) = (head.as_ref(), plan.optimizer);
         let mut half = DeviceHalf::new(self.model, lora, embedding, blocks, head, optimizer)?;
         let mut seen = head.map(|_| (0.0, 0));
-        self.local
-            .each_batch(&plan, self.model.device(), |loaded| {
-                let mean = self.step(&plan, &loaded, &mut half, &mut codecs, connection)?;
-                if let (Some((sum, all)), Some(mean)) = (&mut seen, mean) {
-                    let counted = loaded.batch.labels.counted();
-                    *sum += f64::from(mean) * counted as f64;
-                    *all += counted;
-                }
-                Ok(())
-            })?;
+        self.local.each_batch(plan, self.model.device(), |loaded| {
+            let mean = self.step(plan, &loaded, &mut half, codecs, connection)?;
+            if let (Some((sum, all)), Some(mean)) = (&mut seen, mean) {
+                let counted = loaded.batch.labels.counted();
+                *sum += f64::from(mean) * counted as f64;
+                *all += counted;
+            }
+            Ok(())
+        })?;
         if plan.device_trains() {
-            let update = self.update(&plan, &half, &mut codecs, &layout)?;
+            let update = self.update(plan, &half, codecs, &layout)?;
             connection.send(&Message::Update(update))?;
         }
-        self.codecs = Some(codecs);
         Ok(seen)
     }
 

@@ -14,6 +14,9 @@ pub trait Serve {
     /// A message that is not to be expected, or does not fit plan and model; the server's side is
     /// then of no more use.
     fn handle(&mut self, message: Message) -> Result<Vec<Message>>;
+
+    /// Whether the device has nothing more to send in this round.
+    fn is_done(&self) -> bool;
 }
 
 /// Carries messages to a server in memory, as the same bytes as on a network.

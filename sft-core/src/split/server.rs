@@ -82,6 +82,14 @@ impl Serve for ServerSide<'_> {
             (other, _) => Err(unexpected(&other, "an activation")),
         }
     }
+
+    fn is_done(&self) -> bool {
+        if self.plan.device_trains() {
+            return self.stage.update.is_some();
+        }
+        let samples = self.stage.hello.map(|hello| hello.samples as usize);
+        samples.is_some_and(|samples| self.stage.step as usize >= self.plan.batches(samples))
+    }
 }
 
 /// How far the device is.

@@ -43,7 +43,7 @@ pub struct Traffic {
 
 impl Traffic {
     /// What a message from the device adds.
-    fn sent(message: &Message, bytes: u64) -> Self {
+    pub(crate) fn sent(message: &Message, bytes: u64) -> Self {
         let (frame, zero) = (message.payload_bytes(), Self::default());
         let protocol_up = bytes - frame;
         match message {
@@ -72,7 +72,7 @@ impl Traffic {
     }
 
     /// What a message to the device adds.
-    fn received(message: &Message, bytes: u64) -> Self {
+    pub(crate) fn received(message: &Message, bytes: u64) -> Self {
         let (frame, zero) = (message.payload_bytes(), Self::default());
         let protocol_down = bytes - frame;
         match message {

@@ -301,6 +301,7 @@ impl Bench {
             test: &self.test,
             settings: self.settings,
             wireless: &self.wireless,
+            fleet: None,
             on_batch: &|| (),
             stop: &NEVER,
         }

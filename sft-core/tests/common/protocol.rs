@@ -116,6 +116,10 @@ impl Serve for Says {
     fn handle(&mut self, _: Message) -> Result<Vec<Message>> {
         Ok(std::mem::take(&mut self.0))
     }
+
+    fn is_done(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// What a device says to a server that answers with these messages.

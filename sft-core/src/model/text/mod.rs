@@ -43,6 +43,7 @@ use self::language::LanguageHead;
 use self::pooler::Pooler;
 use self::pooling::real_rows;
 use self::reader::TextReader;
+use super::half::{held_block, held_blocks};
 use super::splittable::{Hidden, Model, Reader};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
@@ -87,7 +88,9 @@ impl TextModel {
         let pooler = pooler.map(|pooler| Pooler::new(pooler, weights, &backend));
         Ok(Self {
             embedding: Embedding::new(config, weights, &backend)?,
-            blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
+            blocks: (0..held_blocks(&spec, |name| weights.holds(name)))
+                .map(block)
+                .collect::<Result<_>>()?,
             norm: norm.transpose()?,
             head: LanguageHead::new(config, weights),
             pooling,
@@ -145,7 +148,7 @@ impl TextModel {
         let last = index + 1 == self.spec.depth && self.pooling == Pooling::First;
         let masked = adapter.is_some_and(|(_, lora)| lora.is_masked());
         let wanted = (last && !masked).then_some(1);
-        let block = &self.blocks[index];
+        let block = held_block(&self.blocks, index)?;
         let state = block.forward(&hidden.state, hidden.lengths.as_deref(), adapter, wanted)?;
         Ok(hidden.with_state(state))
     }

@@ -8,11 +8,12 @@ use serde_json::{Map, Value};
 use sft_opt::Transformer;
 
 use super::read::{Translated, from_gguf, read_config, scale_angles};
-use super::save::save_merged;
+use super::save::{save_half, save_merged};
 use super::tensors::{add_pooler, as_checkpoint, take_head};
-use super::{Pooling, TextConfig, TextModel, TextWeights, Tokenizer};
+use super::{Pooling, TextConfig, TextFamily, TextModel, TextWeights, Tokenizer};
 use crate::adapter::{Adapters, Head, Lora, ModelSpec};
 use crate::model::checkpoint::{Checkpoint, Gguf, Weight, open_shards};
+use crate::model::half::{BLOCKS, sent_blocks};
 use crate::model::{Backend, Model, Pretrained, TextInput};
 use crate::{Digest, Error, Result};
 
@@ -160,7 +161,8 @@ impl PretrainedText {
         mut tensors: HashMap<String, Weight>,
     ) -> Result<Self, String> {
         let has_head = add_pooler(&config, &mut tensors).map_err(|e| e.to_string())?;
-        let weights = TextWeights::take(&config, &mut tensors)?;
+        let blocks = sent_blocks(json.get(BLOCKS), config.depth)?;
+        let weights = TextWeights::take(&config, &mut tensors, blocks)?;
         let head = has_head.then(|| take_head(&config, &mut tensors));
         let head = head.transpose()?.flatten();
         let names = config.family.names();
@@ -177,6 +179,14 @@ impl PretrainedText {
             json,
             scaled_angles: false,
         })
+    }
+
+    /// Whether a `config.json` can say all that the model is.
+    fn check_named(&self) -> Result<(), String> {
+        if self.scaled_angles {
+            return Err("no config.json says the rope_freqs.weight of the GGUF file".into());
+        }
+        Ok(())
     }
 
     /// The classes that the configuration names must be those of the head.
@@ -257,6 +267,7 @@ impl Pretrained for PretrainedText {
             let unused = self.config.pooler_parameters();
             parameters.retain(|parameter| !unused.contains(parameter));
         }
+        parameters.retain(|(name, _)| self.weights.holds(name));
         parameters
     }
 
@@ -305,6 +316,18 @@ impl Pretrained for PretrainedText {
         digest.bytes(format!("{:?} {:?}", self.config, self.pooling).as_bytes());
     }
 
+    fn save_half(&self, folder: &Path, blocks: usize) -> Result<()> {
+        let refused = |reason: String| Error::argument("model", format!("is not sent: {reason}"));
+        self.check_named().map_err(refused)?;
+        if matches!(self.config.family, TextFamily::Gemma2 | TextFamily::Gemma3)
+            && !self.config.norm.plus_one
+        {
+            let reason = "the norms of a GGUF file of Gemma are not those of a folder, bit for bit";
+            return Err(refused(reason.into()));
+        }
+        save_half(folder, self, blocks)
+    }
+
     fn save_merged(&self, folder: &Path, lora: Option<Lora>, adapters: &Adapters) -> Result<()> {
         let refused =
             |reason: String| Error::argument("model", format!("is not written: {reason}"));
@@ -321,10 +344,7 @@ impl Pretrained for PretrainedText {
                 ours.name()
             ));
         }
-        if self.scaled_angles {
-            return Err("no config.json says the rope_freqs.weight of the GGUF file".into());
-        }
-        Ok(())
+        self.check_named()
     }
 }
 

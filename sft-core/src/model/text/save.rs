@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::weights::LANGUAGE_HEAD;
 use super::{PretrainedText, TextFamily, Tokenizer};
 use crate::Result;
 use crate::adapter::{Adapters, Head, Lora};
 use crate::model::Pretrained;
+use crate::model::half::{BLOCKS, half};
 use crate::model::merged::{classify, merged, write_folder};
 
 /// Settings of the files that the model was read from and that do not hold of it any more.
@@ -51,10 +52,33 @@ pub(super) fn save_merged(
     write_folder(folder, tensors, &files)
 }
 
-fn config(base: &PretrainedText, head: &Head) -> Value {
+/// Writes what a device needs of the model: the embedding, the first `blocks` blocks, the language model's head
+/// and the tokenizer.
+pub(super) fn save_half(folder: &Path, base: &PretrainedText, blocks: usize) -> Result<()> {
+    let mut tensors = half(base, blocks)?;
+    let head = base.language_head()?;
+    tensors.extend(head.map(|head| (LANGUAGE_HEAD.to_string(), head)));
+    let mut config = named(base);
+    config.insert("tie_word_embeddings".into(), base.config.tied_head.into());
+    config.insert(BLOCKS.into(), blocks.into());
+    config.remove("id2label");
+    let mut files = vec![("config.json", config.into())];
+    if let Some(tokenizer) = &base.tokenizer {
+        files.extend(tokenizer.files()?);
+    }
+    write_folder(folder, tensors, &files)
+}
+
+/// What the files that the model was read from say and that still holds.
+fn named(base: &PretrainedText) -> Map<String, Value> {
     let mut config = base.json.clone();
     config.retain(|name, _| !PASSED.contains(&name.as_str()));
     config.insert("dtype".into(), "float32".into());
+    config
+}
+
+fn config(base: &PretrainedText, head: &Head) -> Value {
+    let mut config = named(base);
     let family = family(base);
     if head.is_none() {
         config.insert(

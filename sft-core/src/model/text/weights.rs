@@ -7,6 +7,7 @@ use candle_core::{Result as TensorResult, Tensor, bail};
 use super::TextConfig;
 use crate::layers::{LinearWeights, NormKind, NormWeights};
 use crate::model::checkpoint::{Weight, checked};
+use crate::model::half::below;
 
 /// The head of a language model where it is not the embedding.
 pub(super) const LANGUAGE_HEAD: &str = "lm_head.weight";
@@ -24,16 +25,17 @@ impl TextWeights {
     pub fn new(config: &TextConfig, tensors: &HashMap<String, Tensor>) -> Result<Self, String> {
         let tensors = tensors.iter();
         let weights = tensors.map(|(name, tensor)| (name.clone(), tensor.clone().into()));
-        Self::take(config, &mut weights.collect())
+        Self::take(config, &mut weights.collect(), config.depth)
     }
 
-    /// Takes what `config` lists, and the head of a language model that has its own, out of
-    /// `weights`.
+    /// Takes what `config` lists, of the first `blocks` blocks, and the head of a language model that has
+    /// its own, out of `weights`.
     pub(super) fn take(
         config: &TextConfig,
         weights: &mut HashMap<String, Weight>,
+        blocks: usize,
     ) -> Result<Self, String> {
-        let mut parameters = config.parameters();
+        let mut parameters = below(&config.spec(), blocks, config.parameters());
         if config.family.is_decoder() && weights.contains_key(LANGUAGE_HEAD) {
             parameters.push((LANGUAGE_HEAD.into(), vec![config.vocabulary, config.width]));
         }
@@ -76,6 +78,11 @@ impl TextWeights {
     /// Puts another tensor of its shape in the place of a parameter.
     pub(super) fn replace(&mut self, name: &str, tensor: Tensor) {
         self.0.insert(name.into(), tensor.into());
+    }
+
+    /// Whether a parameter is there: those of the last blocks are not where another machine has them.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     /// A parameter that the configuration lists.

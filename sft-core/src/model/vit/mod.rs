@@ -17,6 +17,7 @@ pub use weights::VitWeights;
 
 use self::config::{SCALED, block_path};
 use self::stem::Stem;
+use super::half::{held_block, held_blocks};
 use super::splittable::{Hidden, Model};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
@@ -47,7 +48,7 @@ impl Vit {
         let norm = weights.norm("vit.layernorm", config.layer_norm_eps)?;
         Ok(Self {
             stem: Stem::new(config, weights, &backend)?,
-            blocks: (0..config.num_hidden_layers)
+            blocks: (0..held_blocks(&config.spec(), |name| weights.holds(name)))
                 .map(block)
                 .collect::<Result<_>>()?,
             norm: Norm::new(&norm, &backend)?,
@@ -96,7 +97,7 @@ impl Model for Vit {
     fn block(&self, index: usize, hidden: &Hidden, adapter: &Tensor, lora: Lora) -> Result<Hidden> {
         // A mask of dropout is numbered by all tokens.
         let wanted = self.wanted(index).filter(|_| !lora.is_masked());
-        let block = &self.blocks[index];
+        let block = held_block(&self.blocks, index)?;
         let state = block.forward(&hidden.state, None, Some((adapter, lora)), wanted)?;
         Ok(hidden.with_state(state))
     }

@@ -9,11 +9,12 @@ use sft_opt::Transformer;
 
 use super::infer::{blocks, has_layer_scale, has_qkv_bias, infer_config};
 use super::preprocessor::image_input;
-use super::save::save_merged;
+use super::save::{save_half, save_merged};
 use super::{Vit, VitConfig, VitWeights, names};
 use crate::adapter::{Adapters, Head, Lora, ModelSpec};
-use crate::data::{Data, ImageInput};
+use crate::data::ImageInput;
 use crate::model::checkpoint::{Checkpoint, Weight, checked};
+use crate::model::half::{BLOCKS, sent_blocks};
 use crate::model::{Backend, Model, Pretrained};
 use crate::{Digest, Error, Result};
 
@@ -111,7 +112,11 @@ impl PretrainedVit {
         }
         config.validate()?;
         check_sizes(&config, &tensors)?;
-        let weights = VitWeights::select(&config, &tensors)?;
+        let blocks = sent_blocks(
+            json.as_ref().and_then(|json| json.get(BLOCKS)),
+            config.num_hidden_layers,
+        )?;
+        let weights = VitWeights::select(&config, &tensors, blocks)?;
         let head = take_head(&tensors, config.hidden_size)?;
         check_classes(json.as_ref(), head.as_ref())?;
         check_leftovers(&config, &tensors)?;
@@ -141,10 +146,8 @@ impl Pretrained for PretrainedVit {
         Some(&self.input)
     }
 
-    fn take_input_of(&mut self, data: &dyn Data) {
-        if let Some(input) = data.input() {
-            self.input.clone_from(input);
-        }
+    fn take_image_input(&mut self, input: &ImageInput) {
+        self.input.clone_from(input);
     }
 
     fn transformer(&self, classes: usize, rank: usize, _: usize) -> Transformer {
@@ -152,7 +155,9 @@ impl Pretrained for PretrainedVit {
     }
 
     fn parameters(&self) -> Vec<(String, Vec<usize>)> {
-        self.config.parameters()
+        let mut parameters = self.config.parameters();
+        parameters.retain(|(name, _)| self.weights.holds(name));
+        parameters
     }
 
     fn weight(&self, name: &str) -> TensorResult<Tensor> {
@@ -175,6 +180,10 @@ impl Pretrained for PretrainedVit {
 
     fn digest_sizes(&self, digest: &mut Digest) {
         digest.bytes(format!("{:?} {:?}", self.config, self.input).as_bytes());
+    }
+
+    fn save_half(&self, folder: &Path, blocks: usize) -> Result<()> {
+        save_half(folder, self, blocks)
     }
 
     fn save_merged(&self, folder: &Path, lora: Option<Lora>, adapters: &Adapters) -> Result<()> {

@@ -10,6 +10,7 @@ use super::config::{SCALED, block_path};
 use super::{PretrainedVit, preprocessor};
 use crate::Result;
 use crate::adapter::{Adapters, Lora};
+use crate::model::half::{BLOCKS, half};
 use crate::model::merged::{classify, merged, write_folder};
 
 /// Writes the tuned model as Hugging Face's `ViTForImageClassification`, which scaled branches are
@@ -32,6 +33,17 @@ pub(super) fn save_merged(
     write_folder(folder, tensors, &files)
 }
 
+/// Writes what a device needs of the model: the embedding and the first `blocks` blocks.
+pub(super) fn save_half(folder: &Path, base: &PretrainedVit, blocks: usize) -> Result<()> {
+    let mut config = named(base);
+    config.insert(BLOCKS.into(), blocks.into());
+    let files = [
+        ("config.json", config.into()),
+        ("preprocessor_config.json", preprocessor::write(&base.input)),
+    ];
+    write_folder(folder, half(base, blocks)?, &files)
+}
+
 /// Multiplies the factors of scaled branches into the linears before them, which
 /// `ViTForImageClassification` has instead.
 fn fold_scales(blocks: usize, tensors: &mut HashMap<String, Tensor>) -> Result<()> {
@@ -50,12 +62,18 @@ fn fold_scales(blocks: usize, tensors: &mut HashMap<String, Tensor>) -> Result<(
     Ok(())
 }
 
-fn config(base: &PretrainedVit, classes: usize) -> Value {
+/// The sizes as a `config.json` has them.
+fn named(base: &PretrainedVit) -> Map<String, Value> {
     let mut config = match json!(base.config) {
         Value::Object(config) => config,
         _ => Map::new(),
     };
     config.insert("model_type".into(), "vit".into());
+    config
+}
+
+fn config(base: &PretrainedVit, classes: usize) -> Value {
+    let mut config = named(base);
     classify(&mut config, "ViTForImageClassification", classes);
     config.into()
 }

@@ -8,6 +8,7 @@ use rand_distr::{Distribution, Normal};
 use super::VitConfig;
 use crate::layers::{LinearWeights, NormKind, NormWeights};
 use crate::model::checkpoint::{Weight, checked};
+use crate::model::half::below;
 use crate::seed;
 
 /// Every parameter of a [`VitConfig`] but the head's, present and of the right shape: tensors in
@@ -23,7 +24,7 @@ impl VitWeights {
     pub fn new(config: &VitConfig, tensors: &HashMap<String, Tensor>) -> Result<Self, String> {
         let tensors = tensors.iter();
         let weights = tensors.map(|(name, tensor)| (name.clone(), tensor.clone().into()));
-        Self::select(config, &weights.collect())
+        Self::select(config, &weights.collect(), config.num_hidden_layers)
     }
 
     /// Weights before any training: matrices, class token and positions from N(0, 0.02^2), biases 0,
@@ -46,17 +47,23 @@ impl VitWeights {
         parameters.collect::<TensorResult<_>>().map(Self)
     }
 
-    /// The same of tensors that may be in a file.
+    /// The same of tensors that may be in a file, of the first `blocks` blocks.
     pub(super) fn select(
         config: &VitConfig,
         weights: &HashMap<String, Weight>,
+        blocks: usize,
     ) -> Result<Self, String> {
-        let parameters = config.parameters().into_iter();
+        let parameters = below(&config.spec(), blocks, config.parameters()).into_iter();
         let checked = parameters.map(|(name, shape)| {
             let weight = checked(weights, &name, &shape)?.clone();
             Ok((name, weight))
         });
         checked.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether a parameter is there: those of the last blocks are not where another machine has them.
+    pub(super) fn holds(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     /// A parameter that the configuration lists.

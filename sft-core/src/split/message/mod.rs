@@ -29,6 +29,8 @@ pub const HEADER_BYTES: usize = 10;
 const CHECKSUM_BYTES: usize = 4;
 /// The longest body that is read; a receiver on a network may set a smaller limit.
 pub const MAX_BODY_BYTES: usize = 1 << 30;
+/// The most files that one message asks for.
+const MAX_FILES: usize = 64;
 /// The longest text in a message.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
@@ -59,6 +61,40 @@ pub enum Message {
     Leave(String),
     /// The sender could not use the last message.
     Error(Failure),
+    /// A device of a server on a network wants to be one of its devices: its number, where it has one.
+    Join(Option<u32>),
+    /// What it needs to know and to have before any round, as JSON.
+    Job(String),
+    /// The files of that which it does not have, by name.
+    Want(Vec<String>),
+    /// A part of such a file.
+    FilePart(FilePart),
+    /// It has everything, and waits for a round.
+    Ready,
+    /// A round begins for it.
+    Begin(Begin),
+}
+
+/// A part of a file; the parts come in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePart {
+    /// The file's name.
+    pub name: String,
+    /// Where the part begins, bytes.
+    pub offset: u64,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+/// The beginning of a device's round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begin {
+    /// The round, from 1.
+    pub round: u32,
+    /// The last round whose end both sides' codecs remember, 0 for none.
+    pub since: u32,
+    /// The rate that the device holds its uplink to, bit/s; 0 for none.
+    pub uplink_bit_s: u64,
 }
 
 /// What a device tells of itself.
@@ -121,6 +157,12 @@ impl Message {
             Self::Received(_) => 10,
             Self::Features(_) => 11,
             Self::FeatureGradient(_) => 12,
+            Self::Join(_) => 13,
+            Self::Job(_) => 14,
+            Self::Want(_) => 15,
+            Self::FilePart(_) => 16,
+            Self::Ready => 17,
+            Self::Begin(_) => 18,
         }
     }
 
@@ -139,6 +181,12 @@ impl Message {
             Self::Update(_) => "update",
             Self::Leave(_) => "leave",
             Self::Error(_) => "error",
+            Self::Join(_) => "join",
+            Self::Job(_) => "job",
+            Self::Want(_) => "want",
+            Self::FilePart(_) => "a part of a file",
+            Self::Ready => "ready",
+            Self::Begin(_) => "begin",
         }
     }
 
@@ -207,6 +255,28 @@ impl Message {
                     FailureKind::Refused => 2,
                 });
                 put_bytes(out, failure.reason.as_bytes());
+            }
+            Self::Join(number) => {
+                out.push(u8::from(number.is_some()));
+                number.iter().for_each(|&number| put_u32(out, number));
+            }
+            Self::Job(json) => out.extend(json.as_bytes()),
+            Self::Want(names) => {
+                put_varint(out, names.len() as u64);
+                names
+                    .iter()
+                    .for_each(|name| put_bytes(out, name.as_bytes()));
+            }
+            Self::FilePart(part) => {
+                put_bytes(out, part.name.as_bytes());
+                put_varint(out, part.offset);
+                out.extend(&part.bytes);
+            }
+            Self::Ready => {}
+            Self::Begin(begin) => {
+                put_u32(out, begin.round);
+                put_u32(out, begin.since);
+                put_varint(out, begin.uplink_bit_s);
             }
         }
         Ok(())
@@ -300,6 +370,32 @@ impl Message {
             10 => Self::Received(body.u32()?),
             11 => Self::Features(Coded::read(body)?),
             12 => Self::FeatureGradient(Coded::read(body)?),
+            13 => Self::Join(body.flag("a join")?.then(|| body.u32()).transpose()?),
+            14 => {
+                let json = std::str::from_utf8(body.rest());
+                let json = json.map_err(|_| Error::protocol("sent a job that is not UTF-8"))?;
+                Self::Job(json.into())
+            }
+            15 => {
+                let count = body.count(1)?;
+                if count > MAX_FILES {
+                    let reason = format!("wants {count} files, at most {MAX_FILES} are told");
+                    return Err(Error::protocol(reason));
+                }
+                let names = (0..count).map(|_| body.text(MAX_TEXT_BYTES));
+                Self::Want(names.collect::<Result<_>>()?)
+            }
+            16 => Self::FilePart(FilePart {
+                name: body.text(MAX_TEXT_BYTES)?,
+                offset: body.varint()?,
+                bytes: body.rest().to_vec(),
+            }),
+            17 => Self::Ready,
+            18 => Self::Begin(Begin {
+                round: body.u32()?,
+                since: body.u32()?,
+                uplink_bit_s: body.varint()?,
+            }),
             other => {
                 let reason = format!("sent a message of the unknown kind {other}");
                 return Err(Error::protocol(reason));

@@ -1,0 +1,86 @@
+// clap prints the documentation of a flag as it stands.
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use sft_core::net::{Board, Identity, LinkLimits, Listener, RoundPolicy, serve};
+use sft_core::run::{Inputs, RunConfig, Scheme};
+use sft_core::{Error, Result};
+use sft_examples::console::tell;
+use sft_examples::{flags, input, program};
+
+/// Where the results go, if nothing is said.
+const OUT: &str = "runs/edge";
+
+/// The flags that only the server has.
+#[derive(Clone, Debug, Args)]
+struct Flags {
+    /// Address and port that devices come to.
+    #[arg(long, default_value = "127.0.0.1:7443")]
+    listen: String,
+    /// Folder of `sft certs`, or the one for the server in it; without it only devices on this
+    /// machine are let in.
+    #[arg(long, value_name = "DIR")]
+    certs: Option<PathBuf>,
+    /// Devices that must end a round for it to count; by default half of them.
+    #[arg(long)]
+    quorum: Option<usize>,
+    /// Seconds that the first round waits for all of its devices, before it begins with a quorum; by
+    /// default it waits for all.
+    #[arg(long)]
+    wait_s: Option<f64>,
+}
+
+pub(crate) fn command() -> Command {
+    let own = Flags::augment_args(Command::new("server"));
+    flags::with_run(own, OUT).about(
+        "Serve a run to devices that are other processes; its settings are the flags, or a file by \
+         --config",
+    )
+}
+
+pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
+    let own = Flags::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
+    let mut config = flags::run(matches, OUT)?;
+    if config.scheme == RunConfig::default().scheme {
+        config.scheme = vec![Scheme::Sft];
+    }
+    let wait = own.wait_s.map(seconds).transpose()?;
+    let policy = RoundPolicy {
+        quorum: own.quorum.unwrap_or(config.devices.div_ceil(2)),
+        wait,
+    };
+    let certs = own.certs.map(|folder| {
+        let below = folder.join("server");
+        if below.is_dir() { below } else { folder }
+    });
+    let identity = certs.as_deref().map(Identity::open).transpose()?;
+    let inputs = open(&config)?;
+    program::tell_data(&inputs);
+    let listener = Listener::bind(&own.listen, identity.as_ref(), LinkLimits::default())?;
+    let count = config.devices;
+    tell(format_args!(
+        "listening on {} for {count} devices",
+        listener.address()
+    ));
+    let board = Arc::new(Board::new("sft", config.rounds, count));
+    program::serve(&config, &inputs, |progress, stop| {
+        serve(&config, &inputs, &listener, policy, &board, progress, stop)
+    })
+}
+
+fn seconds(s: f64) -> Result<Duration> {
+    let reason = || format!("must be at least 0, got {s}");
+    Duration::try_from_secs_f64(s).map_err(|_| Error::argument("wait_s", reason()))
+}
+
+/// Model and data of any kind, the embedded digits where none is named.
+fn open(config: &RunConfig) -> Result<Inputs> {
+    match config.data.as_deref() {
+        Some(data) if data.starts_with("digits") => input::open(config),
+        _ => Inputs::open(config),
+    }
+}

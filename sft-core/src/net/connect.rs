@@ -1,0 +1,141 @@
+//! A device's way to its server.
+
+use std::net::ToSocketAddrs;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Uri;
+use http::uri::PathAndQuery;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Request;
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use super::identity::{Identity, name};
+use super::link::{Link, LinkLimits, runtime};
+use super::wire::{PATH, Raw, chain, piece_limit};
+use crate::{Error, Result};
+
+/// Bytes that may be on their way unread.
+pub(super) const WINDOW_BYTES: u32 = 512 << 10;
+
+/// Connects to a server, `host:port`, as what the identity's certificate says.
+///
+/// # Errors
+/// [`Error::Link`] where nobody answers; [`Error::Protocol`] where one of the two does not
+/// believe the other's certificate; without an identity an address of another machine.
+pub fn connect(server: &str, identity: Option<&Identity>, limits: &LinkLimits) -> Result<Link> {
+    let (host, port) = server.rsplit_once(':').unwrap_or((server, ""));
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let number = port.parse::<u16>().ok().filter(|_| !host.is_empty());
+    let wrong = || Error::argument("server", format!("must be host:port, got {server:?}"));
+    let port = number.ok_or_else(wrong)?;
+    if identity.is_none() {
+        refuse_other_machines(server, (host, port))?;
+    }
+    let done = runtime()?.block_on(open((host, port), identity, limits));
+    done.map_err(|reason| refused(server, reason))
+}
+
+/// Without certificates nothing leaves this machine.
+fn refuse_other_machines(server: &str, address: (&str, u16)) -> Result<()> {
+    let found = address.to_socket_addrs();
+    let found = found.map_err(|e| refused(server, format!("is not found: {e}")))?;
+    for address in found {
+        if !address.ip().is_loopback() {
+            let reason =
+                format!("must be given for a server on another machine, got none for {server}");
+            return Err(Error::argument("certs", reason));
+        }
+    }
+    Ok(())
+}
+
+async fn open(
+    address: (&str, u16),
+    identity: Option<&Identity>,
+    limits: &LinkLimits,
+) -> Result<Link, String> {
+    let time = limits.handshake;
+    let late = |_| "does not answer".to_string();
+    let tcp = timeout(time, TcpStream::connect(address))
+        .await
+        .map_err(late)?;
+    let tcp = tcp.map_err(|e| format!("is not there: {e}"))?;
+    tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+    let [interval, patience] = limits.keep_alive();
+    let endpoint = Endpoint::from_static("http://link")
+        .http2_keep_alive_interval(interval)
+        .keep_alive_timeout(patience)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES);
+    let (channel, peer) = match identity {
+        None => (channel(&endpoint, TokioIo::new(tcp)).await?, String::new()),
+        Some(identity) => {
+            let connector = TlsConnector::from(Arc::new(identity.client()?));
+            let host = ServerName::try_from(address.0.to_string()).map_err(|e| e.to_string())?;
+            let tls = timeout(time, connector.connect(host, tcp))
+                .await
+                .map_err(late)?;
+            let tls = tls.map_err(|e| chain(&e))?;
+            let certificates = tls.get_ref().1.peer_certificates();
+            let peer = certificates.and_then(<[_]>::first).map(name).transpose()?;
+            (
+                channel(&endpoint, TokioIo::new(tls)).await?,
+                peer.unwrap_or_default(),
+            )
+        }
+    };
+    let (pieces, outgoing) = mpsc::channel::<Bytes>(1);
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(piece_limit());
+    grpc.ready().await.map_err(|e| chain(&e))?;
+    let request = Request::new(ReceiverStream::new(outgoing));
+    let answer = grpc.streaming(request, PathAndQuery::from_static(PATH), Raw);
+    let answer = timeout(time, answer).await.map_err(late)?;
+    let incoming = answer.map_err(|status| chain(&status))?.into_inner();
+    Link::new(peer, pieces, incoming, limits).map_err(|e| e.to_string())
+}
+
+/// A channel over one connection: there is no second.
+async fn channel<I>(endpoint: &Endpoint, io: I) -> Result<Channel, String>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+{
+    let mut io = Some(io);
+    let once = service_fn(move |_: Uri| {
+        let io = io
+            .take()
+            .ok_or_else(|| std::io::Error::other("the connection ended"));
+        async move { io }
+    });
+    endpoint
+        .connect_with_connector(once)
+        .await
+        .map_err(|e| chain(&e))
+}
+
+/// The error of a connection that was not made.
+fn refused(server: &str, reason: String) -> Error {
+    if reason.contains("invalid peer certificate") {
+        return Error::protocol(format!(
+            "at {server} has a certificate that is not believed: {reason}"
+        ));
+    }
+    if reason.contains("received fatal alert") {
+        return Error::protocol(format!(
+            "at {server} does not believe this certificate: {reason}"
+        ));
+    }
+    Error::Link {
+        peer: server.into(),
+        reason,
+    }
+}

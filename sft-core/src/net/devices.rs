@@ -1,0 +1,236 @@
+//! The devices of a run, as the server sees them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Link;
+use super::status::{Board, DeviceState};
+use super::turns::Turns;
+use crate::run::{Call, Fleet, Settings};
+use crate::split::message::{Begin, Failure, FailureKind, Message};
+use crate::split::{Serve, Traffic};
+use crate::{Error, Result};
+
+/// How often a wait looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// When rounds begin, and when they count.
+#[derive(Clone, Copy, Debug)]
+pub struct RoundPolicy {
+    /// Devices that must end a round for it to count.
+    pub quorum: usize,
+    /// How long the first round waits for all of its devices before it begins with a quorum; for ever
+    /// where there is none.
+    pub wait: Option<Duration>,
+}
+
+/// The links to the devices that are there.
+pub(super) struct Devices {
+    links: Mutex<Vec<Option<Arc<Link>>>>,
+    changed: Condvar,
+    policy: RoundPolicy,
+    /// What a device has for its part of a round.
+    deadline: Option<Duration>,
+    turns: Turns,
+    board: Arc<Board>,
+    /// Whether a round was begun.
+    begun: AtomicBool,
+}
+
+impl Devices {
+    pub(super) fn new(
+        count: usize,
+        policy: RoundPolicy,
+        settings: &Settings,
+        board: Arc<Board>,
+    ) -> Result<Self> {
+        Ok(Self {
+            links: Mutex::new((0..count).map(|_| None).collect()),
+            changed: Condvar::new(),
+            policy,
+            deadline: settings
+                .deadline_s
+                .and_then(|s| Duration::try_from_secs_f64(s).ok()),
+            turns: Turns::new(settings.threads.min(count), settings.threads)?,
+            board,
+            begun: AtomicBool::new(false),
+        })
+    }
+
+    /// A device has all that it needs; a link that it had before is closed.
+    pub(super) fn add(&self, device: usize, link: Arc<Link>) {
+        let before = self.lock()[device].replace(link);
+        if let Some(before) = before {
+            before.close("the device is back");
+        }
+        self.board
+            .device(device, |device| device.state = DeviceState::Ready);
+        self.changed.notify_all();
+    }
+
+    /// The first number that no device has and that is not `taken`, for a device without a name.
+    pub(super) fn free(&self, taken: &[usize]) -> Option<usize> {
+        let links = self.lock();
+        (0..links.len()).find(|device| links[*device].is_none() && !taken.contains(device))
+    }
+
+    /// Tells all devices that the run is over.
+    pub(super) fn dismiss(&self, reason: &str) {
+        for link in self.lock().iter_mut().filter_map(Option::take) {
+            if let Ok(bytes) = Message::Leave(reason.into()).encode() {
+                let _ = link.send(bytes);
+            }
+            link.close(reason);
+        }
+    }
+
+    /// Whether a device is there; one that was lost, or speaks out of turn, is let go.
+    fn is_here(&self, device: usize) -> bool {
+        let Some(link) = self.link(device) else {
+            return false;
+        };
+        let said = link.receive_until(Instant::now());
+        let error = match said {
+            Ok(None) => return true,
+            Ok(Some(bytes)) => match Message::decode(&bytes) {
+                Ok(message) => crate::split::unexpected(&message, "nothing before a round"),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        self.let_go(device, &link, &error);
+        false
+    }
+
+    /// Ends the link of a device that did what it should not, and tells it why.
+    fn let_go(&self, device: usize, link: &Arc<Link>, error: &Error) {
+        refuse(link, error);
+        let mut links = self.lock();
+        if links[device]
+            .as_ref()
+            .is_some_and(|held| Arc::ptr_eq(held, link))
+        {
+            links[device] = None;
+        }
+        drop(links);
+        self.board.lost(device, error);
+    }
+
+    fn link(&self, device: usize) -> Option<Arc<Link>> {
+        self.lock().get(device).cloned().flatten()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Option<Arc<Link>>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The messages of one device's part of a round.
+    fn carry(&self, call: Call, link: &Link, side: &mut (dyn Serve + Send)) -> Result<Traffic> {
+        let begin = Begin {
+            round: call.round as u32,
+            since: call.since as u32,
+            uplink_bit_s: 0,
+        };
+        send(link, &Message::Begin(begin))?;
+        let until = self.deadline.map(|time| (Instant::now() + time, time));
+        let mut traffic = Traffic::default();
+        while !side.is_done() {
+            let bytes = receive(link, call.device, until)?;
+            let count = bytes.len() as u64;
+            let (message, replies) = self.turns.take(|| {
+                let message = Message::decode(&bytes)?;
+                let sent = Traffic::sent(&message, count);
+                let ends = matches!(message, Message::Activation(_));
+                Ok::<_, Error>(((sent, ends), side.handle(message)?))
+            })?;
+            traffic = traffic + message.0;
+            for reply in replies {
+                let bytes = reply.encode()?;
+                traffic = traffic + Traffic::received(&reply, bytes.len() as u64);
+                link.send(bytes)?;
+            }
+            self.board.device(call.device, |device| {
+                device.steps += usize::from(message.1);
+                device.count(link.counts());
+            });
+        }
+        Ok(traffic)
+    }
+}
+
+impl Fleet for Devices {
+    fn gather(&self, round: usize, drawn: &[usize], stop: &AtomicBool) -> Result<Vec<usize>> {
+        let begun = self.begun.load(Ordering::Relaxed);
+        let quorum = self.policy.quorum.min(drawn.len());
+        let patience = self.policy.wait.map(|wait| Instant::now() + wait);
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopped);
+            }
+            let here: Vec<_> = (drawn.iter().copied())
+                .filter(|&device| self.is_here(device))
+                .collect();
+            let impatient = begun || patience.is_some_and(|until| Instant::now() >= until);
+            let wanted = if impatient { quorum } else { drawn.len() };
+            if here.len() >= wanted {
+                self.begun.store(true, Ordering::Relaxed);
+                self.board.begin(round, drawn, &here);
+                return Ok(here);
+            }
+            let links = self.lock();
+            drop(self.changed.wait_timeout(links, LOOK));
+        }
+    }
+
+    fn take_part(&self, call: Call, side: &mut (dyn Serve + Send)) -> Result<Traffic> {
+        let lost = || Error::Link {
+            peer: format!("device-{}", call.device),
+            reason: "is gone".into(),
+        };
+        let link = self.link(call.device).ok_or_else(lost)?;
+        self.board
+            .device(call.device, |device| device.state = DeviceState::Training);
+        let done = self.carry(call, &link, side);
+        match &done {
+            Ok(_) => self
+                .board
+                .device(call.device, |device| device.state = DeviceState::Ready),
+            Err(error) => self.let_go(call.device, &link, error),
+        }
+        done
+    }
+
+    fn quorum(&self) -> usize {
+        self.policy.quorum
+    }
+}
+
+/// The next message of a device, which may be late.
+fn receive(link: &Link, device: usize, until: Option<(Instant, Duration)>) -> Result<Vec<u8>> {
+    let Some((until, time)) = until else {
+        return link.receive();
+    };
+    let late = Error::Late {
+        device,
+        deadline_s: time.as_secs_f64(),
+    };
+    link.receive_until(until)?.ok_or(late)
+}
+
+/// Tells a device why it is let go, and closes its link. One that was late may come back at once.
+pub(super) fn refuse(link: &Link, error: &Error) {
+    if !matches!(error, Error::Late { .. } | Error::Link { .. }) {
+        let failure = Failure {
+            kind: FailureKind::Refused,
+            reason: error.to_string(),
+        };
+        let told = Message::Error(failure).encode();
+        let _ = told.and_then(|bytes| link.send(bytes));
+    }
+    link.close(&error.to_string());
+}
+
+fn send(link: &Link, message: &Message) -> Result<()> {
+    link.send(message.encode()?)
+}

@@ -1,0 +1,234 @@
+//! Where a server's devices come in.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Request as HttpRequest, Response as HttpResponse};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::body::Body;
+use tonic::server::Grpc;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::connect::WINDOW_BYTES;
+use super::identity::{Identity, name};
+use super::link::{Link, LinkLimits, runtime};
+use super::wire::{PATH, Raw, chain, piece_limit};
+use crate::{Error, Result};
+
+/// Links that nobody took yet.
+const WAITING: usize = 64;
+
+/// A server's address, where links come in: by certificates of its authority alone, or without
+/// certificates from this machine alone.
+pub struct Listener {
+    address: SocketAddr,
+    links: Mutex<mpsc::Receiver<Link>>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl Listener {
+    /// Listens on `address`, such as `0.0.0.0:7443`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// An address that is taken or is none; without an identity one that other machines reach.
+    pub fn bind(address: &str, identity: Option<&Identity>, limits: LinkLimits) -> Result<Self> {
+        let runtime = runtime()?;
+        let failed =
+            |e: std::io::Error| Error::argument("listen", format!("cannot be {address:?}: {e}"));
+        let tcp = runtime
+            .block_on(TcpListener::bind(address))
+            .map_err(failed)?;
+        let at = tcp.local_addr().map_err(failed)?;
+        if identity.is_none() && !at.ip().is_loopback() {
+            let reason = format!("must be given where other machines reach {at}, got none");
+            return Err(Error::argument("certs", reason));
+        }
+        let tls = identity.map(Identity::server).transpose();
+        let tls = tls.map_err(|reason| Error::argument("certs", reason))?;
+        let (found, links) = mpsc::channel(WAITING);
+        let door = Arc::new(Door {
+            tls: tls.map(|tls| TlsAcceptor::from(Arc::new(tls))),
+            places: Arc::new(Semaphore::new(limits.connections)),
+            limits,
+            found,
+        });
+        let accepting = runtime.spawn(accept(tcp, door));
+        Ok(Self {
+            address: at,
+            links: Mutex::new(links),
+            accepting,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for a link until then, or has none.
+    ///
+    /// # Errors
+    /// Threads that cannot be started.
+    pub fn accept_until(&self, until: Instant) -> Result<Option<Link>> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = runtime()?.block_on(async { timeout_at(until.into(), links.recv()).await });
+        Ok(found.ok().flatten())
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// How connections are taken.
+struct Door {
+    tls: Option<TlsAcceptor>,
+    places: Arc<Semaphore>,
+    limits: LinkLimits,
+    found: mpsc::Sender<Link>,
+}
+
+async fn accept(tcp: TcpListener, door: Arc<Door>) {
+    loop {
+        let (stream, from) = match tcp.accept().await {
+            Ok(taken) => taken,
+            Err(error) => {
+                // Of too many open files others may close some.
+                tracing::warn!(%error, "no connection can be taken");
+                tokio::time::sleep(door.limits.handshake / 10).await;
+                continue;
+            }
+        };
+        let Ok(place) = door.places.clone().try_acquire_owned() else {
+            tracing::warn!(%from, "too many connections: one more is closed");
+            continue;
+        };
+        let door = door.clone();
+        tokio::spawn(async move {
+            if let Err(reason) = door.serve(stream).await {
+                tracing::warn!(%from, reason, "connection refused");
+            }
+            drop(place);
+        });
+    }
+}
+
+impl Door {
+    /// Serves one connection until it ends.
+    async fn serve(&self, tcp: TcpStream) -> Result<(), String> {
+        tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+        let Some(tls) = &self.tls else {
+            return self.http(TokioIo::new(tcp), String::new()).await;
+        };
+        let late = |_| "no certificate came in time".to_string();
+        let tls = timeout(self.limits.handshake, tls.accept(tcp))
+            .await
+            .map_err(late)?;
+        let tls = tls.map_err(|e| chain(&e))?;
+        let certificates = tls.get_ref().1.peer_certificates();
+        let peer = certificates
+            .and_then(<[_]>::first)
+            .ok_or("has no certificate")?;
+        let peer = name(peer)?;
+        self.http(TokioIo::new(tls), peer).await
+    }
+
+    async fn http<I>(&self, io: I, peer: String) -> Result<(), String>
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+    {
+        let (opened, mut is_open) = mpsc::channel::<()>(1);
+        let (found, limits) = (self.found.clone(), self.limits);
+        let serve = service_fn(move |request: HttpRequest<Incoming>| {
+            let service = Connect {
+                peer: peer.clone(),
+                found: found.clone(),
+                opened: opened.clone(),
+                limits,
+            };
+            async move { Ok::<_, Infallible>(service.answer(request).await) }
+        });
+        let [interval, patience] = self.limits.keep_alive();
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(interval)
+            .keep_alive_timeout(patience)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .max_concurrent_streams(1)
+            .max_header_list_size(8 << 10)
+            .serve_connection(io, serve);
+        let mut connection = std::pin::pin!(connection);
+        let opening = tokio::time::sleep(self.limits.handshake);
+        let mut opening = std::pin::pin!(opening);
+        let mut waits = true;
+        loop {
+            tokio::select! {
+                ended = &mut connection => return ended.map_err(|e| chain(&e)),
+                () = &mut opening, if waits => return Err("asked for no link in time".into()),
+                _ = is_open.recv(), if waits => waits = false,
+            }
+        }
+    }
+}
+
+/// The one method of the service, for one connection.
+#[derive(Clone)]
+struct Connect {
+    peer: String,
+    found: mpsc::Sender<Link>,
+    opened: mpsc::Sender<()>,
+    limits: LinkLimits,
+}
+
+type Outgoing = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+
+impl Connect {
+    async fn answer(self, request: HttpRequest<Incoming>) -> HttpResponse<Body> {
+        if request.uri().path() != PATH {
+            return Status::unimplemented("there is only the link").into_http();
+        }
+        let mut grpc = Grpc::new(Raw).max_decoding_message_size(piece_limit());
+        grpc.streaming(Method(self), request).await
+    }
+
+    async fn open(self, request: Request<Streaming<Bytes>>) -> Result<Response<Outgoing>, Status> {
+        let (pieces, outgoing) = mpsc::channel(1);
+        let link = Link::new(self.peer, pieces, request.into_inner(), &self.limits);
+        let link = link.map_err(|e| Status::internal(e.to_string()))?;
+        let full = |_| Status::resource_exhausted("too many wait for this server");
+        self.found.try_send(link).map_err(full)?;
+        let _ = self.opened.try_send(());
+        Ok(Response::new(Box::pin(
+            ReceiverStream::new(outgoing).map(Ok),
+        )))
+    }
+}
+
+/// The method as tonic calls it.
+struct Method(Connect);
+
+impl tonic::server::StreamingService<Bytes> for Method {
+    type Response = Bytes;
+    type ResponseStream = Outgoing;
+    type Future =
+        std::pin::Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        Box::pin(self.0.clone().open(request))
+    }
+}

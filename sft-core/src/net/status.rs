@@ -1,0 +1,159 @@
+//! How a run on a network stands.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::LinkCounts;
+use crate::Error;
+use crate::run::RoundRecord;
+
+/// What a device does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceState {
+    /// It was not there yet.
+    #[default]
+    Absent,
+    /// It gets its half of the model.
+    Joining,
+    /// It waits for a round.
+    Ready,
+    /// It takes part in one.
+    Training,
+    /// Its link broke, or it was let go.
+    Lost,
+}
+
+/// How a device stands.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DeviceStatus {
+    /// Its number, from 0.
+    pub device: usize,
+    /// What it does.
+    pub state: DeviceState,
+    /// Mini-batches of this round.
+    pub steps: usize,
+    /// Rounds that it ended in time.
+    pub rounds: usize,
+    /// What it sent over its link so far, bytes.
+    pub bytes_up: u64,
+    /// What was sent to it so far, bytes.
+    pub bytes_down: u64,
+    /// The rate at which its last long message came, bit/s.
+    pub uplink_bit_s: Option<f64>,
+    /// When it was last heard of, seconds since 1970.
+    pub last_seen_s: Option<f64>,
+    /// Why it was lost.
+    pub reason: Option<String>,
+    /// Of the link that it has now.
+    #[serde(skip)]
+    link: (u64, u64),
+}
+
+impl DeviceStatus {
+    /// Takes over what a link counts, from its beginning.
+    pub(super) fn count(&mut self, counts: LinkCounts) {
+        let (up, down) = (counts.received_bytes, counts.sent_bytes);
+        self.bytes_up += up.saturating_sub(self.link.0);
+        self.bytes_down += down.saturating_sub(self.link.1);
+        self.link = (up, down);
+        self.uplink_bit_s = counts.receiving_bit_s;
+        self.last_seen_s = Some(now_s() - counts.silent.as_secs_f64());
+    }
+}
+
+/// How a run stands.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Status {
+    /// The scheme.
+    pub scheme: String,
+    /// Rounds at most.
+    pub rounds: usize,
+    /// The round that goes on, from 1; 0 before the first.
+    pub round: usize,
+    /// Whether the run is over.
+    pub finished: bool,
+    /// The rounds that are done.
+    pub records: Vec<RoundRecord>,
+    /// The devices, by number.
+    pub devices: Vec<DeviceStatus>,
+}
+
+/// How a run stands, for whoever asks.
+#[derive(Debug, Default)]
+pub struct Board(Mutex<Status>);
+
+impl Board {
+    /// A run before its first round.
+    pub fn new(scheme: &str, rounds: usize, devices: usize) -> Self {
+        let devices = (0..devices).map(|device| DeviceStatus {
+            device,
+            ..DeviceStatus::default()
+        });
+        Self(Mutex::new(Status {
+            scheme: scheme.into(),
+            rounds,
+            devices: devices.collect(),
+            ..Status::default()
+        }))
+    }
+
+    /// How it stands now.
+    pub fn status(&self) -> Status {
+        self.lock().clone()
+    }
+
+    /// A round is done.
+    pub fn record(&self, record: &RoundRecord) {
+        let mut status = self.lock();
+        for &device in &record.devices {
+            if let Some(device) = status.devices.get_mut(device) {
+                device.rounds += 1;
+            }
+        }
+        status.records.push(record.clone());
+    }
+
+    /// The run is over.
+    pub fn finish(&self) {
+        self.lock().finished = true;
+    }
+
+    /// A round begins for the devices that are here.
+    pub(super) fn begin(&self, round: usize, drawn: &[usize], here: &[usize]) {
+        let missing = drawn.len() - here.len();
+        tracing::info!(round, here = here.len(), missing, "round begins");
+        let mut status = self.lock();
+        status.round = round;
+        for device in &mut status.devices {
+            device.steps = 0;
+        }
+    }
+
+    /// A device was lost or let go.
+    pub(super) fn lost(&self, device: usize, error: &Error) {
+        tracing::warn!(device, %error, "device lost");
+        self.device(device, |device| {
+            device.state = DeviceState::Lost;
+            device.reason = Some(error.to_string());
+        });
+    }
+
+    /// Changes what is told of a device.
+    pub(super) fn device(&self, number: usize, change: impl FnOnce(&mut DeviceStatus)) {
+        if let Some(device) = self.lock().devices.get_mut(number) {
+            change(device);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now_s() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64())
+}
