@@ -1,22 +1,25 @@
 //! A device's way to its server.
 
 use std::net::ToSocketAddrs;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Uri;
-use http::uri::PathAndQuery;
-use hyper_util::rt::TokioIo;
+use http::uri::{PathAndQuery, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
+use tonic::body::Body;
 use tonic::client::Grpc;
-use tonic::transport::{Channel, Endpoint};
-use tower::service_fn;
+use tower_service::Service;
 
 use super::identity::{Identity, name};
 use super::link::{Link, LinkLimits, runtime};
@@ -70,15 +73,8 @@ async fn open(
         .map_err(late)?;
     let tcp = tcp.map_err(|e| format!("is not there: {e}"))?;
     tcp.set_nodelay(true).map_err(|e| e.to_string())?;
-    let [interval, patience] = limits.keep_alive();
-    let endpoint = Endpoint::from_static("http://link")
-        .http2_keep_alive_interval(interval)
-        .keep_alive_timeout(patience)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES);
-    let (channel, peer) = match identity {
-        None => (channel(&endpoint, TokioIo::new(tcp)).await?, String::new()),
+    let (half, peer) = match identity {
+        None => (Half::new(TokioIo::new(tcp), limits).await?, String::new()),
         Some(identity) => {
             let connector = TlsConnector::from(Arc::new(identity.client()?));
             let host = ServerName::try_from(address.0.to_string()).map_err(|e| e.to_string())?;
@@ -89,37 +85,74 @@ async fn open(
             let certificates = tls.get_ref().1.peer_certificates();
             let peer = certificates.and_then(<[_]>::first).map(name).transpose()?;
             (
-                channel(&endpoint, TokioIo::new(tls)).await?,
+                Half::new(TokioIo::new(tls), limits).await?,
                 peer.unwrap_or_default(),
             )
         }
     };
     let (pieces, outgoing) = mpsc::channel::<Bytes>(1);
-    let mut grpc = Grpc::new(channel).max_decoding_message_size(piece_limit());
-    grpc.ready().await.map_err(|e| chain(&e))?;
+    let ended = half.ended.clone();
+    let mut grpc = Grpc::with_origin(half, Uri::from_static("https://link"))
+        .max_decoding_message_size(piece_limit());
     let request = Request::new(ReceiverStream::new(outgoing));
     let answer = grpc.streaming(request, PathAndQuery::from_static(PATH), Raw);
     let answer = timeout(time, answer).await.map_err(late)?;
-    let incoming = answer.map_err(|status| chain(&status))?.into_inner();
+    let incoming = match answer {
+        Ok(answer) => answer.into_inner(),
+        // What became of the connection says more than what became of the request.
+        Err(status) => {
+            let reason = timeout(time, ended.lock_owned()).await;
+            let reason = reason.ok().and_then(|reason| reason.clone());
+            return Err(reason.unwrap_or_else(|| chain(&status)));
+        }
+    };
     Link::new(peer, pieces, incoming, limits).map_err(|e| e.to_string())
 }
 
-/// A channel over one connection: there is no second.
-async fn channel<I>(endpoint: &Endpoint, io: I) -> Result<Channel, String>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
-{
-    let mut io = Some(io);
-    let once = service_fn(move |_: Uri| {
-        let io = io
-            .take()
-            .ok_or_else(|| std::io::Error::other("the connection ended"));
-        async move { io }
-    });
-    endpoint
-        .connect_with_connector(once)
-        .await
-        .map_err(|e| chain(&e))
+/// The client's half of an HTTP/2 connection.
+struct Half {
+    requests: SendRequest<Body>,
+    /// Why the connection ended; locked as long as it has not.
+    ended: Arc<Mutex<Option<String>>>,
+}
+
+impl Half {
+    async fn new<I>(io: I, limits: &LinkLimits) -> Result<Self, String>
+    where
+        I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
+    {
+        let [interval, patience] = limits.keep_alive();
+        let made = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(interval)
+            .keep_alive_timeout(patience)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .handshake(io)
+            .await;
+        let (requests, connection) = made.map_err(|e| chain(&e))?;
+        let ended = Arc::new(Mutex::new(None));
+        let mut reason = ended.clone().lock_owned().await;
+        tokio::spawn(async move {
+            *reason = connection.await.err().map(|e| chain(&e));
+        });
+        Ok(Self { requests, ended })
+    }
+}
+
+impl Service<http::Request<Body>> for Half {
+    type Response = http::Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.requests.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.requests.send_request(request))
+    }
 }
 
 /// The error of a connection that was not made.

@@ -102,9 +102,15 @@ impl Counters {
         let _ = self.ended.set(reason);
     }
 
+    /// Why the link ended. The sending half may see that first, and not know it.
     pub(super) fn ended(&self) -> String {
-        let reason = self.ended.get().cloned();
-        reason.unwrap_or_else(|| "was closed".into())
+        for _ in 0..20 {
+            if let Some(reason) = self.ended.get() {
+                return reason.clone();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        "was closed".into()
     }
 
     pub(super) fn counts(&self) -> LinkCounts {

@@ -161,10 +161,20 @@ pub(super) async fn join(
 /// Why a stream ended, in a few words.
 fn broken(status: &Status) -> String {
     let chain = chain(status);
-    if chain.contains("keep-alive") || chain.contains("timed out") {
-        return "is silent: the other side does not answer".into();
+    let has = |words: &[&str]| words.iter().any(|word| chain.contains(word));
+    if has(&["keep-alive", "timed out"]) {
+        "is silent: the other side does not answer".into()
+    } else if has(&[
+        "broken pipe",
+        "reset",
+        "UnexpectedEof",
+        "close_notify",
+        "body",
+    ]) {
+        "broke: the other side is gone".into()
+    } else {
+        format!("broke: {chain}")
     }
-    format!("broke: {chain}")
 }
 
 /// An error with what is behind it.
