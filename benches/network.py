@@ -1,0 +1,195 @@
+"""Runs of the `sft` program over the network of this machine: beside the run in memory, and with what goes wrong.
+
+    cargo build --release --features sft-compress/ndarray,sft-compress/rayon,sft-compress/serde
+    python benches/network.py wall   --sft target/release/sft [-- FLAGS of sft server]
+    python benches/network.py drop   --sft target/release/sft --moments 100
+    python benches/network.py resume --sft target/release/sft --moments 30
+
+Prints one line of CSV for each run. `wall` compares every record and the adapters with `vit_finetune`'s, which lies
+beside it in `examples`; `resume` those of a run whose server was killed with those of one that was not.
+"""
+
+import argparse
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+DEVICES = 8
+PORT = 7451
+SEEN = re.compile(r"(\d\d):(\d\d):(\d\d\.\d+)Z")
+
+
+class Network:
+    """A server and its devices as processes, their certificates and what they write."""
+
+    def __init__(self, sft: Path, folder: Path, devices: int, data: str, flags: list[str]) -> None:
+        self.sft, self.folder, self.devices = sft, folder, devices
+        self.data, self.flags = data, flags
+        certs = [sft, "certs", "--out", folder / "certs", "--devices", str(devices)]
+        subprocess.run(certs, check=True, stdout=subprocess.DEVNULL)
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def start(self, name: str, *arguments: object) -> "subprocess.Popen[bytes]":
+        command = [str(self.sft), *map(str, arguments)]
+        with self.log(name).open("ab") as log:
+            return subprocess.Popen(
+                command, stdout=log, stderr=log, env={"RUST_LOG": "sft_core=info", "NO_COLOR": "1"}
+            )
+
+    def server(self, *more: str) -> "subprocess.Popen[bytes]":
+        own = ["--certs", self.folder / "certs", "--listen", f"127.0.0.1:{PORT}"]
+        run = ["--devices", self.devices, "--out", self.folder / "edge"]
+        return self.start("server", "server", *own, *run, *self.flags, *more)
+
+    def device(self, number: int) -> "subprocess.Popen[bytes]":
+        own = ["--certs", self.folder / "certs" / f"device-{number}", "--cache", self.folder / "cache"]
+        where = ["--server", f"127.0.0.1:{PORT}", "--data", self.data, "--patience-s", 60]
+        return self.start(f"device-{number}", "device", *where, *own)
+
+    def wait_for(self, text: str, count: int, seconds: float = 120) -> None:
+        """Until the server said `text` so often."""
+        until = time.monotonic() + seconds
+        while self.log("server").read_text().count(text) < count:
+            if time.monotonic() > until:
+                raise TimeoutError(f"the server did not say {text!r} {count} times")
+            time.sleep(0.005)
+
+
+@contextmanager
+def network(args: argparse.Namespace, devices: int, flags: list[str]) -> Iterator[Network]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Network(args.sft.resolve(), Path(folder), devices, args.data, flags)
+
+
+def finish(processes: "list[subprocess.Popen[bytes]]", seconds: float = 900) -> None:
+    for process in processes:
+        if process.wait(seconds) not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"{process.args} ended with {process.returncode}")
+
+
+def rounds(folder: Path) -> "list[dict[str, object]]":
+    run = json.loads((folder / "run.json").read_text())
+    return run["schemes"][0]["rounds"]
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two runs are equal in every bit but the time that they took."""
+
+    def told(folder: Path) -> "list[dict[str, object]]":
+        return [{k: v for k, v in record.items() if k != "wall_s"} for record in rounds(folder)]
+
+    adapters = [path / "adapters-sft" / "adapter_model.safetensors" for path in (one, other)]
+    return told(one) == told(other) and adapters[0].read_bytes() == adapters[1].read_bytes()
+
+
+def in_memory(args: argparse.Namespace, folder: Path, devices: int) -> float:
+    """Runs in memory into a folder, with the name of the data that the devices have; seconds of its rounds."""
+    program = args.sft.resolve().parent / "examples" / "vit_finetune"
+    flags = ["--scheme", "sft", "--devices", str(devices), "--out", str(folder), *args.flags]
+    subprocess.run([program, *flags], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return sum(float(str(record["wall_s"])) for record in rounds(folder))
+
+
+def wall(args: argparse.Namespace) -> None:
+    print("repeat,memory_s,network_s,ratio,equal")
+    for repeat in range(args.moments or 5):
+        with network(args, DEVICES, args.flags) as net:
+            memory_s = in_memory(args, net.folder / "memory", DEVICES)
+            finish([net.server(), *(net.device(number) for number in range(DEVICES))])
+            network_s = sum(float(str(record["wall_s"])) for record in rounds(net.folder / "edge"))
+            equal = same(net.folder / "memory", net.folder / "edge")
+        print(f"{repeat},{memory_s:.3f},{network_s:.3f},{network_s / memory_s:.3f},{equal}", flush=True)
+
+
+def drop(args: argparse.Namespace) -> None:
+    """A device of four is killed or stopped at a random moment of the third round on."""
+    print("seed,what,noticed_s,rounds,without_it,back,server_mb")
+    for seed in range(args.moments or 100):
+        rng = random.Random(seed)
+        what = ("SIGKILL", "SIGSTOP")[seed % 2]
+        with network(args, 4, ["--rounds", "9", *args.flags]) as net:
+            server = net.server()
+            devices = [net.device(number) for number in range(4)]
+            net.wait_for("round begins", 3)
+            time.sleep(rng.uniform(0, 0.5))
+            victim = rng.randrange(4)
+            at = time.time()
+            devices[victim].send_signal(getattr(signal, what))
+            net.wait_for("device lost", 1, 30)
+            lost = next(line for line in net.log("server").read_text().splitlines() if "device lost" in line)
+            noticed = seconds_of_day(lost) - at % 86_400
+            if what == "SIGSTOP":
+                devices[victim].send_signal(signal.SIGCONT)
+            else:
+                devices.append(net.device(victim))
+            memory_mb = peak_mb(server.pid)
+            finish([server, *devices])
+            records = rounds(net.folder / "edge")
+            without = sum(victim not in record["devices"] for record in records)  # type: ignore[operator]
+            back = victim in records[-1]["devices"]  # type: ignore[operator]
+        print(f"{seed},{what},{noticed:.3f},{len(records)},{without},{back},{memory_mb:.1f}", flush=True)
+
+
+def seconds_of_day(line: str) -> float:
+    found = SEEN.search(line)
+    if found is None:
+        raise ValueError(f"no time in {line!r}")
+    hours, minutes, seconds = found.groups()
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+
+
+def peak_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return 1024 * int(found[1]) / 1e6 if found else 0.0
+
+
+def resume(args: argparse.Namespace) -> None:
+    """The server of four devices is killed at a random moment and started again."""
+    flags = ["--rounds", "5", *args.flags]
+    args.flags = flags
+    with tempfile.TemporaryDirectory() as whole:
+        in_memory(args, Path(whole), 4)
+        print("seed,killed_after_s,rounds_kept,equal")
+        for seed in range(args.moments or 30):
+            with network(args, 4, flags) as net:
+                server = net.server()
+                devices = [net.device(number) for number in range(4)]
+                net.wait_for("round begins", 1)
+                after = random.Random(seed).uniform(0, 3.5)
+                time.sleep(after)
+                server.kill()
+                server.wait()
+                kept = net.log("server").read_text().count("round finished")
+                edge = net.folder / "edge"
+                resumes = (edge / "checkpoint-sft.safetensors").exists()
+                finish([net.server(*(["--resume", str(edge)] if resumes else [])), *devices])
+                equal = same(Path(whole), edge)
+            print(f"{seed},{after:.2f},{kept},{equal}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["wall", "drop", "resume"])
+    parser.add_argument("--sft", type=Path, required=True, help="the program")
+    parser.add_argument("--moments", type=int, help="how many runs")
+    parser.add_argument("--data", default="digits", help="the data of the devices")
+    parser.add_argument("flags", nargs="*", help="flags of the run")
+    args = parser.parse_args()
+    if not args.sft.exists():
+        sys.exit(f"error: {args.sft} is not there: build it first")
+    {"wall": wall, "drop": drop, "resume": resume}[args.what](args)
+
+
+if __name__ == "__main__":
+    main()
