@@ -3,7 +3,7 @@
 use candle_core::Device;
 
 use super::blocks::{WIDTH, families, random, vit};
-use crate::layers::{Backend, Block, BlockWeights, Mask, Rotary};
+use crate::layers::{Backend, Block, BlockWeights, Mask, Rotary, Wanted};
 
 fn refused(weights: &BlockWeights) -> String {
     Block::new(weights, &Backend::default())
@@ -17,7 +17,10 @@ fn assert_refused(weights: &BlockWeights, reason: &str) {
     // Candle's operations say the same, once they are asked for.
     let block = Block::new(weights, &Backend::Candle(Device::Cpu)).unwrap();
     let x = random(&[1, 2, WIDTH], 1.0, 300);
-    let error = block.forward(&x, None, None, None).unwrap_err().to_string();
+    let error = block
+        .forward(&x, None, None, Wanted::All)
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with(reason), "{error}");
 }
 
@@ -72,7 +75,9 @@ fn lengths_that_do_not_fit_are_refused() {
             (vec![4, 0], "lengths must be 1 to 4, got 0"),
             (vec![5, 1], "lengths must be 1 to 4, got 5"),
         ] {
-            let error = block.forward(&x, Some(&lengths), None, None).unwrap_err();
+            let error = block
+                .forward(&x, Some(&lengths), None, Wanted::All)
+                .unwrap_err();
             assert!(error.to_string().starts_with(reason), "{error}");
         }
     }
