@@ -15,7 +15,7 @@ use sft_core::model::{
 };
 
 /// Folders and GGUF files, each with what Transformers makes of it.
-const MODELS: [(&str, &str); 14] = [
+const MODELS: [(&str, &str); 15] = [
     ("llama", "llama/expected.safetensors"),
     ("llama_shards", "llama_shards/expected.safetensors"),
     ("mistral", "mistral/expected.safetensors"),
@@ -23,6 +23,7 @@ const MODELS: [(&str, &str); 14] = [
     ("qwen3", "qwen3/expected.safetensors"),
     ("gemma2", "gemma2/expected.safetensors"),
     ("gemma3", "gemma3/expected.safetensors"),
+    ("gpt2", "gpt2/expected.safetensors"),
     ("bert", "bert/expected.safetensors"),
     ("roberta", "roberta/expected.safetensors"),
     ("distilbert", "distilbert/expected.safetensors"),
@@ -181,6 +182,7 @@ fn language_heads_are_the_embedding_where_they_are_tied() {
     for (name, tied) in [
         ("llama_shards", false),
         ("qwen2", true),
+        ("gpt2", true),
         ("llama.gguf", true),
         ("qwen3.gguf", false),
     ] {
@@ -214,6 +216,7 @@ fn layers_have_the_names_that_peft_knows() {
             "model.layers.1",
             "score",
         ),
+        ("gpt2", "c_attn,mlp.c_proj", "transformer.h.1", "score"),
         ("bert", "query,value", "bert.encoder.layer.1", "classifier"),
         (
             "roberta",
@@ -347,7 +350,7 @@ fn gradient(name: &str, pooling: Pooling, backend: &Backend, all: bool) -> [Tens
 
 #[test]
 fn gradients_reach_adapters_in_the_engine_as_in_candle() {
-    for name in ["llama", "mistral", "gemma3", "bert"] {
+    for name in ["llama", "mistral", "gemma3", "gpt2", "bert"] {
         for pooling in [Pooling::First, Pooling::Last, Pooling::Mean] {
             let [_, candle] = gradient(name, pooling, &Backend::Candle(Device::Cpu), true);
             let [_, engine] = gradient(name, pooling, &Backend::default(), true);
@@ -360,7 +363,7 @@ fn gradients_reach_adapters_in_the_engine_as_in_candle() {
 /// Whoever computes the last block; the mini-batch has samples of several lengths.
 #[test]
 fn what_the_last_block_leaves_out_changes_nothing() {
-    for name in ["llama", "mistral", "gemma3", "bert"] {
+    for name in ["llama", "mistral", "gemma3", "gpt2", "bert"] {
         for pooling in [Pooling::First, Pooling::Last, Pooling::Mean] {
             for backend in [Backend::default(), Backend::Candle(Device::Cpu)] {
                 let [alone, whole] =

@@ -43,9 +43,6 @@ pub(super) struct AttentionScratch {
 impl Attention {
     pub(super) fn new(weights: &AttentionWeights) -> Result<Self> {
         weights.check()?;
-        let AttentionWeights {
-            query, key, value, ..
-        } = weights;
         Ok(Self {
             heads: DotProduct {
                 heads: weights.heads,
@@ -55,7 +52,7 @@ impl Attention {
                 mask: weights.mask,
             },
             turn: Turn::new(weights)?,
-            qkv: Linear::new([query, key, value])?,
+            qkv: Linear::new(&weights.qkv)?,
             out: Linear::new([&weights.output])?,
         })
     }

@@ -32,10 +32,22 @@ fn heads_that_do_not_fit_are_refused() {
     block.attention.heads = 5;
     assert_refused(&block, "5 heads of 3 features do not make 12 of queries");
     let mut block = vit(4, 4, 3);
-    block.attention.value = vit(4, 2, 3).attention.value;
+    block.attention.qkv[2] = vit(4, 2, 3).attention.qkv.remove(2);
     assert_refused(
         &block,
         "heads of 3 features do not make 12 of keys, 6 of values",
+    );
+    block.attention.qkv.truncate(2);
+    assert_refused(
+        &block,
+        "queries, keys and values are one linear or three, got 2",
+    );
+    // One of all three, with a feature more.
+    block.attention.qkv = vit(37, 4, 1).attention.qkv;
+    block.attention.qkv.truncate(1);
+    assert_refused(
+        &block,
+        "heads of 3 features do not make 12 of keys, 13 of values",
     );
 }
 
@@ -58,7 +70,7 @@ fn rotary_and_window_that_do_not_fit_are_refused() {
 #[test]
 fn gates_and_norms_that_do_not_fit_are_refused() {
     let mut block = vit(4, 4, 3);
-    block.mlp.gate = Some(block.attention.query.clone());
+    block.mlp.gate = Some(block.attention.qkv[0].clone());
     assert!(refused(&block).starts_with("an MLP of 17 features got 12"));
     let [_, _, _, (_, mut block), ..] = families();
     block.mlp_norm.bias = Some(block.mlp_norm.gain.clone());

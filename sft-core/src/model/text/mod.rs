@@ -1,4 +1,4 @@
-//! Text models as they are on people's disks: `LLaMA`, Mistral, Qwen, Gemma, BERT and kin.
+//! Text models as they are on people's disks: `LLaMA`, Mistral, Qwen, Gemma, GPT-2, BERT and kin.
 
 /// Sizes and form.
 mod config;
@@ -247,9 +247,8 @@ fn attention_weights(
     index: usize,
 ) -> Result<AttentionWeights> {
     let (names, form) = (config.family.names(), &config.attention);
-    let [query, key, value, output] = names
-        .attention
-        .map(|below| weights.linear(&names.in_block(index, below)));
+    let linear = |below: &str| weights.linear(&names.in_block(index, below));
+    let qkv = names.qkv.paths().iter().map(|below| linear(below));
     let [query_norm, key_norm] = names
         .head_norms
         .map(|below| -> Result<Option<NormWeights>> {
@@ -261,10 +260,8 @@ fn attention_weights(
         heads: config.heads,
         head_width: config.head_width,
         scale: form.scale,
-        query: query?,
-        key: key?,
-        value: value?,
-        output: output?,
+        qkv: qkv.collect::<Result<_>>()?,
+        output: linear(names.output)?,
         query_norm: query_norm?,
         key_norm: key_norm?,
         rotary: rotary.clone(),

@@ -40,6 +40,13 @@ pub(super) fn save_merged(
             *tensor = (&*tensor - 1.0)?;
         }
     }
+    let names = base.config.family.names();
+    for (_, tensor) in tensors
+        .iter_mut()
+        .filter(|(name, _)| names.is_transposed(name))
+    {
+        *tensor = tensor.t()?.contiguous()?;
+    }
     if adapters.head.is_none() {
         let head = base.language_head()?;
         tensors.extend(head.map(|head| (LANGUAGE_HEAD.to_string(), head)));
@@ -57,10 +64,11 @@ fn config(base: &PretrainedText, head: &Head) -> Value {
     config.insert("dtype".into(), "float32".into());
     let family = family(base);
     if head.is_none() {
-        config.insert(
-            "architectures".into(),
-            json!([format!("{family}ForCausalLM")]),
-        );
+        let class = match base.config.family {
+            TextFamily::Gpt2 => "GPT2LMHeadModel".into(),
+            _ => format!("{family}ForCausalLM"),
+        };
+        config.insert("architectures".into(), json!([class]));
         config.insert("tie_word_embeddings".into(), base.config.tied_head.into());
     } else {
         let class = match base.config.family {
@@ -96,5 +104,6 @@ fn family(base: &PretrainedText) -> &'static str {
         TextFamily::Roberta if kind.is_some_and(|kind| kind == "xlm-roberta") => "XLMRoberta",
         TextFamily::Roberta => "Roberta",
         TextFamily::DistilBert => "DistilBert",
+        TextFamily::Gpt2 => "GPT2",
     }
 }
