@@ -125,7 +125,7 @@ impl TextModel {
     fn hidden(&self, inputs: &Inputs, wanted: Wanted) -> Result<Hidden> {
         let embedded = self.embed(inputs, None)?;
         (0..self.blocks.len()).try_fold(embedded, |hidden, index| {
-            let last = index + 1 == self.blocks.len();
+            let last = index + 1 == self.spec.depth;
             let wanted = if last { wanted } else { Wanted::All };
             self.run(index, &hidden, None, wanted)
         })

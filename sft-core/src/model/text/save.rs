@@ -1,7 +1,9 @@
 //! The tuned model as one model, for whoever knows no adapters.
 
+use std::collections::HashMap;
 use std::path::Path;
 
+use candle_core::Tensor;
 use serde_json::{Value, json};
 
 use super::weights::LANGUAGE_HEAD;
@@ -40,13 +42,7 @@ pub(super) fn save_merged(
             *tensor = (&*tensor - 1.0)?;
         }
     }
-    let names = base.config.family.names();
-    for (_, tensor) in tensors
-        .iter_mut()
-        .filter(|(name, _)| names.is_transposed(name))
-    {
-        *tensor = tensor.t()?.contiguous()?;
-    }
+    transpose(&mut tensors, base)?;
     if adapters.head.is_none() {
         let head = base.language_head()?;
         tensors.extend(head.map(|head| (LANGUAGE_HEAD.to_string(), head)));
@@ -56,6 +52,16 @@ pub(super) fn save_merged(
         files.extend(tokenizer.files()?);
     }
     write_folder(folder, tensors, &files)
+}
+
+/// Transposes what the family's files have transposed.
+fn transpose(tensors: &mut HashMap<String, Tensor>, base: &PretrainedText) -> Result<()> {
+    let names = base.config.family.names();
+    let tensors = tensors.iter_mut();
+    for (_, tensor) in tensors.filter(|(name, _)| names.is_transposed(name)) {
+        *tensor = tensor.t()?.contiguous()?;
+    }
+    Ok(())
 }
 
 fn config(base: &PretrainedText, head: &Head) -> Value {

@@ -72,7 +72,7 @@ impl Vit {
     /// Images of another size.
     pub fn features(&self, images: &Tensor) -> Result<Tensor> {
         let embedded = self.stem.embed(images, None)?;
-        let last = self.blocks.len().saturating_sub(1);
+        let last = self.spec.depth.saturating_sub(1);
         let hidden = (0..)
             .zip(&self.blocks)
             .try_fold(embedded, |state, (i, block)| {
