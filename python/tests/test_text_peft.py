@@ -84,6 +84,7 @@ FAMILIES = {
     "llama": "q_proj,gate_proj,down_proj",
     "qwen3": "all-linear",
     "gemma3": "k_proj,o_proj",
+    "gpt2": "c_attn,mlp.c_proj",
     "bert": "query,attention.output.dense",
     "roberta": "query,intermediate.dense",
     "distilbert": "q_lin,lin2",
@@ -107,7 +108,7 @@ def test_peft_and_transformers_give_the_logits_of_a_run(family: str, tmp_path: P
     assert loss_of(path, adapters, targets) == pytest.approx(loss(by_peft), rel=1e-4)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
+@pytest.mark.parametrize("family", ["qwen2", "gemma3", "gpt2"])
 def test_a_tuned_language_model_is_one_in_transformers(family: str, tmp_path: Path) -> None:
     path = folder(tmp_path, family)
     settings = json.loads((path / "tokenizer_config.json").read_text()) | {"eos_token": "[PAD]"}

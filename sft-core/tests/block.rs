@@ -41,6 +41,17 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// The output of a block, of the last possibly the class token alone.
+fn block(model: &dyn Model, index: usize, hidden: &Tensor, adapter: &Tensor, lora: Lora) -> Hidden {
+    let hidden = even(hidden);
+    let output = if index + 1 == model.spec().depth {
+        model.last_block(&hidden, adapter, lora)
+    } else {
+        model.block(index, &hidden, adapter, lora)
+    };
+    output.unwrap()
+}
+
 /// Output and gradients of `sum(output * direction)`, of as many tokens as `direction` has.
 fn run(
     model: &dyn Model,
@@ -54,8 +65,7 @@ fn run(
         Var::from_tensor(hidden).unwrap(),
         Var::from_tensor(adapter).unwrap(),
     );
-    let output = model.block(index, &even(&hidden), &adapter, lora).unwrap();
-    let output = output
+    let output = block(model, index, &hidden, &adapter, lora)
         .state
         .narrow(1, 0, direction.dim(1).unwrap())
         .unwrap();
@@ -151,8 +161,7 @@ fn checkpointing_and_threads_change_no_bit() {
             let want = bits(&engine, 1);
             assert!(bits(&engine, 3) == want, "threads changed a bit");
             assert!(bits(&again, 2) == want, "checkpointing changed a bit");
-            let untracked = engine.block(index, &even(&hidden), &adapter, lora).unwrap();
-            let untracked = untracked
+            let untracked = block(&engine, index, &hidden, &adapter, lora)
                 .state
                 .narrow(1, 0, 1)
                 .unwrap()

@@ -48,13 +48,14 @@ fn features_of_tokens_are_those_of_the_last_of_every_beginning() {
 }
 
 /// Decoders of every form: grouped heads, windows, norms of heads, norms behind branches, biases.
-const DECODERS: [&str; 6] = [
+const DECODERS: [&str; 7] = [
     "llama_shards",
     "mistral",
     "qwen2",
     "qwen3",
     "gemma2",
     "gemma3",
+    "gpt2",
 ];
 
 /// Adapters that are not zero, for a model's default targets.

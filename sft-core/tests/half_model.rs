@@ -69,7 +69,7 @@ fn a_half_of_a_vision_transformer() {
 #[test]
 fn halves_of_text_models() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text");
-    for family in ["llama", "bert"] {
+    for family in ["llama", "bert", "gpt2"] {
         let scratch = Folder::new(&format!("half-{family}"));
         let whole = PretrainedText::open(&fixtures.join(family)).unwrap();
         whole.save_half(&scratch.0, 1).unwrap();

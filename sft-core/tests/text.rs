@@ -15,7 +15,7 @@ use sft_core::model::{
 };
 
 /// Folders and GGUF files, each with what Transformers makes of it.
-const MODELS: [(&str, &str); 14] = [
+const MODELS: [(&str, &str); 15] = [
     ("llama", "llama/expected.safetensors"),
     ("llama_shards", "llama_shards/expected.safetensors"),
     ("mistral", "mistral/expected.safetensors"),
@@ -23,6 +23,7 @@ const MODELS: [(&str, &str); 14] = [
     ("qwen3", "qwen3/expected.safetensors"),
     ("gemma2", "gemma2/expected.safetensors"),
     ("gemma3", "gemma3/expected.safetensors"),
+    ("gpt2", "gpt2/expected.safetensors"),
     ("bert", "bert/expected.safetensors"),
     ("roberta", "roberta/expected.safetensors"),
     ("distilbert", "distilbert/expected.safetensors"),
@@ -181,6 +182,7 @@ fn language_heads_are_the_embedding_where_they_are_tied() {
     for (name, tied) in [
         ("llama_shards", false),
         ("qwen2", true),
+        ("gpt2", true),
         ("llama.gguf", true),
         ("qwen3.gguf", false),
     ] {
@@ -214,6 +216,7 @@ fn layers_have_the_names_that_peft_knows() {
             "model.layers.1",
             "score",
         ),
+        ("gpt2", "c_attn,mlp.c_proj", "transformer.h.1", "score"),
         ("bert", "query,value", "bert.encoder.layer.1", "classifier"),
         (
             "roberta",
@@ -313,8 +316,9 @@ fn inputs_that_do_not_fit_are_refused() {
     assert!(error.contains("token ids, got images"), "{error}");
 }
 
-/// The gradient of one vector that both blocks are adapted by.
-fn gradient(name: &str, pooling: Pooling, backend: &Backend) -> Tensor {
+/// Features and the gradient of one vector that both blocks are adapted by; of the last block all tokens,
+/// or possibly those alone that are needed.
+fn gradient(name: &str, pooling: Pooling, backend: &Backend, all: bool) -> [Tensor; 2] {
     let model = PretrainedText::open(&fixture(name)).unwrap();
     let file = format!("{name}/expected.safetensors");
     let (_, inputs) = expected(&file);
@@ -328,29 +332,47 @@ fn gradient(name: &str, pooling: Pooling, backend: &Backend) -> Tensor {
     let adapter = Var::from_tensor(&wave(len)).unwrap();
     let mut hidden = made.embed(&inputs, None).unwrap();
     for index in 0..made.spec().depth {
-        hidden = made
-            .block(index, &hidden, adapter.as_tensor(), lora)
-            .unwrap();
+        let block = if all || index + 1 < made.spec().depth {
+            made.block(index, &hidden, adapter.as_tensor(), lora)
+        } else {
+            made.last_block(&hidden, adapter.as_tensor(), lora)
+        };
+        hidden = block.unwrap();
     }
     let features = made.finish(&hidden).unwrap().flatten_all().unwrap();
-    let loss = (wave(features.elem_count()) * features)
+    let loss = (wave(features.elem_count()) * &features)
         .unwrap()
         .sum_all()
         .unwrap();
-    loss.backward()
-        .unwrap()
-        .remove(adapter.as_tensor())
-        .unwrap()
+    let gradient = loss.backward().unwrap().remove(adapter.as_tensor());
+    [features.detach(), gradient.unwrap()]
 }
 
 #[test]
 fn gradients_reach_adapters_in_the_engine_as_in_candle() {
-    for name in ["llama", "mistral", "gemma3", "bert"] {
+    for name in ["llama", "mistral", "gemma3", "gpt2", "bert"] {
         for pooling in [Pooling::First, Pooling::Last, Pooling::Mean] {
-            let candle = gradient(name, pooling, &Backend::Candle(Device::Cpu));
-            let engine = gradient(name, pooling, &Backend::default());
+            let [_, candle] = gradient(name, pooling, &Backend::Candle(Device::Cpu), true);
+            let [_, engine] = gradient(name, pooling, &Backend::default(), true);
             let error = error(&engine, &candle);
             assert!(error < 1e-4, "{name} {pooling:?}: {error:e}");
+        }
+    }
+}
+
+/// Whoever computes the last block; the mini-batch has samples of several lengths.
+#[test]
+fn what_the_last_block_leaves_out_changes_nothing() {
+    for name in ["llama", "mistral", "gemma3", "gpt2", "bert"] {
+        for pooling in [Pooling::First, Pooling::Last, Pooling::Mean] {
+            for backend in [Backend::default(), Backend::Candle(Device::Cpu)] {
+                let [alone, whole] =
+                    [false, true].map(|all| gradient(name, pooling, &backend, all));
+                for (alone, whole) in alone.iter().zip(&whole) {
+                    let error = error(alone, whole);
+                    assert!(error < 1e-6, "{name} {pooling:?} {backend:?}: {error:e}");
+                }
+            }
         }
     }
 }

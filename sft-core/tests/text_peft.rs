@@ -17,7 +17,15 @@ use sft_core::data::Inputs;
 use sft_core::model::{Backend, Pooling, Pretrained, PretrainedText, Tokenizer};
 use sft_core::run::logits;
 
-const FAMILIES: [&str; 6] = ["llama", "qwen3", "gemma3", "bert", "roberta", "distilbert"];
+const FAMILIES: [&str; 7] = [
+    "llama",
+    "qwen3",
+    "gemma3",
+    "gpt2",
+    "bert",
+    "roberta",
+    "distilbert",
+];
 
 fn fixture(name: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text");

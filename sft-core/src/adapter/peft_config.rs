@@ -85,7 +85,8 @@ pub(super) fn read_config(text: &str, spec: &ModelSpec) -> Result<Config, String
     }
     for (name, value) in &json {
         let known = INERT.contains(&name.as_str()) || READ.contains(&name.as_str());
-        if !known && !is_off(value) {
+        let is_true = name == "fan_in_fan_out" && spec.fan_in_fan_out && *value == true;
+        if !known && !is_true && !is_off(value) {
             return Err(format!("{name} must not be used, got {}", short(value)));
         }
     }
@@ -215,7 +216,7 @@ pub(super) fn config(
         "base_model_name_or_path": null,
         "bias": "none",
         "exclude_modules": (!excluded.is_empty()).then_some(excluded),
-        "fan_in_fan_out": false,
+        "fan_in_fan_out": spec.fan_in_fan_out,
         "inference_mode": true,
         "lora_alpha": lora.alpha(),
         "lora_dropout": lora.dropout(),

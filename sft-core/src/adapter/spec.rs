@@ -98,6 +98,9 @@ pub struct ModelSpec {
     pub blocks: Path,
     /// The linear layers of a block, the same in every block, in the order of the adapter vector.
     pub block: Vec<LinearSpec>,
+    /// Whether the model's files have the weights of the blocks' linears as `[inputs, outputs]`, as
+    /// Transformers' `Conv1D` does; PEFT is told.
+    pub fan_in_fan_out: bool,
     /// The linear layers before the blocks.
     pub embedding: Vec<LinearSpec>,
     /// Where the head is.

@@ -215,6 +215,7 @@ mod tests {
                 linear("attention.output.dense", "self_attn.o_proj"),
                 linear("output.dense", "mlp.down_proj"),
             ],
+            fan_in_fan_out: false,
             embedding: vec![linear("embeddings.projection", "embeddings.projection")],
             head: Path::same("classifier"),
             head_bias: true,

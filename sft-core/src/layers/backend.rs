@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::engine::{BlockReader, FrozenBlock, FrozenNorm};
+use super::engine::{BlockReader, FrozenBlock, FrozenNorm, Wanted};
 use super::low_rank::with_gradients;
 use super::parts::{BlockWeights, NormWeights};
 use crate::adapter::Lora;
@@ -87,20 +87,22 @@ impl Block {
     }
 
     /// The block's output for `hidden` `[B, S, D]` and the flat vector of its adapters: `[B, S, D]`,
-    /// of which the engine computes the first `wanted` tokens of each sample only, where that is
-    /// given.
+    /// of which the engine computes the `wanted` tokens of each sample only, one after the other in
+    /// `[B, W, D]`.
     ///
     /// Of each sample the first `lengths` tokens are real, 1 to S, all without `lengths`; the output is
     /// zero in the rows of padding, and so is the gradient of `hidden`. Masks of dropout are numbered by
-    /// the real rows of the batch.
+    /// the real rows of the batch, so that with them all tokens are computed.
     pub(crate) fn forward(
         &self,
         hidden: &Tensor,
         lengths: Option<&[u32]>,
         adapter: Option<(&Tensor, Lora)>,
-        wanted: Option<usize>,
+        wanted: Wanted,
     ) -> Result<Tensor> {
         let lengths = ragged(hidden, lengths)?;
+        let is_masked = adapter.is_some_and(|(_, lora)| lora.is_masked());
+        let wanted = if is_masked { Wanted::All } else { wanted };
         match self {
             Self::Engine(block) => block.forward(hidden, lengths, adapter, wanted),
             Self::Candle(block) => block.forward(hidden, lengths, adapter),

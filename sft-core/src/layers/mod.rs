@@ -14,7 +14,7 @@ mod tests;
 
 pub use backend::Backend;
 pub(crate) use backend::{Block, Norm, Reader};
-pub(crate) use engine::with_slices;
+pub(crate) use engine::{Wanted, with_slices};
 pub(crate) use gradient::{inject, with_gradient};
 pub(crate) use low_rank::LowRank;
 pub(crate) use parts::{

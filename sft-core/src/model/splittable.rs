@@ -70,8 +70,7 @@ pub trait Model: Send + Sync {
     /// Inputs of another kind or shape than the model's, or an adapter of the wrong length.
     fn embed(&self, inputs: &Inputs, adapter: Option<(&Tensor, Lora)>) -> Result<Hidden>;
 
-    /// The hidden state after block `index`, adapted by one block's flat vector: `[B, S, D]`, after
-    /// the last block possibly only the tokens of each sample that [`Self::finish`] needs.
+    /// The hidden state `[B, S, D]` after block `index`, adapted by one block's flat vector.
     ///
     /// Differentiable in the state and `adapter`.
     ///
@@ -79,7 +78,17 @@ pub trait Model: Send + Sync {
     /// A hidden state or an adapter of the wrong shape.
     fn block(&self, index: usize, hidden: &Hidden, adapter: &Tensor, lora: Lora) -> Result<Hidden>;
 
-    /// The features `[B, D]` that the head reads, from the last hidden state.
+    /// The hidden state after the last block, possibly of those tokens alone that [`Self::finish`] needs.
+    ///
+    /// Differentiable in the state and `adapter`.
+    ///
+    /// # Errors
+    /// As [`Self::block`].
+    fn last_block(&self, hidden: &Hidden, adapter: &Tensor, lora: Lora) -> Result<Hidden> {
+        self.block(self.spec().depth.saturating_sub(1), hidden, adapter, lora)
+    }
+
+    /// The features `[B, D]` that the head reads, from what the last block gives.
     ///
     /// Differentiable in the state.
     ///

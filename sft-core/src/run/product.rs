@@ -231,6 +231,7 @@ mod tests {
             grid: None,
             blocks: Path::same("layers"),
             block: vec![linear("q_proj", 12, 7), linear("up_proj", 12, 20)],
+            fan_in_fan_out: false,
             embedding: vec![linear("projection", 9, 12)],
             head: Path::same("classifier"),
             head_bias: true,

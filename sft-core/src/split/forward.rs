@@ -35,8 +35,9 @@ pub(crate) fn features(
     head: &TaskHead,
     inputs: &Inputs,
 ) -> Result<Tensor> {
-    let hidden = lower(model, lora, &vectors[..=model.spec().depth], inputs)?;
-    upper(model, lora, &[], head.reads_tokens(), &hidden)
+    let embedded = model.embed(inputs, Some((&vectors[0], lora)))?;
+    let blocks = &vectors[1..=model.spec().depth];
+    upper(model, lora, blocks, head.reads_tokens(), &embedded)
 }
 
 /// The hidden state after the embedding and as many blocks as there are vectors behind the first.
@@ -60,12 +61,16 @@ pub(crate) fn upper(
     hidden: &Hidden,
 ) -> Result<Tensor> {
     let start = model.spec().depth - adapters.len();
-    let hidden = blocks(model, lora, start, adapters, hidden.clone())?;
-    Ok(if of_tokens {
-        model.finish_tokens(&hidden)?
-    } else {
-        model.finish(&hidden)?
-    })
+    if of_tokens {
+        let hidden = blocks(model, lora, start, adapters, hidden.clone())?;
+        return Ok(model.finish_tokens(&hidden)?);
+    }
+    let Some((last, before)) = adapters.split_last() else {
+        return Ok(model.finish(hidden)?);
+    };
+    let hidden = blocks(model, lora, start, before, hidden.clone())?;
+    let lora = lora.in_block(start + before.len());
+    Ok(model.finish(&model.last_block(&hidden, last, lora)?)?)
 }
 
 /// Runs the blocks from `start` on, as many as there are adapters.

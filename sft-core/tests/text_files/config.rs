@@ -97,6 +97,20 @@ fn others() -> Vec<Case> {
             Value::Null,
             "the tokens of a window",
         ),
+        ("gpt2", "n_head", json!(3), "divide the width 16, got 3"),
+        (
+            "gpt2",
+            "scale_attn_weights",
+            json!(false),
+            "true, got false",
+        ),
+        (
+            "gpt2",
+            "scale_attn_by_inverse_layer_idx",
+            json!(true),
+            "off",
+        ),
+        ("gpt2", "add_cross_attention", json!(true), "off"),
         (
             "bert",
             "position_embedding_type",

@@ -6,7 +6,7 @@ use super::buffer::{Buffer, sized, slice};
 use super::heads::DotProduct;
 use super::linear::{Adapted, Linear, LinearScratch, Pass};
 use super::lora::Pairs;
-use super::piece::{Piece, Tokens};
+use super::piece::{Piece, Wanted};
 use super::turn::{ReadyTurn, Turn};
 use crate::layers::parts::AttentionWeights;
 
@@ -43,9 +43,6 @@ pub(super) struct AttentionScratch {
 impl Attention {
     pub(super) fn new(weights: &AttentionWeights) -> Result<Self> {
         weights.check()?;
-        let AttentionWeights {
-            query, key, value, ..
-        } = weights;
         Ok(Self {
             heads: DotProduct {
                 heads: weights.heads,
@@ -55,7 +52,7 @@ impl Attention {
                 mask: weights.mask,
             },
             turn: Turn::new(weights)?,
-            qkv: Linear::new([query, key, value])?,
+            qkv: Linear::new(&weights.qkv)?,
             out: Linear::new([&weights.output])?,
         })
     }
@@ -124,16 +121,14 @@ impl AdaptedAttention<'_> {
         scratch: &mut AttentionScratch,
     ) {
         let (rows, stride) = (x.len() / self.qkv.inputs(), self.qkv.outputs());
-        let from = seen.len() / stride;
-        let all = from + rows;
-        seen.resize(all * stride, 0.0);
-        self.qkv.forward(x, 0, None, &mut seen[from * stride..]);
-        let samples = [Tokens { all, wanted: all }];
+        let samples = [Wanted::Last(rows).of(seen.len() / stride + rows)];
+        seen.resize(samples[0].all * stride, 0.0);
+        let new = &mut seen[samples[0].from * stride..];
+        self.qkv.forward(x, 0, None, new);
         let turned = self.turn.forward(&samples, seen, &mut scratch.turned);
-        let context = slice(&mut scratch.context, all * self.heads.width());
+        let context = slice(&mut scratch.context, rows * self.heads.width());
         self.heads
-            .forward_from(from, all, turned, context, &mut scratch.probabilities);
-        let context = &context[from * self.heads.width()..];
+            .forward(&samples, turned, context, &mut scratch.probabilities);
         self.out.forward(context, 0, residual, out);
     }
 

@@ -8,7 +8,7 @@ use super::buffer::{Buffer, sized, slice};
 use super::linear::{Linear, Pass};
 use super::lora::Pairs;
 use super::mlp::{AdaptedMlp, Mlp, MlpScratch};
-use super::piece::{Piece, Tokens, places};
+use super::piece::{Piece, Tokens, Wanted, places};
 use crate::layers::parts::BlockWeights;
 
 /// The frozen parts of a block.
@@ -149,10 +149,7 @@ impl<'a> AdaptedBlock<'a> {
         let piece = Piece {
             x,
             first: 0,
-            samples: &[Tokens {
-                all: rows,
-                wanted: rows,
-            }],
+            samples: &[Wanted::All.of(rows)],
         };
         let mut y = vec![0.0; x.len()];
         let attend = |input: Piece<'_>,
@@ -257,7 +254,7 @@ fn wanted<'x>(piece: Piece<'x>, width: usize, room: &'x mut Buffer) -> &'x [f32]
     }
     let out = slice(room, len);
     for (tokens, row, place) in places(piece.samples) {
-        let len = tokens.wanted * width;
+        let (len, row) = (tokens.wanted * width, row + tokens.from);
         out[place * width..][..len].copy_from_slice(&piece.x[row * width..][..len]);
     }
     out
@@ -267,8 +264,10 @@ fn wanted<'x>(piece: Piece<'x>, width: usize, room: &'x mut Buffer) -> &'x [f32]
 fn pass_residual(samples: &[Tokens], width: usize, dsum: &[f32], dx: &mut [f32]) {
     for (tokens, row, place) in places(samples) {
         let dx = &mut dx[row * width..][..tokens.all * width];
-        let (wanted, others) = dx.split_at_mut(tokens.wanted * width);
+        let (before, others) = dx.split_at_mut(tokens.from * width);
+        let (wanted, behind) = others.split_at_mut(tokens.wanted * width);
+        before.fill(0.0);
         wanted.copy_from_slice(&dsum[place * width..][..wanted.len()]);
-        others.fill(0.0);
+        behind.fill(0.0);
     }
 }

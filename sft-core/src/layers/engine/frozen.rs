@@ -18,7 +18,7 @@ pub(super) struct FrozenWeight {
 
 impl FrozenWeight {
     /// Matrices `[outputs, inputs]` below each other.
-    pub(super) fn stack<const N: usize>(matrices: [&Tensor; N]) -> Result<Self> {
+    pub(super) fn stack(matrices: &[&Tensor]) -> Result<Self> {
         let count = matrices.iter().map(|matrix| matrix.elem_count()).sum();
         let (mut values, mut inputs) = (Vec::with_capacity(count), 0);
         for matrix in matrices {
@@ -76,7 +76,7 @@ mod tests {
             let values: Vec<_> = (0..rows * 3).map(|i| from + i as f32).collect();
             Tensor::from_vec(values, (rows as usize, 3), &Device::Cpu).unwrap()
         };
-        let weight = FrozenWeight::stack([&matrix(2, 0.0), &matrix(1, 6.0)]).unwrap();
+        let weight = FrozenWeight::stack(&[&matrix(2, 0.0), &matrix(1, 6.0)]).unwrap();
         assert_eq!((weight.inputs(), weight.len(), weight.bytes()), (3, 9, 36));
         let mut rows = vec![0.0; 6];
         weight.read_rows(1..3, &mut rows);

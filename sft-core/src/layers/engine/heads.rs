@@ -76,23 +76,6 @@ impl DotProduct {
         }
     }
 
-    /// The same for the tokens of one sample of `all` from one on; only their rows of the context are
-    /// written.
-    pub(super) fn forward_from(
-        &self,
-        from: usize,
-        all: usize,
-        qkv: &[f32],
-        context: &mut [f32],
-        p: &mut Buffer,
-    ) {
-        for tile in self.tiles_from(from, all) {
-            let p = slice(p, tile.scores());
-            self.probabilities(&tile, qkv, p);
-            self.context(&tile, qkv, p, context);
-        }
-    }
-
     /// Writes the gradient of `qkv` for the gradient of the context, and the context once more.
     pub(super) fn backward(
         &self,

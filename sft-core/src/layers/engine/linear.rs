@@ -21,7 +21,8 @@ pub(super) struct Linear {
 
 impl Linear {
     /// Copies of these weights; beside others that have one, a layer without a bias gets one of zeros.
-    pub(super) fn new<const N: usize>(layers: [&LinearWeights; N]) -> Result<Self> {
+    pub(super) fn new<'w>(layers: impl IntoIterator<Item = &'w LinearWeights>) -> Result<Self> {
+        let layers: Vec<_> = layers.into_iter().collect();
         let widths = layers.iter().map(|layer| layer.outputs());
         let widths = widths.collect::<Result<Vec<_>>>()?;
         let mut bias = Vec::new();
@@ -33,7 +34,8 @@ impl Linear {
                 }
             }
         }
-        let weight = FrozenWeight::stack(layers.map(|layer| &layer.weight))?;
+        let weights: Vec<_> = layers.iter().map(|layer| &layer.weight).collect();
+        let weight = FrozenWeight::stack(&weights)?;
         Ok(Self {
             weight,
             bias,

@@ -28,3 +28,4 @@ mod turn;
 
 pub(crate) use norm::FrozenNorm;
 pub(crate) use op::{BlockReader, FrozenBlock, with_slices};
+pub(crate) use piece::Wanted;

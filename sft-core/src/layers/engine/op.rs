@@ -7,7 +7,7 @@ use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor, 
 use super::block::{AdaptedBlock, Block, Saved, Scratch};
 use super::linear::Pass;
 use super::lora::Pairs;
-use super::piece::Tokens;
+use super::piece::Wanted;
 use super::pieces::{Activations, backward, forward};
 use super::ragged::Ragged;
 use crate::adapter::Lora;
@@ -44,14 +44,14 @@ impl FrozenBlock {
     }
 
     /// The block's output for `hidden` `[B, S, D]` and a flat vector of adapters: `[B, S, D]`, or
-    /// `[B, W, D]` with the first `wanted` tokens of each sample. Padding behind `lengths` tokens is
-    /// not computed.
+    /// `[B, W, D]` with the `wanted` tokens of each sample, one after the other. Padding behind `lengths`
+    /// tokens is not computed.
     pub(crate) fn forward(
         &self,
         hidden: &Tensor,
         lengths: Option<Vec<usize>>,
         adapter: Option<(&Tensor, Lora)>,
-        wanted: Option<usize>,
+        wanted: Wanted,
     ) -> Result<Tensor> {
         let hidden = hidden.contiguous()?;
         let (adapter, lora) = match adapter {
@@ -127,8 +127,7 @@ struct BlockOp {
     input_gradient: bool,
     /// Tokens of each sample, where not all have the same.
     lengths: Option<Vec<usize>>,
-    /// Tokens of each sample whose hidden state is wanted, where not all are.
-    wanted: Option<usize>,
+    wanted: Wanted,
     /// Whether the forward pass keeps what it computed, or backward computes it again.
     keep: bool,
     saved: Mutex<Option<Vec<Saved>>>,
@@ -152,10 +151,8 @@ impl BlockOp {
             let want = self.frozen.block.width();
             bail!("a block of width {want} with an adapter of {needed} got {hidden:?}, {adapter:?}")
         }
-        let wanted = self.wanted.map_or(tokens, |wanted| wanted.min(tokens));
-        let all = tokens;
         let lengths = self.lengths.as_deref();
-        Ok(Ragged::new(samples, Tokens { all, wanted }, lengths))
+        Ok(Ragged::new(samples, tokens, self.wanted, lengths))
     }
 }
 

@@ -1,10 +1,37 @@
 //! What passes through a block at once.
 
+/// The tokens of each sample whose hidden state after a block is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted {
+    All,
+    /// As many of the first, or all.
+    First(usize),
+    /// As many of the last, or all.
+    Last(usize),
+}
+
+impl Wanted {
+    /// Those of a sample of so many.
+    pub(super) fn of(self, all: usize) -> Tokens {
+        let wanted = match self {
+            Self::All => all,
+            Self::First(most) | Self::Last(most) => most.min(all),
+        };
+        let from = match self {
+            Self::Last(_) => all - wanted,
+            _ => 0,
+        };
+        Tokens { all, from, wanted }
+    }
+}
+
 /// The rows of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tokens {
     pub(super) all: usize,
-    /// The first ones, whose hidden state after the block is wanted.
+    /// The first whose hidden state after the block is wanted.
+    pub(super) from: usize,
+    /// How many from there on are.
     pub(super) wanted: usize,
 }
 

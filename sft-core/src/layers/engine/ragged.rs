@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::piece::Tokens;
+use super::piece::{Tokens, Wanted};
 
 /// Samples of a batch, of which each takes the room of as many tokens as the longest may have.
 #[derive(Clone, Debug)]
@@ -12,14 +12,16 @@ pub(super) struct Ragged {
 }
 
 impl Ragged {
-    /// `samples` of `room` tokens each, or of these `lengths`.
-    pub(super) fn new(samples: usize, room: Tokens, lengths: Option<&[usize]>) -> Self {
-        let of = |&all: &usize| {
-            let wanted = room.wanted.min(all);
-            Tokens { all, wanted }
-        };
+    /// `samples` with room for as many tokens, which all have, or of these `lengths`.
+    pub(super) fn new(
+        samples: usize,
+        room: usize,
+        wanted: Wanted,
+        lengths: Option<&[usize]>,
+    ) -> Self {
+        let room = wanted.of(room);
         let samples = match lengths {
-            Some(lengths) => lengths.iter().map(of).collect(),
+            Some(lengths) => lengths.iter().map(|&all| wanted.of(all)).collect(),
             None => vec![room; samples],
         };
         Self { samples, room }

@@ -46,32 +46,16 @@ impl DotProduct {
         places(samples).flat_map(move |(tokens, row, out)| {
             (0..self.heads).flat_map(move |head| {
                 let tile =
-                    move |(queries, keys)| self.tile(tokens.all, [row, out], head, queries, keys);
+                    move |(queries, keys)| self.tile(tokens, [row, out], head, queries, keys);
                 spans(self.mask, tokens).map(tile)
             })
         })
     }
 
-    /// Every tile of one sample of `all` tokens whose queries are the tokens from one on.
-    pub(super) fn tiles_from(&self, from: usize, all: usize) -> impl Iterator<Item = Tile> + '_ {
-        let ends = move |first: usize| (first, (first + TILE_ROWS).min(all));
-        let spans = move |head| {
-            (from..all)
-                .step_by(TILE_ROWS)
-                .map(move |at| (head, ends(at)))
-        };
-        let tile = move |(head, (first, end)): (usize, (usize, usize))| {
-            let visible = |position| self.mask.visible(position, all);
-            let keys = visible(first).start..visible(end - 1).end;
-            self.tile(all, [0, 0], head, first..end, keys)
-        };
-        (0..self.heads).flat_map(spans).map(tile)
-    }
-
     /// A tile of the sample that starts at these rows before and after the attention.
     fn tile(
         &self,
-        tokens: usize,
+        tokens: Tokens,
         [row, out]: [usize; 2],
         head: usize,
         queries: Range<usize>,
@@ -81,12 +65,12 @@ impl DotProduct {
         let kv_head = self.heads + head / group;
         let start = |row: usize, head: usize| row * self.stride() + head * self.head_width;
         Tile {
-            tokens,
+            tokens: tokens.all,
             q: start(row + queries.start, head),
             k: start(row + keys.start, kv_head),
             v: start(row + keys.start, kv_head + self.kv_heads),
-            context: (out + queries.start) * self.width() + head * self.head_width,
-            first: head.is_multiple_of(group) && queries.start == 0,
+            context: (out + queries.start - tokens.from) * self.width() + head * self.head_width,
+            first: head.is_multiple_of(group) && queries.start == tokens.from,
             queries,
             keys,
         }
@@ -95,13 +79,14 @@ impl DotProduct {
 
 /// The positions of each tile's queries and keys in a sample.
 fn spans(mask: Mask, tokens: Tokens) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
-    let Tokens { all, wanted } = tokens;
+    let Tokens { all, from, wanted } = tokens;
+    let end = from + wanted;
     let rows = match mask {
         Mask::None => (TILE_SCORES / all).max(TILE_ROWS),
         Mask::Causal { .. } => TILE_ROWS,
     };
-    (0..wanted).step_by(rows).map(move |first| {
-        let end = (first + rows).min(wanted);
+    (from..end).step_by(rows).map(move |first| {
+        let end = (first + rows).min(end);
         let keys = mask.visible(first, all).start..mask.visible(end - 1, all).end;
         (first..end, keys)
     })
@@ -110,11 +95,14 @@ fn spans(mask: Mask, tokens: Tokens) -> impl Iterator<Item = (Range<usize>, Rang
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::Wanted;
 
     /// No tile of a masked attention has more than its rows and the window's keys.
     #[test]
     fn tiles_hold_what_their_queries_see() {
-        let of = |mask, all, wanted| spans(mask, Tokens { all, wanted }).collect::<Vec<_>>();
+        let of = |mask, all, wanted| spans(mask, Wanted::First(wanted).of(all)).collect::<Vec<_>>();
+        let last =
+            |mask, all, wanted| spans(mask, Wanted::Last(wanted).of(all)).collect::<Vec<_>>();
         let causal = |window| Mask::Causal { window };
         assert_eq!(of(Mask::None, 197, 197), [(0..197, 0..197)]);
         assert_eq!(of(Mask::None, 197, 1), [(0..1, 0..197)]);
@@ -125,5 +113,9 @@ mod tests {
         );
         let tiles = of(causal(Some(40)), 150, 100);
         assert_eq!(tiles, [(0..64, 0..64), (64..100, 25..100)]);
+        assert_eq!(last(Mask::None, 197, 1), [(196..197, 0..197)]);
+        assert_eq!(last(causal(Some(40)), 150, 1), [(149..150, 110..150)]);
+        let tiles = last(causal(None), 150, 70);
+        assert_eq!(tiles, [(80..144, 0..144), (144..150, 0..150)]);
     }
 }

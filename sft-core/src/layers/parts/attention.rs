@@ -23,9 +23,8 @@ pub(crate) struct AttentionWeights {
     /// The same of the keys.
     pub(crate) key_norm: Option<NormWeights>,
     pub(crate) mask: Mask,
-    pub(crate) query: LinearWeights,
-    pub(crate) key: LinearWeights,
-    pub(crate) value: LinearWeights,
+    /// Queries, keys and values: a linear each, or one whose outputs are all of them in this order.
+    pub(crate) qkv: Vec<LinearWeights>,
     pub(crate) output: LinearWeights,
 }
 
@@ -77,9 +76,27 @@ impl Rotary {
 }
 
 impl AttentionWeights {
+    /// Features of all heads' queries, keys and values.
+    pub(crate) fn widths(&self) -> Result<[usize; 3]> {
+        let outputs = self.qkv.iter().map(LinearWeights::outputs);
+        let outputs = outputs.collect::<Result<Vec<_>>>()?;
+        match outputs[..] {
+            [queries, keys, values] => Ok([queries, keys, values]),
+            [all] => {
+                let queries = all.min(self.heads * self.head_width);
+                let keys = (all - queries) / 2;
+                Ok([queries, keys, all - queries - keys])
+            }
+            _ => bail!(
+                "queries, keys and values are one linear or three, got {}",
+                outputs.len()
+            ),
+        }
+    }
+
     /// Heads of keys and values.
     pub(crate) fn kv_heads(&self) -> Result<usize> {
-        Ok(self.key.outputs()? / self.head_width.max(1))
+        Ok(self.widths()?[1] / self.head_width.max(1))
     }
 
     /// The sizes must fit each other.
@@ -87,9 +104,7 @@ impl AttentionWeights {
         let Self {
             heads, head_width, ..
         } = self;
-        let [queries, keys, values] =
-            [&self.query, &self.key, &self.value].map(LinearWeights::outputs);
-        let (queries, keys, values) = (queries?, keys?, values?);
+        let [queries, keys, values] = self.widths()?;
         if *head_width == 0 || queries != heads * head_width {
             bail!("{heads} heads of {head_width} features do not make {queries} of queries")
         }
@@ -122,13 +137,12 @@ impl AttentionWeights {
             let norm = norm.as_ref().map(|norm| norm.to_device(device));
             norm.transpose()
         };
+        let qkv = self.qkv.iter().map(|linear| linear.to_device(device));
         Ok(Self {
             rotary: self.rotary.clone(),
             query_norm: norm(&self.query_norm)?,
             key_norm: norm(&self.key_norm)?,
-            query: self.query.to_device(device)?,
-            key: self.key.to_device(device)?,
-            value: self.value.to_device(device)?,
+            qkv: qkv.collect::<Result<_>>()?,
             output: self.output.to_device(device)?,
             ..*self
         })

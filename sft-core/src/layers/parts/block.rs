@@ -17,7 +17,8 @@ pub(crate) enum NormOrder {
 /// stream with its norm before or after. Either branch may be normalised (Gemma's sandwich), then
 /// scaled feature by feature (`LayerScale`) before it is added.
 ///
-/// The linears lie in the adapter vector in the order query, key, value, output, gate, up, down.
+/// The linears lie in the adapter vector in the order query, key, value (or one of all three), output, gate,
+/// up, down.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockWeights {
     pub(crate) order: NormOrder,
@@ -36,21 +37,14 @@ pub(crate) struct BlockWeights {
 impl BlockWeights {
     /// The linears that may be adapted, in the order of the adapter vector.
     pub(crate) fn linears(&self) -> impl Iterator<Item = &LinearWeights> {
-        let AttentionWeights {
-            query,
-            key,
-            value,
-            output,
-            ..
-        } = &self.attention;
+        let AttentionWeights { qkv, output, .. } = &self.attention;
         let MlpWeights { gate, up, down, .. } = &self.mlp;
-        let attention = [query, key, value, output].into_iter();
-        attention.chain(gate).chain([up, down])
+        qkv.iter().chain([output]).chain(gate).chain([up, down])
     }
 
     /// Where the weights are.
     pub(crate) fn device(&self) -> &Device {
-        self.attention.query.weight.device()
+        self.attention.output.weight.device()
     }
 
     /// Memory of the weights.

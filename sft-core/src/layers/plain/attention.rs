@@ -10,9 +10,13 @@ use crate::layers::parts::{AttentionWeights, Mask, NormWeights, Rotary};
 const UNSEEN: f32 = -1e30;
 
 impl AttentionWeights {
-    /// Attention of the rows `[T, heads * d]` of queries and `[T, kv_heads * d]` of keys and values:
+    /// Attention of the rows of queries, keys and values side by side, `[T, (heads + 2 kv_heads) * d]`:
     /// `[T, heads * d]`.
-    pub(super) fn attend(&self, batch: &Ragged, [q, k, v]: [&Tensor; 3]) -> Result<Tensor> {
+    pub(super) fn attend(&self, batch: &Ragged, qkv: &Tensor) -> Result<Tensor> {
+        let [queries, keys, values] = self.widths()?;
+        let part = |start, width| qkv.narrow(D::Minus1, start, width)?.contiguous();
+        let (q, k) = (&part(0, queries)?, &part(queries, keys)?);
+        let v = &part(queries + keys, values)?;
         let turned = |x: &Tensor, norm: &Option<NormWeights>| {
             let x = batch.unpack(x)?;
             let x = x.reshape((batch.samples, batch.tokens, (), self.head_width))?;

@@ -73,11 +73,10 @@ impl BlockWeights {
         let x = batch.pack(x)?;
 
         let input = self.input(&self.attention_norm, &x)?;
-        let AttentionWeights {
-            query, key, value, ..
-        } = &self.attention;
-        let [q, k, v] = [query, key, value].map(|part| linear(part, &input));
-        let context = self.attention.attend(&batch, [&q?, &k?, &v?])?;
+        let AttentionWeights { qkv, .. } = &self.attention;
+        let parts = qkv.iter().map(|part| linear(part, &input));
+        let qkv = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, D::Minus1)?;
+        let context = self.attention.attend(&batch, &qkv)?;
         let branch = linear(&self.attention.output, &context)?;
         let branch = changed(
             branch,

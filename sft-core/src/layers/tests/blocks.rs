@@ -59,12 +59,14 @@ pub(in crate::layers) fn vit(heads: usize, kv_heads: usize, head_width: usize) -
             query_norm: None,
             key_norm: None,
             mask: Mask::None,
-            query: linear(WIDTH, all, 1),
-            key: linear(WIDTH, kv, 2),
-            value: LinearWeights {
-                bias: None,
-                ..linear(WIDTH, kv, 3)
-            },
+            qkv: vec![
+                linear(WIDTH, all, 1),
+                linear(WIDTH, kv, 2),
+                LinearWeights {
+                    bias: None,
+                    ..linear(WIDTH, kv, 3)
+                },
+            ],
             output: linear(all, WIDTH, 4),
         },
         attention_out_norm: None,
@@ -84,6 +86,7 @@ pub(in crate::layers) fn vit(heads: usize, kv_heads: usize, head_width: usize) -
 fn gpt2() -> BlockWeights {
     let mut block = vit(5, 5, 2);
     block.attention.mask = Mask::Causal { window: None };
+    block.attention.qkv = vec![linear(WIDTH, 30, 1)];
     block.mlp.activation = Activation::GeluTanh;
     block
 }
@@ -107,16 +110,9 @@ fn llama() -> BlockWeights {
     block.mlp.activation = Activation::Silu;
     block.mlp.gate = Some(linear(WIDTH, 17, 7));
     let BlockWeights { attention, mlp, .. } = &mut block;
-    let AttentionWeights { query, key, .. } = attention;
     let gate = mlp.gate.as_mut().unwrap();
-    for linear in [
-        query,
-        key,
-        &mut attention.output,
-        gate,
-        &mut mlp.up,
-        &mut mlp.down,
-    ] {
+    let linears = [&mut attention.output, gate, &mut mlp.up, &mut mlp.down];
+    for linear in attention.qkv.iter_mut().chain(linears) {
         linear.bias = None;
     }
     block
@@ -124,9 +120,10 @@ fn llama() -> BlockWeights {
 
 fn qwen2() -> BlockWeights {
     let mut block = llama();
-    block.attention.query.bias = Some(random(&[16], 0.3, 80));
-    block.attention.key.bias = Some(random(&[8], 0.3, 81));
-    block.attention.value.bias = Some(random(&[8], 0.3, 82));
+    for (number, linear) in (80..).zip(&mut block.attention.qkv) {
+        let outputs = linear.outputs().unwrap();
+        linear.bias = Some(random(&[outputs], 0.3, number));
+    }
     block
 }
 
@@ -135,9 +132,10 @@ fn qwen3() -> BlockWeights {
     let mut block = llama();
     let attention = &mut block.attention;
     attention.heads = 6;
-    attention.query = linear(WIDTH, 24, 1);
-    attention.key = linear(WIDTH, 4, 2);
-    attention.value = linear(WIDTH, 4, 3);
+    let sizes = [24, 4, 4].into_iter().zip(1..);
+    attention.qkv = sizes
+        .map(|(outputs, number)| linear(WIDTH, outputs, number))
+        .collect();
     attention.output = linear(24, WIDTH, 4);
     attention.query_norm = Some(rms_norm(4, 90));
     attention.key_norm = Some(rms_norm(4, 92));

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor, Var};
 
 use super::blocks::{WIDTH, adapters, families, norm, random, rms_norm, values, vit};
-use crate::layers::{Backend, Block, BlockWeights, Mask, Norm, NormWeights};
+use crate::layers::{Backend, Block, BlockWeights, Mask, Norm, NormWeights, Wanted};
 
 const NAMES: [&str; 3] = ["output", "input gradient", "adapter gradient"];
 
@@ -11,7 +11,7 @@ const NAMES: [&str; 3] = ["output", "input gradient", "adapter gradient"];
 struct Batch {
     x: Tensor,
     lengths: Option<Vec<u32>>,
-    wanted: Option<usize>,
+    wanted: Wanted,
 }
 
 impl Batch {
@@ -19,7 +19,7 @@ impl Batch {
         Self {
             x: random(&[samples, tokens, WIDTH], 1.0, 300),
             lengths: lengths.map(<[u32]>::to_vec),
-            wanted: None,
+            wanted: Wanted::All,
         }
     }
 
@@ -30,13 +30,33 @@ impl Batch {
         let block = Block::new(weights, backend).unwrap();
         let (x, lengths) = (Var::from_tensor(&self.x).unwrap(), self.lengths.as_deref());
         let y = block.forward(&x, lengths, Some((&adapter, lora)), self.wanted);
-        let tokens = self.wanted.unwrap_or(x.dim(1).unwrap());
-        let y = y.unwrap().narrow(1, 0, tokens).unwrap();
+        let y = self.wanted_rows(y.unwrap());
         let direction = random(y.dims(), 1.0, 301);
         let grads = (&y * direction).unwrap().sum_all().unwrap();
         let grads = grads.backward().unwrap();
         let [dx, dadapter] = [&x, &adapter].map(|var| values(grads.get(var).unwrap()));
         [values(&y), dx, dadapter]
+    }
+
+    /// Of an output with all tokens those that are wanted, then zeros.
+    fn wanted_rows(&self, y: Tensor) -> Tensor {
+        let (samples, all, _) = y.dims3().unwrap();
+        let (most, is_last) = match self.wanted {
+            Wanted::First(most) => (most, false),
+            Wanted::Last(most) => (most, true),
+            Wanted::All => return y,
+        };
+        if all == most {
+            return y;
+        }
+        let lengths = self.lengths.clone().unwrap_or(vec![all as u32; samples]);
+        let rows = lengths.iter().enumerate().map(|(i, &length)| {
+            let wanted = most.min(length as usize);
+            let from = if is_last { length as usize - wanted } else { 0 };
+            let rows = y.get(i).unwrap().narrow(0, from, wanted).unwrap();
+            rows.pad_with_zeros(0, 0, most - wanted).unwrap()
+        });
+        Tensor::stack(&rows.collect::<Vec<_>>(), 0).unwrap()
     }
 
     fn assert_agreement(&self, name: &str, weights: &BlockWeights, dropout: f64) {
@@ -93,16 +113,26 @@ fn scaled_branches_agree_with_plain_candle() {
     }
 }
 
-/// The first tokens only, of samples of which some have fewer.
+/// The first or the last tokens only, of samples of which some have fewer.
 #[test]
 fn wanted_tokens_agree_with_plain_candle() {
     for (name, weights) in families() {
-        for (lengths, wanted) in [(None, 1), (None, 3), (Some([7, 1, 4].as_slice()), 3)] {
-            let batch = Batch {
-                wanted: Some(wanted),
-                ..Batch::new(3, 7, lengths)
-            };
-            batch.assert_agreement(&format!("{name}, first {wanted}"), &weights, 0.0);
+        for lengths in [None, Some([7, 1, 4].as_slice())] {
+            for wanted in [
+                Wanted::First(1),
+                Wanted::First(3),
+                Wanted::Last(1),
+                Wanted::Last(3),
+            ] {
+                let batch = Batch {
+                    wanted,
+                    ..Batch::new(3, 7, lengths)
+                };
+                for dropout in [0.0, 0.3] {
+                    let name = format!("{name}, {wanted:?}");
+                    batch.assert_agreement(&name, &weights, dropout);
+                }
+            }
         }
     }
 }
@@ -164,7 +194,7 @@ fn a_long_context_is_computed() {
         let (lora, adapter) = adapters(&weights);
         let block = Block::new(&weights, &Backend::Candle(Device::Cpu)).unwrap();
         let adapter = Some((adapter.as_tensor(), lora));
-        let want = values(&block.forward(&batch.x, None, adapter, None).unwrap());
+        let want = values(&block.forward(&batch.x, None, adapter, Wanted::All).unwrap());
         assert_close(name, &got, &want);
     }
 }

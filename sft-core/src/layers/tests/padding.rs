@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor, Var};
 
 use super::blocks::{WIDTH, adapters, families, random, values};
-use crate::layers::{Backend, Block, BlockWeights, Mask};
+use crate::layers::{Backend, Block, BlockWeights, Mask, Wanted};
 
 const LENGTHS: [u32; 3] = [5, 1, 3];
 
@@ -34,7 +34,7 @@ fn padding_changes_nothing_and_is_zero() {
         let (lora, adapter) = adapters(weights);
         let run = |x: &Tensor, lengths: Option<&[u32]>| {
             let x = Var::from_tensor(x).unwrap();
-            let y = block.forward(&x, lengths, Some((&adapter, lora)), None);
+            let y = block.forward(&x, lengths, Some((&adapter, lora)), Wanted::All);
             let y = y.unwrap();
             let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             [y.detach(), grads.get(&x).unwrap().clone()]
@@ -63,7 +63,7 @@ fn tokens_that_are_not_seen_change_nothing() {
         let Mask::Causal { window } = weights.attention.mask else {
             return;
         };
-        let forward = |x: &Tensor| values(&block.forward(x, None, None, None).unwrap());
+        let forward = |x: &Tensor| values(&block.forward(x, None, None, Wanted::All).unwrap());
         let x = random(&[1, 6, WIDTH], 1.0, 300);
         let all = forward(&x);
         let prefix = forward(&x.narrow(1, 0, 4).unwrap());
@@ -82,7 +82,9 @@ fn tokens_that_are_not_seen_change_nothing() {
 fn full_lengths_are_none() {
     each(|name, _, block| {
         let x = random(&[2, 4, WIDTH], 1.0, 300);
-        let of = |lengths: Option<&[u32]>| values(&block.forward(&x, lengths, None, None).unwrap());
+        let of = |lengths: Option<&[u32]>| {
+            values(&block.forward(&x, lengths, None, Wanted::All).unwrap())
+        };
         assert_eq!(of(Some(&[4, 4])), of(None), "{name}");
     });
 }

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor, Var};
 
 use super::blocks::{WIDTH, adapters, families, random};
-use crate::layers::{Activation, Backend, Block};
+use crate::layers::{Activation, Backend, Block, Wanted};
 
 const LENGTHS: [u32; 3] = [5, 1, 3];
 
@@ -20,7 +20,7 @@ fn gradients_are_difference_quotients() {
         let x = Var::from_tensor(&random(&[3, 5, WIDTH], 1.0, 300)).unwrap();
         let direction = random(&[3, 5, WIDTH], 1.0, 301);
         let objective = |x: &Tensor, adapter: &Tensor| {
-            let y = block.forward(x, Some(&LENGTHS), Some((adapter, lora)), None);
+            let y = block.forward(x, Some(&LENGTHS), Some((adapter, lora)), Wanted::All);
             (y.unwrap() * &direction).unwrap().sum_all().unwrap()
         };
         let grads = objective(&x, &adapter).backward().unwrap();

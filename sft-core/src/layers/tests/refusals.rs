@@ -3,7 +3,7 @@
 use candle_core::Device;
 
 use super::blocks::{WIDTH, families, random, vit};
-use crate::layers::{Backend, Block, BlockWeights, Mask, Rotary};
+use crate::layers::{Backend, Block, BlockWeights, Mask, Rotary, Wanted};
 
 fn refused(weights: &BlockWeights) -> String {
     Block::new(weights, &Backend::default())
@@ -17,7 +17,10 @@ fn assert_refused(weights: &BlockWeights, reason: &str) {
     // Candle's operations say the same, once they are asked for.
     let block = Block::new(weights, &Backend::Candle(Device::Cpu)).unwrap();
     let x = random(&[1, 2, WIDTH], 1.0, 300);
-    let error = block.forward(&x, None, None, None).unwrap_err().to_string();
+    let error = block
+        .forward(&x, None, None, Wanted::All)
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with(reason), "{error}");
 }
 
@@ -29,10 +32,22 @@ fn heads_that_do_not_fit_are_refused() {
     block.attention.heads = 5;
     assert_refused(&block, "5 heads of 3 features do not make 12 of queries");
     let mut block = vit(4, 4, 3);
-    block.attention.value = vit(4, 2, 3).attention.value;
+    block.attention.qkv[2] = vit(4, 2, 3).attention.qkv.remove(2);
     assert_refused(
         &block,
         "heads of 3 features do not make 12 of keys, 6 of values",
+    );
+    block.attention.qkv.truncate(2);
+    assert_refused(
+        &block,
+        "queries, keys and values are one linear or three, got 2",
+    );
+    // One of all three, with a feature more.
+    block.attention.qkv = vit(37, 4, 1).attention.qkv;
+    block.attention.qkv.truncate(1);
+    assert_refused(
+        &block,
+        "heads of 3 features do not make 12 of keys, 13 of values",
     );
 }
 
@@ -55,7 +70,7 @@ fn rotary_and_window_that_do_not_fit_are_refused() {
 #[test]
 fn gates_and_norms_that_do_not_fit_are_refused() {
     let mut block = vit(4, 4, 3);
-    block.mlp.gate = Some(block.attention.query.clone());
+    block.mlp.gate = Some(block.attention.qkv[0].clone());
     assert!(refused(&block).starts_with("an MLP of 17 features got 12"));
     let [_, _, _, (_, mut block), ..] = families();
     block.mlp_norm.bias = Some(block.mlp_norm.gain.clone());
@@ -72,7 +87,9 @@ fn lengths_that_do_not_fit_are_refused() {
             (vec![4, 0], "lengths must be 1 to 4, got 0"),
             (vec![5, 1], "lengths must be 1 to 4, got 5"),
         ] {
-            let error = block.forward(&x, Some(&lengths), None, None).unwrap_err();
+            let error = block
+                .forward(&x, Some(&lengths), None, Wanted::All)
+                .unwrap_err();
             assert!(error.to_string().starts_with(reason), "{error}");
         }
     }

@@ -14,9 +14,19 @@ use super::source::Source;
 pub(crate) struct Weight {
     place: Place,
     shape: Vec<usize>,
-    /// Heads whose rows the file has in pairs that are rotated together, one beside the other: the
+    order: Order,
+}
+
+/// How a place has the elements.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    /// As the tensor.
+    Same,
+    /// The rows of each of these heads in pairs that are rotated together, one beside the other: the
     /// tensor has the first of all pairs of a head, then the second.
-    interleaved: Option<usize>,
+    Interleaved { heads: usize },
+    /// As the transpose of the tensor, a matrix.
+    Transposed,
 }
 
 #[derive(Clone, Debug)]
@@ -48,7 +58,7 @@ impl From<Tensor> for Weight {
         Self {
             shape: tensor.dims().to_vec(),
             place: Place::Memory(tensor),
-            interleaved: None,
+            order: Order::Same,
         }
     }
 }
@@ -72,7 +82,7 @@ impl Weight {
                 bytes,
             }),
             shape: shape.to_vec(),
-            interleaved: None,
+            order: Order::Same,
         }
     }
 
@@ -127,20 +137,32 @@ impl Weight {
     /// together.
     pub(crate) fn interleaved(self, heads: usize) -> Self {
         Self {
-            interleaved: Some(heads),
+            order: Order::Interleaved { heads },
             ..self
         }
     }
 
+    /// The transpose of a matrix.
+    pub(crate) fn transposed(mut self) -> Self {
+        self.shape.reverse();
+        self.order = Order::Transposed;
+        self
+    }
+
     /// The tensor as f32; a variable stays one.
     pub(crate) fn load(&self) -> TensorResult<Tensor> {
+        let mut shape = self.shape.clone();
+        if let Order::Transposed = self.order {
+            shape.reverse();
+        }
         let tensor = match &self.place {
             Place::Memory(tensor) => tensor.to_dtype(DType::F32)?,
-            Place::Stored(stored) => stored.read(&self.shape)?,
+            Place::Stored(stored) => stored.read(&shape)?,
         };
-        match self.interleaved {
-            Some(heads) => half_split(&tensor, heads),
-            None => Ok(tensor),
+        match self.order {
+            Order::Same => Ok(tensor),
+            Order::Interleaved { heads } => half_split(&tensor, heads),
+            Order::Transposed => tensor.t()?.contiguous(),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The sizes of a text model and what its blocks are made of.
 
+use std::cmp::Ordering;
+
 use super::Pooling;
-use super::names::TextFamily;
+use super::names::{Qkv, TextFamily};
 use super::read::read_config;
 use crate::adapter::{LinearSpec, ModelSpec, Path};
 use crate::layers::{Activation, Mask, NormKind, NormOrder, Rotary};
@@ -85,8 +87,8 @@ impl TextConfig {
         read_config(&json)
     }
 
-    /// What the model tells of itself, of a head that reads what the family's do: the six or seven
-    /// linears of a block and the head.
+    /// What the model tells of itself, of a head that reads what the family's do: the linears of a
+    /// block and the head.
     pub fn spec(&self) -> ModelSpec {
         let names = self.family.names();
         let linear = |(path, outputs, inputs): (&str, usize, usize)| LinearSpec {
@@ -102,6 +104,7 @@ impl TextConfig {
             grid: None,
             blocks: Path::same(names.at(names.blocks)),
             block: self.linears().into_iter().map(linear).collect(),
+            fan_in_fan_out: names.is_transposed,
             embedding: Vec::new(),
             head: Path::same(names.head),
             head_bias: !self.family.is_decoder(),
@@ -124,8 +127,11 @@ impl TextConfig {
             self.heads * self.head_width,
             self.kv_heads * self.head_width,
         );
-        let [query, key, value, output] = names.attention;
-        let mut list = vec![(query, q, d), (key, kv, d), (value, kv, d), (output, d, q)];
+        let mut list = match names.qkv {
+            Qkv::Apart([query, key, value]) => vec![(query, q, d), (key, kv, d), (value, kv, d)],
+            Qkv::Fused(all) => vec![(all, q + 2 * kv, d)],
+        };
+        list.push((names.output, d, q));
         list.extend(names.gate.map(|gate| (gate, m, d)));
         list.extend([(names.up, m, d), (names.down, d, m)]);
         list
@@ -183,10 +189,10 @@ impl TextConfig {
         let names = self.family.names();
         for (place, (below, outputs, inputs)) in self.linears().into_iter().enumerate() {
             let path = names.in_block(index, below);
-            let biased = match place {
-                0..3 => self.attention.biases[0],
-                3 => self.attention.biases[1],
-                _ => self.mlp.biases,
+            let biased = match place.cmp(&names.qkv.paths().len()) {
+                Ordering::Less => self.attention.biases[0],
+                Ordering::Equal => self.attention.biases[1],
+                Ordering::Greater => self.mlp.biases,
             };
             list.push((format!("{path}.weight"), vec![outputs, inputs]));
             list.extend(biased.then(|| (format!("{path}.bias"), vec![outputs])));

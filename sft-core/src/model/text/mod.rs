@@ -1,4 +1,4 @@
-//! Text models as they are on people's disks: `LLaMA`, Mistral, Qwen, Gemma, BERT and kin.
+//! Text models as they are on people's disks: `LLaMA`, Mistral, Qwen, Gemma, GPT-2, BERT and kin.
 
 /// Sizes and form.
 mod config;
@@ -48,7 +48,7 @@ use super::splittable::{Hidden, Model, Reader};
 use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
 use crate::layers::{
-    AttentionWeights, Backend, Block, BlockWeights, MlpWeights, Norm, NormWeights,
+    AttentionWeights, Backend, Block, BlockWeights, MlpWeights, Norm, NormWeights, Wanted,
 };
 
 /// A frozen text model, its layers run by a backend.
@@ -112,7 +112,8 @@ impl TextModel {
     /// # Errors
     /// Images, or ids and lengths that do not fit the model.
     pub fn features(&self, inputs: &Inputs) -> Result<Tensor> {
-        self.finish(&self.hidden(inputs)?)
+        let wanted = self.pooling.wanted();
+        self.finish(&self.hidden(inputs, wanted)?)
     }
 
     /// The features `[T, D]` of all real tokens, one sample after the other, without adapters.
@@ -120,13 +121,17 @@ impl TextModel {
     /// # Errors
     /// Images, ids and lengths that do not fit the model, or a model whose head reads the first token.
     pub fn token_features(&self, inputs: &Inputs) -> Result<Tensor> {
-        self.finish_tokens(&self.hidden(inputs)?)
+        self.finish_tokens(&self.hidden(inputs, Wanted::All)?)
     }
 
     /// What the last block gives, without adapters.
-    fn hidden(&self, inputs: &Inputs) -> Result<Hidden> {
+    fn hidden(&self, inputs: &Inputs, wanted: Wanted) -> Result<Hidden> {
         let embedded = self.embed(inputs, None)?;
-        (0..self.blocks.len()).try_fold(embedded, |hidden, index| self.run(index, &hidden, None))
+        (0..self.blocks.len()).try_fold(embedded, |hidden, index| {
+            let last = index + 1 == self.spec.depth;
+            let wanted = if last { wanted } else { Wanted::All };
+            self.run(index, &hidden, None, wanted)
+        })
     }
 
     /// Rows `[T, D]` after the final norm, where there is one.
@@ -142,12 +147,8 @@ impl TextModel {
         index: usize,
         hidden: &Hidden,
         adapter: Option<(&Tensor, Lora)>,
+        wanted: Wanted,
     ) -> Result<Hidden> {
-        // Where the head reads the first token, nothing else is needed of the last block, but a mask
-        // of dropout is numbered by all tokens.
-        let last = index + 1 == self.spec.depth && self.pooling == Pooling::First;
-        let masked = adapter.is_some_and(|(_, lora)| lora.is_masked());
-        let wanted = (last && !masked).then_some(1);
         let block = held_block(&self.blocks, index)?;
         let state = block.forward(&hidden.state, hidden.lengths.as_deref(), adapter, wanted)?;
         Ok(hidden.with_state(state))
@@ -180,7 +181,12 @@ impl Model for TextModel {
     }
 
     fn block(&self, index: usize, hidden: &Hidden, adapter: &Tensor, lora: Lora) -> Result<Hidden> {
-        self.run(index, hidden, Some((adapter, lora)))
+        self.run(index, hidden, Some((adapter, lora)), Wanted::All)
+    }
+
+    fn last_block(&self, hidden: &Hidden, adapter: &Tensor, lora: Lora) -> Result<Hidden> {
+        let last = self.spec.depth.saturating_sub(1);
+        self.run(last, hidden, Some((adapter, lora)), self.pooling.wanted())
     }
 
     fn finish(&self, hidden: &Hidden) -> Result<Tensor> {
@@ -244,9 +250,8 @@ fn attention_weights(
     index: usize,
 ) -> Result<AttentionWeights> {
     let (names, form) = (config.family.names(), &config.attention);
-    let [query, key, value, output] = names
-        .attention
-        .map(|below| weights.linear(&names.in_block(index, below)));
+    let linear = |below: &str| weights.linear(&names.in_block(index, below));
+    let qkv = names.qkv.paths().iter().map(|below| linear(below));
     let [query_norm, key_norm] = names
         .head_norms
         .map(|below| -> Result<Option<NormWeights>> {
@@ -258,10 +263,8 @@ fn attention_weights(
         heads: config.heads,
         head_width: config.head_width,
         scale: form.scale,
-        query: query?,
-        key: key?,
-        value: value?,
-        output: output?,
+        qkv: qkv.collect::<Result<_>>()?,
+        output: linear(names.output)?,
         query_norm: query_norm?,
         key_norm: key_norm?,
         rotary: rotary.clone(),

@@ -24,6 +24,8 @@ pub enum TextFamily {
     Roberta,
     /// `DistilBERT`: BERT without token types, under other names.
     DistilBert,
+    /// GPT-2: learned positions, and one linear for queries, keys and values.
+    Gpt2,
 }
 
 /// What follows the layer before a head.
@@ -33,18 +35,40 @@ pub(super) enum PoolerActivation {
     Relu,
 }
 
+/// The linears of queries, keys and values.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Qkv {
+    /// One each.
+    Apart([&'static str; 3]),
+    /// One whose outputs are all of them in this order.
+    Fused(&'static str),
+}
+
+impl Qkv {
+    /// Their paths.
+    pub(super) fn paths(&self) -> &[&'static str] {
+        match self {
+            Self::Apart(paths) => paths,
+            Self::Fused(path) => std::slice::from_ref(path),
+        }
+    }
+}
+
 /// Paths below the model's, those of a block below the block's.
 pub(super) struct Names {
     /// Where the model is in one with a head.
     pub(super) model: &'static str,
     pub(super) blocks: &'static str,
-    /// Query, key, value and output.
-    pub(super) attention: [&'static str; 4],
+    pub(super) qkv: Qkv,
+    /// The linear behind the heads.
+    pub(super) output: &'static str,
     /// Norms of each head's queries and keys.
     pub(super) head_norms: [&'static str; 2],
     pub(super) gate: Option<&'static str>,
     pub(super) up: &'static str,
     pub(super) down: &'static str,
+    /// Whether files have the weights of blocks' linears as `[inputs, outputs]`.
+    pub(super) is_transposed: bool,
     /// The norms of the attention's branch and of the MLP's.
     pub(super) norms: [&'static str; 2],
     /// The norms of what the branches give.
@@ -71,6 +95,7 @@ impl TextFamily {
             Self::Bert => &BERT,
             Self::Roberta => &ROBERTA,
             Self::DistilBert => &DISTILBERT,
+            Self::Gpt2 => &GPT2,
         }
     }
 
@@ -83,16 +108,13 @@ impl TextFamily {
 const LLAMA: Names = Names {
     model: "model",
     blocks: "layers",
-    attention: [
-        "self_attn.q_proj",
-        "self_attn.k_proj",
-        "self_attn.v_proj",
-        "self_attn.o_proj",
-    ],
+    qkv: Qkv::Apart(["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+    output: "self_attn.o_proj",
     head_norms: ["self_attn.q_norm", "self_attn.k_norm"],
     gate: Some("mlp.gate_proj"),
     up: "mlp.up_proj",
     down: "mlp.down_proj",
+    is_transposed: false,
     norms: ["input_layernorm", "post_attention_layernorm"],
     out_norms: None,
     tokens: "embed_tokens",
@@ -114,16 +136,17 @@ const GEMMA: Names = Names {
 const BERT: Names = Names {
     model: "bert",
     blocks: "encoder.layer",
-    attention: [
+    qkv: Qkv::Apart([
         "attention.self.query",
         "attention.self.key",
         "attention.self.value",
-        "attention.output.dense",
-    ],
+    ]),
+    output: "attention.output.dense",
     head_norms: ["", ""],
     gate: None,
     up: "intermediate.dense",
     down: "output.dense",
+    is_transposed: false,
     norms: ["attention.output.LayerNorm", "output.LayerNorm"],
     out_norms: None,
     tokens: "embeddings.word_embeddings",
@@ -162,12 +185,8 @@ const ROBERTA: Names = Names {
 const DISTILBERT: Names = Names {
     model: "distilbert",
     blocks: "transformer.layer",
-    attention: [
-        "attention.q_lin",
-        "attention.k_lin",
-        "attention.v_lin",
-        "attention.out_lin",
-    ],
+    qkv: Qkv::Apart(["attention.q_lin", "attention.k_lin", "attention.v_lin"]),
+    output: "attention.out_lin",
     up: "ffn.lin1",
     down: "ffn.lin2",
     norms: ["sa_layer_norm", "output_layer_norm"],
@@ -184,6 +203,28 @@ const DISTILBERT: Names = Names {
     ..BERT
 };
 
+const GPT2: Names = Names {
+    model: "transformer",
+    blocks: "h",
+    qkv: Qkv::Fused("attn.c_attn"),
+    output: "attn.c_proj",
+    head_norms: ["", ""],
+    gate: None,
+    up: "mlp.c_fc",
+    down: "mlp.c_proj",
+    is_transposed: true,
+    norms: ["ln_1", "ln_2"],
+    out_norms: None,
+    tokens: "wte",
+    positions: Some("wpe"),
+    types: None,
+    embedding_norm: None,
+    final_norm: Some("ln_f"),
+    head: "score",
+    pooler: None,
+    unused: &[".attn.bias", ".attn.masked_bias"],
+};
+
 impl Names {
     /// A place below the model, as files with a head name it.
     pub(super) fn at(&self, below: &str) -> String {
@@ -193,6 +234,13 @@ impl Names {
     /// A place in a block.
     pub(super) fn in_block(&self, index: usize, below: &str) -> String {
         format!("{}.{}.{index}.{below}", self.model, self.blocks)
+    }
+
+    /// Whether files have a tensor as `[inputs, outputs]`.
+    pub(super) fn is_transposed(&self, tensor: &str) -> bool {
+        let mut linears = (self.qkv.paths().iter()).chain([&self.output, &self.up, &self.down]);
+        let path = tensor.strip_suffix(".weight").unwrap_or_default();
+        self.is_transposed && linears.any(|linear| path.ends_with(linear))
     }
 
     /// Whether a tensor is outside the model, in one with a head.

@@ -4,6 +4,7 @@ use candle_core::{Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use super::TextFamily;
+use crate::layers::Wanted;
 use crate::model::Hidden;
 
 /// What a head reads of a sample's tokens.
@@ -40,7 +41,16 @@ impl Pooling {
         }
     }
 
-    /// Rows `[B, D]` of a hidden state `[B, S, D]`, each by `norm`.
+    /// What it needs of the last block.
+    pub(super) fn wanted(self) -> Wanted {
+        match self {
+            Self::First => Wanted::First(1),
+            Self::Last => Wanted::Last(1),
+            Self::Mean => Wanted::All,
+        }
+    }
+
+    /// Rows `[B, D]` of a hidden state `[B, S, D]`, or of what it needs of one, each by `norm`.
     pub(super) fn pool(
         self,
         hidden: &Hidden,
@@ -57,10 +67,11 @@ impl Pooling {
     }
 }
 
+/// The last row of each sample: the only one where the state has no other.
 fn last(state: &Tensor, lengths: &[u32]) -> Result<Tensor> {
     let tokens = state.dim(1)? as u32;
     let rows = lengths.iter().enumerate();
-    let rows = rows.map(|(i, length)| i as u32 * tokens + length.saturating_sub(1));
+    let rows = rows.map(|(i, &length)| i as u32 * tokens + length.min(tokens).saturating_sub(1));
     let rows = Tensor::from_vec(rows.collect::<Vec<_>>(), lengths.len(), state.device())?;
     state.flatten_to(1)?.index_select(&rows, 0)
 }

@@ -1,7 +1,9 @@
 //! The tuned model as one model, for whoever knows no adapters.
 
+use std::collections::HashMap;
 use std::path::Path;
 
+use candle_core::Tensor;
 use serde_json::{Map, Value, json};
 
 use super::weights::LANGUAGE_HEAD;
@@ -41,6 +43,7 @@ pub(super) fn save_merged(
             *tensor = (&*tensor - 1.0)?;
         }
     }
+    transpose(&mut tensors, base)?;
     if adapters.head.is_none() {
         let head = base.language_head()?;
         tensors.extend(head.map(|head| (LANGUAGE_HEAD.to_string(), head)));
@@ -56,6 +59,7 @@ pub(super) fn save_merged(
 /// and the tokenizer.
 pub(super) fn save_half(folder: &Path, base: &PretrainedText, blocks: usize) -> Result<()> {
     let mut tensors = half(base, blocks)?;
+    transpose(&mut tensors, base)?;
     let head = base.language_head()?;
     tensors.extend(head.map(|head| (LANGUAGE_HEAD.to_string(), head)));
     let mut config = named(base);
@@ -67,6 +71,16 @@ pub(super) fn save_half(folder: &Path, base: &PretrainedText, blocks: usize) -> 
         files.extend(tokenizer.files()?);
     }
     write_folder(folder, tensors, &files)
+}
+
+/// Transposes what the family's files have transposed.
+fn transpose(tensors: &mut HashMap<String, Tensor>, base: &PretrainedText) -> Result<()> {
+    let names = base.config.family.names();
+    let tensors = tensors.iter_mut();
+    for (_, tensor) in tensors.filter(|(name, _)| names.is_transposed(name)) {
+        *tensor = tensor.t()?.contiguous()?;
+    }
+    Ok(())
 }
 
 /// What the files that the model was read from say and that still holds.
@@ -81,10 +95,11 @@ fn config(base: &PretrainedText, head: &Head) -> Value {
     let mut config = named(base);
     let family = family(base);
     if head.is_none() {
-        config.insert(
-            "architectures".into(),
-            json!([format!("{family}ForCausalLM")]),
-        );
+        let class = match base.config.family {
+            TextFamily::Gpt2 => "GPT2LMHeadModel".into(),
+            _ => format!("{family}ForCausalLM"),
+        };
+        config.insert("architectures".into(), json!([class]));
         config.insert("tie_word_embeddings".into(), base.config.tied_head.into());
     } else {
         let class = match base.config.family {
@@ -120,5 +135,6 @@ fn family(base: &PretrainedText) -> &'static str {
         TextFamily::Roberta if kind.is_some_and(|kind| kind == "xlm-roberta") => "XLMRoberta",
         TextFamily::Roberta => "Roberta",
         TextFamily::DistilBert => "DistilBert",
+        TextFamily::Gpt2 => "GPT2",
     }
 }

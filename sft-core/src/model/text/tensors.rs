@@ -20,7 +20,7 @@ pub(super) fn as_checkpoint(
     let bare = !tensors.iter().any(|(name, _)| name.starts_with(&prefix));
     let outside = |name: &str| name == LANGUAGE_HEAD || names.is_outside(name);
     let mut renamed = HashMap::with_capacity(tensors.len());
-    for (stored, tensor) in tensors {
+    for (stored, mut tensor) in tensors {
         let mut name = stored.clone();
         // What the first BERT calls the parameters of a norm.
         for (old, new) in [
@@ -33,6 +33,9 @@ pub(super) fn as_checkpoint(
         }
         if bare && !outside(&name) {
             name.insert_str(0, &prefix);
+        }
+        if names.is_transposed(&name) && tensor.dims().len() == 2 {
+            tensor = tensor.transposed();
         }
         if renamed.insert(name.clone(), tensor).is_some() {
             return Err(format!("tensor {stored} is a second {name}"));

@@ -110,6 +110,7 @@ impl VitConfig {
                 linear("intermediate.dense", "mlp.fc1", d, m),
                 linear("output.dense", "mlp.fc2", m, d),
             ],
+            fan_in_fan_out: false,
             embedding: vec![patch],
             head: Path::same("classifier"),
             head_bias: true,

@@ -23,7 +23,11 @@ use crate::adapter::{Lora, ModelSpec};
 use crate::data::Inputs;
 use crate::layers::{
     Activation, AttentionWeights, Backend, Block, BlockWeights, Mask, MlpWeights, Norm, NormOrder,
+    Wanted,
 };
+
+/// What the head reads: nothing else is needed of the last block.
+const CLASS_TOKEN: Wanted = Wanted::First(1);
 
 /// A frozen vision transformer, its layers run by a backend.
 ///
@@ -69,15 +73,26 @@ impl Vit {
     /// Images of another size.
     pub fn features(&self, images: &Tensor) -> Result<Tensor> {
         let embedded = self.stem.embed(images, None)?;
-        let hidden = (0..self.blocks.len()).try_fold(embedded, |state, index| {
-            self.blocks[index].forward(&state, None, None, self.wanted(index))
-        });
+        let last = self.spec.depth.saturating_sub(1);
+        let hidden = (0..)
+            .zip(&self.blocks)
+            .try_fold(embedded, |state, (i, block)| {
+                let wanted = if i == last { CLASS_TOKEN } else { Wanted::All };
+                block.forward(&state, None, None, wanted)
+            });
         self.finish(&Hidden::even(hidden?))
     }
 
-    /// The head reads the class token: nothing else is needed of the last block.
-    fn wanted(&self, index: usize) -> Option<usize> {
-        (index + 1 == self.spec.depth).then_some(1)
+    fn run(
+        &self,
+        index: usize,
+        hidden: &Hidden,
+        adapter: (&Tensor, Lora),
+        wanted: Wanted,
+    ) -> Result<Hidden> {
+        let block = held_block(&self.blocks, index)?;
+        let state = block.forward(&hidden.state, None, Some(adapter), wanted)?;
+        Ok(hidden.with_state(state))
     }
 }
 
@@ -95,11 +110,12 @@ impl Model for Vit {
     }
 
     fn block(&self, index: usize, hidden: &Hidden, adapter: &Tensor, lora: Lora) -> Result<Hidden> {
-        // A mask of dropout is numbered by all tokens.
-        let wanted = self.wanted(index).filter(|_| !lora.is_masked());
-        let block = held_block(&self.blocks, index)?;
-        let state = block.forward(&hidden.state, None, Some((adapter, lora)), wanted)?;
-        Ok(hidden.with_state(state))
+        self.run(index, hidden, (adapter, lora), Wanted::All)
+    }
+
+    fn last_block(&self, hidden: &Hidden, adapter: &Tensor, lora: Lora) -> Result<Hidden> {
+        let last = self.spec.depth.saturating_sub(1);
+        self.run(last, hidden, (adapter, lora), CLASS_TOKEN)
     }
 
     fn finish(&self, hidden: &Hidden) -> Result<Tensor> {
@@ -133,9 +149,7 @@ fn block_weights(config: &VitConfig, weights: &VitWeights, index: usize) -> Resu
             query_norm: None,
             key_norm: None,
             mask: Mask::None,
-            query,
-            key,
-            value,
+            qkv: vec![query, key, value],
             output,
         },
         attention_out_norm: None,

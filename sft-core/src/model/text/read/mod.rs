@@ -6,6 +6,8 @@ mod decoder;
 mod encoder;
 /// The settings and names of GGUF files.
 mod gguf;
+/// GPT-2.
+mod gpt2;
 /// Angles of rotated queries and keys.
 mod rotary;
 /// Settings by name.
@@ -19,13 +21,14 @@ use super::{TextConfig, TextFamily};
 use crate::layers::Activation;
 
 /// The values of `model_type` that are read.
-const FAMILIES: [(&str, TextFamily); 10] = [
+const FAMILIES: [(&str, TextFamily); 11] = [
     ("llama", TextFamily::Llama),
     ("mistral", TextFamily::Mistral),
     ("qwen2", TextFamily::Qwen2),
     ("qwen3", TextFamily::Qwen3),
     ("gemma2", TextFamily::Gemma2),
     ("gemma3_text", TextFamily::Gemma3),
+    ("gpt2", TextFamily::Gpt2),
     ("bert", TextFamily::Bert),
     ("roberta", TextFamily::Roberta),
     ("xlm-roberta", TextFamily::Roberta),
@@ -45,10 +48,10 @@ pub(super) fn read_config(json: &Map<String, Value>) -> Result<TextConfig, Strin
         return Err(settings.wrong("model_type", &format!("one of {}", names.join(", "))));
     };
     settings.all_off(&["quantization_config", "is_encoder_decoder"])?;
-    if family.is_decoder() {
-        decoder::read(settings, *family)
-    } else {
-        encoder::read(settings, *family)
+    match family {
+        TextFamily::Gpt2 => gpt2::read(settings),
+        family if family.is_decoder() => decoder::read(settings, *family),
+        family => encoder::read(settings, *family),
     }
 }
 
