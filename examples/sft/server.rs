@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use sft_core::net::{Board, Identity, LinkLimits, Listener, RoundPolicy, serve};
+use sft_core::net::{Board, Identity, LinkLimits, Listener, RoundPolicy, Shape, serve};
 use sft_core::run::{Inputs, RunConfig, Scheme};
 use sft_core::{Error, Result};
 use sft_examples::console::tell;
@@ -32,6 +32,13 @@ struct Flags {
     /// default it waits for all.
     #[arg(long)]
     wait_s: Option<f64>,
+    /// Hold every link to the rate that the modelled channel gives it, each device an equal share of
+    /// the band.
+    #[arg(long)]
+    shape: bool,
+    /// The same with the shares that P2 gives for what each device moved in its last round.
+    #[arg(long)]
+    control: bool,
 }
 
 pub(crate) fn command() -> Command {
@@ -52,6 +59,11 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
     let policy = RoundPolicy {
         quorum: own.quorum.unwrap_or(config.devices.div_ceil(2)),
         wait,
+        shape: match (own.control, own.shape) {
+            (true, _) => Shape::Control,
+            (false, true) => Shape::Even,
+            (false, false) => Shape::Off,
+        },
     };
     let certs = own.certs.map(|folder| {
         let below = folder.join("server");

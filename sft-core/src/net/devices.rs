@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Link;
 use super::status::{Board, DeviceState};
 use super::turns::Turns;
-use crate::run::{Call, Fleet, Settings};
+use crate::run::{Call, DeviceRound, Fleet, Settings, Wireless};
 use crate::split::message::{Begin, Failure, FailureKind, Message};
 use crate::split::{Serve, Traffic};
 use crate::{Error, Result};
@@ -23,10 +23,36 @@ pub struct RoundPolicy {
     /// How long the first round waits for all of its devices before it begins with a quorum; for ever
     /// where there is none.
     pub wait: Option<Duration>,
+    /// Whether links are held to the rates of the modelled channel.
+    pub shape: Shape,
 }
 
+/// Which rates links are held to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// None: as fast as the network is.
+    #[default]
+    Off,
+    /// Those of the modelled channel at equal shares of its band.
+    Even,
+    /// Those at the shares that P2 gives each device for what it moved in its last round: a controller in
+    /// the loop.
+    Control,
+}
+
+/// What the rates of links follow from.
+pub(super) struct Channel<'a> {
+    pub(super) wireless: &'a Wireless,
+    pub(super) settings: &'a Settings,
+    /// The cut layer of each device.
+    pub(super) cuts: Vec<usize>,
+}
+
+/// What a device moved in its last round, and the rates of its link in this one, up and down, bit/s.
+type Load = (Traffic, Option<[f64; 2]>);
+
 /// The links to the devices that are there.
-pub(super) struct Devices {
+pub(super) struct Devices<'a> {
     links: Mutex<Vec<Option<Arc<Link>>>>,
     changed: Condvar,
     policy: RoundPolicy,
@@ -34,28 +60,61 @@ pub(super) struct Devices {
     deadline: Option<Duration>,
     turns: Turns,
     board: Arc<Board>,
+    channel: Channel<'a>,
+    /// What each device moved in its last round, and the rates of its link in this one.
+    loads: Mutex<Vec<Load>>,
     /// Whether a round was begun.
     begun: AtomicBool,
 }
 
-impl Devices {
+impl<'a> Devices<'a> {
+    /// No device is there yet.
     pub(super) fn new(
-        count: usize,
+        channel: Channel<'a>,
         policy: RoundPolicy,
-        settings: &Settings,
         board: Arc<Board>,
     ) -> Result<Self> {
+        let (settings, count) = (channel.settings, channel.cuts.len());
         Ok(Self {
             links: Mutex::new((0..count).map(|_| None).collect()),
             changed: Condvar::new(),
             policy,
-            deadline: settings
-                .deadline_s
-                .and_then(|s| Duration::try_from_secs_f64(s).ok()),
+            deadline: (settings.deadline_s).and_then(|s| Duration::try_from_secs_f64(s).ok()),
             turns: Turns::new(settings.threads.min(count), settings.threads)?,
             board,
+            channel,
+            loads: Mutex::new(vec![(Traffic::default(), None); count]),
             begun: AtomicBool::new(false),
         })
+    }
+
+    fn loads(&self) -> MutexGuard<'_, Vec<Load>> {
+        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the rates of a round's links.
+    fn shape(&self, round: usize, here: &[usize]) -> Result<()> {
+        let Channel {
+            wireless,
+            settings,
+            cuts,
+        } = &self.channel;
+        let mut loads = self.loads();
+        let traffic = |device: usize| match self.policy.shape {
+            Shape::Control => loads[device].0,
+            Shape::Off | Shape::Even => Traffic::default(),
+        };
+        let parts = here.iter().map(|&device| DeviceRound {
+            device,
+            cut: cuts[device],
+            first: false,
+            traffic: traffic(device),
+        });
+        let rates = wireless.rates_bit_s(settings, round, &parts.collect::<Vec<_>>())?;
+        for (&device, rates) in here.iter().zip(rates) {
+            loads[device].1 = Some(rates);
+        }
+        Ok(())
     }
 
     /// A device has all that it needs; a link that it had before is closed.
@@ -127,10 +186,12 @@ impl Devices {
 
     /// The messages of one device's part of a round.
     fn carry(&self, call: Call, link: &Link, side: &mut (dyn Serve + Send)) -> Result<Traffic> {
+        let (_, rates) = self.loads()[call.device];
+        link.set_rate(rates.map(|[_, down]| down));
         let begin = Begin {
             round: call.round as u32,
             since: call.since as u32,
-            uplink_bit_s: 0,
+            uplink_bit_s: rates.map_or(0, |[up, _]| up as u64),
         };
         send(link, &Message::Begin(begin))?;
         let until = self.deadline.map(|time| (Instant::now() + time, time));
@@ -159,7 +220,7 @@ impl Devices {
     }
 }
 
-impl Fleet for Devices {
+impl Fleet for Devices<'_> {
     fn gather(&self, round: usize, drawn: &[usize], stop: &AtomicBool) -> Result<Vec<usize>> {
         let begun = self.begun.load(Ordering::Relaxed);
         let quorum = self.policy.quorum.min(drawn.len());
@@ -175,6 +236,9 @@ impl Fleet for Devices {
             let wanted = if impatient { quorum } else { drawn.len() };
             if here.len() >= wanted {
                 self.begun.store(true, Ordering::Relaxed);
+                if self.policy.shape != Shape::Off {
+                    self.shape(round, &here)?;
+                }
                 self.board.begin(round, drawn, &here);
                 return Ok(here);
             }
@@ -193,9 +257,11 @@ impl Fleet for Devices {
             .device(call.device, |device| device.state = DeviceState::Training);
         let done = self.carry(call, &link, side);
         match &done {
-            Ok(_) => self
-                .board
-                .device(call.device, |device| device.state = DeviceState::Ready),
+            Ok(traffic) => {
+                self.loads()[call.device].0 = *traffic;
+                self.board
+                    .device(call.device, |device| device.state = DeviceState::Ready);
+            }
             Err(error) => self.let_go(call.device, &link, error),
         }
         done

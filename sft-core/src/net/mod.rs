@@ -34,7 +34,7 @@ mod wire;
 pub use certs::make_certificates;
 pub use connect::connect;
 pub use counts::LinkCounts;
-pub use devices::RoundPolicy;
+pub use devices::{RoundPolicy, Shape};
 pub use files::HalfFile;
 pub use identity::Identity;
 pub use job::DeviceJob;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::devices::{Devices, RoundPolicy, refuse};
+use super::devices::{Channel, Devices, RoundPolicy, refuse};
 use super::files::{PART_BYTES, files};
 use super::job::DeviceJob;
 use super::status::{Board, DeviceState};
@@ -53,7 +53,12 @@ pub fn serve(
         policy.quorum,
         &format!("in 1..={count}"),
     )?;
-    let devices = Devices::new(count, policy, &setup.settings, board.clone())?;
+    let channel = Channel {
+        wireless: &setup.wireless,
+        settings: &setup.settings,
+        cuts: jobs.0.iter().map(|(_, job, _)| job.cut).collect(),
+    };
+    let devices = Devices::new(channel, policy, board.clone())?;
     let door = Door {
         jobs: &jobs,
         devices: &devices,
@@ -164,7 +169,7 @@ impl Jobs {
 /// Where devices come in.
 struct Door<'a> {
     jobs: &'a Jobs,
-    devices: &'a Devices,
+    devices: &'a Devices<'a>,
     board: &'a Board,
     /// The numbers of those that come in just now.
     joining: Mutex<Vec<usize>>,

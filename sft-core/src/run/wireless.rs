@@ -174,6 +174,39 @@ impl Wireless {
         Ok(allocate_bandwidth(&system.demands(&round)?.problem())?.tau_s)
     }
 
+    /// The rates of the participants' links in a round, uplink and downlink in bit/s, at the shares of the
+    /// band that P2 gives them for what they move; equal ones where that is nothing.
+    ///
+    /// # Errors
+    /// As [`delay_s`](Self::delay_s).
+    pub fn rates_bit_s(
+        &self,
+        settings: &Settings,
+        round: usize,
+        parts: &[DeviceRound],
+    ) -> Result<Vec<[f64; 2]>> {
+        let (system, links) = self.among(round, parts)?;
+        let shares = if parts.iter().all(|part| part.traffic == Traffic::default()) {
+            vec![system.total_hz() / parts.len() as f64; parts.len()]
+        } else {
+            let placements: Vec<Placement> = (parts.iter())
+                .map(|part| placement(settings, part.cut))
+                .collect();
+            let round = Round {
+                placements: &placements,
+                links: &links,
+                payloads: &payloads(&system, settings, &placements, parts),
+            };
+            allocate_bandwidth(&system.demands(&round)?.problem())?
+                .value
+                .b_hz
+        };
+        let rates = |(link, share): (&Link, f64)| {
+            [share * link.uplink_bps_hz, share * link.downlink_bps_hz]
+        };
+        Ok(links.iter().zip(shares).map(rates).collect())
+    }
+
     /// The participants as a system of their own, with their links in this round.
     fn among(&self, round: usize, parts: &[DeviceRound]) -> Result<(System, Vec<Link>)> {
         let links = self.links(round);
