@@ -32,6 +32,9 @@ struct Flags {
     /// default it waits for all.
     #[arg(long)]
     wait_s: Option<f64>,
+    /// Average what a device that is late did before --deadline-s, by the samples that it has seen.
+    #[arg(long)]
+    keep_partial: bool,
     /// Hold every link to the rate that the modelled channel gives it, each device an equal share of
     /// the band.
     #[arg(long)]
@@ -59,6 +62,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
     let policy = RoundPolicy {
         quorum: own.quorum.unwrap_or(config.devices.div_ceil(2)),
         wait,
+        keep_partial: own.keep_partial,
         shape: match (own.control, own.shape) {
             (true, _) => Shape::Control,
             (false, true) => Shape::Even,

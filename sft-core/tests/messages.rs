@@ -82,6 +82,7 @@ fn one_of_each() -> Vec<Message> {
             bytes: vec![5; 40],
         }),
         Message::Ready,
+        Message::Enough(5),
         Message::Begin(Begin {
             round: 7,
             since: 5,

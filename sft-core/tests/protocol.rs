@@ -17,7 +17,8 @@ use sft_core::adapter::Adapters;
 use sft_core::run::Scheme;
 use sft_core::split::message::{HEADER_BYTES, Message};
 use sft_core::split::{
-    Bases, Connection, CutCodec, DeviceCodecs, RoundPlan, Serve, ServerCodecs, Traffic, Transport,
+    Bases, Connection, CutCodec, DeviceCodecs, InMemory, RoundPlan, Serve, ServerCodecs,
+    ServerSide, Traffic, Transport,
 };
 use sft_core::{Error, Result};
 
@@ -117,6 +118,42 @@ fn over_a_socket(plan: &RoundPlan) -> (Adapters, Traffic) {
     });
     assert!(got == want);
     (got, traffic)
+}
+
+/// Ends the round early at the third mini-batch.
+struct Early<'a>(ServerSide<'a>, usize);
+
+impl Serve for Early<'_> {
+    fn handle(&mut self, message: Message) -> Result<Vec<Message>> {
+        if matches!(message, Message::Activation(_)) {
+            self.1 += 1;
+            if self.1 == 3 {
+                self.0.end_early();
+            }
+        }
+        self.0.handle(message)
+    }
+
+    fn is_done(&self) -> bool {
+        self.0.is_done()
+    }
+}
+
+#[test]
+fn a_round_that_ends_early_keeps_what_was_done() {
+    for plan in [plan(), frozen_plan(), labels_below(plan())] {
+        let bench = frozen_bench(plan.frozen_blocks);
+        let (whole, _) = in_memory(&bench, &plan, None);
+        let side = Early(server_side(&bench, plan.clone(), plain(&plan)), 0);
+        let mut connection = Connection::new(InMemory::new(side));
+        device(&bench, None).round(&mut connection).unwrap();
+        let side = connection.into_transport().into_server();
+        assert!(side.is_done());
+        let (update, _) = side.0.finish().unwrap();
+        assert_eq!(update.samples, 2 * plan.batch);
+        let start = bench.job().start().unwrap().adapters;
+        assert!(update.adapters != start && update.adapters != whole);
+    }
 }
 
 /// Raw frames that say by number which message they follow, as a codec with memory would.

@@ -15,6 +15,9 @@ use crate::{Error, Result};
 /// How often a wait looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What a device that is late has to say what it did so far.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// When rounds begin, and when they count.
 #[derive(Clone, Copy, Debug)]
 pub struct RoundPolicy {
@@ -23,6 +26,9 @@ pub struct RoundPolicy {
     /// How long the first round waits for all of its devices before it begins with a quorum; for ever
     /// where there is none.
     pub wait: Option<Duration>,
+    /// Whether a device that is late may end its round where it is, to be averaged by the samples that it
+    /// has seen; else nothing of it is.
+    pub keep_partial: bool,
     /// Whether links are held to the rates of the modelled channel.
     pub shape: Shape,
 }
@@ -194,10 +200,19 @@ impl<'a> Devices<'a> {
             uplink_bit_s: rates.map_or(0, |[up, _]| up as u64),
         };
         send(link, &Message::Begin(begin))?;
-        let until = self.deadline.map(|time| (Instant::now() + time, time));
+        let mut until = self.deadline.map(|time| (Instant::now() + time, time));
+        let mut keeps = self.policy.keep_partial;
         let mut traffic = Traffic::default();
         while !side.is_done() {
-            let bytes = receive(link, call.device, until)?;
+            let bytes = match receive(link, call.device, until) {
+                Err(Error::Late { .. }) if keeps => {
+                    keeps = false;
+                    side.end_early();
+                    until = until.map(|(until, time)| (until + GRACE, time));
+                    continue;
+                }
+                received => received?,
+            };
             let count = bytes.len() as u64;
             let (message, replies) = self.turns.take(|| {
                 let message = Message::decode(&bytes)?;

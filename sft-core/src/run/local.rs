@@ -221,6 +221,7 @@ impl<'a> Participant<'a> {
             adapters,
             loss,
             counted,
+            samples: job.partition[self.device].len() * job.settings.local_epochs,
         };
         Ok(Part {
             device: self.device,

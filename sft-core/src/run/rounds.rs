@@ -196,7 +196,17 @@ fn aggregate(
         return Err(Error::argument("deadline_s", reason));
     };
     let (spec, settings) = (job.model.spec(), &job.settings);
-    let samples = |update: &Update| job.partition[update.device].len();
+    let own = |update: &Update| job.partition[update.device].len();
+    // Shares of the devices' own samples are those of what they saw, unless one ended early.
+    let whole = |update: &&Update| update.samples == own(update) * settings.local_epochs;
+    let all_whole = updates.iter().all(whole);
+    let samples = |update: &Update| {
+        if all_whole {
+            own(update)
+        } else {
+            update.samples
+        }
+    };
     match (settings.scheme, settings.aggregation) {
         (Scheme::Sl, _) => {
             let left = (&last.adapters, job.lora(last.device));

@@ -1,5 +1,7 @@
 //! Local training of a whole model, as in FL: the device's side and the server's.
 
+use std::ops::ControlFlow;
+
 use crate::adapter::{Adapters, ModelSpec, NamedShape, cut_into};
 use crate::data::{Inputs, Labels};
 use crate::model::Model;
@@ -53,7 +55,7 @@ pub(super) fn train_whole<T: Transport, W: Unsplit>(
         let labels = batch.labels.counted();
         loss += f64::from(mean) * labels as f64;
         counted += labels;
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     let trained = whole.adapters()?;
     for values in trained.vectors() {

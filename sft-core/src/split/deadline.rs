@@ -47,4 +47,8 @@ impl<S: Serve> Serve for Deadline<S> {
     fn is_done(&self) -> bool {
         self.side.is_done()
     }
+
+    fn end_early(&mut self) {
+        self.side.end_early();
+    }
 }

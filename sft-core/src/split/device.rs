@@ -1,5 +1,7 @@
 //! The device's side of Algorithm 1.
 
+use std::ops::ControlFlow;
+
 use super::codecs::DeviceCodecs;
 use super::coded::{Crossing, Stream, finite};
 use super::exchange::{exchange, received, understand};
@@ -82,13 +84,17 @@ impl DeviceSide<'_> {
         let mut half = DeviceHalf::new(self.model, lora, embedding, blocks, head, optimizer)?;
         let mut seen = head.map(|_| (0.0, 0));
         self.local.each_batch(plan, self.model.device(), |loaded| {
-            let mean = self.step(plan, &loaded, &mut half, codecs, connection)?;
+            let ControlFlow::Continue(mean) =
+                self.step(plan, &loaded, &mut half, codecs, connection)?
+            else {
+                return Ok(ControlFlow::Break(()));
+            };
             if let (Some((sum, all)), Some(mean)) = (&mut seen, mean) {
                 let counted = loaded.batch.labels.counted();
                 *sum += f64::from(mean) * counted as f64;
                 *all += counted;
             }
-            Ok(())
+            Ok(ControlFlow::Continue(()))
         })?;
         if plan.device_trains() {
             let update = self.update(plan, &half, codecs, &layout)?;
@@ -197,7 +203,8 @@ impl DeviceSide<'_> {
         Ok(())
     }
 
-    /// A training step; the mean loss of the mini-batch, where the labels are here.
+    /// A training step; the mean loss of the mini-batch, where the labels are here. A break where the
+    /// server has enough.
     fn step<T: Transport>(
         &self,
         plan: &RoundPlan,
@@ -205,7 +212,7 @@ impl DeviceSide<'_> {
         half: &mut DeviceHalf<'_>,
         codecs: &mut DeviceCodecs,
         connection: &mut Connection<T>,
-    ) -> Result<Option<f32>> {
+    ) -> Result<ControlFlow<(), Option<f32>>> {
         let samples = self.local.samples.len();
         let step = plan.step(*number, plan.lr, samples);
         let hidden = half.forward(&batch.inputs, step)?;
@@ -236,6 +243,9 @@ impl DeviceSide<'_> {
             connection,
         );
         let mut reply = sent.map_err(|error| blame_samples(error, batch))?;
+        if matches!(&reply, Message::Enough(step) if step == number) {
+            return Ok(ControlFlow::Break(()));
+        }
         let mut head = None;
         if plan.labels == LabelSide::Device {
             let (done, next) =
@@ -251,7 +261,7 @@ impl DeviceSide<'_> {
         };
         let loss = head.as_ref().map(|head| head.loss);
         half.backward(&hidden, gradient?.as_ref(), head, step)?;
-        Ok(loss)
+        Ok(ControlFlow::Continue(loss))
     }
 
     /// What the head makes of the server's features, and what the server says to their gradient.

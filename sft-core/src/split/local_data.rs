@@ -1,5 +1,6 @@
 //! A device's own samples, mini-batch by mini-batch.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 
@@ -42,13 +43,13 @@ struct BatchOrder {
 }
 
 impl LocalData<'_> {
-    /// Calls `train` with the round's mini-batches on `device`, the next one being loaded
-    /// meanwhile.
+    /// Calls `train` with the round's mini-batches on `device` until it breaks off, the next one being
+    /// loaded meanwhile.
     pub(crate) fn each_batch(
         &self,
         plan: &RoundPlan,
         device: &Device,
-        mut train: impl FnMut(Loaded) -> Result<()>,
+        mut train: impl FnMut(Loaded) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let all = plan.batches(self.samples.len());
         if u32::try_from(all).is_err() {
@@ -75,7 +76,9 @@ impl LocalData<'_> {
                 if self.stop.load(Ordering::Relaxed) {
                     return Err(Error::Stopped);
                 }
-                train(batch?)?;
+                if train(batch?)?.is_break() {
+                    break;
+                }
                 (self.on_batch)();
             }
             Ok(())

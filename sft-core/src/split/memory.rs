@@ -17,6 +17,10 @@ pub trait Serve {
 
     /// Whether the device has nothing more to send in this round.
     fn is_done(&self) -> bool;
+
+    /// Lets the device end the round at its next mini-batch, with what it did so far, where it does mini-batches
+    /// with the server.
+    fn end_early(&mut self) {}
 }
 
 /// Carries messages to a server in memory, as the same bytes as on a network.

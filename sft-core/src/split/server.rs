@@ -27,6 +27,8 @@ pub struct Update {
     pub loss: f64,
     /// These labels, each as often as it was seen: one a sample, or next tokens; 0 likewise.
     pub counted: usize,
+    /// Samples, each as often as it was trained on: fewer than the round has where it ended early.
+    pub samples: usize,
 }
 
 /// The server's side for one device in one round: messages in, messages out.
@@ -58,7 +60,9 @@ impl Serve for ServerSide<'_> {
         };
         let waits = self.stage.waits.is_some();
         match hello {
-            (Message::Activation(up), hello) if !waits => Ok(vec![self.take(&up, hello)?]),
+            (Message::Activation(up), hello) if !waits && !self.stage.told => {
+                Ok(vec![self.take(&up, hello)?])
+            }
             (Message::FeatureGradient(back), hello) if waits => Ok(vec![self.go_on(&back, hello)?]),
             (Message::Error(failure), hello)
                 if failure.kind == FailureKind::LostReference && waits =>
@@ -88,7 +92,12 @@ impl Serve for ServerSide<'_> {
             return self.stage.update.is_some();
         }
         let samples = self.stage.hello.map(|hello| hello.samples as usize);
-        samples.is_some_and(|samples| self.stage.step as usize >= self.plan.batches(samples))
+        let ended = |samples| self.stage.step as usize >= self.plan.batches(samples);
+        self.stage.told || samples.is_some_and(ended)
+    }
+
+    fn end_early(&mut self) {
+        self.stage.early = true;
     }
 }
 
@@ -105,6 +114,11 @@ struct Stage {
     update: Option<Vec<Vec<f32>>>,
     loss: f64,
     counted: usize,
+    /// Samples of the mini-batches that are done.
+    samples: usize,
+    /// Whether the round is to end at the next mini-batch, and whether the device was told so.
+    early: bool,
+    told: bool,
 }
 
 /// A mini-batch in the middle of its step.
@@ -184,6 +198,11 @@ impl<'a> ServerSide<'a> {
             self.codecs.up.reset();
             return Ok(lost(Stream::Activation, up.step));
         };
+        if self.stage.early {
+            // It was read for what its codec remembers of it.
+            self.stage.told = true;
+            return Ok(Message::Enough(up.step));
+        }
         let hidden = Hidden {
             state,
             lengths: up.lengths.clone(),
@@ -258,6 +277,7 @@ impl<'a> ServerSide<'a> {
     ) -> Result<Message> {
         let stage = &mut self.stage;
         stage.step += 1;
+        stage.samples += samples.len();
         let Some(gradient) = gradient else {
             return Ok(Message::Received(stage.step - 1));
         };
@@ -312,7 +332,9 @@ impl<'a> ServerSide<'a> {
             return self.stage.update.clone().ok_or_else(missing);
         }
         let samples = self.stage.hello.map_or(0, |hello| hello.samples);
-        if samples == 0 || (self.stage.step as usize) < self.plan.batches(samples as usize) {
+        let ended =
+            self.stage.told || self.stage.step as usize >= self.plan.batches(samples as usize);
+        if samples == 0 || !ended {
             return Err(Error::protocol("left before its last mini-batch"));
         }
         Ok(vec![Vec::new(); self.lengths.len()])
@@ -343,6 +365,7 @@ impl<'a> ServerSide<'a> {
             adapters,
             loss: self.stage.loss,
             counted: self.stage.counted,
+            samples: self.stage.samples,
         };
         Ok((update, self.codecs))
     }

@@ -73,6 +73,8 @@ pub enum Message {
     Ready,
     /// A round begins for it.
     Begin(Begin),
+    /// In place of what follows a mini-batch: the device ends the round with what it has.
+    Enough(u32),
 }
 
 /// A part of a file; the parts come in order.
@@ -163,6 +165,7 @@ impl Message {
             Self::FilePart(_) => 16,
             Self::Ready => 17,
             Self::Begin(_) => 18,
+            Self::Enough(_) => 19,
         }
     }
 
@@ -187,6 +190,7 @@ impl Message {
             Self::FilePart(_) => "a part of a file",
             Self::Ready => "ready",
             Self::Begin(_) => "begin",
+            Self::Enough(_) => "enough",
         }
     }
 
@@ -247,7 +251,7 @@ impl Message {
                 put_u32(out, coded.step);
                 out.extend(&coded.frame);
             }
-            Self::Received(step) => put_u32(out, *step),
+            Self::Received(step) | Self::Enough(step) => put_u32(out, *step),
             Self::Leave(reason) => put_bytes(out, reason.as_bytes()),
             Self::Error(failure) => {
                 out.push(match failure.kind {
@@ -396,6 +400,7 @@ impl Message {
                 since: body.u32()?,
                 uplink_bit_s: body.varint()?,
             }),
+            19 => Self::Enough(body.u32()?),
             other => {
                 let reason = format!("sent a message of the unknown kind {other}");
                 return Err(Error::protocol(reason));
