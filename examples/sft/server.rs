@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use sft_core::net::{Board, Identity, LinkLimits, Listener, RoundPolicy, Shape, serve};
+use sft_core::net::{Board, Identity, LinkLimits, Listener, RoundPolicy, Shape, StatusPage, serve};
 use sft_core::run::{Inputs, RunConfig, Scheme};
 use sft_core::{Error, Result};
 use sft_examples::console::tell;
@@ -25,6 +25,10 @@ struct Flags {
     /// machine are let in.
     #[arg(long, value_name = "DIR")]
     certs: Option<PathBuf>,
+    /// Address of a page that tells how the run stands, of /status.json and of Prometheus' /metrics; whoever
+    /// reaches it may read them.
+    #[arg(long, value_name = "ADDRESS")]
+    status: Option<String>,
     /// Devices that must end a round for it to count; by default half of them.
     #[arg(long)]
     quorum: Option<usize>,
@@ -82,7 +86,15 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
         "listening on {} for {count} devices",
         listener.address()
     ));
-    let board = Arc::new(Board::new("sft", config.rounds, count));
+    let scheme = config.scheme.first().map_or("", |scheme| scheme.name());
+    let board = Arc::new(Board::new(scheme, config.rounds, count));
+    let page = own
+        .status
+        .map(|address| StatusPage::bind(&address, board.clone()));
+    let page = page.transpose()?;
+    if let Some(page) = &page {
+        tell(format_args!("status at http://{}", page.address()));
+    }
     program::serve(&config, &inputs, |progress, stop| {
         serve(&config, &inputs, &listener, policy, &board, progress, stop)
     })

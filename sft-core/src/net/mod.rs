@@ -22,6 +22,8 @@ mod link;
 mod listener;
 /// What a device's codecs remember.
 mod memory;
+/// The status of a run for browsers and Prometheus.
+mod page;
 /// The server.
 mod serve;
 /// How a run stands.
@@ -41,5 +43,6 @@ pub use job::DeviceJob;
 pub use join::{DeviceProgress, JoinOptions, OpenData, join};
 pub use link::{Link, LinkLimits};
 pub use listener::Listener;
+pub use page::StatusPage;
 pub use serve::serve;
 pub use status::{Board, DeviceState, DeviceStatus, Status};

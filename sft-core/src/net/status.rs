@@ -79,6 +79,8 @@ pub struct Status {
     pub records: Vec<RoundRecord>,
     /// The devices, by number.
     pub devices: Vec<DeviceStatus>,
+    /// When this was told, seconds since 1970.
+    pub now_s: f64,
 }
 
 /// How a run stands, for whoever asks.
@@ -102,7 +104,10 @@ impl Board {
 
     /// How it stands now.
     pub fn status(&self) -> Status {
-        self.lock().clone()
+        Status {
+            now_s: now_s(),
+            ..self.lock().clone()
+        }
     }
 
     /// A round is done.
