@@ -33,7 +33,7 @@ class Network:
     def __init__(self, sft: Path, folder: Path, devices: int, data: str, flags: list[str]) -> None:
         self.sft, self.folder, self.devices = sft, folder, devices
         self.data, self.flags = data, flags
-        certs = [sft, "certs", "--out", folder / "certs", "--devices", str(devices)]
+        certs = [str(sft), "certs", "--out", str(folder / "certs"), "--devices", str(devices)]
         subprocess.run(certs, check=True, stdout=subprocess.DEVNULL)
 
     def log(self, name: str) -> Path:
@@ -52,7 +52,12 @@ class Network:
         return self.start("server", "server", *own, *run, *self.flags, *more)
 
     def device(self, number: int) -> "subprocess.Popen[bytes]":
-        own = ["--certs", self.folder / "certs" / f"device-{number}", "--cache", self.folder / "cache"]
+        own = [
+            "--certs",
+            self.folder / "certs" / f"device-{number}",
+            "--cache",
+            self.folder / "cache",
+        ]
         where = ["--server", f"127.0.0.1:{PORT}", "--data", self.data, "--patience-s", 60]
         return self.start(f"device-{number}", "device", *where, *own)
 
@@ -74,12 +79,13 @@ def network(args: argparse.Namespace, devices: int, flags: list[str]) -> Iterato
 def finish(processes: "list[subprocess.Popen[bytes]]", seconds: float = 900) -> None:
     for process in processes:
         if process.wait(seconds) not in (0, -signal.SIGKILL):
-            raise RuntimeError(f"{process.args} ended with {process.returncode}")
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
 
 
 def rounds(folder: Path) -> "list[dict[str, object]]":
     run = json.loads((folder / "run.json").read_text())
-    return run["schemes"][0]["rounds"]
+    records: list[dict[str, object]] = run["schemes"][0]["rounds"]
+    return records
 
 
 def same(one: Path, other: Path) -> bool:
@@ -96,7 +102,9 @@ def in_memory(args: argparse.Namespace, folder: Path, devices: int) -> float:
     """Runs in memory into a folder, with the name of the data that the devices have; seconds of its rounds."""
     program = args.sft.resolve().parent / "examples" / "vit_finetune"
     flags = ["--scheme", "sft", "--devices", str(devices), "--out", str(folder), *args.flags]
-    subprocess.run([program, *flags], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [program, *flags], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return sum(float(str(record["wall_s"])) for record in rounds(folder))
 
 
@@ -108,7 +116,10 @@ def wall(args: argparse.Namespace) -> None:
             finish([net.server(), *(net.device(number) for number in range(DEVICES))])
             network_s = sum(float(str(record["wall_s"])) for record in rounds(net.folder / "edge"))
             equal = same(net.folder / "memory", net.folder / "edge")
-        print(f"{repeat},{memory_s:.3f},{network_s:.3f},{network_s / memory_s:.3f},{equal}", flush=True)
+        print(
+            f"{repeat},{memory_s:.3f},{network_s:.3f},{network_s / memory_s:.3f},{equal}",
+            flush=True,
+        )
 
 
 def drop(args: argparse.Namespace) -> None:
@@ -126,7 +137,9 @@ def drop(args: argparse.Namespace) -> None:
             at = time.time()
             devices[victim].send_signal(getattr(signal, what))
             net.wait_for("device lost", 1, 30)
-            lost = next(line for line in net.log("server").read_text().splitlines() if "device lost" in line)
+            lost = next(
+                line for line in net.log("server").read_text().splitlines() if "device lost" in line
+            )
             noticed = seconds_of_day(lost) - at % 86_400
             if what == "SIGSTOP":
                 devices[victim].send_signal(signal.SIGCONT)
@@ -137,7 +150,10 @@ def drop(args: argparse.Namespace) -> None:
             records = rounds(net.folder / "edge")
             without = sum(victim not in record["devices"] for record in records)  # type: ignore[operator]
             back = victim in records[-1]["devices"]  # type: ignore[operator]
-        print(f"{seed},{what},{noticed:.3f},{len(records)},{without},{back},{memory_mb:.1f}", flush=True)
+        print(
+            f"{seed},{what},{noticed:.3f},{len(records)},{without},{back},{memory_mb:.1f}",
+            flush=True,
+        )
 
 
 def seconds_of_day(line: str) -> float:
@@ -179,7 +195,9 @@ def resume(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["wall", "drop", "resume"])
     parser.add_argument("--sft", type=Path, required=True, help="the program")
     parser.add_argument("--moments", type=int, help="how many runs")

@@ -1,7 +1,7 @@
 //! What a link carried.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What a link carried so far.
@@ -29,7 +29,7 @@ pub(super) struct Counters {
     rate: AtomicU64,
     received: Mutex<Received>,
     /// Why the link ended.
-    ended: OnceLock<String>,
+    ended: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Counters {
                 behind: 0,
                 bit_s: None,
             }),
-            ended: OnceLock::new(),
+            ended: Mutex::default(),
         }
     }
 
@@ -99,14 +99,24 @@ impl Counters {
 
     /// Keeps the first reason that a link ended for.
     pub(super) fn end(&self, reason: String) {
-        let _ = self.ended.set(reason);
+        self.reason().get_or_insert(reason);
+    }
+
+    /// Keeps why the connection below ended, which is behind what is seen of it above.
+    pub(super) fn broke(&self, reason: String) {
+        *self.reason() = Some(reason);
+    }
+
+    fn reason(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the link ended. The sending half may see that first, and not know it.
     pub(super) fn ended(&self) -> String {
         for _ in 0..20 {
-            if let Some(reason) = self.ended.get() {
-                return reason.clone();
+            let reason = self.reason().clone();
+            if let Some(reason) = reason {
+                return reason;
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -145,6 +145,11 @@ impl Link {
         self.counters.set_rate(bit_s);
     }
 
+    /// What counts for it, for who knows of the connection below.
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
     /// What it carried so far.
     pub fn counts(&self) -> LinkCounts {
         self.counters.counts()

@@ -22,9 +22,10 @@ use tonic::server::Grpc;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connect::WINDOW_BYTES;
+use super::counts::Counters;
 use super::identity::{Identity, name};
 use super::link::{Link, LinkLimits, runtime};
-use super::wire::{PATH, Raw, chain, piece_limit};
+use super::wire::{PATH, Raw, broken, chain, piece_limit};
 use crate::{Error, Result};
 
 /// Links that nobody took yet.
@@ -151,7 +152,7 @@ impl Door {
     where
         I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
     {
-        let (opened, mut is_open) = mpsc::channel::<()>(1);
+        let (opened, mut is_open) = mpsc::channel::<Arc<Counters>>(1);
         let (found, limits) = (self.found.clone(), self.limits);
         let serve = service_fn(move |request: HttpRequest<Incoming>| {
             let service = Connect {
@@ -175,12 +176,23 @@ impl Door {
         let mut connection = std::pin::pin!(connection);
         let opening = tokio::time::sleep(self.limits.handshake);
         let mut opening = std::pin::pin!(opening);
-        let mut waits = true;
+        let mut link = None::<Arc<Counters>>;
         loop {
             tokio::select! {
-                ended = &mut connection => return ended.map_err(|e| chain(&e)),
-                () = &mut opening, if waits => return Err("asked for no link in time".into()),
-                _ = is_open.recv(), if waits => waits = false,
+                ended = &mut connection => {
+                    let reason = ended.err().map(|e| chain(&e));
+                    return match (reason, &link) {
+                        (Some(reason), Some(link)) => {
+                            link.broke(broken(&reason));
+                            Ok(())
+                        }
+                        (reason, _) => reason.map_or(Ok(()), Err),
+                    };
+                }
+                () = &mut opening, if link.is_none() => {
+                    return Err("asked for no link in time".into());
+                }
+                Some(counters) = is_open.recv(), if link.is_none() => link = Some(counters),
             }
         }
     }
@@ -191,7 +203,7 @@ impl Door {
 struct Connect {
     peer: String,
     found: mpsc::Sender<Link>,
-    opened: mpsc::Sender<()>,
+    opened: mpsc::Sender<Arc<Counters>>,
     limits: LinkLimits,
 }
 
@@ -210,9 +222,10 @@ impl Connect {
         let (pieces, outgoing) = mpsc::channel(1);
         let link = Link::new(self.peer, pieces, request.into_inner(), &self.limits);
         let link = link.map_err(|e| Status::internal(e.to_string()))?;
+        let counters = link.counters();
         let full = |_| Status::resource_exhausted("too many wait for this server");
         self.found.try_send(link).map_err(full)?;
-        let _ = self.opened.try_send(());
+        let _ = self.opened.try_send(counters);
         Ok(Response::new(Box::pin(
             ReceiverStream::new(outgoing).map(Ok),
         )))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Status, Streaming};
 
@@ -22,6 +22,11 @@ const PIECE_BYTES: usize = 64 << 10;
 const PACED_PIECE_BYTES: usize = 16 << 10;
 /// The clock's resolution: who is ahead by less does not wait.
 const TICK: Duration = Duration::from_millis(1);
+/// How long what ends together may take to be told.
+const FALLING: Duration = Duration::from_millis(20);
+/// How a stream may end.
+const CLOSED: &str = "was closed by the other side";
+const CUT: &str = "was closed in the middle of a message";
 /// The first byte of a piece.
 const MORE: u8 = 0;
 const LAST: u8 = 1;
@@ -129,9 +134,13 @@ pub(super) async fn join(
         loop {
             let mut piece = match pieces.message().await {
                 Ok(Some(piece)) => piece,
-                Ok(None) if message.is_empty() => return "was closed by the other side".into(),
-                Ok(None) => return "was closed in the middle of a message".into(),
-                Err(status) => return broken(&status),
+                Ok(None) => {
+                    // The connection may have ended for a reason that is told at the same time.
+                    sleep(FALLING).await;
+                    let told = if message.is_empty() { CLOSED } else { CUT };
+                    return told.into();
+                }
+                Err(status) => return broken(&chain(&status)),
             };
             counters.received(piece.len().saturating_sub(1), message.is_empty());
             let last = match piece.first() {
@@ -158,9 +167,8 @@ pub(super) async fn join(
     "was closed here".into()
 }
 
-/// Why a stream ended, in a few words.
-fn broken(status: &Status) -> String {
-    let chain = chain(status);
+/// Why a stream or its connection ended, in a few words.
+pub(super) fn broken(chain: &str) -> String {
     let has = |words: &[&str]| words.iter().any(|word| chain.contains(word));
     if has(&["keep-alive", "timed out"]) {
         "is silent: the other side does not answer".into()
