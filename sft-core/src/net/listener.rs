@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request as HttpRequest, Response as HttpResponse};
@@ -28,6 +28,8 @@ use super::link::{Link, LinkLimits, runtime};
 use super::wire::{PATH, Raw, broken, chain, piece_limit};
 use crate::{Error, Result};
 
+/// Between two lines that tell of connections that were closed because there are too many.
+const TELLING: Duration = Duration::from_secs(1);
 /// Links that nobody took yet.
 const WAITING: usize = 64;
 
@@ -104,6 +106,8 @@ struct Door {
 }
 
 async fn accept(tcp: TcpListener, door: Arc<Door>) {
+    // A flood of connections is no flood of lines.
+    let mut closed = (0u64, None::<Instant>);
     loop {
         let (stream, from) = match tcp.accept().await {
             Ok(taken) => taken,
@@ -115,7 +119,12 @@ async fn accept(tcp: TcpListener, door: Arc<Door>) {
             }
         };
         let Ok(place) = door.places.clone().try_acquire_owned() else {
-            tracing::warn!(%from, "too many connections: one more is closed");
+            closed.0 += 1;
+            if closed.1.is_none_or(|told| told.elapsed() >= TELLING) {
+                let count = closed.0;
+                tracing::warn!(%from, count, "too many connections: closed");
+                closed = (0, Some(Instant::now()));
+            }
             continue;
         };
         let door = door.clone();
