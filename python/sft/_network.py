@@ -28,7 +28,9 @@ def serve(
     The run is that of `finetune` with the same arguments, bit for bit, if every device ends each of
     its rounds. A device that breaks off is left out of the round's average and takes part again once it
     is back. Every round is kept in `out` as a checkpoint, or as many as `checkpoint_every` says: a
-    server that starts again with `resume` goes on from it, with the devices that are waiting.
+    server that starts again with `resume` goes on from it, with the devices that are waiting. A device that
+    was started anew has forgotten what it sent before, which a basis builds on: the rounds behind cross
+    in more bytes, and come to slightly other numbers.
 
     Parameters
     ----------

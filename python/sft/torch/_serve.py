@@ -24,7 +24,7 @@ from sft.torch._halves import ServerHalf
 from sft.torch._message import error_of
 from sft.torch._traffic import Traffic
 
-_LOOK_S = 0.05
+_LOOK_S = 0.1
 """How often a wait looks whether the server is to end."""
 _HELLO_S = 60.0
 """How long a device may take for its first message."""
@@ -88,7 +88,8 @@ def serve(
         Of its parameters.
     loss : callable
         Given what the model returns, and the targets that the device sent (None where it sent
-        none), on the model's device: the loss.
+        none), on the model's device: the loss. On a GPU it should check targets itself: a label
+        out of range fails there in a way that ends the process's use of it.
     cut : Cut, optional
         How gradients are compressed; by default ``Cut()``. Each device gets a copy.
     inputs : torch.Tensor, tuple or dict
@@ -100,7 +101,8 @@ def serve(
         The folder of `sft.make_certificates`, or the one for the server in it; without it only
         devices on this machine are let in.
     devices : int, optional
-        End when so many devices have come, agreed and gone again; by default never.
+        End when so many devices have come, agreed and gone again, and nobody is left; one whose
+        link broke and who comes back counts anew. By default never.
     progress : callable, optional
         Called after each step with what was done for its device.
 

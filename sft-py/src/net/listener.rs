@@ -39,6 +39,15 @@ impl Listener {
     }
 }
 
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // In a forked process its task is not there, and would be waited for forever.
+        if same_process().is_err() {
+            std::mem::forget(self.open.get_mut().map(Option::take));
+        }
+    }
+}
+
 #[pymethods]
 impl Listener {
     #[getter]
@@ -77,7 +86,7 @@ impl Listener {
         Ok(link.map(Link))
     }
 
-    /// Let nobody in any more; links that are there stay.
+    /// Let nobody in any more, and free the address; links that are there stay.
     ///
     /// Examples
     /// --------
@@ -88,8 +97,13 @@ impl Listener {
     /// Traceback (most recent call last):
     ///     ...
     /// ConnectionError: the listener was closed
-    fn close(&self) {
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        same_process()?;
+        let open = (self.open.lock())
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        py.detach(|| drop(open));
+        Ok(())
     }
 
     fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -97,8 +111,8 @@ impl Listener {
     }
 
     #[pyo3(signature = (*_exception))]
-    fn __exit__(&self, _exception: &Bound<'_, PyAny>) {
-        self.close();
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.close(py)
     }
 
     fn __repr__(&self) -> String {

@@ -8,7 +8,7 @@ use sft_core::Result;
 use crate::error::{bad_argument, detached};
 
 /// How often signals are looked for.
-const SLICE: Duration = Duration::from_millis(50);
+const SLICE: Duration = Duration::from_millis(100);
 
 /// Attempts something without the interpreter's lock until it comes to something, the time is over, or a
 /// signal's handler raises.
