@@ -203,19 +203,35 @@ def test_a_basis_is_learnt_and_crosses(serving: Callable[..., Serving]) -> None:
     def loss(result: Tensor, targets: Any) -> Tensor:
         return LOSS(result.mean(1), targets)
 
-    there = copy.deepcopy(whole)
-    device_model, server_model = st.split(whole, after="0")[0], st.split(there, after="0")[1]
+    def parts() -> tuple[Any, Any]:
+        """Return halves of copies."""
+        return st.split(copy.deepcopy(whole), after="0")
+
+    said: dict[str, Any] = {"samples": range(16), "mask": mask}
+    (device_model, server_model), expected = parts(), []
+    device, there = st.Cut.of_tokens(), st.Cut.of_tokens()
+    opt = optimizer(server_model)
+    for _ in range(5):
+        message = device.encode(device_model(x), **said)
+        z: Any = there.decode(message, server_model, **said).requires_grad_()
+        value = loss(server_model(z), y)
+        value.backward()
+        device.decode_gradient(there.encode_gradient(z.grad, mask=mask), mask=mask)
+        if (learnt := there.learn()) is not None:
+            device.bases = there.bases = learnt
+        opt.step()
+        opt.zero_grad()
+        expected.append(value.item())
+    device_model, server_model = parts()
     server = serving(server_model, loss, inputs=x, cut=st.Cut.of_tokens())
-    found = []
     with st.connect(server.address, st.Cut.of_tokens()) as link:
         link.agree(device_model, x)
-        for _ in range(5):
-            found.append(link.backward(device_model(x), y, samples=range(16), mask=mask))
-        assert link.cut.bases[0] is not None
+        found = [link.backward(device_model(x), y, **said) for _ in range(5)]
+    assert link.cut.bases == there.bases
+    assert None not in there.bases
     [served] = server.served()
-    assert served.losses == found
-    assert served.traffic == link.cut.traffic
-    assert served.traffic.up.bytes > 0
+    assert served.losses == found == expected
+    assert served.traffic == link.cut.traffic == there.traffic
 
 
 def test_devices_take_turns_and_have_cuts_of_their_own(serving: Callable[..., Serving]) -> None:
