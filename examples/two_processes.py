@@ -1,59 +1,60 @@
-"""A device and a server train a model together over a socket (needs torch and transformers)."""
+"""A device and a server train a model together over a network (needs torch and transformers).
+
+With certificates of ``python -m sft certs --out certs --devices 1 --host edge`` on two machines:
+    python two_processes.py server 0.0.0.0:7443 certs
+    python two_processes.py device edge:7443 certs/device-0
+
+Without arguments both run on this one.
+"""
 
 import multiprocessing
-import socket
+import sys
+import tempfile
+from typing import Any
 
 import digits
 import torch
 
+import sft
 import sft.torch as st
 
 
-def send(link: socket.socket, message: bytes) -> None:
-    link.sendall(len(message).to_bytes(4) + message)
-
-
-def receive(link: socket.socket) -> bytes:
-    return link.recv(int.from_bytes(link.recv(4, socket.MSG_WAITALL)), socket.MSG_WAITALL)
-
-
-def device(address: tuple[str, int], steps: int) -> None:
+def device(address: str, certs: str, steps: int = 40) -> None:
     """Train the first half, on the device's own images."""
     device_model, _ = st.split(digits.base_model(), after="vit.layers.1")
-    cut, opt = st.Cut(), torch.optim.AdamW(device_model.parameters(), lr=1e-3)
+    opt = torch.optim.AdamW(device_model.parameters(), lr=1e-3)
     (images, labels), _ = digits.load()
-    with socket.create_connection(address) as link:
-        send(link, device_model.hello(images[:1]))
+    with st.connect(address, certs=certs) as link:
+        link.agree(device_model, images[:1])
         for batch in torch.randint(len(labels), (steps, 32)):
-            h = device_model(images[batch])
-            send(link, cut.encode(h))
-            send(link, labels[batch].numpy().tobytes())
-            h.backward(cut.decode_gradient(receive(link)))
+            link.backward(device_model(images[batch]), labels[batch])
             opt.step()
             opt.zero_grad()
 
 
-def server(link: socket.socket) -> tuple[list[float], st.Traffic]:
-    """Train the second half until the device hangs up; return the losses and what crossed."""
+def server(listener: sft.Listener) -> None:
+    """Train the second half until the device leaves."""
     _, server_model = st.split(digits.base_model(), after="vit.layers.1")
-    cut, opt = st.Cut(), torch.optim.AdamW(server_model.parameters(), lr=1e-3)
-    losses: list[float] = []
-    server_model.agree(receive(link), torch.empty(1, 3, 8, 8))  # how the model is called
-    while frame := receive(link):
-        labels = torch.frombuffer(bytearray(receive(link)), dtype=torch.int64)
-        z = cut.decode(frame, server_model).requires_grad_()
-        loss = torch.nn.functional.cross_entropy(server_model(z).logits, labels)
-        loss.backward()
-        send(link, cut.encode_gradient(z.grad))
-        opt.step()
-        opt.zero_grad()
-        losses.append(loss.item())
-    return losses, cut.traffic
+    opt = torch.optim.AdamW(server_model.parameters(), lr=1e-3)
+    call = torch.empty(1, 1, 8, 8)
+    [served] = st.serve(server_model, opt, loss, inputs=call, listen=listener, devices=1)
+    print(f"loss {served.losses[0]:.2f} to {served.losses[-1]:.2f}; {served.traffic}")
+
+
+def loss(result: Any, labels: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(result.logits, labels)
 
 
 if __name__ == "__main__":
-    with socket.create_server(("localhost", 0)) as listener:
-        process = multiprocessing.get_context("spawn").Process
-        process(target=device, args=(listener.getsockname(), 40)).start()
-        losses, traffic = server(listener.accept()[0])
-    print(f"loss {losses[0]:.2f} to {losses[-1]:.2f}; {traffic}")
+    match sys.argv[1:]:
+        case ["server", address, certs]:
+            server(sft.listen(address, certs))
+        case ["device", address, certs]:
+            device(address, certs)
+        case _:
+            with tempfile.TemporaryDirectory() as certs:
+                sft.make_certificates(certs, 1)
+                listener = sft.listen("localhost:0", certs)
+                there = multiprocessing.get_context("spawn").Process
+                there(target=device, args=(listener.address, f"{certs}/device-0")).start()
+                server(listener)

@@ -3,7 +3,8 @@
 `Codec` and `decode` compress the activations and gradients that cross the cut
 of a split model, and `sft.torch` puts them into a PyTorch loop. `optimize`
 chooses cut layer, compression and bandwidths, `predict` tells what they cost,
-and `finetune` runs the reference trainer, whose runs `sft.plot` draws.
+and `finetune` runs the reference trainer, whose runs `sft.plot` draws; `serve` and `join` do with
+devices on a network, by links that `listen` and `connect` make.
 
 Examples
 --------
@@ -18,6 +19,7 @@ Examples
 
 from sft._compression import Compression, Setting
 from sft._fit import Fit, NotMonotone, fit_accuracy
+from sft._network import join, serve
 from sft._per_device import (
     DeviceCompression,
     DeviceCuts,
@@ -35,6 +37,9 @@ from sft._sft import (
     ErrorFeedback,
     Info,
     InternalError,
+    Link,
+    LinkCounts,
+    Listener,
     Measure,
     RateTable,
     Solution,
@@ -45,8 +50,11 @@ from sft._sft import (
     __version__,
     allocate_bandwidth,
     allocate_two_pools,
+    connect,
     decode,
     inspect,
+    listen,
+    make_certificates,
     measure,
 )
 from sft._steps import StepCompression, StepCurve, StepFit, StepSetting, fit_steps
@@ -79,6 +87,9 @@ __all__ = [
     "Info",
     "InternalError",
     "Interrupted",
+    "Link",
+    "LinkCounts",
+    "Listener",
     "Measure",
     "Memory",
     "NotMonotone",
@@ -108,15 +119,20 @@ __all__ = [
     "__version__",
     "allocate_bandwidth",
     "allocate_two_pools",
+    "connect",
     "decode",
     "finetune",
     "fit_accuracy",
     "fit_steps",
     "inspect",
+    "join",
+    "listen",
+    "make_certificates",
     "measure",
     "optimize",
     "optimize_device_compression",
     "optimize_device_cuts",
     "predict",
+    "serve",
     "two_timescale",
 ]

@@ -1,6 +1,6 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Literal, SupportsIndex, final
+from typing import Any, Final, Literal, Self, SupportsIndex, final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ __all__ = [
     "ErrorFeedback",
     "Info",
     "InternalError",
+    "Link",
+    "LinkCounts",
+    "Listener",
     "Measure",
     "RateTable",
     "Solution",
@@ -27,12 +30,14 @@ __all__ = [
     "_finetune",
     "_fit",
     "_fit_steps",
+    "_join",
     "_optimize",
     "_optimize_device_compression",
     "_optimize_device_cuts",
     "_panic",
     "_predict",
     "_run_defaults",
+    "_serve",
     "_start_candle",
     "_step_values",
     "_system",
@@ -40,8 +45,11 @@ __all__ = [
     "_write_run",
     "allocate_bandwidth",
     "allocate_two_pools",
+    "connect",
     "decode",
     "inspect",
+    "listen",
+    "make_certificates",
     "measure",
 ]
 
@@ -221,6 +229,63 @@ class ErrorFeedback:
         dtype: Literal["f16", "bf16"] | None = None,
     ) -> bytes: ...
     def __getnewargs__(self) -> tuple[Codec, npt.NDArray[np.float32] | None]: ...
+
+@final
+class Link:
+    @property
+    def peer(self) -> str: ...
+    @property
+    def counts(self) -> LinkCounts: ...
+    def send(self, message: Buffer) -> None: ...
+    def receive(self, timeout: float | None = None) -> bytes | None: ...
+    def set_rate(self, bit_s: float | None) -> None: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: object) -> None: ...
+
+@final
+class LinkCounts:
+    @property
+    def sent_bytes(self) -> int: ...
+    @property
+    def received_bytes(self) -> int: ...
+    @property
+    def received_messages(self) -> int: ...
+    @property
+    def receiving_bit_s(self) -> float | None: ...
+    @property
+    def silent_s(self) -> float: ...
+
+@final
+class Listener:
+    @property
+    def address(self) -> str: ...
+    def accept(self, timeout: float | None = None) -> Link | None: ...
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_exception: object) -> None: ...
+
+def connect(
+    server: str,
+    certs: str | os.PathLike[str] | None = None,
+    *,
+    max_message_bytes: SupportsIndex = 268435456,
+    silence_s: float = 1.5,
+) -> Link: ...
+def listen(
+    address: str,
+    certs: str | os.PathLike[str] | None = None,
+    *,
+    max_message_bytes: SupportsIndex = 268435456,
+    silence_s: float = 1.5,
+    max_connections: SupportsIndex = 1024,
+) -> Listener: ...
+def make_certificates(
+    folder: str | os.PathLike[str],
+    devices: SupportsIndex,
+    hosts: Sequence[str] = (),
+    days: SupportsIndex = 90,
+) -> None: ...
 
 @final
 class Basis:
@@ -440,6 +505,27 @@ def _finetune(
     full: SupportsIndex,
     watch: Callable[[int, int, list[str]], object],
 ) -> tuple[str, str, list[str], float, str, BaseException | None]: ...
+def _serve(
+    config: dict[str, Any],
+    arrays: tuple[tuple[Any, Any], tuple[Any, Any]] | None,
+    full: SupportsIndex,
+    watch: Callable[[int, int, list[str]], object],
+    listener: Listener,
+    quorum: SupportsIndex | None,
+    wait_s: float | None,
+) -> tuple[str, str, list[str], float, str, BaseException | None]: ...
+def _join(
+    server: str,
+    certs: str | os.PathLike[str] | None,
+    data: str | None,
+    arrays: tuple[Any, Any] | None,
+    full: SupportsIndex,
+    model: str | os.PathLike[str] | None,
+    cache: str | os.PathLike[str],
+    threads: SupportsIndex,
+    patience_s: float,
+    tell: Callable[[str], object],
+) -> None: ...
 def _run_defaults() -> str: ...
 def _write_run(path: str | os.PathLike[str], run: str) -> None: ...
 def _start_candle() -> None: ...

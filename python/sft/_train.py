@@ -276,30 +276,35 @@ def finetune(
     FileNotFoundError: [Errno 2] model: No such file or directory: 'no.safetensors'
 
     """
-    config = dict(locals())
-    watch = _Watch(config.pop("progress"))
-    del config["full"]
+    return carry_out(dict(locals()), _sft._finetune)
+
+
+def carry_out(settings: dict[str, Any], train: Callable[..., Any]) -> Run:
+    """Check the arguments of `finetune`, train by what they are given to, and keep the run."""
+    config = dict(settings)
+    watch, full = _Watch(config.pop("progress")), config.pop("full")
+    data, test, targets, scheme = (config[name] for name in ("data", "test", "targets", "scheme"))
     config["targets"] = targets if isinstance(targets, str) else ",".join(targets)
     for name in ("activation", "gradient", "features", "adapter_codec"):
         config[name] = "raw" if config[name] is None else config[name]
     config["data"], arrays = _data(data, test, full)
     config["test"] = test if isinstance(test, str) else None
-    _check_files(model, data, test, scheme, adapters, resume)
-    _without_spinning()
+    _check_files(config["model"], data, test, scheme, config["adapters"], config["resume"])
+    without_spinning()
     try:
-        answer = _sft._finetune(config, arrays, full, watch)
+        answer = train(config, arrays, full, watch)
     finally:
         watch.close()
-    settings, contents, records, memory, generated, failure = answer
+    decided, contents, records, memory, generated, failure = answer
     run = Run(
         scheme=scheme,
         rounds=tuple(round_of(json.loads(record)) for record in records),
         device_memory_bytes=memory,
-        settings=json.loads(settings),
+        settings=json.loads(decided),
         contents=json.loads(contents),
         generated=tuple(Generated(**each) for each in json.loads(generated)),
     )
-    folder = resume if out is None else out
+    folder = config["resume"] if config["out"] is None else config["out"]
     if folder is not None and run.rounds:
         run.save(Path(folder, "run.json"))
     if isinstance(failure, KeyboardInterrupt):
@@ -310,7 +315,7 @@ def finetune(
 
 
 @functools.cache
-def _without_spinning() -> None:
+def without_spinning() -> None:
     """Have candle start no threads of its own, which would wait by spinning.
 
     It reads the variable once, when its pool is made, and nothing else in the process shares that
@@ -363,13 +368,13 @@ def _data(data: str | Arrays, test: str | Arrays | None, full: int) -> tuple[str
     if test is None or isinstance(test, str):
         msg = f"test must be arrays where data is, got {test}"
         raise ValueError(msg)
-    arrays = _labelled("data", data), _labelled("test", test)
+    arrays = labelled("data", data), labelled("test", test)
     parts = [part for images, labels in arrays for part in (images, np.asarray(labels))]
     sums = ", ".join(f"{zlib.crc32(part.data):08x}" for part in parts)
     return f"arrays up to {full} with the checksums {sums}", arrays
 
 
-def _labelled(name: str, data: Arrays) -> tuple[Any, Any]:
+def labelled(name: str, data: Arrays) -> tuple[Any, Any]:
     """Return images [n, c, h, h] and labels."""
     try:
         images, labels = (np.asarray(part) for part in data)

@@ -26,7 +26,7 @@ def test_notebooks_run(path: Path) -> None:
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
 
 
-def test_two_processes_train_over_a_socket() -> None:
+def test_two_processes_train_over_a_link() -> None:
     program = EXAMPLES / "two_processes.py"
     assert len(program.read_text().splitlines()) <= 60
     run = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyConnectionError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -165,6 +165,7 @@ impl Raise for sft_core::Error {
             Self::Codec(error) => error.raise(py),
             Self::Cost(error) => error.raise(py),
             Self::Argument { .. } => bad_argument(self.to_string()),
+            Self::Link { .. } | Self::Protocol(_) => PyConnectionError::new_err(self.to_string()),
             Self::File { .. } => PyOSError::new_err(self.to_string()),
             _ => PyRuntimeError::new_err(self.to_string()),
         }

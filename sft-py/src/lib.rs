@@ -25,6 +25,8 @@ mod error;
 mod feedback;
 /// `sft.decode`, `sft.inspect` and `sft.measure`.
 mod frame;
+/// Links between processes.
+mod net;
 /// The solvers.
 mod opt;
 /// `sft.RateTable`.
@@ -48,6 +50,8 @@ mod _sft {
     #[pymodule_export]
     use crate::frame::{Info, Measure, decode, inspect, measure};
     #[pymodule_export]
+    use crate::net::{Link, LinkCounts, Listener, connect, listen, make_certificates};
+    #[pymodule_export]
     use crate::opt::{
         _accuracy, _beta, _fit, _fit_steps, _optimize, _optimize_device_compression,
         _optimize_device_cuts, _predict, _step_values, _system, _two_timescale, Solution,
@@ -56,7 +60,7 @@ mod _sft {
     #[pymodule_export]
     use crate::rate::{Choice, RateTable};
     #[pymodule_export]
-    use crate::train::{_finetune, _run_defaults, _start_candle, _write_run};
+    use crate::train::{_finetune, _join, _run_defaults, _serve, _start_candle, _write_run};
     #[pymodule_export]
     use crate::transform::{Basis, PyDecoder, PyEncoder};
 

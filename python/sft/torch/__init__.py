@@ -1,7 +1,8 @@
 """The codec in a PyTorch loop: a model in two halves and the cut between them.
 
 `split` makes a device half and a server half of any model, `Cut` compresses what passes between
-them, forward and backward, and counts it; `attach` puts a cut into a whole model.
+them, forward and backward, and counts it; `attach` puts a cut into a whole model. `serve` and
+`connect` train halves in processes of their own.
 
 Examples
 --------
@@ -29,9 +30,11 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(message, name=error.name) from error
 
 from sft.torch._attach import attach, cuts
+from sft.torch._connect import ServerLink, connect
 from sft.torch._crossing import CallPlan, Crossing
 from sft.torch._cut import Cut
 from sft.torch._halves import DeviceHalf, ServerHalf
+from sft.torch._serve import Served, serve
 from sft.torch._split import split
 from sft.torch._traffic import Direction, Traffic
 from sft.torch._transform import Transform
@@ -42,10 +45,14 @@ __all__ = [
     "Cut",
     "DeviceHalf",
     "Direction",
+    "Served",
     "ServerHalf",
+    "ServerLink",
     "Traffic",
     "Transform",
     "attach",
+    "connect",
     "cuts",
+    "serve",
     "split",
 ]

@@ -70,6 +70,10 @@ class Reader:
         number = self.varint(bits)
         return number >> 1 if number % 2 == 0 else -(number >> 1) - 1
 
+    def rest(self) -> bytes:
+        """Take all that is left."""
+        return self.take(len(self._data) - self._at)
+
     def end(self) -> None:
         """Refuse bytes that are left."""
         if self._at != len(self._data):

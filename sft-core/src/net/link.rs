@@ -110,6 +110,25 @@ impl Link {
             .map_err(|_| self.lost())
     }
 
+    /// Sends a message unless the one before it is still on its way then: what was not sent comes back.
+    ///
+    /// # Errors
+    /// [`Error::Link`] where the link has ended.
+    pub fn send_until(&self, message: Vec<u8>, until: Instant) -> Result<Option<Vec<u8>>> {
+        let outbox = self
+            .outbox
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let outbox = outbox.ok_or_else(|| self.lost())?;
+        match runtime()?.block_on(async { timeout_at(until.into(), outbox.reserve()).await }) {
+            Ok(Ok(place)) => place.send(message),
+            Ok(Err(_)) => return Err(self.lost()),
+            Err(_) => return Ok(Some(message)),
+        }
+        Ok(None)
+    }
+
     /// Waits for a message.
     ///
     /// # Errors

@@ -94,6 +94,8 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.accepting.abort();
+        // The address is free once the task has ended.
+        let _ = runtime().map(|runtime| runtime.block_on(&mut self.accepting));
     }
 }
 

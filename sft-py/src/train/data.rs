@@ -38,7 +38,8 @@ impl Pair {
 }
 
 /// One data set of arrays, taken out of Python's hands.
-enum Arrays {
+#[derive(Clone)]
+pub(super) enum Arrays {
     /// Pixels and labels of `[n, c, h, h]`, channels and side.
     Bytes(Vec<u8>, Vec<u32>, [usize; 2]),
     Floats(Vec<f32>, Vec<u32>, Vec<usize>),
@@ -46,7 +47,11 @@ enum Arrays {
 
 impl Arrays {
     /// Copies what `name` gives: training outlives any lock on it.
-    fn extract(name: &str, images: &Bound<'_, PyAny>, labels: Vec<u32>) -> PyResult<Self> {
+    pub(super) fn extract(
+        name: &str,
+        images: &Bound<'_, PyAny>,
+        labels: Vec<u32>,
+    ) -> PyResult<Self> {
         if let Ok(bytes) = images.cast::<PyArrayDyn<u8>>() {
             let shape = [bytes.shape()[1], bytes.shape()[3]];
             return Ok(Self::Bytes(bytes.to_vec()?, labels, shape));
@@ -61,14 +66,14 @@ impl Arrays {
         ))
     }
 
-    fn labels(&self) -> &[u32] {
+    pub(super) fn labels(&self) -> &[u32] {
         match self {
             Self::Bytes(_, labels, _) | Self::Floats(_, labels, _) => labels,
         }
     }
 
     /// The data set for a model that wants `input`; `full` is the byte of full intensity.
-    fn data(
+    pub(super) fn data(
         self,
         classes: usize,
         full: u8,

@@ -1,12 +1,13 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::Sender;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value};
 use sft_core::Result;
+use sft_core::net::{Board, RoundPolicy, serve};
 use sft_core::run::{
     Inputs, Progress, RoundRecord, RunConfig, RunFile, Scheme, SchemeRun, Session, image_input,
     open_model,
@@ -14,14 +15,17 @@ use sft_core::run::{
 
 use super::config;
 use super::data::{Labelled, Pair};
+use super::watch::watched;
+use crate::array::unsigned;
 use crate::error::{bad_argument, detached};
-
-/// How often signals are looked for and progress is told.
-const POLL: Duration = Duration::from_millis(50);
+use crate::net::{Listener, same_process, seconds};
 
 /// The settings that decide the result as JSON, the digests of the inputs as JSON, the rounds as JSON,
 /// a device's memory in bytes, what the model says as JSON, and what ended the run early.
 type Answer = (String, String, Vec<String>, f64, String, Option<Py<PyAny>>);
+
+/// The digests of the inputs, and the runs.
+type Trained = (Map<String, Value>, Vec<SchemeRun>);
 
 /// `sft.finetune`, of one scheme. `arrays` are training and test images where `data` names no
 /// folder, and `full` their byte of full intensity. `watch` is called about every 50 ms with the
@@ -35,6 +39,55 @@ pub(crate) fn _finetune<'py>(
     watch: &Bound<'py, PyAny>,
 ) -> PyResult<Answer> {
     let config = config::extract(config)?;
+    run(py, &config, (arrays, full), watch, |inputs, told, stop| {
+        let session = Session::new(&config, inputs)?.without_scheme_names();
+        let runs = session.run(told, stop)?;
+        Ok((session.contents()?.clone(), runs))
+    })
+}
+
+/// `sft.serve`: the same with devices that come to `listener`.
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "those of the function in Python")]
+pub(crate) fn _serve<'py>(
+    py: Python<'py>,
+    config: &Bound<'py, PyDict>,
+    arrays: Option<(Labelled<'py>, Labelled<'py>)>,
+    full: u8,
+    watch: &Bound<'py, PyAny>,
+    listener: &Listener,
+    #[pyo3(from_py_with = quorum_argument)] quorum: Option<usize>,
+    wait_s: Option<f64>,
+) -> PyResult<Answer> {
+    same_process()?;
+    let config = config::extract(config)?;
+    let listener = listener.open()?;
+    let policy = RoundPolicy {
+        quorum: quorum.unwrap_or(config.devices.div_ceil(2)),
+        wait: wait_s.map(|s| seconds("wait_s", s)).transpose()?,
+    };
+    let board = Arc::new(Board::new("sft", config.rounds, config.devices));
+    run(py, &config, (arrays, full), watch, |inputs, told, stop| {
+        let runs = serve(&config, inputs, &listener, policy, &board, told, stop)?;
+        Ok((Session::new(&config, inputs)?.contents()?.clone(), runs))
+    })
+}
+
+fn quorum_argument(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    unsigned(value, "quorum", "1..2**64").map(Some)
+}
+
+/// Opens the inputs and trains on a thread of its own, watched from Python's.
+fn run<'py>(
+    py: Python<'py>,
+    config: &RunConfig,
+    (arrays, full): (Option<(Labelled<'py>, Labelled<'py>)>, u8),
+    watch: &Bound<'py, PyAny>,
+    train: impl FnOnce(&Inputs, &Told<'_>, &AtomicBool) -> Result<Trained> + Send,
+) -> PyResult<Answer> {
     if config.scheme.len() != 1 {
         let count = config.scheme.len();
         return Err(bad_argument(format!("scheme must be one, got {count}")));
@@ -42,37 +95,23 @@ pub(crate) fn _finetune<'py>(
     let arrays = arrays.map(|(train, test)| Pair::extract(train, test));
     let arrays = arrays.transpose()?;
     let (batches, all) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let (sender, mut receiver) = channel();
-    let stop = AtomicBool::new(false);
-    let mut failure = None;
-    let runs = std::thread::scope(|scope| {
+    let work = |sender, stop: &AtomicBool| {
         let told = Told {
             sender,
             batches: &batches,
             all: &all,
         };
-        let (config, stop) = (&config, &stop);
-        let trainer = scope.spawn(move || train(config, arrays, full, &told, stop));
-        let tell = |records: Vec<RoundRecord>| -> PyResult<()> {
-            let rounds = records.iter().map(json).collect::<PyResult<Vec<_>>>()?;
-            let [batches, all] = [&batches, &all].map(|count| count.load(Ordering::Relaxed));
-            if all > 0 {
-                watch.call1((batches, all, rounds))?;
-            }
-            Ok(())
-        };
-        loop {
-            let (records, ended) = py.detach(|| next(&mut receiver));
-            if failure.is_none() {
-                failure = py.check_signals().and_then(|()| tell(records)).err();
-                stop.store(failure.is_some(), Ordering::Relaxed);
-            }
-            if ended {
-                break py.detach(|| trainer.join());
-            }
+        train(&open(config, arrays, full)?, &told, stop)
+    };
+    let tell = |records: Vec<RoundRecord>| -> PyResult<()> {
+        let rounds = records.iter().map(json).collect::<PyResult<Vec<_>>>()?;
+        let [batches, all] = [&batches, &all].map(|count| count.load(Ordering::Relaxed));
+        if all > 0 {
+            watch.call1((batches, all, rounds))?;
         }
-    });
-    let runs = runs.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(())
+    };
+    let (runs, failure) = watched(py, work, tell);
     let (contents, runs) = detached(py, || runs)?;
     let failure = failure.map(|error| error.into_value(py).into_any());
     let (settings, contents) = (json(&config.deciding())?, json(&contents)?);
@@ -97,25 +136,14 @@ pub(crate) fn _write_run(py: Python<'_>, path: PathBuf, run: &str) -> PyResult<(
     detached(py, || run.write(&path))
 }
 
-fn train(
-    config: &RunConfig,
-    arrays: Option<Pair>,
-    full: u8,
-    told: &Told<'_>,
-    stop: &AtomicBool,
-) -> Result<(Map<String, Value>, Vec<SchemeRun>)> {
-    let inputs = match arrays {
-        None => Inputs::open(config)?,
-        Some(arrays) => {
-            let model = open_model(config)?;
-            let input = image_input(model.as_ref())?;
-            let examples = arrays.examples(full, input, config.augmentation())?;
-            Inputs::new(config, model, examples)?
-        }
+fn open(config: &RunConfig, arrays: Option<Pair>, full: u8) -> Result<Inputs> {
+    let Some(arrays) = arrays else {
+        return Inputs::open(config);
     };
-    let session = Session::new(config, &inputs)?.without_scheme_names();
-    let runs = session.run(told, stop)?;
-    Ok((session.contents()?.clone(), runs))
+    let model = open_model(config)?;
+    let input = image_input(model.as_ref())?;
+    let examples = arrays.examples(full, input, config.augmentation())?;
+    Inputs::new(config, model, examples)
 }
 
 /// Where the trainer leaves word for Python's thread.
@@ -137,18 +165,6 @@ impl Progress for Told<'_> {
     fn round(&self, record: &RoundRecord) {
         // Nobody listens any more once the run was given up.
         let _ = self.sender.send(record.clone());
-    }
-}
-
-/// The rounds finished within a moment, and whether there will be no more.
-fn next(receiver: &mut Receiver<RoundRecord>) -> (Vec<RoundRecord>, bool) {
-    match receiver.recv_timeout(POLL) {
-        Ok(first) => (
-            std::iter::once(first).chain(receiver.try_iter()).collect(),
-            false,
-        ),
-        Err(RecvTimeoutError::Timeout) => (Vec::new(), false),
-        Err(RecvTimeoutError::Disconnected) => (Vec::new(), true),
     }
 }
 
