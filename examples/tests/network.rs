@@ -13,7 +13,7 @@ use sft_core::run::{RunConfig, RunFile, Session};
 use sft_examples::input;
 
 /// Long enough for a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A folder with certificates, the processes that use them and what they write.
 struct Network {
@@ -97,7 +97,11 @@ impl Network {
     }
 
     fn signal(&self, process: usize, signal: Signal) {
-        kill(Pid::from_raw(self.running[process].id() as i32), signal).unwrap();
+        kill(
+            Pid::from_raw(self.running[process].id().cast_signed()),
+            signal,
+        )
+        .unwrap();
     }
 
     /// Waits until a process ends; whether it did well.

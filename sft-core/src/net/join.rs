@@ -170,6 +170,9 @@ fn tell(link: &Link, error: &Error) {
     let _ = told.and_then(|bytes| link.send(bytes));
 }
 
+/// A job with the half of the model and the data that it names.
+type Equipped = (DeviceJob, Box<dyn Model>, Box<dyn Data + Send>);
+
 /// A device over its links and rounds.
 struct Member<'a> {
     options: &'a JoinOptions,
@@ -178,7 +181,7 @@ struct Member<'a> {
     stop: &'a AtomicBool,
     memory: CodecMemory,
     /// What it was told, and has by now.
-    has: Option<(DeviceJob, Box<dyn Model>, Box<dyn Data + Send>)>,
+    has: Option<Equipped>,
 }
 
 impl Member<'_> {

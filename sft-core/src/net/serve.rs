@@ -18,7 +18,7 @@ use crate::split::{LabelSide, unexpected};
 use crate::{Error, Result};
 
 /// How long a device may take to say what it wants, and to get it.
-const JOINING: Duration = Duration::from_secs(600);
+const JOINING: Duration = Duration::from_mins(10);
 /// How often the listener looks whether the run is over.
 const LOOK: Duration = Duration::from_millis(100);
 /// The names of devices' certificates, before the number.
@@ -208,7 +208,10 @@ impl Door<'_> {
         let names = match receive(link, until, &self.over)? {
             Message::Want(names) => names,
             // It has been here before.
-            Message::Ready => return Ok(self.devices.add(device, link.clone())),
+            Message::Ready => {
+                self.devices.add(device, link.clone());
+                return Ok(());
+            }
             other => return Err(unexpected(&other, "which files it wants")),
         };
         for name in names {
@@ -243,7 +246,10 @@ impl Door<'_> {
             }
         }
         match receive(link, until, &self.over)? {
-            Message::Ready => Ok(self.devices.add(device, link.clone())),
+            Message::Ready => {
+                self.devices.add(device, link.clone());
+                Ok(())
+            }
             other => Err(unexpected(&other, "that it is ready")),
         }
     }

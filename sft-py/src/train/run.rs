@@ -63,8 +63,8 @@ pub(crate) fn _serve<'py>(
     let config = config::extract(config)?;
     let listener = listener.open()?;
     let policy = RoundPolicy {
-        quorum: quorum.unwrap_or(config.devices.div_ceil(2)),
         wait: wait_s.map(|s| seconds("wait_s", s)).transpose()?,
+        ..RoundPolicy::new(quorum.unwrap_or(config.devices.div_ceil(2)))
     };
     let board = Arc::new(Board::new("sft", config.rounds, config.devices));
     run(py, &config, (arrays, full), watch, |inputs, told, stop| {

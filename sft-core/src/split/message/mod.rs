@@ -262,14 +262,16 @@ impl Message {
             }
             Self::Join(number) => {
                 out.push(u8::from(number.is_some()));
-                number.iter().for_each(|&number| put_u32(out, number));
+                if let Some(number) = number {
+                    put_u32(out, *number);
+                }
             }
             Self::Job(json) => out.extend(json.as_bytes()),
             Self::Want(names) => {
                 put_varint(out, names.len() as u64);
-                names
-                    .iter()
-                    .for_each(|name| put_bytes(out, name.as_bytes()));
+                for name in names {
+                    put_bytes(out, name.as_bytes());
+                }
             }
             Self::FilePart(part) => {
                 put_bytes(out, part.name.as_bytes());
