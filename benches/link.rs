@@ -40,7 +40,7 @@ fn echo(certs: &Path) {
     println!("{}", listener.address());
     let mut links = 0;
     loop {
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         let Ok(Some(link)) = listener.accept_until(until) else {
             return;
         };
@@ -109,11 +109,10 @@ fn exchanges(criterion: &mut Criterion) {
 criterion_group!(benches, exchanges);
 
 fn main() {
-    match std::env::var_os(ECHO) {
-        Some(certs) => echo(Path::new(&certs)),
-        None => {
-            benches();
-            Criterion::default().configure_from_args().final_summary();
-        }
+    if let Some(certs) = std::env::var_os(ECHO) {
+        echo(Path::new(&certs));
+    } else {
+        benches();
+        Criterion::default().configure_from_args().final_summary();
     }
 }

@@ -143,7 +143,10 @@ fn a_body_that_was_cut_is_no_other_message_of_fixed_parts() {
         for length in 0..body(&bytes).len() {
             let cut = Message::decode(&with_body(&bytes, &body(&bytes)[..length]));
             match (&message, cut) {
-                (_, Err(Error::Protocol(_))) => {}
+                // Files are told by their length and digest, a job is JSON.
+                (_, Err(Error::Protocol(_)))
+                | (Message::FilePart(_), Ok(Message::FilePart(_)))
+                | (Message::Job(_), Ok(Message::Job(_))) => {}
                 (Message::Adapters(whole) | Message::Update(whole), Ok(cut)) => {
                     let (Message::Adapters(cut) | Message::Update(cut)) = cut else {
                         panic!("another kind")
@@ -154,9 +157,6 @@ fn a_body_that_was_cut_is_no_other_message_of_fixed_parts() {
                     );
                     assert!(cut.decode(&layout()).is_err(), "a frame that was cut");
                 }
-                // Files are told by their length and digest, a job is JSON.
-                (Message::FilePart(_), Ok(Message::FilePart(_)))
-                | (Message::Job(_), Ok(Message::Job(_))) => {}
                 (Message::Activation(whole), Ok(Message::Activation(cut))) => {
                     assert_eq!(
                         (cut.samples, cut.labels),
