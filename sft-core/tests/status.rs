@@ -162,3 +162,16 @@ fn an_address_that_is_taken_is_told() {
     assert!(error.to_string().starts_with("status cannot be"), "{error}");
     assert!(StatusPage::bind("nowhere", board).is_err());
 }
+
+/// Devices elsewhere that have the labels tell no loss.
+#[test]
+fn a_record_without_a_loss_is_read_again() {
+    let none = RoundRecord {
+        loss: f64::NAN,
+        ..record(1)
+    };
+    let json = serde_json::to_string(&none).unwrap();
+    assert!(json.contains("\"loss\":null"), "{json}");
+    let again: RoundRecord = serde_json::from_str(&json).unwrap();
+    assert!(again.loss.is_nan() && again.delay_s == none.delay_s);
+}

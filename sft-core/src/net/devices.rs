@@ -155,11 +155,9 @@ impl<'a> Devices<'a> {
 
     /// Tells all devices that the run is over.
     pub(super) fn dismiss(&self, reason: &str) {
-        for link in self.lock().iter_mut().filter_map(Option::take) {
-            if let Ok(bytes) = Message::Leave(reason.into()).encode() {
-                let _ = link.send(bytes);
-            }
-            link.close(reason);
+        let links: Vec<_> = self.lock().iter_mut().filter_map(Option::take).collect();
+        for link in &links {
+            leave(link, reason);
         }
     }
 
@@ -310,6 +308,13 @@ fn receive(link: &Link, device: usize, until: Option<(Instant, Duration)>) -> Re
         deadline_s: time.as_secs_f64(),
     };
     link.receive_until(until)?.ok_or(late)
+}
+
+/// Tells a device that it is not needed any more.
+pub(super) fn leave(link: &Link, reason: &str) {
+    let told = Message::Leave(reason.into()).encode();
+    let _ = told.and_then(|bytes| link.send(bytes));
+    link.close(reason);
 }
 
 /// Tells a device why it is let go, and closes its link. One that was late may come back at once.

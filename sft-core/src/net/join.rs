@@ -191,6 +191,7 @@ impl Member<'_> {
         send(link, &Message::Join(number))?;
         match self.receive(link)? {
             Message::Job(json) => self.prepare(DeviceJob::from_json(&json)?, link)?,
+            Message::Leave(_) => return Ok(()),
             other => return Err(unexpected(&other, "a job")),
         }
         send(link, &Message::Ready)?;

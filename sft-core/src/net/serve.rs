@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::devices::{Channel, Devices, RoundPolicy, refuse};
+use super::devices::{Channel, Devices, RoundPolicy, leave, refuse};
 use super::files::{PART_BYTES, files};
 use super::job::DeviceJob;
 use super::status::{Board, DeviceState};
@@ -21,6 +21,8 @@ use crate::{Error, Result};
 const JOINING: Duration = Duration::from_mins(10);
 /// How often the listener looks whether the run is over.
 const LOOK: Duration = Duration::from_millis(100);
+/// What devices are told at the end.
+const OVER: &str = "the run is over";
 /// The names of devices' certificates, before the number.
 const NAME: &str = "device-";
 
@@ -65,6 +67,7 @@ pub fn serve(
         board,
         joining: Mutex::default(),
         over: AtomicBool::new(false),
+        stop,
     };
     std::thread::scope(|scope| {
         let door = &door;
@@ -80,7 +83,7 @@ pub fn serve(
         door.over.store(true, Ordering::Relaxed);
         board.finish();
         if !stop.load(Ordering::Relaxed) {
-            devices.dismiss("the run is over");
+            devices.dismiss(OVER);
         }
         runs
     })
@@ -173,8 +176,9 @@ struct Door<'a> {
     board: &'a Board,
     /// The numbers of those that come in just now.
     joining: Mutex<Vec<usize>>,
-    /// Whether the run is over.
+    /// Whether the run is over, or was stopped.
     over: AtomicBool,
+    stop: &'a AtomicBool,
 }
 
 impl Door<'_> {
@@ -182,7 +186,14 @@ impl Door<'_> {
     fn welcome(&self, link: Link) {
         let link = Arc::new(link);
         let until = Instant::now() + JOINING;
-        if let Err(error) = self.join(&link, until) {
+        let joined = self.join(&link, until);
+        if self.over.load(Ordering::Relaxed) {
+            // One that is stopped goes on later, and its devices wait.
+            if !self.stop.load(Ordering::Relaxed) {
+                self.devices.dismiss(OVER);
+                leave(&link, OVER);
+            }
+        } else if let Err(error) = joined {
             tracing::warn!(peer = link.peer(), %error, "device refused");
             refuse(&link, &error);
         }

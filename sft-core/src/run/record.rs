@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::local::CodecState;
 use crate::adapter::Adapters;
@@ -31,7 +31,9 @@ pub struct RoundRecord {
     /// The same through the cut, as [`Self::accuracy_through_cut`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_loss_through_cut: Option<f64>,
-    /// Mean training loss over the samples of all devices, of a language model over their tokens.
+    /// Mean training loss over the samples of all devices, of a language model over their tokens; not a
+    /// number, in JSON `null`, where devices elsewhere have the labels: no loss crosses.
+    #[serde(deserialize_with = "or_nan")]
     pub loss: f64,
     /// Activations with labels, or with gradients of features where labels stay on the devices, bytes
     /// of all devices.
@@ -54,6 +56,11 @@ pub struct RoundRecord {
     pub delay_s: f64,
     /// Time that the simulation took, seconds.
     pub wall_s: f64,
+}
+
+/// A number, or that there is none.
+fn or_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 impl RoundRecord {
