@@ -138,19 +138,47 @@ fn everything_else_is_refused() {
     assert!(head.starts_with("HTTP/1.1 200"));
 }
 
+/// Far more than there is place for, that ask half a question or none.
 #[test]
 fn who_asks_slowly_does_not_keep_others_waiting() {
     let (page, _) = page();
-    let slow: Vec<_> = (0..20)
-        .map(|_| {
+    let slow: Vec<_> = (0..100)
+        .map(|n| {
             let mut stream = TcpStream::connect(page.address()).unwrap();
-            stream.write_all(b"GET / HT").unwrap();
+            let half: &[u8] = if n % 2 == 0 { b"GET / HT" } else { b"" };
+            stream.write_all(half).unwrap();
             stream
         })
         .collect();
-    let (head, _) = ask(&page, "GET /status.json HTTP/1.1");
-    assert!(head.starts_with("HTTP/1.1 200"));
+    let mut stream = TcpStream::connect(page.address()).unwrap();
+    // Less than what a slow one is given: the answer does not wait for any to be given up.
+    stream
+        .set_read_timeout(Some(Duration::from_secs(4)))
+        .unwrap();
+    write!(stream, "GET /status.json HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     drop(slow);
+}
+
+#[test]
+fn many_ask_at_once() {
+    let (page, board) = page();
+    let (page, board) = (&page, &board);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(move || {
+                for round in 1..=20 {
+                    board.record(&record(round));
+                    let (_, body) = ask(page, "GET /status.json HTTP/1.1");
+                    let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+                    assert_eq!(status["devices"].as_array().unwrap().len(), 3);
+                }
+            });
+        }
+    });
+    assert_eq!(board.status().records.len(), 160);
 }
 
 #[test]

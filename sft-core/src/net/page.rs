@@ -1,5 +1,6 @@
 //! How a run stands, for browsers and for Prometheus.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt::{Display, Write};
 use std::net::SocketAddr;
@@ -14,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::link::runtime;
@@ -67,21 +68,27 @@ impl Drop for StatusPage {
     }
 }
 
+/// Of more connections than there is place for the oldest is closed: who asks slowly, or asks nothing,
+/// keeps nobody waiting.
 async fn accept(tcp: TcpListener, board: Arc<Board>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let mut by_age = VecDeque::new();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else {
-            return;
-        };
         let Ok((stream, _)) = tcp.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        while connections.try_join_next().is_some() {}
+        by_age.retain(|connection: &AbortHandle| !connection.is_finished());
+        if by_age.len() >= CONNECTIONS
+            && let Some(oldest) = by_age.pop_front()
+        {
+            oldest.abort();
+        }
         let board = board.clone();
-        tokio::spawn(async move {
+        by_age.push_back(connections.spawn(async move {
             let _ = timeout(LONGEST, connection(stream, board)).await;
-            drop(place);
-        });
+        }));
     }
 }
 
@@ -92,6 +99,8 @@ async fn connection(stream: TcpStream, board: Arc<Board>) -> Result<(), hyper::E
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
+        // One that were kept would be cut off while something is asked.
+        .keep_alive(false)
         .header_read_timeout(ASKING)
         .max_buf_size(16 << 10)
         .serve_connection(TokioIo::new(stream), serve)
