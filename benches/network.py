@@ -202,8 +202,10 @@ def main() -> None:
     parser.add_argument("--sft", type=Path, required=True, help="the program")
     parser.add_argument("--moments", type=int, help="how many runs")
     parser.add_argument("--data", default="digits", help="the data of the devices")
-    parser.add_argument("flags", nargs="*", help="flags of the run")
-    args = parser.parse_args()
+    given = sys.argv[1:]
+    end = given.index("--") if "--" in given else len(given)
+    args = parser.parse_args(given[:end])
+    args.flags = given[end + 1 :]
     if not args.sft.exists():
         sys.exit(f"error: {args.sft} is not there: build it first")
     {"wall": wall, "drop": drop, "resume": resume}[args.what](args)
