@@ -1,5 +1,6 @@
 //! A device's way to its server.
 
+use std::io::Cursor;
 use std::net::ToSocketAddrs;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use http::uri::{PathAndQuery, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
@@ -26,6 +28,8 @@ use super::link::{Link, LinkLimits, runtime};
 use super::wire::{PATH, Raw, chain, piece_limit};
 use crate::{Error, Result};
 
+/// Of what a server says first as many bytes are looked at.
+const FIRST_BYTES: usize = 64;
 /// Bytes that may be on their way unread.
 pub(super) const WINDOW_BYTES: u32 = 512 << 10;
 
@@ -81,11 +85,18 @@ async fn open(
             let tls = timeout(time, connector.connect(host, tcp))
                 .await
                 .map_err(late)?;
-            let tls = tls.map_err(|e| chain(&e))?;
+            let mut tls = tls.map_err(|e| chain(&e))?;
             let certificates = tls.get_ref().1.peer_certificates();
             let peer = certificates.and_then(<[_]>::first).map(name).transpose()?;
+            // The server speaks first. One that does not believe this certificate says so here, and what
+            // was sent to it meanwhile would fail without a reason.
+            let mut first = vec![0; FIRST_BYTES];
+            let count = timeout(time, tls.read(&mut first)).await.map_err(late)?;
+            first.truncate(count.map_err(|e| chain(&e))?);
+            let (read, write) = tokio::io::split(tls);
+            let io = tokio::io::join(Cursor::new(first).chain(read), write);
             (
-                Half::new(TokioIo::new(tls), limits).await?,
+                Half::new(TokioIo::new(io), limits).await?,
                 peer.unwrap_or_default(),
             )
         }
