@@ -91,6 +91,8 @@ pub(super) async fn cut(
     let mut free = Instant::now();
     while let Some(message) = messages.recv().await {
         let mut left = Bytes::from(message);
+        // A link that was idle begins anew; within a message who woke late catches up.
+        free = free.max(Instant::now());
         loop {
             let rate = counters.rate();
             let most = if rate.is_some() {
@@ -104,7 +106,7 @@ pub(super) async fn cut(
             piece.put(part);
             if let Some(bit_s) = rate {
                 let time = Duration::from_secs_f64(8.0 * (piece.len() - 1) as f64 / bit_s);
-                free = free.max(Instant::now()) + time;
+                free += time;
                 if free > Instant::now() + TICK || left.is_empty() {
                     sleep_until(free).await;
                 }
