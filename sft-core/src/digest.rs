@@ -21,6 +21,7 @@ impl Digest {
     }
 
     /// Adds bytes of a part whose length is told otherwise: the same however they are cut.
+    #[cfg(feature = "net")]
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.0.write(bytes);
     }
