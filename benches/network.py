@@ -99,7 +99,7 @@ def same(one: Path, other: Path) -> bool:
 
 
 def in_memory(args: argparse.Namespace, folder: Path, devices: int) -> float:
-    """Runs in memory into a folder, with the name of the data that the devices have; seconds of its rounds."""
+    """Run in memory, into a folder; seconds of the rounds."""
     program = args.sft.resolve().parent / "examples" / "vit_finetune"
     flags = ["--scheme", "sft", "--devices", str(devices), "--out", str(folder), *args.flags]
     subprocess.run(

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
+use sft_core::Result;
 use sft_core::data::Data;
 use sft_core::model::Pretrained;
-use sft_core::net::{DeviceJob, DeviceProgress, JoinOptions, join};
+use sft_core::net::{JoinOptions, join};
 use sft_core::run::{RunConfig, open_data};
-use sft_core::split::Traffic;
-use sft_core::{Error, Result};
 use sft_examples::console::tell;
 use sft_examples::memory::peak_resident_bytes;
 use sft_examples::{input, program};
@@ -59,7 +58,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
         threads: flags.threads,
         patience: Duration::from_secs(flags.patience_s),
     };
-    join(&options, &open, &Told, program::stopped())?;
+    join(&options, &open, &|news| tell(news), program::stopped())?;
     if let Some(peak) = peak_resident_bytes() {
         tell(format_args!(
             "the run is over; peak memory of this process {:.1} MB",
@@ -75,39 +74,4 @@ fn open(config: &RunConfig, model: &dyn Pretrained) -> Result<Box<dyn Data + Sen
         _ => open_data(config, model)?,
     };
     Ok(train)
-}
-
-/// Tells on standard error how it goes.
-struct Told;
-
-impl DeviceProgress for Told {
-    fn ready(&self, job: &DeviceJob) {
-        let sent: u64 = job.files.iter().map(|file| file.bytes).sum();
-        tell(format_args!(
-            "device {} with {} samples and {} blocks ({:.2} MB); memory by the model {:.1} MB",
-            job.device,
-            job.samples.len(),
-            job.cut,
-            sent as f64 / 1e6,
-            job.device_memory_bytes / 1e6
-        ));
-    }
-
-    fn batch(&self) {}
-
-    fn round(&self, round: u32, traffic: Traffic) {
-        tell(format_args!(
-            "round {round}: {:.3} MB up, {:.3} MB down across the cut; adapters {:.3} MB",
-            traffic.up as f64 / 1e6,
-            traffic.down as f64 / 1e6,
-            (traffic.adapter_up + traffic.adapter_down) as f64 / 1e6
-        ));
-    }
-
-    fn lost(&self, reason: &Error, again: Duration) {
-        tell(format_args!(
-            "{reason}; again in {:.1} s",
-            again.as_secs_f64()
-        ));
-    }
 }

@@ -50,7 +50,10 @@ struct Flags {
 
 pub(crate) fn command() -> Command {
     let own = Flags::augment_args(Command::new("server"));
-    flags::with_run(own, OUT).about(
+    let command = flags::with_run(own, OUT).mut_arg("scheme", |arg| {
+        arg.help("The scheme: sft, sft-raw or sl [default: sft]")
+    });
+    command.about(
         "Serve a run to devices that are other processes; its settings are the flags, or a file by \
          --config",
     )
@@ -58,10 +61,11 @@ pub(crate) fn command() -> Command {
 
 pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
     let own = Flags::from_arg_matches(matches).unwrap_or_else(|error| error.exit());
-    let mut config = flags::run(matches, OUT)?;
-    if config.scheme == RunConfig::default().scheme {
-        config.scheme = vec![Scheme::Sft];
-    }
+    let defaults = RunConfig {
+        scheme: vec![Scheme::Sft],
+        ..RunConfig::default()
+    };
+    let config = flags::run_over(matches, OUT, &defaults)?;
     let wait = own.wait_s.map(seconds).transpose()?;
     let policy = RoundPolicy {
         quorum: own.quorum.unwrap_or(config.devices.div_ceil(2)),
@@ -73,11 +77,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
             (false, false) => Shape::Off,
         },
     };
-    let certs = own.certs.map(|folder| {
-        let below = folder.join("server");
-        if below.is_dir() { below } else { folder }
-    });
-    let identity = certs.as_deref().map(Identity::open).transpose()?;
+    let identity = own.certs.as_deref().map(Identity::open_server);
+    let identity = identity.transpose()?;
     let inputs = open(&config)?;
     program::tell_data(&inputs);
     let listener = Listener::bind(&own.listen, identity.as_ref(), LinkLimits::default())?;
@@ -86,8 +87,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
         "listening on {} for {count} devices",
         listener.address()
     ));
-    let scheme = config.scheme.first().map_or("", |scheme| scheme.name());
-    let board = Arc::new(Board::new(scheme, config.rounds, count));
+    let board = Arc::new(Board::new(&config));
     let page = own
         .status
         .map(|address| StatusPage::bind(&address, board.clone()));

@@ -46,7 +46,8 @@ pub fn tell_data(inputs: &Inputs) {
 pub fn finetune(config: &RunConfig, inputs: &Inputs) -> Result<()> {
     let session = Session::new(config, inputs)?;
     let schemes = watched(|bar, stop| session.run(bar, stop))?;
-    report(config, session.contents()?, schemes)
+    let holds = "all devices and the server";
+    report(config, session.contents()?, schemes, holds)
 }
 
 /// Serves a run to devices that are other processes, and reports on it.
@@ -59,7 +60,8 @@ pub fn serve(
     serve: impl FnOnce(&dyn Progress, &AtomicBool) -> Result<Vec<SchemeRun>>,
 ) -> Result<()> {
     let schemes = watched(serve)?;
-    report(config, Session::new(config, inputs)?.contents()?, schemes)
+    let session = Session::new(config, inputs)?;
+    report(config, session.contents()?, schemes, "the server")
 }
 
 /// Whether Ctrl-C was typed, for what ends by it.
@@ -100,6 +102,7 @@ fn report(
     config: &RunConfig,
     contents: &Map<String, Value>,
     mut schemes: Vec<SchemeRun>,
+    holds: &str,
 ) -> Result<()> {
     schemes.retain(|run| !run.rounds.is_empty());
     let out = config.folder().unwrap_or(".".as_ref());
@@ -111,7 +114,8 @@ fn report(
     };
     if !run.schemes.is_empty() {
         write(out, &run)?;
-        say(format_args!("{}", table(&run, config.target_accuracy)))?;
+        let table = table(&run, config.target_accuracy, holds);
+        say(format_args!("{table}"))?;
         run.schemes.iter().try_for_each(say_generated)?;
         say(format_args!(
             "run.json, adapters and pictures are in {}",

@@ -62,8 +62,8 @@ fn curve(run: &SchemeRun, field: impl Fn(&RoundRecord) -> f64) -> plot::Curve {
 }
 
 /// The schemes side by side, and the memory of the run; with a target, rounds and delay are those
-/// to reach it.
-pub fn table(run: &RunFile, target: Option<f64>) -> String {
+/// to reach it. `holds` tells what is in this process.
+pub fn table(run: &RunFile, target: Option<f64>, holds: &str) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     let mut header = vec![
@@ -119,7 +119,7 @@ pub fn table(run: &RunFile, target: Option<f64>) -> String {
     }
     let peak = run.peak_resident_bytes.map_or_else(String::new, |bytes| {
         let peak = bytes as f64 / 1e6;
-        format!("\npeak memory of this process, all devices and the server: {peak:.1} MB")
+        format!("\npeak memory of this process, {holds}: {peak:.1} MB")
     });
     format!("{table}{peak}")
 }

@@ -1,12 +1,13 @@
 //! The `sft` program: a server and devices as processes of this machine.
 #![cfg(unix)]
 
+mod common;
+
 use std::fs::File;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::Folder;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sft_core::run::{RunConfig, RunFile, Session};
@@ -17,37 +18,28 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A folder with certificates, the processes that use them and what they write.
 struct Network {
-    folder: PathBuf,
+    folder: Folder,
     port: u16,
     running: Vec<Child>,
 }
 
 impl Network {
     fn new(name: &str, devices: usize) -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let unique = format!("sft-network-{name}-{}-{number}", std::process::id());
-        let folder = std::env::temp_dir().join(unique);
-        std::fs::create_dir_all(&folder).unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let network = Self {
             port: free.local_addr().unwrap().port(),
-            folder,
+            folder: Folder::new(name),
             running: Vec::new(),
         };
-        let certs = network.folder.join("certs").display().to_string();
+        let certs = network.folder.join("certs");
         let made = sft(&["certs", "--out", &certs, "--devices", &devices.to_string()]);
         assert!(made.status.success());
         network
     }
 
-    fn at(&self, name: &str) -> String {
-        self.folder.join(name).display().to_string()
-    }
-
     /// Starts a process whose output goes to a file; its place among those that run.
     fn start(&mut self, name: &str, arguments: &[&str]) -> usize {
-        let path = self.folder.join(format!("{name}.log"));
+        let path = self.folder.0.join(format!("{name}.log"));
         let log = File::options()
             .append(true)
             .create(true)
@@ -65,8 +57,11 @@ impl Network {
     }
 
     fn server(&mut self, more: &[&str]) -> usize {
-        let (listen, certs) = (format!("127.0.0.1:{}", self.port), self.at("certs"));
-        let out = self.at("edge");
+        let (listen, certs) = (
+            format!("127.0.0.1:{}", self.port),
+            self.folder.join("certs"),
+        );
+        let out = self.folder.join("edge");
         let own = [
             "server", "--listen", &listen, "--certs", &certs, "--out", &out,
         ];
@@ -75,7 +70,10 @@ impl Network {
 
     fn device(&mut self, number: usize) -> usize {
         let server = format!("127.0.0.1:{}", self.port);
-        let (certs, cache) = (self.at(&format!("certs/device-{number}")), self.at("cache"));
+        let (certs, cache) = (
+            self.folder.join(&format!("certs/device-{number}")),
+            self.folder.join("cache"),
+        );
         let own = [
             "device", "--server", &server, "--certs", &certs, "--cache", &cache,
         ];
@@ -83,7 +81,7 @@ impl Network {
     }
 
     fn log(&self, name: &str) -> String {
-        std::fs::read_to_string(self.folder.join(format!("{name}.log"))).unwrap_or_default()
+        std::fs::read_to_string(self.folder.0.join(format!("{name}.log"))).unwrap_or_default()
     }
 
     /// Waits until the server said something so often.
@@ -117,7 +115,7 @@ impl Network {
     }
 
     fn run(&self) -> RunFile {
-        RunFile::read(&self.folder.join("edge").join(RunFile::NAME)).unwrap()
+        RunFile::read(&self.folder.0.join("edge").join(RunFile::NAME)).unwrap()
     }
 
     fn adapters(&self) -> Vec<u8> {
@@ -135,7 +133,6 @@ impl Drop for Network {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -149,7 +146,7 @@ fn sft(arguments: &[&str]) -> std::process::Output {
 
 /// Checks a network's run against the same in memory, bit for bit.
 fn assert_is_the_run_in_memory(network: &Network, config: &RunConfig) {
-    let memory = network.folder.join("memory");
+    let memory = network.folder.0.join("memory");
     let config = RunConfig {
         out: Some(memory.clone()),
         data: Some("digits".into()),
@@ -244,7 +241,7 @@ fn a_server_that_was_killed_goes_on_as_if_it_had_not_been() {
     network.wait_for("round begins", 3);
     network.signal(killed, Signal::SIGKILL);
     network.end(killed);
-    let edge = network.at("edge");
+    let edge = network.folder.join("edge");
     let server = network.server(&[&flags[..], &["--resume", &edge]].concat());
     for process in [server, devices[0], devices[1]] {
         assert!(network.end(process), "{}", network.log("server"));
@@ -283,8 +280,8 @@ fn a_device_that_is_not_of_the_run_is_told_so_and_the_others_go_on() {
 
 #[test]
 fn flags_that_do_not_fit_are_told() {
-    let folder = std::env::temp_dir().join(format!("sft-network-flags-{}", std::process::id()));
-    let out = folder.display().to_string();
+    let folder = Folder::new("flags");
+    let out = folder.join("out");
     for (arguments, said) in [
         (
             &["server", "--listen", "0.0.0.0:0"][..],
@@ -328,5 +325,4 @@ fn flags_that_do_not_fit_are_told() {
             "{arguments:?}: {told}"
         );
     }
-    let _ = std::fs::remove_dir_all(Path::new(&out));
 }

@@ -194,6 +194,16 @@ fn a_round_of_too_few_is_done_anew_and_does_not_count() {
 }
 
 #[test]
+fn where_fewer_are_drawn_than_the_quorum_all_of_them_are_one() {
+    let mut bench = bench();
+    bench.settings.participation = 0.34;
+    let fleet = Elsewhere::new(&bench, 3);
+    let run = fleet.run().unwrap();
+    assert!(run.rounds.iter().all(|record| record.devices.len() == 1));
+    assert!(timeless(run) == timeless(bench.run().unwrap()));
+}
+
+#[test]
 fn whole_models_stay_in_memory() {
     let bench = Bench::new(settings(Scheme::FlLora), 2);
     let error = Elsewhere::new(&bench, 1).run().unwrap_err().to_string();

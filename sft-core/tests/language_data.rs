@@ -3,15 +3,15 @@
 mod common;
 
 use common::language::{TEMPLATE, config};
-use common::texts::run;
+use common::texts::{run, welcomed};
 use common::{Folder, plan};
 use sft_compress::{Codec, TensorView};
 use sft_core::adapter::{Adapters, Head};
 use sft_core::data::{Inputs as Ids, Labels, Partition};
 use sft_core::model::Pooling;
 use sft_core::run::{Inputs, RunConfig, Scheme};
-use sft_core::split::message::{Activation, Hello, Message};
-use sft_core::split::{Bases, CutCodec, RoundPlan, Serve, ServerCodecs, ServerSide, Work};
+use sft_core::split::message::{Activation, Message};
+use sft_core::split::{CutCodec, RoundPlan, Serve, Work};
 
 #[test]
 fn conversations_and_plain_text_are_told_apart() {
@@ -242,16 +242,7 @@ fn targets_that_lie_are_refused() {
         })
     };
     let said = |labels: Labels| {
-        let codecs = ServerCodecs::new(&plan, Bases::default()).unwrap();
-        let mut server = ServerSide::new(0, plan.clone(), 0.1, model, &start, codecs).unwrap();
-        let hello = Hello {
-            device: 0,
-            samples: 8,
-            model: model.spec().fingerprint(),
-            bases: 0,
-            held: None,
-        };
-        server.handle(Message::Hello(hello)).unwrap();
+        let mut server = welcomed(&plan, model, &start);
         let handled = server.handle(activation(labels));
         handled.map_or_else(|error| error.to_string(), |_| "accepted".into())
     };

@@ -8,10 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sft_core::net::{Board, StatusPage};
-use sft_core::run::RoundRecord;
+use sft_core::run::{RoundRecord, RunConfig, Scheme};
 
 fn page() -> (StatusPage, Arc<Board>) {
-    let board = Arc::new(Board::new("sft", 5, 3));
+    let config = RunConfig {
+        scheme: vec![Scheme::Sft],
+        rounds: 5,
+        devices: 3,
+        ..RunConfig::default()
+    };
+    let board = Arc::new(Board::new(&config));
     let page = StatusPage::bind("127.0.0.1:0", board.clone()).unwrap();
     (page, board)
 }

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::texts::{assert_threads_and_stops_change_nothing, run};
+use common::texts::{assert_threads_and_stops_change_nothing, run, welcomed};
 use common::{Folder, plan};
 use sft_compress::{Codec, TensorView};
 use sft_core::adapter::{Adapters, Head};
@@ -13,10 +13,8 @@ use sft_core::model::Pooling;
 use sft_core::run::{
     DeviceAdaptersKind, Inputs, RoundRecord, RunConfig, Scheme, SchemeRun, Session,
 };
-use sft_core::split::message::{Activation, Hello, Message};
-use sft_core::split::{
-    Bases, CutCodec, LabelSide, RoundPlan, Serve, ServerCodecs, ServerSide, Work,
-};
+use sft_core::split::message::{Activation, Message};
+use sft_core::split::{CutCodec, LabelSide, RoundPlan, Serve, Work};
 
 /// Two classes that a word tells apart, in texts of many lengths.
 fn lines(count: usize) -> String {
@@ -319,16 +317,7 @@ fn lengths_that_lie_are_refused() {
         1,
     );
     let said = |lengths: Option<Vec<u32>>, rows: usize| {
-        let codecs = ServerCodecs::new(&plan, Bases::default()).unwrap();
-        let mut server = ServerSide::new(0, plan.clone(), 0.1, model, &start, codecs).unwrap();
-        let hello = Hello {
-            device: 0,
-            samples: 8,
-            model: model.spec().fingerprint(),
-            bases: 0,
-            held: None,
-        };
-        server.handle(Message::Hello(hello)).unwrap();
+        let mut server = welcomed(&plan, model, &start);
         let (values, shape) = (vec![0.5; rows * width], [rows, width]);
         let view = TensorView::new(&values, &shape).unwrap();
         let handled = server.handle(Message::Activation(Activation {

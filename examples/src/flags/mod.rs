@@ -97,7 +97,15 @@ pub fn with_run(own: Command, out: &str) -> Command {
 /// # Errors
 /// A configuration file that cannot be read or is refused.
 pub fn run(matches: &clap::ArgMatches, out: &str) -> Result<RunConfig> {
-    let mut config = RunConfig::from_flags(matches)?;
+    run_over(matches, out, &RunConfig::default())
+}
+
+/// The same over other defaults.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_over(matches: &clap::ArgMatches, out: &str, defaults: &RunConfig) -> Result<RunConfig> {
+    let mut config = RunConfig::from_flags_over(matches, defaults)?;
     config.data.get_or_insert_with(|| "digits".into());
     if config.folder().is_none() {
         config.out = Some(out.into());

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::uri::{PathAndQuery, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -25,7 +24,7 @@ use tower_service::Service;
 
 use super::identity::{Identity, name};
 use super::link::{Link, LinkLimits, runtime};
-use super::wire::{PATH, Raw, chain, piece_limit};
+use super::wire::{PATH, Pieces, chain, piece_limit};
 use crate::{Error, Result};
 
 /// Of what a server says first as many bytes are looked at.
@@ -101,12 +100,12 @@ async fn open(
             )
         }
     };
-    let (pieces, outgoing) = mpsc::channel::<Bytes>(1);
+    let (pieces, outgoing) = mpsc::channel(1);
     let ended = half.ended.clone();
     let mut grpc = Grpc::with_origin(half, Uri::from_static("https://link"))
         .max_decoding_message_size(piece_limit());
     let request = Request::new(ReceiverStream::new(outgoing));
-    let answer = grpc.streaming(request, PathAndQuery::from_static(PATH), Raw);
+    let answer = grpc.streaming(request, PathAndQuery::from_static(PATH), Pieces);
     let answer = timeout(time, answer).await.map_err(late)?;
     let incoming = match answer {
         Ok(answer) => answer.into_inner(),

@@ -5,11 +5,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Link;
-use super::status::{Board, DeviceState};
+use super::say::{leave, refuse, send};
+use super::status::{Board, DeviceState, DeviceStatus};
 use super::turns::Turns;
 use crate::run::{Call, DeviceRound, Fleet, Settings, Wireless};
-use crate::split::message::{Begin, Failure, FailureKind, Message};
-use crate::split::{Serve, Traffic};
+use crate::split::message::{Begin, Message};
+use crate::split::{Serve, Traffic, unexpected};
 use crate::{Error, Result};
 
 /// How often a wait looks whether it is to end.
@@ -21,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// When rounds begin, and when they count.
 #[derive(Clone, Copy, Debug)]
 pub struct RoundPolicy {
-    /// Devices that must end a round for it to count.
+    /// Devices that must end a round for it to count, or all that are drawn for it where these are fewer.
     pub quorum: usize,
     /// How long the first round waits for all of its devices before it begins with a quorum; for ever
     /// where there is none.
@@ -78,7 +79,7 @@ pub(super) struct Devices<'a> {
     /// What a device has for its part of a round.
     deadline: Option<Duration>,
     turns: Turns,
-    board: Arc<Board>,
+    board: &'a Board,
     channel: Channel<'a>,
     /// What each device moved in its last round, and the rates of its link in this one.
     loads: Mutex<Vec<Load>>,
@@ -88,11 +89,7 @@ pub(super) struct Devices<'a> {
 
 impl<'a> Devices<'a> {
     /// No device is there yet.
-    pub(super) fn new(
-        channel: Channel<'a>,
-        policy: RoundPolicy,
-        board: Arc<Board>,
-    ) -> Result<Self> {
+    pub(super) fn new(channel: Channel<'a>, policy: RoundPolicy, board: &'a Board) -> Result<Self> {
         let (settings, count) = (channel.settings, channel.cuts.len());
         Ok(Self {
             links: Mutex::new((0..count).map(|_| None).collect()),
@@ -142,8 +139,7 @@ impl<'a> Devices<'a> {
         if let Some(before) = before {
             before.close("the device is back");
         }
-        self.board
-            .device(device, |device| device.state = DeviceState::Ready);
+        self.board.device(device, DeviceStatus::arrive);
         self.changed.notify_all();
     }
 
@@ -170,7 +166,7 @@ impl<'a> Devices<'a> {
         let error = match said {
             Ok(None) => return true,
             Ok(Some(bytes)) => match Message::decode(&bytes) {
-                Ok(message) => crate::split::unexpected(&message, "nothing before a round"),
+                Ok(message) => unexpected(&message, "nothing before a round"),
                 Err(error) => error,
             },
             Err(error) => error,
@@ -224,21 +220,20 @@ impl<'a> Devices<'a> {
                 }
                 received => received?,
             };
-            let count = bytes.len() as u64;
-            let (message, replies) = self.turns.take(|| {
+            let (sent, steps, replies) = self.turns.take(|| {
                 let message = Message::decode(&bytes)?;
-                let sent = Traffic::sent(&message, count);
-                let ends = matches!(message, Message::Activation(_));
-                Ok::<_, Error>(((sent, ends), side.handle(message)?))
+                let sent = Traffic::sent(&message, bytes.len() as u64);
+                let steps = usize::from(matches!(message, Message::Activation(_)));
+                Ok((sent, steps, side.handle(message)?))
             })?;
-            traffic = traffic + message.0;
+            traffic = traffic + sent;
             for reply in replies {
                 let bytes = reply.encode()?;
                 traffic = traffic + Traffic::received(&reply, bytes.len() as u64);
                 link.send(bytes)?;
             }
             self.board.device(call.device, |device| {
-                device.steps += usize::from(message.1);
+                device.steps += steps;
                 device.count(link.counts());
             });
         }
@@ -308,28 +303,4 @@ fn receive(link: &Link, device: usize, until: Option<(Instant, Duration)>) -> Re
         deadline_s: time.as_secs_f64(),
     };
     link.receive_until(until)?.ok_or(late)
-}
-
-/// Tells a device that it is not needed any more.
-pub(super) fn leave(link: &Link, reason: &str) {
-    let told = Message::Leave(reason.into()).encode();
-    let _ = told.and_then(|bytes| link.send(bytes));
-    link.close(reason);
-}
-
-/// Tells a device why it is let go, and closes its link. One that was late may come back at once.
-pub(super) fn refuse(link: &Link, error: &Error) {
-    if !matches!(error, Error::Late { .. } | Error::Link { .. }) {
-        let failure = Failure {
-            kind: FailureKind::Refused,
-            reason: error.to_string(),
-        };
-        let told = Message::Error(failure).encode();
-        let _ = told.and_then(|bytes| link.send(bytes));
-    }
-    link.close(&error.to_string());
-}
-
-fn send(link: &Link, message: &Message) -> Result<()> {
-    link.send(message.encode()?)
 }

@@ -89,7 +89,6 @@ pub(super) fn digest(path: &Path) -> Result<String> {
         if count == 0 {
             return Ok(digest.to_string());
         }
-        // Parts of a length that does not depend on how the system reads.
         digest.raw(&part[..count]);
     }
 }

@@ -10,6 +10,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, version};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::certs::SERVER;
 use crate::{Error, Result};
 
 pub(super) const AUTHORITY: &str = "ca.pem";
@@ -59,6 +60,16 @@ impl Identity {
         };
         identity.client().map_err(|e| Error::file(folder, e))?;
         Ok(identity)
+    }
+
+    /// The same of a server, in the folder of [`make_certificates`](super::make_certificates) or in the
+    /// one for the server there.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_server(folder: &Path) -> Result<Self> {
+        let below = folder.join(SERVER);
+        Self::open(if below.is_dir() { &below } else { folder })
     }
 
     /// The name in its certificate, `server` or `device-3`.

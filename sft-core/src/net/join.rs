@@ -1,5 +1,6 @@
 //! A device as a process of its own.
 
+use std::fmt::{Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -7,13 +8,14 @@ use std::time::{Duration, Instant};
 use super::files::{Cache, HalfFile, Incoming, WEIGHTS, missing};
 use super::job::DeviceJob;
 use super::memory::CodecMemory;
+use super::say::{refuse, send};
 use super::{Identity, Link, LinkLimits, connect};
 use crate::data::Data;
 use crate::kernels::one_thread_per_product;
 use crate::model::{Backend, Model, Pretrained};
 use crate::parallel::with_threads;
 use crate::run::{RunConfig, open_model};
-use crate::split::message::{Begin, Failure, FailureKind, Message};
+use crate::split::message::{Begin, Message};
 use crate::split::{Connection, DeviceSide, LocalData, Traffic, unexpected};
 use crate::{Error, Result};
 
@@ -41,29 +43,45 @@ pub struct JoinOptions {
 pub type OpenData<'a> =
     dyn Fn(&RunConfig, &dyn Pretrained) -> Result<Box<dyn Data + Send>> + Sync + 'a;
 
-/// What is told while a device takes part; `()` hears nothing.
-pub trait DeviceProgress: Sync {
+/// What there is to tell while a device takes part, as a line of text for people.
+#[derive(Debug)]
+pub enum DeviceNews<'a> {
     /// It has its half of the model and its share of the data.
-    fn ready(&self, job: &DeviceJob);
-
-    /// A mini-batch is done.
-    fn batch(&self);
-
+    Ready(&'a DeviceJob),
     /// A round is over, and this crossed in it.
-    fn round(&self, round: u32, traffic: Traffic);
-
+    Round(u32, Traffic),
     /// The link broke, for this reason; it is tried again after a while.
-    fn lost(&self, reason: &Error, again: Duration);
+    Lost(&'a Error, Duration),
 }
 
-impl DeviceProgress for () {
-    fn ready(&self, _: &DeviceJob) {}
-
-    fn batch(&self) {}
-
-    fn round(&self, _: u32, _: Traffic) {}
-
-    fn lost(&self, _: &Error, _: Duration) {}
+impl Display for DeviceNews<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        match self {
+            Self::Ready(job) => {
+                let (device, samples, blocks) = (job.device, job.samples.len(), job.cut);
+                let sent = mb(job.files.iter().map(|file| file.bytes).sum());
+                let modelled = job.device_memory_bytes / 1e6;
+                write!(
+                    f,
+                    "device {device} with {samples} samples and {blocks} blocks ({sent:.2} MB); \
+                     memory by the model {modelled:.1} MB"
+                )
+            }
+            Self::Round(round, traffic) => {
+                let (up, down) = (mb(traffic.up), mb(traffic.down));
+                let adapters = mb(traffic.adapter_up + traffic.adapter_down);
+                write!(
+                    f,
+                    "round {round}: {up:.3} MB up, {down:.3} MB down across the cut; adapters \
+                     {adapters:.3} MB"
+                )
+            }
+            Self::Lost(reason, again) => {
+                write!(f, "{reason}; again in {:.1} s", again.as_secs_f64())
+            }
+        }
+    }
 }
 
 /// Takes part in a run as one of its devices until the run is over: gets its half of the model, then
@@ -75,7 +93,7 @@ impl DeviceProgress for () {
 pub fn join(
     options: &JoinOptions,
     open_data: &OpenData<'_>,
-    progress: &dyn DeviceProgress,
+    tell: &(dyn Fn(DeviceNews<'_>) + Sync),
     stop: &AtomicBool,
 ) -> Result<()> {
     one_thread_per_product();
@@ -83,7 +101,7 @@ pub fn join(
     let mut device = Member {
         options,
         open_data,
-        progress,
+        tell,
         stop,
         memory: CodecMemory::new(),
         has: None,
@@ -95,7 +113,7 @@ pub fn join(
                 Ok(()) => return Ok(()),
                 Err(error @ Error::Link { .. }) => error,
                 Err(error) => {
-                    tell(&link, &error);
+                    refuse(&link, &error);
                     return Err(error);
                 }
             },
@@ -105,7 +123,7 @@ pub fn join(
         let Some(again) = wait.next() else {
             return Err(lost);
         };
-        progress.lost(&lost, again);
+        tell(DeviceNews::Lost(&lost, again));
         sleep(again, stop)?;
     }
 }
@@ -160,16 +178,6 @@ fn check(stop: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// Tells the server what went wrong here, where that still can be told.
-fn tell(link: &Link, error: &Error) {
-    let failure = Failure {
-        kind: FailureKind::Refused,
-        reason: error.to_string(),
-    };
-    let told = Message::Error(failure).encode();
-    let _ = told.and_then(|bytes| link.send(bytes));
-}
-
 /// A job with the half of the model and the data that it names.
 type Equipped = (DeviceJob, Box<dyn Model>, Box<dyn Data + Send>);
 
@@ -177,7 +185,7 @@ type Equipped = (DeviceJob, Box<dyn Model>, Box<dyn Data + Send>);
 struct Member<'a> {
     options: &'a JoinOptions,
     open_data: &'a OpenData<'a>,
-    progress: &'a dyn DeviceProgress,
+    tell: &'a (dyn Fn(DeviceNews<'_>) + Sync),
     stop: &'a AtomicBool,
     memory: CodecMemory,
     /// What it was told, and has by now.
@@ -223,7 +231,7 @@ impl Member<'_> {
         check_data(&job, data.as_ref())?;
         let checkpointing = config.gradient_checkpointing;
         let model = pretrained.model(Backend::Engine { checkpointing })?;
-        self.progress.ready(&job);
+        (self.tell)(DeviceNews::Ready(&job));
         self.has = Some((job, model, data));
         Ok(())
     }
@@ -289,7 +297,7 @@ impl Member<'_> {
             local: LocalData {
                 data: data.as_ref(),
                 samples: &job.samples,
-                on_batch: &|| self.progress.batch(),
+                on_batch: &|| (),
                 stop: self.stop,
             },
             codecs: self.memory.codecs.take(),
@@ -299,7 +307,7 @@ impl Member<'_> {
         self.memory.codecs = side.codecs;
         done?;
         self.memory.end(begin.round);
-        self.progress.round(begin.round, connection.traffic());
+        (self.tell)(DeviceNews::Round(begin.round, connection.traffic()));
         Ok(())
     }
 
@@ -331,8 +339,4 @@ fn check_data(job: &DeviceJob, data: &dyn Data) -> Result<()> {
             Err(Error::argument("data", reason))
         }
     }
-}
-
-fn send(link: &Link, message: &Message) -> Result<()> {
-    link.send(message.encode()?)
 }

@@ -1,16 +1,15 @@
 //! One end of a connection.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tonic::Streaming;
 
 use super::counts::{Counters, LinkCounts};
-use super::wire::{cut, join};
+use super::wire::{Piece, cut, join};
 use crate::split::Transport;
 use crate::{Error, Result};
 
@@ -67,8 +66,8 @@ impl Link {
     /// A link to `peer`, and the sender of its pieces, which someone must take from the queue.
     pub(super) fn new(
         peer: String,
-        pieces: mpsc::Sender<Bytes>,
-        incoming: Streaming<Bytes>,
+        pieces: mpsc::Sender<Piece>,
+        incoming: Streaming<Piece>,
         limits: &LinkLimits,
     ) -> Result<Self> {
         let (outbox, messages) = mpsc::channel(1);
@@ -99,12 +98,7 @@ impl Link {
     /// # Errors
     /// [`Error::Link`] where the link has ended.
     pub fn send(&self, message: Vec<u8>) -> Result<()> {
-        let outbox = self
-            .outbox
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let outbox = outbox.ok_or_else(|| self.lost())?;
+        let outbox = self.outbox().clone().ok_or_else(|| self.lost())?;
         runtime()?
             .block_on(outbox.send(message))
             .map_err(|_| self.lost())
@@ -115,12 +109,7 @@ impl Link {
     /// # Errors
     /// [`Error::Link`] where the link has ended.
     pub fn send_until(&self, message: Vec<u8>, until: Instant) -> Result<Option<Vec<u8>>> {
-        let outbox = self
-            .outbox
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let outbox = outbox.ok_or_else(|| self.lost())?;
+        let outbox = self.outbox().clone().ok_or_else(|| self.lost())?;
         match runtime()?.block_on(async { timeout_at(until.into(), outbox.reserve()).await }) {
             Ok(Ok(place)) => place.send(message),
             Ok(Err(_)) => return Err(self.lost()),
@@ -177,7 +166,7 @@ impl Link {
     /// Ends the link once what was sent is read by the other side, or does not read it.
     pub fn close(&self, reason: &str) {
         self.counters.end(format!("was closed: {reason}"));
-        *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.outbox() = None;
         let until = Instant::now() + FLUSH;
         // Someone else may be waiting for a message: it sees the end.
         if let (Ok(mut inbox), Ok(runtime)) = (self.inbox.try_lock(), runtime()) {
@@ -186,6 +175,10 @@ impl Link {
             });
             inbox.close();
         }
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Option<mpsc::Sender<Vec<u8>>>> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lost(&self) -> Error {

@@ -1,11 +1,12 @@
 //! Where a server's devices come in.
 
 use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::{Request as HttpRequest, Response as HttpResponse};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -18,14 +19,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::body::Body;
-use tonic::server::Grpc;
+use tonic::server::{Grpc, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connect::WINDOW_BYTES;
 use super::counts::Counters;
 use super::identity::{Identity, name};
 use super::link::{Link, LinkLimits, runtime};
-use super::wire::{PATH, Raw, broken, chain, piece_limit};
+use super::wire::{PATH, Piece, Pieces, broken, chain, piece_limit};
 use crate::{Error, Result};
 
 /// Between two lines that tell of connections that were closed because there are too many.
@@ -210,7 +211,6 @@ impl Door {
 }
 
 /// The one method of the service, for one connection.
-#[derive(Clone)]
 struct Connect {
     peer: String,
     found: mpsc::Sender<Link>,
@@ -218,20 +218,20 @@ struct Connect {
     limits: LinkLimits,
 }
 
-type Outgoing = std::pin::Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
+type Outgoing = Pin<Box<dyn Stream<Item = Result<Piece, Status>> + Send>>;
 
 impl Connect {
     async fn answer(self, request: HttpRequest<Incoming>) -> HttpResponse<Body> {
         if request.uri().path() != PATH {
             return Status::unimplemented("there is only the link").into_http();
         }
-        let mut grpc = Grpc::new(Raw).max_decoding_message_size(piece_limit());
-        grpc.streaming(Method(self), request).await
+        let mut grpc = Grpc::new(Pieces).max_decoding_message_size(piece_limit());
+        grpc.streaming(self, request).await
     }
 
-    fn open(self, request: Request<Streaming<Bytes>>) -> Result<Response<Outgoing>, Status> {
+    fn open(&self, incoming: Streaming<Piece>) -> Result<Response<Outgoing>, Status> {
         let (pieces, outgoing) = mpsc::channel(1);
-        let link = Link::new(self.peer, pieces, request.into_inner(), &self.limits);
+        let link = Link::new(self.peer.clone(), pieces, incoming, &self.limits);
         let link = link.map_err(|e| Status::internal(e.to_string()))?;
         let counters = link.counters();
         let full = |_| Status::resource_exhausted("too many wait for this server");
@@ -243,16 +243,12 @@ impl Connect {
     }
 }
 
-/// The method as tonic calls it.
-struct Method(Connect);
-
-impl tonic::server::StreamingService<Bytes> for Method {
-    type Response = Bytes;
+impl StreamingService<Piece> for Connect {
+    type Response = Piece;
     type ResponseStream = Outgoing;
-    type Future =
-        std::pin::Pin<Box<dyn Future<Output = Result<Response<Outgoing>, Status>> + Send>>;
+    type Future = Ready<Result<Response<Outgoing>, Status>>;
 
-    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
-        Box::pin(std::future::ready(self.0.clone().open(request)))
+    fn call(&mut self, request: Request<Streaming<Piece>>) -> Self::Future {
+        ready(self.open(request.into_inner()))
     }
 }

@@ -24,6 +24,8 @@ mod listener;
 mod memory;
 /// The status of a run for browsers and Prometheus.
 mod page;
+/// What is said over a link.
+mod say;
 /// The server.
 mod serve;
 /// How a run stands.
@@ -40,7 +42,7 @@ pub use devices::{RoundPolicy, Shape};
 pub use files::HalfFile;
 pub use identity::Identity;
 pub use job::DeviceJob;
-pub use join::{DeviceProgress, JoinOptions, OpenData, join};
+pub use join::{DeviceNews, JoinOptions, OpenData, join};
 pub use link::{Link, LinkLimits};
 pub use listener::Listener;
 pub use page::StatusPage;

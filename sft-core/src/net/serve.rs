@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::devices::{Channel, Devices, RoundPolicy, leave, refuse};
+use super::devices::{Channel, Devices, RoundPolicy};
 use super::files::{PART_BYTES, files};
 use super::job::DeviceJob;
+use super::say::{leave, refuse, send};
 use super::status::{Board, DeviceState};
 use super::{Link, Listener};
 use crate::run::{Inputs, Progress, RoundRecord, RunConfig, Scheme, SchemeRun, Session, Setup};
@@ -39,7 +40,7 @@ pub fn serve(
     inputs: &Inputs,
     listener: &Listener,
     policy: RoundPolicy,
-    board: &Arc<Board>,
+    board: &Board,
     progress: &dyn Progress,
     stop: &AtomicBool,
 ) -> Result<Vec<SchemeRun>> {
@@ -58,9 +59,9 @@ pub fn serve(
     let channel = Channel {
         wireless: &setup.wireless,
         settings: &setup.settings,
-        cuts: jobs.0.iter().map(|(_, job, _)| job.cut).collect(),
+        cuts: jobs.0.iter().map(|(job, _)| job.cut).collect(),
     };
-    let devices = Devices::new(channel, policy, board.clone())?;
+    let devices = Devices::new(channel, policy, board)?;
     let door = Door {
         jobs: &jobs,
         devices: &devices,
@@ -126,7 +127,7 @@ impl Progress for Watched<'_> {
 }
 
 /// What each device is told when it joins, and where the files of its half are.
-struct Jobs(Vec<(String, DeviceJob, PathBuf)>);
+struct Jobs(Vec<(DeviceJob, PathBuf)>);
 
 impl Jobs {
     fn new(
@@ -162,7 +163,7 @@ impl Jobs {
                 files: files(&folder)?,
                 device_memory_bytes: setup.wireless.device_memory_bytes(&setup.settings, cut)?,
             };
-            Ok((job.to_json()?, job, folder))
+            Ok((job, folder))
         };
         let jobs = session.partition().iter().enumerate().map(job);
         Ok(Self(jobs.collect::<Result<_>>()?))
@@ -214,8 +215,8 @@ impl Door<'_> {
     fn equip(&self, link: &Arc<Link>, device: usize, until: Instant) -> Result<()> {
         self.board
             .device(device, |device| device.state = DeviceState::Joining);
-        let (json, job, folder) = &self.jobs.0[device];
-        send(link, &Message::Job(json.clone()))?;
+        let (job, folder) = &self.jobs.0[device];
+        send(link, &Message::Job(job.to_json()?))?;
         let names = match receive(link, until, &self.over)? {
             Message::Want(names) => names,
             // It has been here before.
@@ -321,8 +322,4 @@ fn receive(link: &Link, until: Instant, over: &AtomicBool) -> Result<Message> {
             return Message::decode(&bytes);
         }
     }
-}
-
-fn send(link: &Link, message: &Message) -> Result<()> {
-    link.send(message.encode()?)
 }

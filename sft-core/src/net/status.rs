@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::LinkCounts;
 use crate::Error;
-use crate::run::RoundRecord;
+use crate::run::{RoundRecord, RunConfig};
 
 /// What a device does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -53,6 +53,13 @@ pub struct DeviceStatus {
 }
 
 impl DeviceStatus {
+    /// It has a new link, and waits for a round.
+    pub(super) fn arrive(&mut self) {
+        self.state = DeviceState::Ready;
+        self.reason = None;
+        self.link = (0, 0);
+    }
+
     /// Takes over what a link counts, from its beginning.
     pub(super) fn count(&mut self, counts: LinkCounts) {
         let (up, down) = (counts.received_bytes, counts.sent_bytes);
@@ -88,15 +95,16 @@ pub struct Status {
 pub struct Board(Mutex<Status>);
 
 impl Board {
-    /// A run before its first round.
-    pub fn new(scheme: &str, rounds: usize, devices: usize) -> Self {
-        let devices = (0..devices).map(|device| DeviceStatus {
+    /// The run of a configuration before its first round.
+    pub fn new(config: &RunConfig) -> Self {
+        let schemes: Vec<_> = config.scheme.iter().map(|scheme| scheme.name()).collect();
+        let devices = (0..config.devices).map(|device| DeviceStatus {
             device,
             ..DeviceStatus::default()
         });
         Self(Mutex::new(Status {
-            scheme: scheme.into(),
-            rounds,
+            scheme: schemes.join(", "),
+            rounds: config.rounds,
             devices: devices.collect(),
             ..Status::default()
         }))
@@ -161,4 +169,43 @@ impl Board {
 fn now_s() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_every_link_count_and_who_is_back_is_not_lost() {
+        let counts = |bytes| LinkCounts {
+            received_bytes: bytes,
+            sent_bytes: 2 * bytes,
+            ..LinkCounts::default()
+        };
+        let board = Board::new(&RunConfig::default());
+        let told = |change: &dyn Fn(&mut DeviceStatus)| {
+            board.device(1, change);
+            let status = board.status();
+            let device = &status.devices[1];
+            (
+                device.bytes_up,
+                device.bytes_down,
+                device.state,
+                device.reason.clone(),
+            )
+        };
+        let (ready, lost) = (DeviceState::Ready, DeviceState::Lost);
+        assert_eq!(told(&DeviceStatus::arrive), (0, 0, ready, None));
+        assert_eq!(
+            told(&|device| device.count(counts(100))),
+            (100, 200, ready, None)
+        );
+        board.lost(1, &Error::Stopped);
+        assert_eq!(told(&|_| ()), (100, 200, lost, Some("stopped".into())));
+        assert_eq!(told(&DeviceStatus::arrive), (100, 200, ready, None));
+        assert_eq!(
+            told(&|device| device.count(counts(30))),
+            (130, 260, ready, None)
+        );
+    }
 }

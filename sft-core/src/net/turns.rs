@@ -1,22 +1,18 @@
 //! Turns at the server's work, in the order in which they were asked for.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::sync::Semaphore;
 
+use super::link::runtime;
 use crate::{Error, Result};
 
 /// Some workers of a few threads each; who asks first works first.
 pub(super) struct Turns {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-struct State {
-    idle: Vec<ThreadPool>,
-    /// The number that the next one who asks gets, and the one that is served next.
-    next: u64,
-    serving: u64,
+    /// As many as there are workers; tokio's semaphores are fair.
+    free: Semaphore,
+    idle: Mutex<Vec<ThreadPool>>,
 }
 
 impl Turns {
@@ -31,45 +27,28 @@ impl Turns {
         let pools = (0..workers).map(pool).collect::<Result<Vec<_>, _>>();
         let failed = |e| Error::argument("threads", format!("{threads} cannot be started: {e}"));
         Ok(Self {
-            state: Mutex::new(State {
-                idle: pools.map_err(failed)?,
-                next: 0,
-                serving: 0,
-            }),
-            changed: Condvar::new(),
+            free: Semaphore::new(workers),
+            idle: Mutex::new(pools.map_err(failed)?),
         })
     }
 
     /// Does some work when it is its turn.
-    pub(super) fn take<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let pool = self.worker();
+    ///
+    /// # Errors
+    /// What the work fails with.
+    pub(super) fn take<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let _turn = runtime()?.block_on(self.free.acquire());
+        // Who has a turn finds a worker idle.
+        let Some(pool) = self.idle().pop() else {
+            return work();
+        };
         let done = pool.install(work);
-        self.lock().idle.push(pool);
-        self.changed.notify_all();
+        self.idle().push(pool);
         done
     }
 
-    fn worker(&self) -> ThreadPool {
-        let mut state = self.lock();
-        let ticket = state.next;
-        state.next += 1;
-        loop {
-            if state.serving == ticket
-                && let Some(pool) = state.idle.pop()
-            {
-                state.serving += 1;
-                self.changed.notify_all();
-                return pool;
-            }
-            state = self
-                .changed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle(&self) -> MutexGuard<'_, Vec<ThreadPool>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,12 +69,18 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..16 {
                 scope.spawn(|| {
-                    turns.take(|| {
-                        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                        std::thread::sleep(std::time::Duration::from_millis(2));
-                        now.fetch_sub(1, Ordering::SeqCst);
-                        done.fetch_add(1, Ordering::SeqCst);
-                    });
+                    turns
+                        .take(|| {
+                            most.fetch_max(
+                                now.fetch_add(1, Ordering::SeqCst) + 1,
+                                Ordering::SeqCst,
+                            );
+                            std::thread::sleep(std::time::Duration::from_millis(2));
+                            now.fetch_sub(1, Ordering::SeqCst);
+                            done.fetch_add(1, Ordering::SeqCst);
+                            Ok(())
+                        })
+                        .unwrap();
                 });
             }
         });

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -31,13 +31,21 @@ const CUT: &str = "was closed in the middle of a message";
 const MORE: u8 = 0;
 const LAST: u8 = 1;
 
-/// Bytes as they are.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Raw;
+/// A part of a message.
+#[derive(Debug)]
+pub(super) struct Piece {
+    bytes: Bytes,
+    /// Whether the message ends with it.
+    last: bool,
+}
 
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
+/// Pieces as bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pieces;
+
+impl Codec for Pieces {
+    type Encode = Piece;
+    type Decode = Piece;
     type Encoder = Self;
     type Decoder = Self;
 
@@ -50,12 +58,13 @@ impl Codec for Raw {
     }
 }
 
-impl Encoder for Raw {
-    type Item = Bytes;
+impl Encoder for Pieces {
+    type Item = Piece;
     type Error = Status;
 
-    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(item);
+    fn encode(&mut self, piece: Piece, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put_u8(if piece.last { LAST } else { MORE });
+        to.put(piece.bytes);
         Ok(())
     }
 
@@ -64,12 +73,18 @@ impl Encoder for Raw {
     }
 }
 
-impl Decoder for Raw {
-    type Item = Bytes;
+impl Decoder for Pieces {
+    type Item = Piece;
     type Error = Status;
 
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Piece>, Status> {
+        let kind = from.has_remaining().then(|| from.get_u8());
+        let bytes = from.copy_to_bytes(from.remaining());
+        match kind {
+            Some(LAST) => Ok(Some(Piece { bytes, last: true })),
+            Some(MORE) if !bytes.is_empty() => Ok(Some(Piece { bytes, last: false })),
+            _ => Err(Status::data_loss("it carried a piece that is none")),
+        }
     }
 
     fn buffer_settings(&self) -> BufferSettings {
@@ -85,7 +100,7 @@ pub(super) const fn piece_limit() -> usize {
 /// Cuts messages into pieces, at the rate that is set, until there are no more or nobody takes them.
 pub(super) async fn cut(
     mut messages: mpsc::Receiver<Vec<u8>>,
-    pieces: mpsc::Sender<Bytes>,
+    pieces: mpsc::Sender<Piece>,
     counters: Arc<Counters>,
 ) {
     let mut free = Instant::now();
@@ -100,23 +115,19 @@ pub(super) async fn cut(
             } else {
                 PIECE_BYTES
             };
-            let part = left.split_to(left.len().min(most));
-            let mut piece = BytesMut::with_capacity(1 + part.len());
-            piece.put_u8(if left.is_empty() { LAST } else { MORE });
-            piece.put(part);
+            let bytes = left.split_to(left.len().min(most));
+            let (count, last) = (bytes.len(), left.is_empty());
             if let Some(bit_s) = rate {
-                let time = Duration::from_secs_f64(8.0 * (piece.len() - 1) as f64 / bit_s);
-                free += time;
-                if free > Instant::now() + TICK || left.is_empty() {
+                free += Duration::from_secs_f64(8.0 * count as f64 / bit_s);
+                if free > Instant::now() + TICK || last {
                     sleep_until(free).await;
                 }
             }
-            let count = piece.len() - 1;
-            if pieces.send(piece.freeze()).await.is_err() {
+            if pieces.send(Piece { bytes, last }).await.is_err() {
                 return;
             }
             counters.sent(count);
-            if left.is_empty() {
+            if last {
                 break;
             }
         }
@@ -125,7 +136,7 @@ pub(super) async fn cut(
 
 /// Puts pieces together again; the reason why there are no more.
 pub(super) async fn join(
-    mut pieces: Streaming<Bytes>,
+    mut pieces: Streaming<Piece>,
     messages: mpsc::Sender<Vec<u8>>,
     counters: Arc<Counters>,
     limit: usize,
@@ -134,7 +145,7 @@ pub(super) async fn join(
     while let Ok(place) = messages.reserve().await {
         let mut message = Vec::new();
         loop {
-            let mut piece = match pieces.message().await {
+            let Piece { bytes, last } = match pieces.message().await {
                 Ok(Some(piece)) => piece,
                 Ok(None) => {
                     // The connection may have ended for a reason that is told at the same time.
@@ -144,20 +155,14 @@ pub(super) async fn join(
                 }
                 Err(status) => return broken(&chain(&status)),
             };
-            counters.received(piece.len().saturating_sub(1), message.is_empty());
-            let last = match piece.first() {
-                Some(&LAST) => true,
-                Some(&MORE) if piece.len() > 1 => false,
-                _ => return "carried a piece that is none".into(),
-            };
-            piece.advance(1);
-            if message.len() + piece.len() > limit {
+            counters.received(bytes.len(), message.is_empty());
+            if message.len() + bytes.len() > limit {
                 return format!("carried a message of more than the {limit} bytes that are taken");
             }
             if last && message.is_empty() {
-                message = piece.into();
+                message = bytes.into();
             } else {
-                message.extend_from_slice(&piece);
+                message.extend_from_slice(&bytes);
             }
             if last {
                 break;

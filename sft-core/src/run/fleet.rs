@@ -35,6 +35,7 @@ pub trait Fleet: Sync {
     /// A device that was late or lost, or did what it should not: it is told, and let go.
     fn take_part(&self, call: Call, side: &mut (dyn Serve + Send)) -> Result<Traffic>;
 
-    /// How many devices must end a round for it to count.
+    /// How many devices must end a round for it to count, or all that were drawn for it where these are
+    /// fewer.
     fn quorum(&self) -> usize;
 }

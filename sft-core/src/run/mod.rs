@@ -30,6 +30,8 @@ mod job;
 mod local;
 /// The average of products of adapters.
 mod product;
+/// What is told while a run goes on.
+mod progress;
 /// A run as it stands after a round.
 mod record;
 /// Round by round.
@@ -62,9 +64,10 @@ pub use inputs::{Inputs, image_input, open_data, open_model, text_model};
 pub use job::Job;
 pub use local::CodecState;
 pub use product::{ProductAverage, average_products};
+pub use progress::Progress;
 pub use record::{RoundRecord, Run};
 pub use rounds::finetune;
-pub use session::{Progress, SchemeRun, Session, Setup};
+pub use session::{SchemeRun, Session, Setup};
 pub use settings::{Aggregation, Scheme, Settings};
 #[cfg(feature = "net")]
 pub(crate) use texts::TEXTS;

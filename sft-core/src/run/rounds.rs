@@ -83,8 +83,10 @@ fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
         .iter()
         .filter_map(|part| part.update.as_ref())
         .collect();
-    if let Some(fleet) = job.fleet.filter(|fleet| updates.len() < fleet.quorum()) {
-        let (ended, quorum) = (updates.len(), fleet.quorum());
+    // Of a round that fewer are drawn for all must end it.
+    let quorum = job.fleet.map_or(0, |fleet| fleet.quorum().min(parts.len()));
+    let ended = updates.len();
+    if ended < quorum {
         tracing::warn!(round, ended, quorum, "round does not count");
         return Err(Error::Absent { round, ended });
     }

@@ -12,33 +12,13 @@ use super::generate::{Generated, go_on};
 use super::inputs::{Inputs, of};
 use super::saved::saved_adapters;
 use super::{
-    Fleet, Job, RoundRecord, Run, RunConfig, Scheme, Settings, Wireless, finetune, load_checkpoint,
-    save_checkpoint,
+    Fleet, Job, Progress, RoundRecord, Run, RunConfig, Scheme, Settings, Wireless, finetune,
+    load_checkpoint, save_checkpoint,
 };
 use crate::adapter::{Adapters, Head, save_peft};
 use crate::data::mean_tokens;
 use crate::model::not_finite;
 use crate::{Error, Result};
-
-/// What is told while a run goes on; `()` hears nothing.
-pub trait Progress: Sync {
-    /// A scheme starts, with so many mini-batches before it.
-    fn scheme(&self, scheme: Scheme, batches: usize);
-
-    /// A mini-batch is done; called from any thread.
-    fn batch(&self);
-
-    /// A round is done.
-    fn round(&self, record: &RoundRecord);
-}
-
-impl Progress for () {
-    fn scheme(&self, _: Scheme, _: usize) {}
-
-    fn batch(&self) {}
-
-    fn round(&self, _: &RoundRecord) {}
-}
 
 /// What a scheme did: its part of `run.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,8 +6,9 @@ use super::codecs::DeviceCodecs;
 use super::coded::{Crossing, Stream, finite};
 use super::exchange::{exchange, received, understand};
 use super::extent::Extent;
+use super::hello::say_hello;
 use super::local_data::{Loaded, LocalData};
-use super::message::{Activation, Coded, Hello, Message, Tensors};
+use super::message::{Activation, Coded, Message, Tensors};
 use super::transport::{Connection, Transport, unexpected};
 use super::{Bases, DeviceHalf, HeadStep, LabelSide, RoundPlan, Step, Work};
 use crate::adapter::{Head, NamedShape, cut_into, device_lengths};
@@ -290,26 +291,6 @@ impl DeviceSide<'_> {
         let compressor = codecs.feature_gradient.as_mut();
         let reply = exchange(&crossing, tensor, compressor, message, connection)?;
         Ok((done, reply))
-    }
-}
-
-/// Introduces a device that holds these adapters, and receives what it is to do.
-pub(crate) fn say_hello<T: Transport>(
-    (device, bases, held): (u32, u32, Option<u32>),
-    model: &dyn Model,
-    local: &LocalData<'_>,
-    connection: &mut Connection<T>,
-) -> Result<RoundPlan> {
-    connection.send(&Message::Hello(Hello {
-        device,
-        samples: local.samples.len() as u64,
-        model: model.spec().fingerprint(),
-        bases,
-        held,
-    }))?;
-    match connection.receive()? {
-        Message::Plan(plan) => plan.check(model.spec()).map(|()| *plan),
-        other => Err(unexpected(&other, "a plan")),
     }
 }
 

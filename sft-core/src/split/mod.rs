@@ -27,6 +27,8 @@ mod extent;
 pub(crate) mod forward;
 /// The head on either side.
 mod head_half;
+/// How a round begins.
+mod hello;
 /// A device's own samples, mini-batch by mini-batch.
 mod local_data;
 /// A connection within a process.
@@ -62,11 +64,11 @@ pub use transport::{Connection, Traffic, Transport};
 pub use unsplit::WholeModel;
 
 pub(crate) use coded::finite;
-pub(crate) use device::{receive_adapters, say_hello};
+pub(crate) use device::receive_adapters;
+pub(crate) use hello::{check_hello, say_hello};
 pub(crate) use local_data::Loaded;
 pub(crate) use plan::{
     batches, check_between, check_count, check_cut, check_frozen_blocks, check_rank, check_rate,
 };
-pub(crate) use server::check_hello;
 pub(crate) use through_cut::ThroughCut;
 pub(crate) use transport::unexpected;

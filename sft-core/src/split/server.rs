@@ -7,11 +7,12 @@ use super::codecs::ServerCodecs;
 use super::coded::{Crossing, Stream, finite};
 use super::exchange::lost;
 use super::extent::Extent;
+use super::hello::check_hello;
 use super::memory::Serve;
 use super::message::{Activation, Coded, FailureKind, Hello, Message};
 use super::transport::unexpected;
 use super::{Passed, RoundPlan, ServerHalf, Work};
-use crate::adapter::{Adapters, Head, ModelSpec, NamedShape, cut_into, device_vectors};
+use crate::adapter::{Adapters, Head, NamedShape, cut_into, device_vectors};
 use crate::data::SampleId;
 use crate::model::{Hidden, Model};
 use crate::{Error, Result};
@@ -387,23 +388,4 @@ fn crossing<'a>(
         samples,
         extent,
     }
-}
-
-/// Checks what a device tells of itself.
-pub(crate) fn check_hello(device: u32, spec: &ModelSpec, hello: Hello) -> Result<()> {
-    let (ours, theirs) = (spec.fingerprint(), hello.model);
-    if ours != theirs {
-        let reason = format!("has a model of fingerprint {theirs:08x}, this is {ours:08x}");
-        return Err(Error::protocol(reason));
-    }
-    if hello.device != device || hello.samples == 0 {
-        let Hello {
-            device: got,
-            samples,
-            ..
-        } = hello;
-        let reason = format!("is device {got} with {samples} samples, expected {device} with some");
-        return Err(Error::protocol(reason));
-    }
-    Ok(())
 }

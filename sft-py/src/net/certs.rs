@@ -68,7 +68,5 @@ pub(super) fn identity(py: Python<'_>, folder: Option<&Path>) -> PyResult<Option
 
 /// The identity of a server, in a folder or in the one for it there.
 pub(super) fn server_identity(py: Python<'_>, folder: Option<&Path>) -> PyResult<Option<Identity>> {
-    let below = folder.map(|folder| folder.join("server"));
-    let folder = below.as_deref().filter(|below| below.is_dir()).or(folder);
-    identity(py, folder)
+    detached(py, || folder.map(Identity::open_server).transpose())
 }

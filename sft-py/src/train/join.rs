@@ -1,14 +1,12 @@
 use std::path::PathBuf;
 use std::sync::mpsc::Sender;
-use std::time::Duration;
 
 use pyo3::prelude::*;
+use sft_core::Result;
 use sft_core::data::Data;
 use sft_core::model::Pretrained;
-use sft_core::net::{DeviceJob, DeviceProgress, JoinOptions, join};
+use sft_core::net::{DeviceNews, JoinOptions, join};
 use sft_core::run::{RunConfig, image_input, open_data};
-use sft_core::split::Traffic;
-use sft_core::{Error, Result};
 
 use super::data::{Arrays, Labelled};
 use super::watch::watched;
@@ -47,7 +45,11 @@ pub(crate) fn _join<'py>(
     };
     let open =
         |config: &RunConfig, model: &dyn Pretrained| open(config, model, arrays.as_ref(), full);
-    let work = |sender, stop: &_| join(&options, &open, &Told(sender), stop);
+    let work = |sender: Sender<String>, stop: &_| {
+        // Python's thread may listen no more.
+        let tell = |news: DeviceNews<'_>| drop(sender.send(news.to_string()));
+        join(&options, &open, &tell, stop)
+    };
     let tell = |lines: Vec<String>| {
         lines
             .into_iter()
@@ -82,42 +84,4 @@ fn open(
     let classes = classes.map_or(0, |&label| label as usize + 1);
     let input = image_input(model)?;
     (arrays.clone()).data(classes, full, input, config.augmentation())
-}
-
-/// Where a device leaves word for Python's thread, which may listen no more.
-struct Told(Sender<String>);
-
-impl Told {
-    fn tell(&self, line: String) {
-        let _ = self.0.send(line);
-    }
-}
-
-impl DeviceProgress for Told {
-    fn ready(&self, job: &DeviceJob) {
-        let sent: u64 = job.files.iter().map(|file| file.bytes).sum();
-        self.tell(format!(
-            "device {} with {} samples and {} blocks ({:.2} MB); memory by the model {:.1} MB",
-            job.device,
-            job.samples.len(),
-            job.cut,
-            sent as f64 / 1e6,
-            job.device_memory_bytes / 1e6
-        ));
-    }
-
-    fn batch(&self) {}
-
-    fn round(&self, round: u32, traffic: Traffic) {
-        self.tell(format!(
-            "round {round}: {:.3} MB up, {:.3} MB down across the cut; adapters {:.3} MB",
-            traffic.up as f64 / 1e6,
-            traffic.down as f64 / 1e6,
-            (traffic.adapter_up + traffic.adapter_down) as f64 / 1e6
-        ));
-    }
-
-    fn lost(&self, reason: &Error, again: Duration) {
-        self.tell(format!("{reason}; again in {:.1} s", again.as_secs_f64()));
-    }
 }

@@ -1,5 +1,4 @@
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
@@ -66,7 +65,7 @@ pub(crate) fn _serve<'py>(
         wait: wait_s.map(|s| seconds("wait_s", s)).transpose()?,
         ..RoundPolicy::new(quorum.unwrap_or(config.devices.div_ceil(2)))
     };
-    let board = Arc::new(Board::new("sft", config.rounds, config.devices));
+    let board = Board::new(&config);
     run(py, &config, (arrays, full), watch, |inputs, told, stop| {
         let runs = serve(&config, inputs, &listener, policy, &board, told, stop)?;
         Ok((Session::new(&config, inputs)?.contents()?.clone(), runs))

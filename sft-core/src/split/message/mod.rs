@@ -7,15 +7,19 @@
 mod activation;
 /// Numbers, texts and lengths as bytes.
 mod bytes;
+/// What only a network has.
+mod network;
 /// Tensors that the plan means.
 mod tensors;
 
 use serde::{Deserialize, Serialize};
 
 pub use activation::Activation;
+pub use network::{Begin, FilePart};
 pub use tensors::Tensors;
 
 use self::bytes::{Reader, put_bytes, put_u32, put_varint};
+use self::network::{put_names, read_names};
 use super::{Bases, RoundPlan};
 use crate::{Error, Result};
 
@@ -29,8 +33,6 @@ pub const HEADER_BYTES: usize = 10;
 const CHECKSUM_BYTES: usize = 4;
 /// The longest body that is read; a receiver on a network may set a smaller limit.
 pub const MAX_BODY_BYTES: usize = 1 << 30;
-/// The most files that one message asks for.
-const MAX_FILES: usize = 64;
 /// The longest text in a message.
 const MAX_TEXT_BYTES: usize = 1 << 20;
 
@@ -75,28 +77,6 @@ pub enum Message {
     Begin(Begin),
     /// In place of what follows a mini-batch: the device ends the round with what it has.
     Enough(u32),
-}
-
-/// A part of a file; the parts come in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FilePart {
-    /// The file's name.
-    pub name: String,
-    /// Where the part begins, bytes.
-    pub offset: u64,
-    /// What it holds.
-    pub bytes: Vec<u8>,
-}
-
-/// The beginning of a device's round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Begin {
-    /// The round, from 1.
-    pub round: u32,
-    /// The last round whose end both sides' codecs remember, 0 for none.
-    pub since: u32,
-    /// The rate that the device holds its uplink to, bit/s; 0 for none.
-    pub uplink_bit_s: u64,
 }
 
 /// What a device tells of itself.
@@ -267,23 +247,10 @@ impl Message {
                 }
             }
             Self::Job(json) => out.extend(json.as_bytes()),
-            Self::Want(names) => {
-                put_varint(out, names.len() as u64);
-                for name in names {
-                    put_bytes(out, name.as_bytes());
-                }
-            }
-            Self::FilePart(part) => {
-                put_bytes(out, part.name.as_bytes());
-                put_varint(out, part.offset);
-                out.extend(&part.bytes);
-            }
+            Self::Want(names) => put_names(names, out),
+            Self::FilePart(part) => part.put(out),
             Self::Ready => {}
-            Self::Begin(begin) => {
-                put_u32(out, begin.round);
-                put_u32(out, begin.since);
-                put_varint(out, begin.uplink_bit_s);
-            }
+            Self::Begin(begin) => begin.put(out),
         }
         Ok(())
     }
@@ -382,26 +349,10 @@ impl Message {
                 let json = json.map_err(|_| Error::protocol("sent a job that is not UTF-8"))?;
                 Self::Job(json.into())
             }
-            15 => {
-                let count = body.count(1)?;
-                if count > MAX_FILES {
-                    let reason = format!("wants {count} files, at most {MAX_FILES} are told");
-                    return Err(Error::protocol(reason));
-                }
-                let names = (0..count).map(|_| body.text(MAX_TEXT_BYTES));
-                Self::Want(names.collect::<Result<_>>()?)
-            }
-            16 => Self::FilePart(FilePart {
-                name: body.text(MAX_TEXT_BYTES)?,
-                offset: body.varint()?,
-                bytes: body.rest().to_vec(),
-            }),
+            15 => Self::Want(read_names(body)?),
+            16 => Self::FilePart(FilePart::read(body)?),
             17 => Self::Ready,
-            18 => Self::Begin(Begin {
-                round: body.u32()?,
-                since: body.u32()?,
-                uplink_bit_s: body.varint()?,
-            }),
+            18 => Self::Begin(Begin::read(body)?),
             19 => Self::Enough(body.u32()?),
             other => {
                 let reason = format!("sent a message of the unknown kind {other}");
