@@ -3,9 +3,11 @@
 
 mod common;
 
-use std::io::Read;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::Folder;
@@ -311,34 +313,136 @@ fn a_rate_is_kept() {
     assert!((1e6..33e6).contains(&measured), "{measured}");
 }
 
+/// What carries the bytes of one connection between a client and a server, slowly.
+struct SlowLink {
+    address: SocketAddr,
+    frozen: Arc<AtomicBool>,
+}
+
+impl SlowLink {
+    fn new(server: SocketAddr, bit_s: f64) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let frozen = Arc::new(AtomicBool::new(false));
+        let held = frozen.clone();
+        std::thread::spawn(move || {
+            let (client, _) = listener.accept().unwrap();
+            let server = TcpStream::connect(server).unwrap();
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                let held = held.clone();
+                std::thread::spawn(move || carry(from, to, bit_s, &held));
+            }
+        });
+        Self { address, frozen }
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, bit_s: f64, frozen: &AtomicBool) {
+    let mut bytes = [0; 2000];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        std::thread::sleep(Duration::from_secs_f64(8.0 * count as f64 / bit_s));
+        while frozen.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
+}
+
+/// Both ends of a link that is slow.
+fn slow_pair(folder: &Folder, bit_s: f64) -> (SlowLink, Link, Link, Listener) {
+    let listener = listen(folder, LinkLimits::default());
+    let slow = SlowLink::new(listener.address(), bit_s);
+    let address = slow.address.to_string();
+    let identity = identity(folder, "device-0");
+    let client = connect(&address, Some(&identity), &LinkLimits::default()).unwrap();
+    let server = listener.accept_until(soon()).unwrap().unwrap();
+    (slow, server, client, listener)
+}
+
+#[test]
+fn a_message_may_take_longer_than_silence() {
+    let folder = certs("link-slow");
+    // More than three seconds each way, one way at a time and both.
+    let (_slow, server, client, _listener) = slow_pair(&folder, 1e6);
+    let message: Vec<u8> = (0..400_000u32).map(|i| (i * 7) as u8).collect();
+    client.send(message.clone()).unwrap();
+    assert!(server.receive_until(soon()).unwrap().unwrap() == message);
+    server.send(message.clone()).unwrap();
+    client.send(message.clone()).unwrap();
+    assert!(server.receive_until(soon()).unwrap().unwrap() == message);
+    assert!(client.receive_until(soon()).unwrap().unwrap() == message);
+}
+
+#[test]
+fn who_takes_nothing_is_alive_and_who_says_nothing_is_not() {
+    let folder = certs("link-silent");
+    let (slow, server, client, _listener) = slow_pair(&folder, 100e6);
+    // More than is on its way at once: the client waits for the server, which takes its time.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..4 {
+                client.send(vec![1; 2_000_000]).unwrap();
+            }
+        });
+        std::thread::sleep(2 * LinkLimits::default().silence);
+        for _ in 0..4 {
+            let message = server.receive_until(soon()).unwrap().unwrap();
+            assert_eq!(message.len(), 2_000_000);
+        }
+    });
+    slow.frozen.store(true, Ordering::SeqCst);
+    for end in [&server, &client] {
+        let lost = end.receive_until(soon()).unwrap_err().to_string();
+        assert!(lost.contains("is silent"), "{lost}");
+    }
+}
+
+#[test]
+fn what_was_sent_arrives_though_its_link_is_gone() {
+    let folder = certs("link-gone");
+    let listener = listen(&folder, LinkLimits::default());
+    for _ in 0..10 {
+        let (server, client) = pair(&folder, &listener, "device-0");
+        client.send(vec![3; 1_500_000]).unwrap();
+        drop(client);
+        let message = server.receive_until(soon()).unwrap().unwrap();
+        assert!(message == [3; 1_500_000]);
+        let ended = server.receive_until(soon()).unwrap_err().to_string();
+        assert!(ended.contains("device-0 was closed"), "{ended}");
+    }
+}
+
 #[test]
 fn idle_strangers_do_not_keep_devices_out() {
     let folder = certs("link-idle");
-    let limits = LinkLimits {
-        connections: 3000,
-        ..LinkLimits::default()
-    };
-    let listener = listen(&folder, limits);
+    let listener = listen(&folder, LinkLimits::default());
     let (server, client) = pair(&folder, &listener, "device-0");
-    let strangers: Vec<_> = (0..400)
-        .map(|_| TcpStream::connect(listener.address()).unwrap())
-        .collect();
-    let (late, later) = pair(&folder, &listener, "device-1");
-    for (one, other) in [(&server, &client), (&late, &later)] {
-        one.send(vec![1]).unwrap();
-        assert_eq!(other.receive().unwrap(), [1]);
+    // More than are waited for: the oldest go.
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        let more = (0..100).map(|_| TcpStream::connect(listener.address()).unwrap());
+        strangers.extend(more);
+        let (late, later) = pair(&folder, &listener, "device-1");
+        for (one, other) in [(&server, &client), (&late, &later)] {
+            one.send(vec![1]).unwrap();
+            assert_eq!(other.receive().unwrap(), [1]);
+        }
     }
-    // They are let go once they took too long.
-    let mut stranger = &strangers[0];
-    stranger.set_read_timeout(Some(SOON)).unwrap();
-    assert_eq!(stranger.read(&mut [0; 1]).unwrap_or(0), 0);
+    // The others are let go once they took too long.
+    for mut stranger in [&strangers[0], &strangers[1999]] {
+        stranger.set_read_timeout(Some(SOON)).unwrap();
+        assert_eq!(stranger.read(&mut [0; 1]).unwrap_or(0), 0);
+    }
     client.send(vec![2]).unwrap();
     assert_eq!(server.receive().unwrap(), [2]);
 }
 
 #[test]
 fn bytes_that_are_no_http_are_refused() {
-    use std::io::Write;
     let listener = Listener::bind("127.0.0.1:0", None, LinkLimits::default()).unwrap();
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 4096], b"SFTM\x03\x0d"] {
         let mut stranger = TcpStream::connect(listener.address()).unwrap();

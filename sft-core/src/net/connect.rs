@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 use http::uri::{PathAndQuery, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc};
@@ -22,6 +23,8 @@ use tonic::body::Body;
 use tonic::client::Grpc;
 use tower_service::Service;
 
+use super::counts::Counters;
+use super::heard::{PONG, WhileHeard, listened};
 use super::identity::{Identity, name};
 use super::link::{Link, LinkLimits, runtime};
 use super::wire::{PATH, Pieces, chain, piece_limit};
@@ -76,8 +79,13 @@ async fn open(
         .map_err(late)?;
     let tcp = tcp.map_err(|e| format!("is not there: {e}"))?;
     tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+    let counters = Arc::new(Counters::new());
+    let tcp = listened(tcp, &counters);
     let (half, peer) = match identity {
-        None => (Half::new(TokioIo::new(tcp), limits).await?, String::new()),
+        None => {
+            let half = Half::new(TokioIo::new(tcp), &counters, limits).await?;
+            (half, String::new())
+        }
         Some(identity) => {
             let connector = TlsConnector::from(Arc::new(identity.client()?));
             let host = ServerName::try_from(address.0.to_string()).map_err(|e| e.to_string())?;
@@ -94,10 +102,8 @@ async fn open(
             first.truncate(count.map_err(|e| chain(&e))?);
             let (read, write) = tokio::io::split(tls);
             let io = tokio::io::join(Cursor::new(first).chain(read), write);
-            (
-                Half::new(TokioIo::new(io), limits).await?,
-                peer.unwrap_or_default(),
-            )
+            let half = Half::new(TokioIo::new(io), &counters, limits).await?;
+            (half, peer.unwrap_or_default())
         }
     };
     let (pieces, outgoing) = mpsc::channel(1);
@@ -116,7 +122,7 @@ async fn open(
             return Err(reason.unwrap_or_else(|| chain(&status)));
         }
     };
-    Link::new(peer, pieces, incoming, limits).map_err(|e| e.to_string())
+    Link::new(peer, pieces, incoming, counters, limits).map_err(|e| e.to_string())
 }
 
 /// The client's half of an HTTP/2 connection.
@@ -127,15 +133,18 @@ struct Half {
 }
 
 impl Half {
-    async fn new<I>(io: I, limits: &LinkLimits) -> Result<Self, String>
+    async fn new<I>(io: I, counters: &Arc<Counters>, limits: &LinkLimits) -> Result<Self, String>
     where
         I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
     {
-        let [interval, patience] = limits.keep_alive();
-        let made = http2::Builder::new(TokioExecutor::new())
+        let tasks = WhileHeard {
+            counters: counters.clone(),
+            limit: limits.silence,
+        };
+        let made = http2::Builder::new(tasks.clone())
             .timer(TokioTimer::new())
-            .keep_alive_interval(interval)
-            .keep_alive_timeout(patience)
+            .keep_alive_interval(limits.alive())
+            .keep_alive_timeout(PONG)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
@@ -144,7 +153,7 @@ impl Half {
         let (requests, connection) = made.map_err(|e| chain(&e))?;
         let ended = Arc::new(Mutex::new(None));
         let mut reason = ended.clone().lock_owned().await;
-        tokio::spawn(async move {
+        tasks.execute(async move {
             *reason = connection.await.err().map(|e| chain(&e));
         });
         Ok(Self { requests, ended })

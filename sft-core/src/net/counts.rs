@@ -15,6 +15,8 @@ pub struct LinkCounts {
     pub received_messages: u64,
     /// The rate at which the last long message came, bit/s.
     pub receiving_bit_s: Option<f64>,
+    /// Bytes that came, those of the protocols below included.
+    pub heard_bytes: u64,
     /// How long nothing came.
     pub silent: Duration,
 }
@@ -25,6 +27,9 @@ const LONG_BYTES: u64 = 32 << 10;
 /// What a link carries, and the rate that it keeps.
 #[derive(Debug)]
 pub(super) struct Counters {
+    born: Instant,
+    /// Bytes that came, and when the last did, in nanoseconds since it was born.
+    heard: [AtomicU64; 2],
     sent: AtomicU64,
     rate: AtomicU64,
     received: Mutex<Received>,
@@ -47,6 +52,8 @@ impl Counters {
     pub(super) fn new() -> Self {
         let now = Instant::now();
         Self {
+            born: now,
+            heard: Default::default(),
             sent: AtomicU64::new(0),
             rate: AtomicU64::new(0),
             received: Mutex::new(Received {
@@ -59,6 +66,19 @@ impl Counters {
             }),
             ended: Mutex::default(),
         }
+    }
+
+    /// Bytes came, of whatever kind.
+    pub(super) fn heard(&self, bytes: usize) {
+        let [count, last] = &self.heard;
+        count.fetch_add(bytes as u64, Ordering::Relaxed);
+        last.store(self.born.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// How long no byte came.
+    pub(super) fn silent(&self) -> Duration {
+        let last = Duration::from_nanos(self.heard[1].load(Ordering::Relaxed));
+        self.born.elapsed().saturating_sub(last)
     }
 
     /// The rate to keep, bit/s.
@@ -75,6 +95,10 @@ impl Counters {
 
     pub(super) fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     pub(super) fn received(&self, bytes: usize, is_first: bool) {
@@ -102,11 +126,6 @@ impl Counters {
         self.reason().get_or_insert(reason);
     }
 
-    /// Keeps why the connection below ended, which is behind what is seen of it above.
-    pub(super) fn broke(&self, reason: String) {
-        *self.reason() = Some(reason);
-    }
-
     fn reason(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,11 +145,12 @@ impl Counters {
     pub(super) fn counts(&self) -> LinkCounts {
         let received = self.lock();
         LinkCounts {
-            sent_bytes: self.sent.load(Ordering::Relaxed),
+            sent_bytes: self.sent_bytes(),
             received_bytes: received.bytes,
             received_messages: received.messages,
             receiving_bit_s: received.bit_s,
-            silent: received.last.elapsed(),
+            heard_bytes: self.heard[0].load(Ordering::Relaxed),
+            silent: self.silent(),
         }
     }
 

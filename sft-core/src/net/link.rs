@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 use tonic::Streaming;
 
 use super::counts::{Counters, LinkCounts};
@@ -15,7 +15,7 @@ use crate::{Error, Result};
 
 /// Threads that carry the messages of all links of a process; they compute nothing.
 const THREADS: usize = 2;
-/// How long a link that is closed waits for the other side to have read all.
+/// How long a link that is closed waits while nothing moves for the other side to have read all.
 const FLUSH: Duration = Duration::from_millis(500);
 
 /// What a link takes and how long it waits.
@@ -23,17 +23,17 @@ const FLUSH: Duration = Duration::from_millis(500);
 pub struct LinkLimits {
     /// The longest message that is taken, bytes.
     pub message_bytes: usize,
-    /// How long the other side may be silent before it is given up: it is asked three times as often
-    /// for a sign of life, which it gives while it computes.
+    /// How long no byte may come from the other side before it is given up; it sends a sign of life three
+    /// times as often, also while it computes.
     pub silence: Duration,
     /// How long a connection may take to be made.
     pub handshake: Duration,
-    /// Connections at a time.
+    /// Links at a time.
     pub connections: usize,
 }
 
 impl Default for LinkLimits {
-    /// Messages of 256 MiB, 1.5 s of silence, 3 s to connect, 1,024 connections.
+    /// Messages of 256 MiB, 1.5 s of silence, 3 s to connect, 1,024 links.
     fn default() -> Self {
         Self {
             message_bytes: 256 << 20,
@@ -45,9 +45,9 @@ impl Default for LinkLimits {
 }
 
 impl LinkLimits {
-    /// Between two signs of life, and how long one is waited for.
-    pub(super) fn keep_alive(&self) -> [Duration; 2] {
-        [self.silence / 3, self.silence * 2 / 3]
+    /// Between two signs of life.
+    pub(super) fn alive(&self) -> Duration {
+        self.silence / 3
     }
 }
 
@@ -68,13 +68,13 @@ impl Link {
         peer: String,
         pieces: mpsc::Sender<Piece>,
         incoming: Streaming<Piece>,
+        counters: Arc<Counters>,
         limits: &LinkLimits,
     ) -> Result<Self> {
         let (outbox, messages) = mpsc::channel(1);
         let (arrived, inbox) = mpsc::channel(1);
-        let counters = Arc::new(Counters::new());
         let runtime = runtime()?;
-        runtime.spawn(cut(messages, pieces, counters.clone()));
+        runtime.spawn(cut(messages, pieces, counters.clone(), limits.alive()));
         let (limit, counted) = (limits.message_bytes, counters.clone());
         runtime.spawn(async move {
             let reason = join(incoming, arrived, counted.clone(), limit).await;
@@ -153,11 +153,6 @@ impl Link {
         self.counters.set_rate(bit_s);
     }
 
-    /// What counts for it, for who knows of the connection below.
-    pub(super) fn counters(&self) -> Arc<Counters> {
-        self.counters.clone()
-    }
-
     /// What it carried so far.
     pub fn counts(&self) -> LinkCounts {
         self.counters.counts()
@@ -167,12 +162,9 @@ impl Link {
     pub fn close(&self, reason: &str) {
         self.counters.end(format!("was closed: {reason}"));
         *self.outbox() = None;
-        let until = Instant::now() + FLUSH;
         // Someone else may be waiting for a message: it sees the end.
         if let (Ok(mut inbox), Ok(runtime)) = (self.inbox.try_lock(), runtime()) {
-            runtime.block_on(async {
-                while let Ok(Some(_)) = timeout_at(until.into(), inbox.recv()).await {}
-            });
+            runtime.block_on(flush(&mut inbox, &self.counters));
             inbox.close();
         }
     }
@@ -189,6 +181,32 @@ impl Link {
                 self.peer.clone()
             },
             reason: self.counters.ended(),
+        }
+    }
+}
+
+impl Drop for Link {
+    /// What was sent is still on its way.
+    fn drop(&mut self) {
+        *self.outbox() = None;
+        let inbox = self.inbox.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut inbox = std::mem::replace(inbox, mpsc::channel(1).1);
+        let counters = self.counters.clone();
+        if let Ok(runtime) = runtime() {
+            runtime.spawn(async move { flush(&mut inbox, &counters).await });
+        }
+    }
+}
+
+/// Waits until the other side ends the link, as it does when it has read all, as long as there is something
+/// to wait for. Who stopped reading would leave what was sent unread.
+async fn flush(inbox: &mut mpsc::Receiver<Vec<u8>>, counters: &Counters) {
+    loop {
+        let before = counters.sent_bytes();
+        match timeout(FLUSH, inbox.recv()).await {
+            Ok(None) => return,
+            Err(_) if counters.sent_bytes() == before => return,
+            _ => {}
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Where a server's devices come in.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{Request as HttpRequest, Response as HttpResponse};
@@ -13,7 +14,8 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,6 +26,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::connect::WINDOW_BYTES;
 use super::counts::Counters;
+use super::heard::{PONG, SILENT, listened, silence};
 use super::identity::{Identity, name};
 use super::link::{Link, LinkLimits, runtime};
 use super::wire::{PATH, Piece, Pieces, broken, chain, piece_limit};
@@ -31,6 +34,8 @@ use crate::{Error, Result};
 
 /// Between two lines that tell of connections that were closed because there are too many.
 const TELLING: Duration = Duration::from_secs(1);
+/// Connections that asked for no link yet; of more the oldest goes.
+const STRANGERS: usize = 512;
 /// Links that nobody took yet.
 const WAITING: usize = 64;
 
@@ -65,6 +70,7 @@ impl Listener {
         let door = Arc::new(Door {
             tls: tls.map(|tls| TlsAcceptor::from(Arc::new(tls))),
             places: Arc::new(Semaphore::new(limits.connections)),
+            strangers: Mutex::default(),
             limits,
             found,
         });
@@ -103,7 +109,10 @@ impl Drop for Listener {
 /// How connections are taken.
 struct Door {
     tls: Option<TlsAcceptor>,
+    /// For links.
     places: Arc<Semaphore>,
+    /// Connections that are no links yet, by number, the oldest first.
+    strangers: Mutex<VecDeque<(u64, AbortHandle)>>,
     limits: LinkLimits,
     found: mpsc::Sender<Link>,
 }
@@ -111,7 +120,7 @@ struct Door {
 async fn accept(tcp: TcpListener, door: Arc<Door>) {
     // A flood of connections is no flood of lines.
     let mut closed = (0u64, None::<Instant>);
-    loop {
+    for number in 0.. {
         let (stream, from) = match tcp.accept().await {
             Ok(taken) => taken,
             Err(error) => {
@@ -121,31 +130,64 @@ async fn accept(tcp: TcpListener, door: Arc<Door>) {
                 continue;
             }
         };
-        let Ok(place) = door.places.clone().try_acquire_owned() else {
-            closed.0 += 1;
-            if closed.1.is_none_or(|told| told.elapsed() >= TELLING) {
-                let count = closed.0;
-                tracing::warn!(%from, count, "too many connections: closed");
-                closed = (0, Some(Instant::now()));
-            }
-            continue;
-        };
-        let door = door.clone();
-        tokio::spawn(async move {
-            if let Err(reason) = door.serve(stream).await {
-                tracing::warn!(%from, reason, "connection refused");
-            }
-            drop(place);
-        });
+        closed.0 += u64::from(door.clone().let_in(number, stream, from));
+        if closed.0 > 0 && closed.1.is_none_or(|told| told.elapsed() >= TELLING) {
+            let count = closed.0;
+            tracing::warn!(
+                count,
+                "too many connections: those closed that asked for no link"
+            );
+            closed = (0, Some(Instant::now()));
+        }
     }
 }
 
 impl Door {
+    /// Serves one connection beside the others; whether another that waited longest had to go for it.
+    fn let_in(self: Arc<Self>, number: u64, tcp: TcpStream, from: SocketAddr) -> bool {
+        let door = self.clone();
+        // Nothing of it is done before it is known.
+        let mut strangers = self.strangers();
+        let task = tokio::spawn(async move {
+            let served = door.serve(number, tcp).await;
+            door.known(number);
+            if let Err(reason) = served {
+                tracing::warn!(%from, reason, "connection refused");
+            }
+        });
+        strangers.push_back((number, task.abort_handle()));
+        let oldest = (strangers.len() > STRANGERS).then(|| strangers.pop_front());
+        oldest.flatten().is_some_and(|(_, oldest)| {
+            oldest.abort();
+            true
+        })
+    }
+
+    /// A connection is a stranger no more; whether it was one.
+    fn known(&self, number: u64) -> bool {
+        let mut strangers = self.strangers();
+        let place = strangers.iter().position(|&(other, _)| other == number);
+        place.and_then(|place| strangers.remove(place)).is_some()
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, VecDeque<(u64, AbortHandle)>> {
+        self.strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Serves one connection until it ends.
-    async fn serve(&self, tcp: TcpStream) -> Result<(), String> {
+    async fn serve(self: &Arc<Self>, number: u64, tcp: TcpStream) -> Result<(), String> {
         tcp.set_nodelay(true).map_err(|e| e.to_string())?;
+        let counters = Arc::new(Counters::new());
+        let tcp = listened(tcp, &counters);
+        let visit = |peer| Visit {
+            number,
+            peer,
+            counters,
+        };
         let Some(tls) = &self.tls else {
-            return self.http(TokioIo::new(tcp), String::new()).await;
+            return self.http(TokioIo::new(tcp), visit(String::new())).await;
         };
         let late = |_| "no certificate came in time".to_string();
         let tls = timeout(self.limits.handshake, tls.accept(tcp))
@@ -157,29 +199,28 @@ impl Door {
             .and_then(<[_]>::first)
             .ok_or("has no certificate")?;
         let peer = name(peer)?;
-        self.http(TokioIo::new(tls), peer).await
+        self.http(TokioIo::new(tls), visit(peer)).await
     }
 
-    async fn http<I>(&self, io: I, peer: String) -> Result<(), String>
+    async fn http<I>(self: &Arc<Self>, io: I, visit: Visit) -> Result<(), String>
     where
         I: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
     {
-        let (opened, mut is_open) = mpsc::channel::<Arc<Counters>>(1);
-        let (found, limits) = (self.found.clone(), self.limits);
+        let (opened, mut is_open) = mpsc::channel(1);
+        let counters = visit.counters.clone();
+        let (door, visit) = (self.clone(), Arc::new(visit));
         let serve = service_fn(move |request: HttpRequest<Incoming>| {
             let service = Connect {
-                peer: peer.clone(),
-                found: found.clone(),
+                door: door.clone(),
+                visit: visit.clone(),
                 opened: opened.clone(),
-                limits,
             };
             async move { Ok::<_, Infallible>(service.answer(request).await) }
         });
-        let [interval, patience] = self.limits.keep_alive();
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .keep_alive_interval(interval)
-            .keep_alive_timeout(patience)
+            .keep_alive_interval(self.limits.alive())
+            .keep_alive_timeout(PONG)
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
             .max_concurrent_streams(1)
@@ -188,34 +229,46 @@ impl Door {
         let mut connection = std::pin::pin!(connection);
         let opening = tokio::time::sleep(self.limits.handshake);
         let mut opening = std::pin::pin!(opening);
-        let mut link = None::<Arc<Counters>>;
+        // As long as the link is there.
+        let mut place = None;
         loop {
             tokio::select! {
                 ended = &mut connection => {
-                    let reason = ended.err().map(|e| chain(&e));
-                    return match (reason, &link) {
-                        (Some(reason), Some(link)) => {
-                            link.broke(broken(&reason));
-                            Ok(())
-                        }
-                        (reason, _) => reason.map_or(Ok(()), Err),
+                    let Some(reason) = ended.err().map(|e| chain(&e)) else {
+                        return Ok(());
                     };
+                    if place.is_none() {
+                        return Err(reason);
+                    }
+                    counters.end(broken(&reason));
+                    return Ok(());
                 }
-                () = &mut opening, if link.is_none() => {
+                () = &mut opening, if place.is_none() => {
                     return Err("asked for no link in time".into());
                 }
-                Some(counters) = is_open.recv(), if link.is_none() => link = Some(counters),
+                () = silence(&counters, self.limits.silence), if place.is_some() => {
+                    counters.end(SILENT.into());
+                    return Ok(());
+                }
+                Some(taken) = is_open.recv(), if place.is_none() => place = Some(taken),
             }
         }
     }
 }
 
+/// One connection.
+struct Visit {
+    number: u64,
+    /// The name in its certificate.
+    peer: String,
+    counters: Arc<Counters>,
+}
+
 /// The one method of the service, for one connection.
 struct Connect {
-    peer: String,
-    found: mpsc::Sender<Link>,
-    opened: mpsc::Sender<Arc<Counters>>,
-    limits: LinkLimits,
+    door: Arc<Door>,
+    visit: Arc<Visit>,
+    opened: mpsc::Sender<OwnedSemaphorePermit>,
 }
 
 type Outgoing = Pin<Box<dyn Stream<Item = Result<Piece, Status>> + Send>>;
@@ -230,13 +283,19 @@ impl Connect {
     }
 
     fn open(&self, incoming: Streaming<Piece>) -> Result<Response<Outgoing>, Status> {
+        let (door, visit) = (&self.door, &self.visit);
+        if !door.known(visit.number) {
+            return Err(Status::already_exists("it has a link"));
+        }
+        let full = || Status::resource_exhausted("this server has too many links");
+        let place = door.places.clone().try_acquire_owned();
+        let place = place.map_err(|_| full())?;
         let (pieces, outgoing) = mpsc::channel(1);
-        let link = Link::new(self.peer.clone(), pieces, incoming, &self.limits);
+        let (peer, counters) = (visit.peer.clone(), visit.counters.clone());
+        let link = Link::new(peer, pieces, incoming, counters, &door.limits);
         let link = link.map_err(|e| Status::internal(e.to_string()))?;
-        let counters = link.counters();
-        let full = |_| Status::resource_exhausted("too many wait for this server");
-        self.found.try_send(link).map_err(full)?;
-        let _ = self.opened.try_send(counters);
+        door.found.try_send(link).map_err(|_| full())?;
+        let _ = self.opened.try_send(place);
         Ok(Response::new(Box::pin(
             ReceiverStream::new(outgoing).map(Ok),
         )))

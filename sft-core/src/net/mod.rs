@@ -10,6 +10,8 @@ mod counts;
 mod devices;
 /// Halves of models as files.
 mod files;
+/// Signs of life.
+mod heard;
 /// Certificates of one's own.
 mod identity;
 /// What a device learns before its first round.

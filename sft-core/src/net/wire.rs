@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
+use tokio::select;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Status, Streaming};
 
 use super::counts::Counters;
+use super::heard::SILENT;
 
 /// Where a link is asked for.
 pub(super) const PATH: &str = "/sft.Link/Connect";
@@ -24,19 +26,24 @@ const PACED_PIECE_BYTES: usize = 16 << 10;
 const TICK: Duration = Duration::from_millis(1);
 /// How long what ends together may take to be told.
 const FALLING: Duration = Duration::from_millis(20);
+/// The least bytes of a piece at low rates.
+const LEAST_PIECE_BYTES: usize = 256;
 /// How a stream may end.
 const CLOSED: &str = "was closed by the other side";
+const HERE: &str = "was closed here";
 const CUT: &str = "was closed in the middle of a message";
 /// The first byte of a piece.
 const MORE: u8 = 0;
 const LAST: u8 = 1;
+const ALIVE: u8 = 2;
 
-/// A part of a message.
+/// What crosses a link at once.
 #[derive(Debug)]
-pub(super) struct Piece {
-    bytes: Bytes,
-    /// Whether the message ends with it.
-    last: bool,
+pub(super) enum Piece {
+    /// A part of a message, and whether it is the last.
+    Part(Bytes, bool),
+    /// A sign of life where there is nothing to send.
+    Alive,
 }
 
 /// Pieces as bytes.
@@ -63,8 +70,13 @@ impl Encoder for Pieces {
     type Error = Status;
 
     fn encode(&mut self, piece: Piece, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put_u8(if piece.last { LAST } else { MORE });
-        to.put(piece.bytes);
+        match piece {
+            Piece::Part(bytes, last) => {
+                to.put_u8(if last { LAST } else { MORE });
+                to.put(bytes);
+            }
+            Piece::Alive => to.put_u8(ALIVE),
+        }
         Ok(())
     }
 
@@ -81,8 +93,9 @@ impl Decoder for Pieces {
         let kind = from.has_remaining().then(|| from.get_u8());
         let bytes = from.copy_to_bytes(from.remaining());
         match kind {
-            Some(LAST) => Ok(Some(Piece { bytes, last: true })),
-            Some(MORE) if !bytes.is_empty() => Ok(Some(Piece { bytes, last: false })),
+            Some(LAST) => Ok(Some(Piece::Part(bytes, true))),
+            Some(MORE) if !bytes.is_empty() => Ok(Some(Piece::Part(bytes, false))),
+            Some(ALIVE) if bytes.is_empty() => Ok(Some(Piece::Alive)),
             _ => Err(Status::data_loss("it carried a piece that is none")),
         }
     }
@@ -97,24 +110,28 @@ pub(super) const fn piece_limit() -> usize {
     1 + PIECE_BYTES
 }
 
-/// Cuts messages into pieces, at the rate that is set, until there are no more or nobody takes them.
+/// Cuts messages into pieces, at the rate that is set, until there are no more or nobody takes them. Where
+/// there is nothing to send for as long as `idle`, a sign of life goes.
 pub(super) async fn cut(
     mut messages: mpsc::Receiver<Vec<u8>>,
     pieces: mpsc::Sender<Piece>,
     counters: Arc<Counters>,
+    idle: Duration,
 ) {
     let mut free = Instant::now();
-    while let Some(message) = messages.recv().await {
+    loop {
+        let message = match timeout(idle, messages.recv()).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(_) if pieces.send(Piece::Alive).await.is_ok() => continue,
+            Err(_) => return,
+        };
         let mut left = Bytes::from(message);
         // A link that was idle begins anew; within a message who woke late catches up.
         free = free.max(Instant::now());
         loop {
             let rate = counters.rate();
-            let most = if rate.is_some() {
-                PACED_PIECE_BYTES
-            } else {
-                PIECE_BYTES
-            };
+            let most = rate.map_or(PIECE_BYTES, |bit_s| paced_piece_bytes(bit_s, idle));
             let bytes = left.split_to(left.len().min(most));
             let (count, last) = (bytes.len(), left.is_empty());
             if let Some(bit_s) = rate {
@@ -123,7 +140,7 @@ pub(super) async fn cut(
                     sleep_until(free).await;
                 }
             }
-            if pieces.send(Piece { bytes, last }).await.is_err() {
+            if pieces.send(Piece::Part(bytes, last)).await.is_err() {
                 return;
             }
             counters.sent(count);
@@ -132,6 +149,11 @@ pub(super) async fn cut(
             }
         }
     }
+}
+
+/// Bytes of a piece at a rate: none takes longer than `most`, or it would look like silence.
+fn paced_piece_bytes(bit_s: f64, most: Duration) -> usize {
+    ((bit_s / 8.0 * most.as_secs_f64()) as usize).clamp(LEAST_PIECE_BYTES, PACED_PIECE_BYTES)
 }
 
 /// Puts pieces together again; the reason why there are no more.
@@ -145,8 +167,13 @@ pub(super) async fn join(
     while let Ok(place) = messages.reserve().await {
         let mut message = Vec::new();
         loop {
-            let Piece { bytes, last } = match pieces.message().await {
-                Ok(Some(piece)) => piece,
+            let piece = select! {
+                piece = pieces.message() => piece,
+                () = messages.closed() => return HERE.into(),
+            };
+            let (bytes, last) = match piece {
+                Ok(Some(Piece::Part(bytes, last))) => (bytes, last),
+                Ok(Some(Piece::Alive)) => continue,
                 Ok(None) => {
                     // The connection may have ended for a reason that is told at the same time.
                     sleep(FALLING).await;
@@ -171,14 +198,14 @@ pub(super) async fn join(
         counters.received_message();
         place.send(message);
     }
-    "was closed here".into()
+    HERE.into()
 }
 
 /// Why a stream or its connection ended, in a few words.
 pub(super) fn broken(chain: &str) -> String {
     let has = |words: &[&str]| words.iter().any(|word| chain.contains(word));
-    if has(&["keep-alive", "timed out"]) {
-        "is silent: the other side does not answer".into()
+    if has(&["timed out"]) {
+        SILENT.into()
     } else if has(&[
         "broken pipe",
         "reset",
