@@ -154,7 +154,7 @@ class Training:
         computes a block's forward pass again, on the device and on the server.
     mapped_blocks : bool, default False
         Whether a split device leaves the frozen weights of its blocks in a mapped file: of these
-        it holds one block's at a time.
+        it holds one block's at a time, and a copy of that with the adapters added.
     count_gradients : bool, default False
         Whether device memory counts the gradients of trained parameters.
     flops : {'paper', 'exact'}, default 'paper'

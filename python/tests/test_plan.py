@@ -236,7 +236,7 @@ def test_checkpointing_and_mapped_blocks_take_less_memory() -> None:
     assert again.memory.activation_bytes < kept.memory.activation_bytes / 3
     assert (again.phases.device_backward_s > kept.phases.device_backward_s).all()
     mapped = predicted(mapped_blocks=True)
-    assert mapped.memory.model_bytes < kept.memory.model_bytes / 3
+    assert mapped.memory.model_bytes < kept.memory.model_bytes / 2
     assert mapped.total_s == kept.total_s
 
 

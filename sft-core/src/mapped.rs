@@ -51,6 +51,16 @@ impl MappedFloats {
         floats(&self.file.0[self.from..][..self.bytes]).unwrap_or_default()
     }
 
+    /// Takes in the numbers that follow these in the file; whether `others` are those.
+    pub(crate) fn join(&mut self, others: &Self) -> bool {
+        let file = Arc::ptr_eq(&self.file.0, &others.file.0);
+        let follow = file && self.from + self.bytes == others.from;
+        if follow {
+            self.bytes += others.bytes;
+        }
+        follow
+    }
+
     /// Gives the memory of the pages back, where the system can: they come anew from the file, or from what
     /// the system keeps of it, when they are read again.
     pub(crate) fn release(&self) {
@@ -97,7 +107,11 @@ mod tests {
         };
         if cfg!(target_endian = "little") {
             assert_eq!(floats(4, 8), Some(values[1..].to_vec()));
-            file.floats(0, 12).unwrap().release();
+            let mut two = file.floats(0, 8).unwrap();
+            assert!(!two.join(&file.floats(4, 8).unwrap()));
+            assert!(two.join(&file.floats(8, 4).unwrap()));
+            assert_eq!(two.as_slice(), values);
+            two.release();
             assert_eq!(floats(0, 12), Some(values.to_vec()));
         }
         for (from, bytes) in [(2, 4), (0, 6), (8, 8), (u64::MAX, 4), (0, usize::MAX)] {

@@ -6,7 +6,7 @@ use sft_opt::cost::device_memory;
 use sft_opt::system::{DeviceAdapters, Flops, Qkv};
 use sft_opt::{Device, Placement, Round, Server, System, Training, Transformer};
 
-/// L = 3, S = 5, D = 4, D_mlp = 6, A = 2, K = 5, r = 2.
+/// L = 3, S = 5, D = 4, `D_mlp` = 6, A = 2, K = 5, r = 2.
 fn tiny() -> Transformer {
     let mut model = Transformer::vit(3, 4, 2, 5)
         .with_image(8, 4)
@@ -48,18 +48,26 @@ fn blocks_keep_their_input_and_one_of_them_its_activations() {
 }
 
 #[test]
-fn of_mapped_blocks_one_is_held() {
-    let placement = Placement::Split { cut: 2 };
-    let bytes = |training| device_memory(&tiny(), &training, placement).unwrap();
-    let (held, mut mapped) = (training(true), training(true));
-    mapped.mapped_blocks = true;
+fn of_mapped_blocks_one_is_held_with_a_copy() {
+    let mut model = tiny();
+    model.blocks = 6;
     // 4D² + 2·D·D_mlp + 9D + D_mlp parameters.
     let block = 4.0 * (64.0 + 48.0 + 36.0 + 6.0);
-    let (all, one) = (bytes(held), bytes(mapped));
-    assert_eq!(one.model_bytes, all.model_bytes - block);
-    assert_eq!(one.total_bytes(), all.total_bytes() - block);
-    let whole = |training| device_memory(&tiny(), &training, Placement::FlLora).unwrap();
-    assert_eq!(whole(mapped), whole(held));
+    for cut in [2, 5] {
+        let bytes = |mapped| {
+            let mut training = training(true);
+            training.mapped_blocks = mapped;
+            device_memory(&model, &training, Placement::Split { cut }).unwrap()
+        };
+        let (all, one) = (bytes(false), bytes(true));
+        let rest = (cut - 2) as f64 * block;
+        assert_eq!(one.model_bytes, all.model_bytes - rest);
+        assert_eq!(one.total_bytes(), all.total_bytes() - rest);
+    }
+    let mut mapped = training(true);
+    mapped.mapped_blocks = true;
+    let whole = |training| device_memory(&model, &training, Placement::FlLora).unwrap();
+    assert_eq!(whole(mapped), whole(training(true)));
 }
 
 /// Seconds of the device's forward and backward passes and of the server, of a device cut at block 1.

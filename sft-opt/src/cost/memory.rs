@@ -43,8 +43,8 @@ impl Memory {
 /// `l(α₁BSD + α₂BS²A) + αBSD`; of a frozen half `l` is 0 for adapters and activations; where the head
 /// is on the device, its weights `DK + K`, trained as [`FlHead`] says, and `αB(D + K)` for features and logits. Federated: the whole model, for LoRA with its adapters,
 /// activations of all blocks. With [`Training::gradient_checkpointing`] the `l` blocks keep
-/// `l·αBSD` and one of them at a time `α₁BSD + α₂BS²A`; with [`Training::mapped_blocks`] the weights of one
-/// block are held, not of `l`.
+/// `l·αBSD` and one of them at a time `α₁BSD + α₂BS²A`; with [`Training::mapped_blocks`] twice the
+/// weights of a block are held, not those of `l`.
 ///
 /// # Errors
 /// A field of `model` or `training` outside its documented range, a `cut` outside 1 to `L - 1`.
@@ -89,7 +89,7 @@ fn held_on_device(model: &Transformer, training: &Training, placement: Placement
     match placement {
         Placement::Split { cut } => {
             let adapters = cut as f64 * device_lora(model, training);
-            let blocks = if training.mapped_blocks { 1 } else { cut };
+            let blocks = if training.mapped_blocks { 2 } else { cut };
             let head = device_head(model, training, placement);
             blocks as f64 * model.block_parameters()
                 + adapters

@@ -62,6 +62,8 @@ pub enum Flops {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
+// Each is a switch of its own.
+#[allow(clippy::struct_excessive_bools)]
 pub struct Training {
     /// Samples in a mini-batch `B`, at least 1. Default 64.
     pub batch: usize,
@@ -94,7 +96,7 @@ pub struct Training {
     /// block's forward pass again, on the device and on the server. Default `false`.
     pub gradient_checkpointing: bool,
     /// Whether a split device leaves the frozen weights of its blocks in a mapped file: of these it holds one
-    /// block's at a time. Default `false`.
+    /// block's at a time, and a copy of that with the adapters added. Default `false`.
     pub mapped_blocks: bool,
     /// Whether device memory counts gradients of trained parameters. Default `false`, as Table III.
     pub count_gradients: bool,

@@ -28,10 +28,31 @@ enum Values {
 }
 
 impl Values {
+    fn of(matrix: &Matrix) -> Result<Self> {
+        Ok(match matrix {
+            Matrix::Memory(tensor) => Self::Memory(tensor.flatten_all()?.to_vec1()?),
+            Matrix::File { values, .. } => Self::File(values.clone()),
+        })
+    }
+
     fn as_slice(&self) -> &[f32] {
         match self {
             Self::Memory(values) => values,
             Self::File(values) => values.as_slice(),
+        }
+    }
+
+    /// Takes in what is below, or gives it back where that is elsewhere.
+    fn join(&mut self, below: Self) -> Option<Self> {
+        match (self, below) {
+            (Self::Memory(values), Self::Memory(below)) => {
+                values.extend(below);
+                None
+            }
+            (Self::File(values), Self::File(below)) => {
+                (!values.join(&below)).then_some(Self::File(below))
+            }
+            (_, below) => Some(below),
         }
     }
 }
@@ -39,20 +60,16 @@ impl Values {
 impl FrozenWeight {
     /// Matrices `[outputs, inputs]` below each other: copied, those of a mapped file left in it.
     pub(super) fn stack(matrices: &[&Matrix]) -> Result<Self> {
-        let (mut parts, mut inputs, mut len) = (Vec::with_capacity(matrices.len()), 0, 0);
+        let (mut parts, mut inputs, mut len) = (Vec::<Values>::new(), 0, 0);
         for matrix in matrices {
             inputs = matrix.inputs()?;
             len += matrix.outputs()? * inputs;
-            match (matrix, parts.last_mut()) {
-                (Matrix::File { values, .. }, _) => parts.push(Values::File(values.clone())),
-                (Matrix::Memory(tensor), Some(Values::Memory(above))) => {
-                    above.extend(tensor.flatten_all()?.to_vec1::<f32>()?);
-                }
-                (Matrix::Memory(tensor), _) => {
-                    let values = tensor.flatten_all()?.to_vec1()?;
-                    parts.push(Values::Memory(values));
-                }
-            }
+            let below = Values::of(matrix)?;
+            let apart = match parts.last_mut() {
+                Some(above) => above.join(below),
+                None => Some(below),
+            };
+            parts.extend(apart);
         }
         Ok(Self { parts, inputs, len })
     }

@@ -368,7 +368,7 @@ mod tests {
         }
     }
 
-    /// Matrices of a mapped file are parts, those in memory one; both give the same bits.
+    /// Matrices that do not follow each other in a mapped file are parts, others one; all give the same bits.
     #[cfg(target_endian = "little")]
     #[test]
     fn weights_in_a_file_give_the_bits_of_those_in_memory() {
@@ -390,8 +390,8 @@ mod tests {
         let in_memory = |i: usize| Matrix::from(in_file(i).tensor().unwrap());
         let vector = some(3 * 2 * 4 * WIDTH, 0.3);
         let (rows, x, dy) = (3, some(3 * WIDTH, 0.9), some(3 * 3 * WIDTH, 0.8));
-        let bits = |matrix: &dyn Fn(usize) -> Matrix, all| {
-            let linears = [0, 1, 2].map(|i| LinearWeights {
+        let bits = |matrix: &dyn Fn(usize) -> Matrix, order: [usize; 3], all| {
+            let linears = order.map(|i| LinearWeights {
                 weight: matrix(i),
                 bias: None,
             });
@@ -404,8 +404,12 @@ mod tests {
             backward.input_gradient(&dy, 0, &mut dx, &mut LinearScratch::default());
             (y, dx)
         };
-        for all in [rows, 4 * WIDTH] {
-            assert!(bits(&in_file, all) == bits(&in_memory, all), "{all} rows");
+        for (order, all) in [[0, 1, 2], [1, 0, 2]]
+            .into_iter()
+            .flat_map(|order| [(order, rows), (order, 4 * WIDTH)])
+        {
+            let same = bits(&in_file, order, all) == bits(&in_memory, order, all);
+            assert!(same, "{order:?}, {all} rows");
         }
     }
 }
