@@ -149,6 +149,12 @@ class Training:
     activation_bytes, attention_bytes : float, default 72 and 4
         Bytes kept per element of an activation and of an attention matrix, for each
         block; calibrated on the paper's Table III.
+    gradient_checkpointing : bool, default False
+        Whether blocks that are trained keep their input alone for the backward pass, which
+        computes a block's forward pass again, on the device and on the server.
+    mapped_blocks : bool, default False
+        Whether a split device leaves the frozen weights of its blocks in a mapped file: of these
+        it holds one block's at a time, and a copy of that with the adapters added.
     count_gradients : bool, default False
         Whether device memory counts the gradients of trained parameters.
     flops : {'paper', 'exact'}, default 'paper'
@@ -187,6 +193,8 @@ class Training:
     optimizer_bytes_per_parameter: float = 4.0
     activation_bytes: float = 72.0
     attention_bytes: float = 4.0
+    gradient_checkpointing: bool = False
+    mapped_blocks: bool = False
     count_gradients: bool = False
     flops: Literal["paper", "exact"] = "paper"
     fl_head: Literal["full", "adapters"] = "full"

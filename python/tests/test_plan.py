@@ -227,6 +227,19 @@ def test_a_frozen_half_runs_forward_alone() -> None:
         sft.predict(wrong, cut=5)
 
 
+def test_checkpointing_and_mapped_blocks_take_less_memory() -> None:
+    def predicted(**training: Any) -> Any:
+        system = dataclasses.replace(SYSTEM, training=sft.Training(**training))
+        return sft.predict(system, cut=5, rounds=2)
+
+    kept, again = predicted(), predicted(gradient_checkpointing=True)
+    assert again.memory.activation_bytes < kept.memory.activation_bytes / 3
+    assert (again.phases.device_backward_s > kept.phases.device_backward_s).all()
+    mapped = predicted(mapped_blocks=True)
+    assert mapped.memory.model_bytes < kept.memory.model_bytes / 2
+    assert mapped.total_s == kept.total_s
+
+
 def test_labels_on_the_device_cost_a_hop_and_the_head() -> None:
     training = sft.Training(labels="device", bits_per_feature=4.0)
     below, above = (

@@ -25,10 +25,15 @@ mod atomic_write;
 mod digest;
 /// The crate's error.
 mod error;
+/// Memory that was freed; with `unsafe`, as the kernels.
+#[cfg(feature = "net")]
+mod freed;
 /// Matrix product and elementwise kernels; the one folder with `unsafe`.
 mod kernels;
 /// Frozen layers with adapters, forward and backward by hand.
 mod layers;
+/// Numbers where a file has them; with `unsafe`, as the kernels.
+mod mapped;
 /// Independent tasks on a few threads.
 mod parallel;
 /// Independent random streams from one seed.

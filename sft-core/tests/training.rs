@@ -188,6 +188,26 @@ fn the_server_waits_are_the_sum_over_devices_of_their_own_cuts() {
     assert_eq!(error.to_string(), "device must be below 2, got 2");
 }
 
+#[test]
+fn checkpointing_is_modelled_as_less_memory_for_more_time() {
+    let settings = settings(Scheme::SftRaw);
+    let model = config().transformer(3, 3);
+    let modelled = |checkpointing| {
+        let wireless = Wireless::new(model, Channel::default(), &[8], &settings).unwrap();
+        let wireless = wireless.with_gradient_checkpointing(checkpointing).unwrap();
+        let part = DeviceRound {
+            device: 0,
+            cut: 3,
+            first: false,
+            traffic: Traffic::default(),
+        };
+        let delay = wireless.delay_s(&settings, 2, &[part]).unwrap();
+        (wireless.device_memory_bytes(&settings, 3).unwrap(), delay)
+    };
+    let (all, again) = (modelled(false), modelled(true));
+    assert!(again.0 < all.0 && again.1 > all.1, "{all:?} {again:?}");
+}
+
 /// Broadcasts use the whole band at the rate of the worst receiver; here all links are alike.
 #[test]
 fn a_device_gets_the_frozen_model_when_it_first_takes_part() {
@@ -404,10 +424,10 @@ fn the_next_batch_is_loaded_while_one_is_trained_on() {
         seeds: Mutex::default(),
     };
     let done = AtomicUsize::new(0);
-    // The trainer holds still until the batch after the next is loaded, if there is one.
+    // The trainer holds still until the next batch is loaded, if there is one.
     let on_batch = || {
         let done = done.fetch_add(1, Ordering::SeqCst) + 1;
-        let ahead = (done + 2).min(16);
+        let ahead = (done + 1).min(16);
         for _ in 0..10_000 {
             if train.loads.load(Ordering::SeqCst) >= ahead {
                 return;

@@ -10,13 +10,20 @@ const READ_ROWS: usize = 32;
 type Tile = [[f32; EDGE]; EDGE];
 
 /// Writes the columns of `from` `[rows, stride]`, starting with number `first`, as the rows of
-/// `out` `[columns, rows]`.
-pub(crate) fn transpose_columns(from: &[f32], stride: usize, first: usize, out: &mut [f32]) {
+/// `out` `[columns, rows]`, `pitch` elements from one row of it to the next.
+pub(crate) fn transpose_columns(
+    from: &[f32],
+    stride: usize,
+    first: usize,
+    out: &mut [f32],
+    pitch: usize,
+) {
     let job = Job {
         from,
         stride,
         first,
         out,
+        pitch,
     };
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = pulp::x86::V3::try_new() {
@@ -30,6 +37,7 @@ struct Job<'a> {
     stride: usize,
     first: usize,
     out: &'a mut [f32],
+    pitch: usize,
 }
 
 impl Job<'_> {
@@ -38,18 +46,18 @@ impl Job<'_> {
     #[inline(always)]
     fn run(self, transpose: impl Fn(Tile) -> Tile) {
         let rows = self.from.len() / self.stride;
-        let columns = self.out.len() / rows;
+        let columns = self.out.len().div_ceil(self.pitch);
         for block in (0..rows).step_by(READ_ROWS) {
             let end = rows.min(block + READ_ROWS);
             for column in (0..columns).step_by(EDGE) {
                 for row in (block..end).step_by(EDGE) {
                     let (wide, high) = (EDGE.min(columns - column), EDGE.min(end - row));
                     let from = &self.from[row * self.stride + self.first + column..];
-                    let out = &mut self.out[column * rows + row..];
+                    let out = &mut self.out[column * self.pitch + row..];
                     if (wide, high) == (EDGE, EDGE) {
-                        write(transpose(read(from, self.stride)), out, rows);
+                        write(transpose(read(from, self.stride)), out, self.pitch);
                     } else {
-                        write_part([wide, high], from, self.stride, out, rows);
+                        write_part([wide, high], from, self.stride, out, self.pitch);
                     }
                 }
             }
@@ -78,10 +86,16 @@ fn write(tile: Tile, out: &mut [f32], stride: usize) {
 }
 
 /// What is less than a tile, at the edges.
-fn write_part([wide, high]: [usize; 2], from: &[f32], stride: usize, out: &mut [f32], rows: usize) {
+fn write_part(
+    [wide, high]: [usize; 2],
+    from: &[f32],
+    stride: usize,
+    out: &mut [f32],
+    pitch: usize,
+) {
     for column in 0..wide {
         for row in 0..high {
-            out[column * rows + row] = from[row * stride + column];
+            out[column * pitch + row] = from[row * stride + column];
         }
     }
 }
@@ -153,24 +167,30 @@ mod tests {
 
     #[test]
     fn equals_one_element_after_the_other() {
-        for (rows, stride, first, columns) in [
-            (1, 1, 0, 1),
-            (33, 40, 5, 35),
-            (48, 32, 16, 16),
-            (71, 8, 0, 8),
-            (8, 100, 91, 9),
+        for (rows, stride, first, columns, gap) in [
+            (1, 1, 0, 1, 0),
+            (33, 40, 5, 35, 0),
+            (48, 32, 16, 16, 3),
+            (71, 8, 0, 8, 1),
+            (8, 100, 91, 9, 24),
         ] {
             let from: Vec<f32> = (0..rows * stride).map(|i| i as f32).collect();
-            let want: Vec<f32> = (0..rows * columns)
-                .map(|i| from[i % rows * stride + first + i / rows])
-                .collect();
-            let (mut found, mut slow) = (vec![0.0; want.len()], vec![0.0; want.len()]);
-            transpose_columns(&from, stride, first, &mut found);
+            let pitch = rows + gap;
+            let len = (columns - 1) * pitch + rows;
+            // What is between two rows of the result is left as it is.
+            let at = |i: usize| {
+                let (column, row) = (i / pitch, i % pitch);
+                (row < rows).then(|| from[row * stride + first + column])
+            };
+            let want: Vec<f32> = (0..len).map(|i| at(i).unwrap_or(-1.0)).collect();
+            let (mut found, mut slow) = (vec![-1.0; len], vec![-1.0; len]);
+            transpose_columns(&from, stride, first, &mut found, pitch);
             let job = Job {
                 from: &from,
                 stride,
                 first,
                 out: &mut slow,
+                pitch,
             };
             job.run(one_by_one);
             assert_eq!(found, want);

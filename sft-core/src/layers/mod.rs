@@ -18,6 +18,6 @@ pub(crate) use engine::{Wanted, with_slices};
 pub(crate) use gradient::{inject, with_gradient};
 pub(crate) use low_rank::LowRank;
 pub(crate) use parts::{
-    Activation, AttentionWeights, BlockWeights, LinearWeights, Mask, MlpWeights, NormKind,
+    Activation, AttentionWeights, BlockWeights, LinearWeights, Mask, Matrix, MlpWeights, NormKind,
     NormOrder, NormWeights, Rotary, bytes,
 };

@@ -11,6 +11,7 @@ use super::memory::CodecMemory;
 use super::say::{refuse, send};
 use super::{Identity, Link, LinkLimits, connect};
 use crate::data::Data;
+use crate::freed;
 use crate::kernels::one_thread_per_product;
 use crate::model::{Backend, Model, Pretrained};
 use crate::parallel::with_threads;
@@ -231,6 +232,8 @@ impl Member<'_> {
         check_data(&job, data.as_ref())?;
         let checkpointing = config.gradient_checkpointing;
         let model = pretrained.model(Backend::Engine { checkpointing })?;
+        drop(pretrained);
+        freed::give_back();
         (self.tell)(DeviceNews::Ready(&job));
         self.has = Some((job, model, data));
         Ok(())

@@ -144,6 +144,7 @@ impl Jobs {
         };
         let out = config.folder().ok_or_else(missing)?;
         let pretrained = inputs.pretrained.as_ref();
+        let wireless = setup.wireless.clone().with_mapped_blocks()?;
         let cuts = config.device_cuts.clone();
         let cuts = cuts.unwrap_or_else(|| vec![config.cut; config.devices]);
         let job = |(device, samples): (usize, &Vec<usize>)| {
@@ -161,7 +162,7 @@ impl Jobs {
                 image_input: pretrained.image_input().cloned(),
                 head: (config.labels == LabelSide::Device).then(|| setup.head.clone()),
                 files: files(&folder)?,
-                device_memory_bytes: setup.wireless.device_memory_bytes(&setup.settings, cut)?,
+                device_memory_bytes: wireless.device_memory_bytes(&setup.settings, cut)?,
             };
             Ok((job, folder))
         };

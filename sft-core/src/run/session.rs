@@ -148,7 +148,8 @@ impl<'a> Session<'a> {
             pretrained.transformer(classes, rank, mean_tokens(train).unwrap_or(spec.tokens));
         let samples: Vec<usize> = self.partition.iter().map(Vec::len).collect();
         let channel = self.config.channel()?;
-        let wireless = Wireless::new(model, channel, &samples, &settings)?;
+        let wireless = Wireless::new(model, channel, &samples, &settings)?
+            .with_gradient_checkpointing(self.config.gradient_checkpointing)?;
         let setup = Setup {
             wireless: if classes == 0 {
                 wireless.with_frozen_head()?

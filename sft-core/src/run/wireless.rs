@@ -131,13 +131,36 @@ impl Wireless {
     /// # Errors
     /// None: the parts were checked before.
     pub fn with_frozen_head(self) -> Result<Self> {
+        let rows = self.system.model().tokens as f64;
+        self.with_training(|training| {
+            training.fl_head = FlHead::Adapters;
+            training.bits_per_feature = training.bits_per_feature.map(|bits| rows * bits);
+        })
+    }
+
+    /// The same with [gradient checkpointing](Training::gradient_checkpointing), or without.
+    ///
+    /// # Errors
+    /// None: the parts were checked before.
+    pub fn with_gradient_checkpointing(self, checkpointing: bool) -> Result<Self> {
+        self.with_training(|training| training.gradient_checkpointing = checkpointing)
+    }
+
+    /// The same whose devices leave the [blocks' weights in a mapped file](Training::mapped_blocks), as
+    /// devices on a network do.
+    ///
+    /// # Errors
+    /// None: the parts were checked before.
+    pub fn with_mapped_blocks(self) -> Result<Self> {
+        self.with_training(|training| training.mapped_blocks = true)
+    }
+
+    fn with_training(self, change: impl FnOnce(&mut Training)) -> Result<Self> {
         let system = self.system;
         let mut training = *system.training();
-        training.fl_head = FlHead::Adapters;
+        change(&mut training);
         let devices = system.devices().to_vec();
         let (model, server) = (*system.model(), *system.server());
-        let rows = model.tokens as f64;
-        training.bits_per_feature = training.bits_per_feature.map(|bits| rows * bits);
         let system = System::new(model, training, server, devices, system.total_hz())?;
         Ok(Self { system, ..self })
     }

@@ -60,8 +60,8 @@ impl LocalData<'_> {
             return Err(Error::argument("local_epochs", reason));
         }
         std::thread::scope(|scope| {
-            // One batch waits in the channel while the loader makes the one after it.
-            let (send, loaded) = sync_channel(1);
+            // The loader makes the next batch, and waits with it until it is taken.
+            let (send, loaded) = sync_channel(0);
             spawn(scope, move || {
                 for order in self.batches(plan) {
                     let batch = self.load(plan, &order, device);

@@ -179,7 +179,8 @@ impl Flops {
 }
 
 /// Operations of one mini-batch by the settings of a training; with the labels on the device head and
-/// loss are counted there and nowhere else.
+/// loss are counted there and nowhere else, with checkpointing the forward pass of a block that is
+/// trained once more in its backward pass.
 pub(super) fn mini_batch(
     model: &Transformer,
     training: &Training,
@@ -204,7 +205,33 @@ pub(super) fn mini_batch(
             passes.device.backward += head.backward;
         }
     }
+    if training.gradient_checkpointing {
+        let again = again(model, training, placement);
+        passes.device.backward += again.device.forward;
+        passes.server.backward += again.server.forward;
+    }
     passes
+}
+
+/// The forward passes of the blocks that have a backward pass.
+fn again(model: &Transformer, training: &Training, placement: Placement) -> BatchFlops {
+    let blocks = |model: &Transformer, blocks: usize| {
+        let block = training.flops.block(model, training.batch);
+        block.times(blocks as f64)
+    };
+    match placement {
+        Placement::Split { cut } => {
+            let frozen = training.device_is_frozen(placement);
+            let device = if frozen { 0 } else { cut };
+            let above = cut.max(training.frozen_blocks);
+            BatchFlops {
+                device: blocks(model, device),
+                server: blocks(model, model.blocks.saturating_sub(above)),
+            }
+        }
+        Placement::FlLora => on_device(blocks(model, model.blocks)),
+        Placement::FlFull => on_device(blocks(&model.with_lora(0, model.qkv), model.blocks)),
+    }
 }
 
 fn on_device(device: Pass) -> BatchFlops {

@@ -42,7 +42,9 @@ impl Memory {
 /// Split at `l`, (26'): weights `α(l(block + p_L) + P²CD + D)`, trained `l·p_L`, activations
 /// `l(α₁BSD + α₂BS²A) + αBSD`; of a frozen half `l` is 0 for adapters and activations; where the head
 /// is on the device, its weights `DK + K`, trained as [`FlHead`] says, and `αB(D + K)` for features and logits. Federated: the whole model, for LoRA with its adapters,
-/// activations of all blocks.
+/// activations of all blocks. With [`Training::gradient_checkpointing`] the `l` blocks keep
+/// `l·αBSD` and one of them at a time `α₁BSD + α₂BS²A`; with [`Training::mapped_blocks`] twice the
+/// weights of a block are held, not those of `l`.
 ///
 /// # Errors
 /// A field of `model` or `training` outside its documented range, a `cut` outside 1 to `L - 1`.
@@ -86,9 +88,13 @@ fn image_numbers(model: &Transformer, training: &Training) -> f64 {
 fn held_on_device(model: &Transformer, training: &Training, placement: Placement) -> f64 {
     match placement {
         Placement::Split { cut } => {
-            let block = model.block_parameters() + device_lora(model, training);
+            let adapters = cut as f64 * device_lora(model, training);
+            let blocks = if training.mapped_blocks { 2 } else { cut };
             let head = device_head(model, training, placement);
-            cut as f64 * block + model.patch_parameters() + head.held
+            blocks as f64 * model.block_parameters()
+                + adapters
+                + model.patch_parameters()
+                + head.held
         }
         Placement::FlFull => model.parameters(),
         Placement::FlLora => model.parameters() + fl_adapters(model, training),
@@ -125,6 +131,12 @@ fn activation_bytes(model: &Transformer, training: &Training, placement: Placeme
     } else {
         0.0
     };
-    blocks as f64 * (training.activation_bytes * stream + training.attention_bytes * attention)
-        + training.bytes_per_number * (stream + head)
+    let alpha = training.bytes_per_number;
+    let block = training.activation_bytes * stream + training.attention_bytes * attention;
+    let kept = if training.gradient_checkpointing {
+        blocks as f64 * alpha * stream + blocks.min(1) as f64 * block
+    } else {
+        blocks as f64 * block
+    };
+    kept + alpha * (stream + head)
 }

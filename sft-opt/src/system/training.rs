@@ -62,6 +62,8 @@ pub enum Flops {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
+// Each is a switch of its own.
+#[allow(clippy::struct_excessive_bools)]
 pub struct Training {
     /// Samples in a mini-batch `B`, at least 1. Default 64.
     pub batch: usize,
@@ -90,6 +92,12 @@ pub struct Training {
     /// Activation bytes `α₂` kept per element of `B×A×S×S` and block, at least 0. Default 4,
     /// calibrated on the paper's Table III.
     pub attention_bytes: f64,
+    /// Whether blocks that are trained keep their input alone for the backward pass, which computes a
+    /// block's forward pass again, on the device and on the server. Default `false`.
+    pub gradient_checkpointing: bool,
+    /// Whether a split device leaves the frozen weights of its blocks in a mapped file: of these it holds one
+    /// block's at a time, and a copy of that with the adapters added. Default `false`.
+    pub mapped_blocks: bool,
     /// Whether device memory counts gradients of trained parameters. Default `false`, as Table III.
     pub count_gradients: bool,
     /// How FLOPs are counted. Default [`Flops::Paper`].
@@ -121,6 +129,8 @@ impl Default for Training {
             optimizer_bytes_per_parameter: 4.0,
             activation_bytes: 72.0,
             attention_bytes: 4.0,
+            gradient_checkpointing: false,
+            mapped_blocks: false,
             count_gradients: false,
             flops: Flops::Paper,
             fl_head: FlHead::Full,

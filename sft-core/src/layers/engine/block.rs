@@ -101,16 +101,31 @@ pub(super) struct AdaptedBlock<'a> {
 }
 
 impl<'a> AdaptedBlock<'a> {
-    pub(super) fn new(
+    pub(super) fn new(block: &'a Block, positions: usize, pairs: Pairs<'a>, pass: Pass) -> Self {
+        Self::with(block, positions, pairs, [pass; 2])
+    }
+
+    /// Ready to compute what is kept of a piece once more, but not the block's output.
+    pub(super) fn again(block: &'a Block, positions: usize, pairs: Pairs<'a>) -> Self {
+        let last = if block.mlp_branch.needs_written() {
+            Pass::Forward
+        } else {
+            Pass::Unused
+        };
+        Self::with(block, positions, pairs, [Pass::Forward, last])
+    }
+
+    /// Ready for a pass through all linears but the last, and one through that.
+    fn with(
         block: &'a Block,
         positions: usize,
         mut pairs: Pairs<'a>,
-        pass: Pass,
+        [pass, last]: [Pass; 2],
     ) -> Self {
         Self {
             block,
             attention: block.attention.adapted(positions, &mut pairs, pass),
-            mlp: block.mlp.adapted(&mut pairs, pass),
+            mlp: block.mlp.adapted(&mut pairs, [pass, last]),
         }
     }
 

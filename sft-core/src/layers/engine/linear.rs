@@ -20,7 +20,7 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    /// Copies of these weights; beside others that have one, a layer without a bias gets one of zeros.
+    /// Layers of these weights; beside others that have one, a layer without a bias gets one of zeros.
     pub(super) fn new<'w>(layers: impl IntoIterator<Item = &'w LinearWeights>) -> Result<Self> {
         let layers: Vec<_> = layers.into_iter().collect();
         let widths = layers.iter().map(|layer| layer.outputs());
@@ -78,6 +78,8 @@ pub(super) enum Pass {
         /// Rows of all pieces.
         rows: usize,
     },
+    /// No product.
+    Unused,
 }
 
 /// Layers side by side on one input, each with its adapter, made ready for one pass.
@@ -89,9 +91,11 @@ pub(super) struct Adapted<'a> {
     linear: &'a Linear,
     pairs: Vec<LoraPair<'a>>,
     pass: Pass,
-    /// The weight as the pass wants it, with the adapters: `[inputs, outputs]` or
-    /// `[outputs, inputs]`; empty where the frozen one is that.
+    /// The weight as the pass wants it: `[inputs, outputs]` or `[outputs, inputs]`; empty where the frozen
+    /// one is that.
     copy: Buffer,
+    /// Whether the copy is with the adapters.
+    added: bool,
 }
 
 /// Buffers of the gradients.
@@ -113,26 +117,34 @@ impl<'a> Adapted<'a> {
             pairs,
             pass,
             copy: Buffer::new(),
+            added: false,
         };
         match pass {
             Pass::Forward => adapted.copy_transposed(),
-            Pass::Backward { rows } if adapted.needs_copy(rows) => adapted.copy_as_it_is(),
-            Pass::Backward { .. } => (),
+            Pass::Backward { rows } => {
+                adapted.added = adapted.is_better_added(rows);
+                if adapted.added || linear.weight.in_place().is_none() {
+                    adapted.copy_as_it_is();
+                }
+            }
+            Pass::Unused => (),
+        }
+        if !adapted.copy.is_empty() {
+            linear.weight.release();
         }
         adapted
     }
 
-    /// Whether products with so many rows are better made with a copy of the weight as it is.
-    fn needs_copy(&self, rows: usize) -> bool {
-        let frozen = &self.linear.weight;
-        let few = rows <= self.outputs() && frozen.len() >= LARGE;
-        let added = self.pairs.iter().any(LoraPair::can_be_added);
-        frozen.in_place().is_none() || (added && !few)
+    /// Whether products with so many rows are better made with the adapters added to a copy of the weight
+    /// as it is.
+    fn is_better_added(&self, rows: usize) -> bool {
+        let few = rows <= self.outputs() && self.linear.weight.len() >= LARGE;
+        !few && self.pairs.iter().any(LoraPair::can_be_added)
     }
 
     /// Whether a pair's part of the product is not in the product with the weight.
     fn is_apart(&self, pair: &LoraPair<'_>) -> bool {
-        pair.rank > 0 && (self.copy.is_empty() || !pair.can_be_added())
+        pair.rank > 0 && !(self.added && pair.can_be_added())
     }
 
     /// Length of the layers' part of the adapter vector.
@@ -154,13 +166,14 @@ impl<'a> Adapted<'a> {
         let (inputs, outputs) = (self.inputs(), self.outputs());
         match (self.pass, self.linear.weight.in_place()) {
             (Pass::Forward, _) => Mat::new(&self.copy, inputs, outputs).t(),
-            (Pass::Backward { .. }, Some(weight)) if self.copy.is_empty() => weight,
-            (Pass::Backward { .. }, _) => Mat::new(&self.copy, outputs, inputs),
+            (_, Some(weight)) if self.copy.is_empty() => weight,
+            _ => Mat::new(&self.copy, outputs, inputs),
         }
     }
 
     /// `W^T + s A^T B^T`
     fn copy_transposed(&mut self) {
+        self.added = true;
         let (inputs, outputs) = (self.inputs(), self.outputs());
         let frozen = &self.linear.weight;
         let mut copy = take(frozen.len());
@@ -180,7 +193,7 @@ impl<'a> Adapted<'a> {
         self.copy = copy;
     }
 
-    /// `W + s B A`
+    /// `W`, or `W + s B A` where the adapters are to be added.
     fn copy_as_it_is(&mut self) {
         let (inputs, frozen) = (self.inputs(), &self.linear.weight);
         let mut copy = take(frozen.len());
@@ -192,7 +205,7 @@ impl<'a> Adapted<'a> {
             chunks.enumerate().for_each(|(i, copy)| {
                 let (first, rows) = (i * COPIED_ROWS, copy.len() / inputs);
                 frozen.read_rows(start + first..start + first + rows, copy);
-                if pair.can_be_added() {
+                if self.added && pair.can_be_added() {
                     let b = Mat::new(&pair.b[first * pair.rank..], rows, pair.rank);
                     let a = Mat::new(pair.a, pair.rank, inputs);
                     matmul(MatMut::new(copy, rows, inputs), b, a, 1.0, pair.scale);
@@ -306,15 +319,20 @@ impl<'a> Adapted<'a> {
 impl Drop for Adapted<'_> {
     fn drop(&mut self) {
         give_back(std::mem::take(&mut self.copy));
+        self.linear.weight.release();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use candle_core::{Device, Tensor};
 
     use super::*;
     use crate::adapter::Lora;
+    use crate::layers::parts::Matrix;
+    use crate::mapped::MappedFile;
 
     const WIDTH: usize = 256;
 
@@ -327,7 +345,11 @@ mod tests {
     fn the_gradient_of_the_input_is_the_same_with_a_copy_and_without() {
         let weight = some(WIDTH * WIDTH, 0.7);
         let weight = Tensor::from_vec(weight, (WIDTH, WIDTH), &Device::Cpu).unwrap();
-        let linear = Linear::new([&LinearWeights { weight, bias: None }]).unwrap();
+        let linear = Linear::new([&LinearWeights {
+            weight: weight.into(),
+            bias: None,
+        }])
+        .unwrap();
         let vector = some(2 * 4 * WIDTH, 0.3);
         let (rows, dy) = (3, some(3 * WIDTH, 0.9));
         let gradient = |all| {
@@ -343,6 +365,51 @@ mod tests {
         let top = many.iter().fold(0.0f32, |top, dx| top.max(dx.abs()));
         for (few, many) in few.iter().zip(&many) {
             assert!((few - many).abs() < 1e-4 * top, "{few} {many}");
+        }
+    }
+
+    /// Matrices that do not follow each other in a mapped file are parts, others one; all give the same bits.
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn weights_in_a_file_give_the_bits_of_those_in_memory() {
+        let values = some(3 * WIDTH * WIDTH, 0.7);
+        let path = std::env::temp_dir().join(format!("sft-linear-{}", std::process::id()));
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        std::fs::write(&path, bytes).unwrap();
+        let file = MappedFile::new(&File::open(&path).unwrap()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let bytes = 4 * WIDTH * WIDTH;
+        let in_file = |i: usize| Matrix::File {
+            values: file.floats((i * bytes) as u64, bytes).unwrap(),
+            outputs: WIDTH,
+            inputs: WIDTH,
+        };
+        let in_memory = |i: usize| Matrix::from(in_file(i).tensor().unwrap());
+        let vector = some(3 * 2 * 4 * WIDTH, 0.3);
+        let (rows, x, dy) = (3, some(3 * WIDTH, 0.9), some(3 * 3 * WIDTH, 0.8));
+        let bits = |matrix: &dyn Fn(usize) -> Matrix, order: [usize; 3], all| {
+            let linears = order.map(|i| LinearWeights {
+                weight: matrix(i),
+                bias: None,
+            });
+            let linear = Linear::new(&linears).unwrap();
+            let lora = Lora::new(4, 8.0).unwrap();
+            let adapted = |pass| linear.adapted(&mut Pairs::new(Some(lora), &vector), pass);
+            let (mut y, mut dx) = (vec![0.0; rows * 3 * WIDTH], vec![0.0; rows * WIDTH]);
+            adapted(Pass::Forward).forward(&x, 0, None, &mut y);
+            let backward = adapted(Pass::Backward { rows: all });
+            backward.input_gradient(&dy, 0, &mut dx, &mut LinearScratch::default());
+            (y, dx)
+        };
+        for (order, all) in [[0, 1, 2], [1, 0, 2]]
+            .into_iter()
+            .flat_map(|order| [(order, rows), (order, 4 * WIDTH)])
+        {
+            let same = bits(&in_file, order, all) == bits(&in_memory, order, all);
+            assert!(same, "{order:?}, {all} rows");
         }
     }
 }

@@ -129,7 +129,7 @@ impl LoraPair<'_> {
         let u = self.low_rank(x, &mut scratch.u);
         let db_t = slice(&mut scratch.db_t, rank * outputs);
         matmul(MatMut::new(db_t, rank, outputs), u.t(), dy, 0.0, self.scale);
-        transpose_columns(db_t, outputs, 0, db);
+        transpose_columns(db_t, outputs, 0, db, rank);
         let du = self.low_rank_gradient(dy, &mut scratch.du);
         let x = Mat::new(x, rows, inputs);
         matmul(MatMut::new(da, rank, inputs), du.t(), x, 0.0, 1.0);

@@ -61,11 +61,16 @@ impl Mlp {
         self.up.bytes() + self.down.bytes()
     }
 
-    pub(super) fn adapted<'a>(&'a self, pairs: &mut Pairs<'a>, pass: Pass) -> AdaptedMlp<'a> {
+    /// Ready for a pass through the first linears and one through the last.
+    pub(super) fn adapted<'a>(
+        &'a self,
+        pairs: &mut Pairs<'a>,
+        [up, down]: [Pass; 2],
+    ) -> AdaptedMlp<'a> {
         AdaptedMlp {
             activation: self.activation,
-            up: self.up.adapted(pairs, pass),
-            down: self.down.adapted(pairs, pass),
+            up: self.up.adapted(pairs, up),
+            down: self.down.adapted(pairs, down),
         }
     }
 }

@@ -28,8 +28,8 @@ struct Frozen {
 }
 
 impl FrozenBlock {
-    /// A block with copies of these weights. With `checkpointing` it keeps nothing for the backward
-    /// pass but its two arguments.
+    /// A block with copies of these weights, those in a mapped file apart. With `checkpointing` it keeps
+    /// nothing for the backward pass but its two arguments.
     pub(crate) fn new(weights: &BlockWeights, checkpointing: bool) -> Result<Self> {
         let (block, spare) = (Block::new(weights)?, Mutex::default());
         Ok(Self {
@@ -210,7 +210,8 @@ impl CustomOp2 for BlockOp {
                 if let Some(saved) = &mut saved {
                     return backward(Activations::Saved(saved));
                 }
-                let again = self.adapted(&batch, adapter, Pass::Forward);
+                let pairs = Pairs::new(self.lora, adapter);
+                let again = AdaptedBlock::again(&self.frozen.block, batch.room.all, pairs);
                 backward(Activations::Again(&again))
             },
         )?;

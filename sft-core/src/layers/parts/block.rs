@@ -44,7 +44,7 @@ impl BlockWeights {
 
     /// Where the weights are.
     pub(crate) fn device(&self) -> &Device {
-        self.attention.output.weight.device()
+        self.attention_norm.gain.device()
     }
 
     /// Memory of the weights.

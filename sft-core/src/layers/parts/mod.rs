@@ -2,19 +2,21 @@
 
 mod attention;
 mod block;
+mod matrix;
 mod norm;
 
 use candle_core::{Device, Result, Tensor};
 
 pub(crate) use attention::{AttentionWeights, Mask, Rotary};
 pub(crate) use block::{BlockWeights, NormOrder};
+pub(crate) use matrix::Matrix;
 pub(crate) use norm::{NormKind, NormWeights};
 
 /// A frozen linear layer.
 #[derive(Clone, Debug)]
 pub(crate) struct LinearWeights {
     /// `[outputs, inputs]`
-    pub(crate) weight: Tensor,
+    pub(crate) weight: Matrix,
     /// `[outputs]`
     pub(crate) bias: Option<Tensor>,
 }
@@ -43,16 +45,16 @@ pub(crate) enum Activation {
 
 impl LinearWeights {
     pub(crate) fn inputs(&self) -> Result<usize> {
-        self.weight.dim(1)
+        self.weight.inputs()
     }
 
     pub(crate) fn outputs(&self) -> Result<usize> {
-        self.weight.dim(0)
+        self.weight.outputs()
     }
 
     /// Memory of the weights.
     fn bytes(&self) -> usize {
-        bytes(&self.weight) + self.bias.as_ref().map_or(0, bytes)
+        self.weight.bytes() + self.bias.as_ref().map_or(0, bytes)
     }
 
     fn to_device(&self, device: &Device) -> Result<Self> {

@@ -34,7 +34,7 @@ impl NormWeights {
 impl LinearWeights {
     /// Rows `[T, outputs]` of `[T, inputs]`.
     fn forward(&self, x: &Tensor, lora: Option<LowRank>) -> Result<Tensor> {
-        let mut y = x.matmul(&self.weight.t()?)?;
+        let mut y = x.matmul(&self.weight.tensor()?.t()?)?;
         if let Some(bias) = &self.bias {
             y = y.broadcast_add(bias)?;
         }

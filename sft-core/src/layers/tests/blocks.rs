@@ -22,7 +22,7 @@ pub(in crate::layers) fn random(shape: &[usize], deviation: f64, number: u64) ->
 
 fn linear(inputs: usize, outputs: usize, number: u64) -> LinearWeights {
     LinearWeights {
-        weight: random(&[outputs, inputs], 0.4, number),
+        weight: random(&[outputs, inputs], 0.4, number).into(),
         bias: Some(random(&[outputs], 0.3, 100 + number)),
     }
 }

@@ -3,15 +3,23 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use candle_core::{Result as TensorResult, bail};
 
-/// Reading at a place was chosen over mapping the file: pages of a mapping count as this process's
-/// memory once they were read, and end it when the file is cut short.
+use crate::mapped::{MappedFile, MappedFloats};
+
+/// Reading at a place was chosen over mapping the file: values of a mapping change with the file, which ends the
+/// process when it is cut short. Files that are this program's own are mapped where
+/// [`floats`](Self::floats) are asked for.
 #[derive(Debug)]
 pub(crate) enum Source {
-    File(Mutex<File>, PathBuf),
+    File {
+        file: Mutex<File>,
+        path: PathBuf,
+        /// None where it cannot be mapped.
+        mapped: OnceLock<Option<MappedFile>>,
+    },
     Bytes(Vec<u8>),
 }
 
@@ -22,12 +30,16 @@ impl Source {
             return Err("must be a regular file".into());
         }
         let file = File::open(path).map_err(|e| e.to_string())?;
-        Ok(Self::File(Mutex::new(file), path.into()))
+        Ok(Self::File {
+            file: Mutex::new(file),
+            path: path.into(),
+            mapped: OnceLock::new(),
+        })
     }
 
     pub(super) fn len(&self) -> std::io::Result<u64> {
         match self {
-            Self::File(file, _) => Ok(lock(file).metadata()?.len()),
+            Self::File { file, .. } => Ok(lock(file).metadata()?.len()),
             Self::Bytes(bytes) => Ok(bytes.len() as u64),
         }
     }
@@ -35,7 +47,7 @@ impl Source {
     /// The bytes at a place, which are `what`.
     pub(super) fn read(&self, from: u64, len: usize, what: &str) -> TensorResult<Vec<u8>> {
         match self {
-            Self::File(file, path) => {
+            Self::File { file, path, .. } => {
                 let mut file = lock(file);
                 let mut bytes = vec![0; len];
                 let place = file.seek(SeekFrom::Start(from));
@@ -54,6 +66,15 @@ impl Source {
                 }
             }
         }
+    }
+
+    /// The f32 in so many bytes at a place of a mapped file, where they can be used as they lie.
+    pub(super) fn floats(&self, from: u64, bytes: usize) -> Option<MappedFloats> {
+        let Self::File { file, mapped, .. } = self else {
+            return None;
+        };
+        let mapped = mapped.get_or_init(|| MappedFile::new(&lock(file)).ok());
+        mapped.as_ref()?.floats(from, bytes)
     }
 }
 

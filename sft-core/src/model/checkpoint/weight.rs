@@ -8,6 +8,8 @@ use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use safetensors::Dtype;
 
 use super::source::Source;
+use crate::layers::Matrix;
+use crate::mapped::MappedFloats;
 
 /// A tensor by its place; cloning copies no values.
 #[derive(Clone, Debug)]
@@ -15,6 +17,8 @@ pub(crate) struct Weight {
     place: Place,
     shape: Vec<usize>,
     order: Order,
+    /// Whether a matrix may be left in its file.
+    mapped: bool,
 }
 
 /// How a place has the elements.
@@ -59,6 +63,7 @@ impl From<Tensor> for Weight {
             shape: tensor.dims().to_vec(),
             place: Place::Memory(tensor),
             order: Order::Same,
+            mapped: false,
         }
     }
 }
@@ -83,6 +88,15 @@ impl Weight {
             }),
             shape: shape.to_vec(),
             order: Order::Same,
+            mapped: false,
+        }
+    }
+
+    /// The same of a file that this program wrote for itself: a matrix of it may be left there.
+    pub(crate) fn mapped(self) -> Self {
+        Self {
+            mapped: true,
+            ..self
         }
     }
 
@@ -149,6 +163,23 @@ impl Weight {
         self
     }
 
+    /// The matrix as f32: in its file where it may be left there and lies there so.
+    pub(crate) fn matrix(&self) -> TensorResult<Matrix> {
+        match (&self.place, self.order, &self.shape[..]) {
+            (Place::Stored(stored), Order::Same, &[outputs, inputs]) if self.mapped => {
+                match stored.floats() {
+                    Some(values) => Ok(Matrix::File {
+                        values,
+                        outputs,
+                        inputs,
+                    }),
+                    None => self.load().map(Into::into),
+                }
+            }
+            _ => self.load().map(Into::into),
+        }
+    }
+
     /// The tensor as f32; a variable stays one.
     pub(crate) fn load(&self) -> TensorResult<Tensor> {
         let mut shape = self.shape.clone();
@@ -167,20 +198,44 @@ impl Weight {
     }
 }
 
+/// Bytes that are read at a time: a multiple of any number's.
+const PART_BYTES: usize = 1 << 20;
+
 impl Stored {
     fn read(&self, shape: &[usize]) -> TensorResult<Tensor> {
-        let what = format!("tensor {}", self.name);
-        let bytes = self.source.read(self.from, self.bytes, &what)?;
         match self.form {
             Form::Safetensors(dtype) => {
-                let dtype = DType::try_from(dtype)?;
-                Tensor::from_raw_buffer(&bytes, dtype, shape, &Device::Cpu)?.to_dtype(DType::F32)
+                let values = self.numbers(DType::try_from(dtype)?)?;
+                Tensor::from_vec(values, shape, &Device::Cpu)
             }
             Form::Ggml(dtype) => {
+                let bytes = self.bytes(0, self.bytes)?;
                 let quantized = qtensor_from_ggml(dtype, &bytes, shape.to_vec(), &Device::Cpu)?;
                 quantized.dequantize(&Device::Cpu)
             }
         }
+    }
+
+    /// The numbers as f32, read a part at a time: a large tensor has no room twice.
+    fn numbers(&self, dtype: DType) -> TensorResult<Vec<f32>> {
+        let mut values = Vec::with_capacity(self.bytes / dtype.size_in_bytes());
+        for from in (0..self.bytes).step_by(PART_BYTES) {
+            let bytes = self.bytes(from, PART_BYTES.min(self.bytes - from))?;
+            let count = bytes.len() / dtype.size_in_bytes();
+            let part = Tensor::from_raw_buffer(&bytes, dtype, &[count], &Device::Cpu)?;
+            values.extend(part.to_dtype(DType::F32)?.to_vec1::<f32>()?);
+        }
+        Ok(values)
+    }
+
+    fn bytes(&self, from: usize, len: usize) -> TensorResult<Vec<u8>> {
+        let what = format!("tensor {}", self.name);
+        self.source.read(self.from + from as u64, len, &what)
+    }
+
+    fn floats(&self) -> Option<MappedFloats> {
+        matches!(self.form, Form::Safetensors(Dtype::F32))
+            .then(|| self.source.floats(self.from, self.bytes))?
     }
 }
 

@@ -161,8 +161,12 @@ impl PretrainedText {
         mut tensors: HashMap<String, Weight>,
     ) -> Result<Self, String> {
         let has_head = add_pooler(&config, &mut tensors).map_err(|e| e.to_string())?;
-        let blocks = sent_blocks(json.get(BLOCKS), config.depth)?;
-        let weights = TextWeights::take(&config, &mut tensors, blocks)?;
+        let sent = json.get(BLOCKS);
+        let blocks = sent_blocks(sent, config.depth)?;
+        let mut weights = TextWeights::take(&config, &mut tensors, blocks)?;
+        if sent.is_some() {
+            weights = weights.mapped();
+        }
         let head = has_head.then(|| take_head(&config, &mut tensors));
         let head = head.transpose()?.flatten();
         let names = config.family.names();

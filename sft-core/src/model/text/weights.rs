@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use candle_core::{Result as TensorResult, Tensor, bail};
 
 use super::TextConfig;
-use crate::layers::{LinearWeights, NormKind, NormWeights};
+use crate::layers::{LinearWeights, Matrix, NormKind, NormWeights};
 use crate::model::checkpoint::{Weight, checked};
 use crate::model::half::below;
 
@@ -97,10 +97,27 @@ impl TextWeights {
         self.0.get(name).map(Weight::load).transpose()
     }
 
+    fn matrix(&self, name: &str) -> TensorResult<Matrix> {
+        match self.0.get(name) {
+            Some(weight) => weight.matrix(),
+            None => bail!("missing tensor {name}"),
+        }
+    }
+
+    /// The same of files that this program wrote for itself: matrices may be left there.
+    pub(super) fn mapped(self) -> Self {
+        let weights = self.0.into_iter();
+        Self(
+            weights
+                .map(|(name, weight)| (name, weight.mapped()))
+                .collect(),
+        )
+    }
+
     /// The linear layer at a path.
     pub(super) fn linear(&self, path: &str) -> TensorResult<LinearWeights> {
         Ok(LinearWeights {
-            weight: self.get(&format!("{path}.weight"))?,
+            weight: self.matrix(&format!("{path}.weight"))?,
             bias: self.find(&format!("{path}.bias"))?,
         })
     }

@@ -112,11 +112,12 @@ impl PretrainedVit {
         }
         config.validate()?;
         check_sizes(&config, &tensors)?;
-        let blocks = sent_blocks(
-            json.as_ref().and_then(|json| json.get(BLOCKS)),
-            config.num_hidden_layers,
-        )?;
-        let weights = VitWeights::select(&config, &tensors, blocks)?;
+        let sent = json.as_ref().and_then(|json| json.get(BLOCKS));
+        let blocks = sent_blocks(sent, config.num_hidden_layers)?;
+        let mut weights = VitWeights::select(&config, &tensors, blocks)?;
+        if sent.is_some() {
+            weights = weights.mapped();
+        }
         let head = take_head(&tensors, config.hidden_size)?;
         check_classes(json.as_ref(), head.as_ref())?;
         check_leftovers(&config, &tensors)?;

@@ -282,7 +282,7 @@ pub struct RunConfig {
     #[cfg_attr(feature = "clap", arg(long))]
     pub backend: BackendKind,
     /// Keep only each block's input for its backward pass and compute the rest again there: less
-    /// memory for more time; changes no result.
+    /// memory for more time, as modelled too; nothing else changes.
     #[cfg_attr(feature = "clap", arg(long, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL"))]
     pub gradient_checkpointing: bool,
