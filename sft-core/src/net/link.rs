@@ -185,19 +185,6 @@ impl Link {
     }
 }
 
-impl Drop for Link {
-    /// What was sent is still on its way.
-    fn drop(&mut self) {
-        *self.outbox() = None;
-        let inbox = self.inbox.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut inbox = std::mem::replace(inbox, mpsc::channel(1).1);
-        let counters = self.counters.clone();
-        if let Ok(runtime) = runtime() {
-            runtime.spawn(async move { flush(&mut inbox, &counters).await });
-        }
-    }
-}
-
 /// Waits until the other side ends the link, as it does when it has read all, as long as there is something
 /// to wait for. Who stopped reading would leave what was sent unread.
 async fn flush(inbox: &mut mpsc::Receiver<Vec<u8>>, counters: &Counters) {

@@ -28,6 +28,8 @@ const TICK: Duration = Duration::from_millis(1);
 const FALLING: Duration = Duration::from_millis(20);
 /// The least bytes of a piece at low rates.
 const LEAST_PIECE_BYTES: usize = 256;
+/// How long a link that was let go waits for the other side to let go too.
+const LINGER: Duration = Duration::from_secs(10);
 /// How a stream may end.
 const CLOSED: &str = "was closed by the other side";
 const HERE: &str = "was closed here";
@@ -169,7 +171,7 @@ pub(super) async fn join(
         loop {
             let piece = select! {
                 piece = pieces.message() => piece,
-                () = messages.closed() => return HERE.into(),
+                () = messages.closed() => return linger(pieces).await,
             };
             let (bytes, last) = match piece {
                 Ok(Some(Piece::Part(bytes, last))) => (bytes, last),
@@ -198,6 +200,13 @@ pub(super) async fn join(
         counters.received_message();
         place.send(message);
     }
+    linger(pieces).await
+}
+
+/// Gives the other side time to read what was sent: a link that is not read any more takes it with it.
+async fn linger(mut pieces: Streaming<Piece>) -> String {
+    let rest = async { while let Ok(Some(_)) = pieces.message().await {} };
+    let _ = timeout(LINGER, rest).await;
     HERE.into()
 }
 
