@@ -28,7 +28,7 @@ mod error;
 /// Memory that was freed; with `unsafe`, as the kernels.
 #[cfg(feature = "net")]
 mod freed;
-/// Matrix product and elementwise kernels; the one folder with `unsafe`.
+/// Matrix product and elementwise kernels, with `unsafe`.
 mod kernels;
 /// Frozen layers with adapters, forward and backward by hand.
 mod layers;

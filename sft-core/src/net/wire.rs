@@ -124,9 +124,8 @@ pub(super) async fn cut(
     loop {
         let message = match timeout(idle, messages.recv()).await {
             Ok(Some(message)) => message,
-            Ok(None) => return,
             Err(_) if pieces.send(Piece::Alive).await.is_ok() => continue,
-            Err(_) => return,
+            Ok(None) | Err(_) => return,
         };
         let mut left = Bytes::from(message);
         // A link that was idle begins anew; within a message who woke late catches up.
