@@ -410,7 +410,7 @@ fn what_was_sent_arrives_though_its_link_is_gone() {
         client.send(vec![3; 1_500_000]).unwrap();
         drop(client);
         let message = server.receive_until(soon()).unwrap().unwrap();
-        assert!(message == [3; 1_500_000]);
+        assert!(message == vec![3; 1_500_000]);
         let ended = server.receive_until(soon()).unwrap_err().to_string();
         assert!(ended.contains("device-0 was closed"), "{ended}");
     }
