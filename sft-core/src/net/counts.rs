@@ -15,8 +15,6 @@ pub struct LinkCounts {
     pub received_messages: u64,
     /// The rate at which the last long message came, bit/s.
     pub receiving_bit_s: Option<f64>,
-    /// Bytes that came, those of the protocols below included.
-    pub heard_bytes: u64,
     /// How long nothing came.
     pub silent: Duration,
 }
@@ -28,8 +26,8 @@ const LONG_BYTES: u64 = 32 << 10;
 #[derive(Debug)]
 pub(super) struct Counters {
     born: Instant,
-    /// Bytes that came, and when the last did, in nanoseconds since it was born.
-    heard: [AtomicU64; 2],
+    /// When the last byte came, of whatever kind, in nanoseconds since it was born.
+    heard: AtomicU64,
     sent: AtomicU64,
     rate: AtomicU64,
     received: Mutex<Received>,
@@ -53,7 +51,7 @@ impl Counters {
         let now = Instant::now();
         Self {
             born: now,
-            heard: Default::default(),
+            heard: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             rate: AtomicU64::new(0),
             received: Mutex::new(Received {
@@ -69,15 +67,14 @@ impl Counters {
     }
 
     /// Bytes came, of whatever kind.
-    pub(super) fn heard(&self, bytes: usize) {
-        let [count, last] = &self.heard;
-        count.fetch_add(bytes as u64, Ordering::Relaxed);
-        last.store(self.born.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    pub(super) fn heard(&self) {
+        let now = self.born.elapsed().as_nanos() as u64;
+        self.heard.store(now, Ordering::Relaxed);
     }
 
     /// How long no byte came.
     pub(super) fn silent(&self) -> Duration {
-        let last = Duration::from_nanos(self.heard[1].load(Ordering::Relaxed));
+        let last = Duration::from_nanos(self.heard.load(Ordering::Relaxed));
         self.born.elapsed().saturating_sub(last)
     }
 
@@ -149,7 +146,6 @@ impl Counters {
             received_bytes: received.bytes,
             received_messages: received.messages,
             receiving_bit_s: received.bit_s,
-            heard_bytes: self.heard[0].load(Ordering::Relaxed),
             silent: self.silent(),
         }
     }
