@@ -55,7 +55,7 @@ $(VENV)/.ready: $(LOCKS)/dev.txt
 	$(BIN)/python $(INSTALL_LOCKED) $(LOCKS)/dev.txt
 	touch $@
 
-# What the tests of sft.torch need in addition: PyTorch with the libraries whose models it splits.
+# What the tests need in addition: PyTorch with the libraries whose models sft.torch splits, and a browser.
 $(VENV)/.models: $(VENV)/.ready $(LOCKS)/models.txt
 	$(BIN)/python $(INSTALL_LOCKED) $(LOCKS)/models.txt
 	touch $@
@@ -150,13 +150,13 @@ types: $(VENV)/.models
 	$(BIN)/python -m mypy python/sft python/tests examples/*.py benches/codec_accuracy.py benches/cnn_codecs.py benches/cut.py benches/language_codecs.py benches/network.py benches/train_peers.py benches/text_peers.py
 
 # All that pyproject.toml names, of the package and for its development.
-ALL_GROUPS := -r pyproject.toml --all-extras --group dev --group models --group notebooks
+ALL_GROUPS := -r pyproject.toml --all-extras --group dev --group models --group browser --group notebooks
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: \
 	--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock" pyproject.toml
 
 lock: $(VENV)/.ready ## lock the newest versions of what is installed for Python
-	$(COMPILE) --upgrade --all-extras --group dev --group models --group notebooks -o $(LOCKS)/models.txt
+	$(COMPILE) --upgrade --all-extras --group dev --group models --group browser --group notebooks -o $(LOCKS)/models.txt
 	$(COMPILE) --upgrade --group dev --constraint $(LOCKS)/models.txt -o $(LOCKS)/dev.txt
 
 # An environment $(TARGET)/$(1) of its own with the wheel and what pyproject.toml names, chosen by $(2).

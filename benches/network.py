@@ -2,7 +2,7 @@
 
     cargo build --release --features sft-compress/ndarray,sft-compress/rayon,sft-compress/serde
     python benches/network.py wall   --sft target/release/sft [-- FLAGS of sft server]
-    python benches/network.py drop   --sft target/release/sft --moments 100
+    python benches/network.py drop   --sft target/release/sft --moments 100 (needs root)
     python benches/network.py resume --sft target/release/sft --moments 30
 
 Prints one line of CSV for each run. `wall` compares every record and the adapters with `vit_finetune`'s, which lies
@@ -10,7 +10,9 @@ beside it in `examples`; `resume` those of a run whose server was killed with th
 """
 
 import argparse
+import itertools
 import json
+import os
 import random
 import re
 import signal
@@ -30,24 +32,35 @@ SEEN = re.compile(r"(\d\d):(\d\d):(\d\d\.\d+)Z")
 class Network:
     """A server and its devices as processes, their certificates and what they write."""
 
+    address = f"127.0.0.1:{PORT}"
+
     def __init__(self, sft: Path, folder: Path, devices: int, data: str, flags: list[str]) -> None:
         self.sft, self.folder, self.devices = sft, folder, devices
         self.data, self.flags = data, flags
-        certs = [str(sft), "certs", "--out", str(folder / "certs"), "--devices", str(devices)]
-        subprocess.run(certs, check=True, stdout=subprocess.DEVNULL)
+        host, _ = self.address.split(":")
+        certs = ["certs", "--out", folder / "certs", "--devices", devices, "--host", host]
+        subprocess.run([str(sft), *map(str, certs)], check=True, stdout=subprocess.DEVNULL)
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
 
     def start(self, name: str, *arguments: object) -> "subprocess.Popen[bytes]":
-        command = [str(self.sft), *map(str, arguments)]
+        return self.spawn(name, [], *arguments)
+
+    def spawn(
+        self, name: str, before: "list[str]", *arguments: object
+    ) -> "subprocess.Popen[bytes]":
+        command = [*before, str(self.sft), *map(str, arguments)]
         with self.log(name).open("ab") as log:
             return subprocess.Popen(
-                command, stdout=log, stderr=log, env={"RUST_LOG": "sft_core=info", "NO_COLOR": "1"}
+                command,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "RUST_LOG": "sft_core=info", "NO_COLOR": "1"},
             )
 
     def server(self, *more: str) -> "subprocess.Popen[bytes]":
-        own = ["--certs", self.folder / "certs", "--listen", f"127.0.0.1:{PORT}"]
+        own = ["--certs", self.folder / "certs", "--listen", self.address]
         run = ["--devices", self.devices, "--out", self.folder / "edge"]
         return self.start("server", "server", *own, *run, *self.flags, *more)
 
@@ -58,7 +71,7 @@ class Network:
             "--cache",
             self.folder / "cache",
         ]
-        where = ["--server", f"127.0.0.1:{PORT}", "--data", self.data, "--patience-s", 60]
+        where = ["--server", self.address, "--data", self.data, "--patience-s", 60]
         return self.start(f"device-{number}", "device", *where, *own)
 
     def wait_for(self, text: str, count: int, seconds: float = 120) -> None:
@@ -123,37 +136,46 @@ def wall(args: argparse.Namespace) -> None:
 
 
 def drop(args: argparse.Namespace) -> None:
-    """A device of four is killed or stopped at a random moment of the third round on."""
+    """A device of four is killed, stopped, or cut off at a random moment of the third round on."""
+    # It builds on this.
+    from namespaces import Namespaces, namespaces, set_link
+
     print("seed,what,noticed_s,rounds,without_it,back,server_mb")
-    for seed in range(args.moments or 100):
-        rng = random.Random(seed)
-        what = ("SIGKILL", "SIGSTOP")[seed % 2]
-        with network(args, 4, ["--rounds", "9", *args.flags]) as net:
-            server = net.server()
-            devices = [net.device(number) for number in range(4)]
-            net.wait_for("round begins", 3)
-            time.sleep(rng.uniform(0, 0.5))
-            victim = rng.randrange(4)
-            at = time.time()
-            devices[victim].send_signal(getattr(signal, what))
-            net.wait_for("device lost", 1, 30)
-            lost = next(
-                line for line in net.log("server").read_text().splitlines() if "device lost" in line
-            )
-            noticed = seconds_of_day(lost) - at % 86_400
-            if what == "SIGSTOP":
-                devices[victim].send_signal(signal.SIGCONT)
-            else:
-                devices.append(net.device(victim))
-            memory_mb = peak_mb(server.pid)
-            finish([server, *devices])
-            records = rounds(net.folder / "edge")
+    kinds = ("SIGKILL", "SIGSTOP", "link down")
+    places = ["server", *(f"device-{number}" for number in range(4))]
+    flags = ["--rounds", "12", *args.flags]
+    with namespaces(dict.fromkeys(places)):
+        for seed, what in itertools.product(range(args.moments or 100), kinds):
+            rng = random.Random(seed)
+            with tempfile.TemporaryDirectory() as folder:
+                net = Namespaces(args.sft.resolve(), Path(folder), 4, args.data, flags)
+                server = net.server()
+                devices = [net.device(number) for number in range(4)]
+                net.wait_for("round begins", 3)
+                time.sleep(rng.uniform(0, 0.5))
+                victim = rng.randrange(4)
+                at = time.time()
+                if what == "link down":
+                    set_link(f"device-{victim}", "up0", "down")
+                else:
+                    devices[victim].send_signal(getattr(signal, what))
+                net.wait_for("device lost", 1, 30)
+                if what == "link down":
+                    set_link(f"device-{victim}", "up0", "up")
+                elif what == "SIGSTOP":
+                    devices[victim].send_signal(signal.SIGCONT)
+                else:
+                    devices.append(net.device(victim))
+                lines = net.log("server").read_text().splitlines()
+                lost = next(line for line in lines if "device lost" in line)
+                noticed = seconds_of_day(lost) - at % 86_400
+                memory_mb = peak_mb(server.pid)
+                finish([server, *devices])
+                records = rounds(net.folder / "edge")
             without = sum(victim not in record["devices"] for record in records)  # type: ignore[operator]
             back = victim in records[-1]["devices"]  # type: ignore[operator]
-        print(
-            f"{seed},{what},{noticed:.3f},{len(records)},{without},{back},{memory_mb:.1f}",
-            flush=True,
-        )
+            told = f"{noticed:.3f},{len(records)},{without},{back},{memory_mb:.1f}"
+            print(f"{seed},{what},{told}", flush=True)
 
 
 def seconds_of_day(line: str) -> float:

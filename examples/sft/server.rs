@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use sft_core::net::{Board, Identity, LinkLimits, Listener, RoundPolicy, Shape, StatusPage, serve};
+use sft_core::net::{
+    Board, Identity, LinkLimits, Listener, Pacing, RoundPolicy, StatusPage, serve,
+};
 use sft_core::run::{Inputs, RunConfig, Scheme};
 use sft_core::{Error, Result};
 use sft_examples::console::tell;
@@ -39,13 +41,17 @@ struct Flags {
     /// Average what a device that is late did before --deadline-s, by the samples that it has seen.
     #[arg(long)]
     keep_partial: bool,
-    /// Hold every link to the rate that the modelled channel gives it, each device an equal share of
-    /// the band.
-    #[arg(long)]
+    /// Hold every link to its rate by the modelled channel, at the share of the band that P2 gives each
+    /// device for what it moved in its last round.
+    #[arg(long, group = "pacing")]
     shape: bool,
-    /// The same with the shares that P2 gives for what each device moved in its last round.
-    #[arg(long)]
+    /// Measure every link, and hold each to the share that P2 gives it of what all carried together, where
+    /// that promises less time than free links take.
+    #[arg(long, group = "pacing")]
     control: bool,
+    /// With --shape or --control: the same share for each device.
+    #[arg(long, requires = "pacing")]
+    even: bool,
 }
 
 pub(crate) fn command() -> Command {
@@ -71,11 +77,12 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<()> {
         quorum: own.quorum.unwrap_or(config.devices.div_ceil(2)),
         wait,
         keep_partial: own.keep_partial,
-        shape: match (own.control, own.shape) {
-            (true, _) => Shape::Control,
-            (false, true) => Shape::Even,
-            (false, false) => Shape::Off,
+        pacing: match (own.control, own.shape) {
+            (true, _) => Pacing::Measured,
+            (false, true) => Pacing::Modelled,
+            (false, false) => Pacing::Off,
         },
+        even: own.even,
     };
     let identity = own.certs.as_deref().map(Identity::open_server);
     let identity = identity.transpose()?;

@@ -126,6 +126,8 @@ def _server(flags: dict[str, Any]) -> None:
     address = settings.pop("listen", "127.0.0.1:7443")
     with sft.listen(address, settings.pop("certs", None)) as listener:
         _tell(f"listening on {listener.address}")
+        if "status" in settings:
+            _tell(f"status at http://{settings['status']}")
         run = sft.serve(listen=listener, progress=_tell_round, **settings)
     print(run.summary())
 

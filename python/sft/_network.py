@@ -21,6 +21,11 @@ def serve(
     certs: str | os.PathLike[str] | None = None,
     quorum: int | None = None,
     wait_s: float | None = None,
+    keep_partial: bool = False,
+    shape: bool = False,
+    control: bool = False,
+    even: bool = False,
+    status: str | None = None,
     **settings: Any,
 ) -> Run:
     """Fine-tune a model by the Rust trainer, on devices that come by `join` from other processes.
@@ -50,6 +55,19 @@ def serve(
     wait_s : float, optional
         Seconds that the first round waits for all of its devices, before it begins with a quorum; by
         default it waits for all.
+    keep_partial : bool, default False
+        Average what a device that is late did before `deadline_s`, by the samples that it has seen.
+    shape : bool, default False
+        Hold every link to its rate by the modelled channel, at the share of the band that P2 gives
+        each device for what it moved in its last round.
+    control : bool, default False
+        Measure every link, and hold each to the share that P2 gives it of what all carried together,
+        where that promises less time than free links take.
+    even : bool, default False
+        With `shape` or `control`: the same share for each device.
+    status : str, optional
+        Address of a page that tells how the run stands, of ``/status.json`` and of Prometheus'
+        ``/metrics``, such as ``'127.0.0.1:8080'``; whoever reaches it may read them.
     **settings
         All other arguments of `finetune`; `scheme` is 'sft', 'sft-raw' or 'sl'.
 
@@ -75,6 +93,15 @@ def serve(
     """
     bound = inspect.signature(finetune).bind(model=model, data=data, out=out, **settings)
     bound.apply_defaults()
+    own = {
+        "quorum": quorum,
+        "wait_s": wait_s,
+        "keep_partial": keep_partial,
+        "shape": shape,
+        "control": control,
+        "even": even,
+        "status": status,
+    }
     given = isinstance(listen, _sft.Listener)
     if given and certs is not None:
         raise ValueError("certs must be given to sft.listen where listen is what it returned")
@@ -82,7 +109,7 @@ def serve(
     def train(config: dict[str, Any], arrays: Any, full: int, watch: Any) -> Any:
         listener = listen if isinstance(listen, _sft.Listener) else _sft.listen(listen, certs)
         try:
-            return _sft._serve(config, arrays, full, watch, listener, quorum, wait_s)
+            return _sft._serve(config, arrays, full, watch, listener, own)
         finally:
             if not given:
                 listener.close()

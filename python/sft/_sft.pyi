@@ -511,8 +511,7 @@ def _serve(
     full: SupportsIndex,
     watch: Callable[[int, int, list[str]], object],
     listener: Listener,
-    quorum: SupportsIndex | None,
-    wait_s: float | None,
+    own: dict[str, Any],
 ) -> tuple[str, str, list[str], float, str, BaseException | None]: ...
 def _join(
     server: str,

@@ -58,8 +58,10 @@ def test_a_run_over_links_is_that_in_one_process(certs: Path, tmp_path: Path) ->
     assert sft.Run.load(tmp_path / "net" / "run.json") == (run,)
     assert adapters(tmp_path / "net" / "adapters-sft") == adapters(tmp_path / "here" / "adapters")
     for device, lines in told.items():
-        # The basis is learnt in a part of the first round.
-        assert {line.split(":")[0] for line in lines[1:]} == {"round 1", "round 2"}
+        assert [line.split(":")[0] for line in lines[1:] if "across the cut" in line] == [
+            "round 1",
+            "round 2",
+        ]
         assert lines[0].startswith(f"device {device} with 32 samples and 2 blocks")
 
 

@@ -27,6 +27,7 @@ DEVICE = {
     "rounds": 2,
     "bytes_up": 2_500_000,
     "bytes_down": 1_000_000,
+    "allocated_bit_s": 8.5e6,
     "uplink_bit_s": 8e6,
     "last_seen_s": 999.0,
     "reason": None,
@@ -39,11 +40,13 @@ STATUS: dict[str, Any] = {
     "scheme": "sft-raw",
     "rounds": 4,
     "round": 3,
+    "predicted_s": [2.125, 0.5],
     "finished": False,
     "records": RECORDS,
     "devices": [
         DEVICE | {"device": 0},
-        DEVICE | {"device": 1, "state": "lost", "uplink_bit_s": None, "reason": HOSTILE},
+        DEVICE | {"device": 1, "state": "lost", "allocated_bit_s": None, "uplink_bit_s": None}
+        | {"reason": HOSTILE},
     ],
     "now_s": 1000.0,
 }
@@ -120,8 +123,11 @@ def look(address: str, width: int) -> dict[str, Any]:
 def test_the_page_tells_all_at_any_width(served: tuple[str, dict[str, Any]], width: int) -> None:
     seen = look(served[0], width)
     assert seen["title"] == "sft: sft-raw, 2 devices"
-    assert seen["told"] == "round 3 of 4, 1 devices here, accuracy 75.0 % after round 2"
-    assert seen["cells"][0] == ["0", "training", "3", "2", "2.50", "1.00", "8.00", "1.0 s ago", ""]
+    assert seen["told"] == (
+        "round 3 of 4, 1 devices here, 2.13 s by their shares, accuracy 75.0 % after round 2"
+    )
+    numbers = ["0", "training", "3", "2", "2.50", "1.00", "8.50", "8.00", "1.0 s ago", ""]
+    assert seen["cells"][0] == numbers
     assert seen["lines"] == [1, 1, 2]
     assert seen["labels"] == [
         "test accuracy, %: 75.0 in round 2",
@@ -142,6 +148,7 @@ def test_what_devices_say_is_text(served: tuple[str, dict[str, Any]]) -> None:
 def test_a_round_without_numbers_is_no_zero(served: tuple[str, dict[str, Any]]) -> None:
     address, status = served
     status["records"][1] |= {"accuracy": None, "loss": None}
+    status["predicted_s"] = None
     seen = look(address, 1100)
     assert seen["told"] == "round 3 of 4, 1 devices here"
     assert seen["labels"][:2] == [

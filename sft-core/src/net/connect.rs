@@ -79,7 +79,7 @@ async fn open(
         .map_err(late)?;
     let tcp = tcp.map_err(|e| format!("is not there: {e}"))?;
     tcp.set_nodelay(true).map_err(|e| e.to_string())?;
-    let counters = Arc::new(Counters::new());
+    let counters = Arc::new(Counters::new(None));
     let tcp = listened(tcp, &counters);
     let (half, peer) = match identity {
         None => {

@@ -1,8 +1,10 @@
 //! What a link carried.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::meter::Meter;
 
 /// What a link carried so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -20,7 +22,19 @@ pub struct LinkCounts {
 }
 
 /// Bytes of a message from which on its rate is measured.
-const LONG_BYTES: u64 = 32 << 10;
+const LONG_BYTES: u64 = 16 << 10;
+/// Bytes that come at once which are more than a sign of life: a message begins.
+const BEGINS: usize = 200;
+
+/// What came up a link since it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Heard {
+    /// Bytes of messages, and how long they took to come.
+    pub(super) bytes: u64,
+    pub(super) time: Duration,
+    /// The rate of the fastest long message, bit/s.
+    pub(super) fastest_bit_s: Option<f64>,
+}
 
 /// What a link carries, and the rate that it keeps.
 #[derive(Debug)]
@@ -31,45 +45,50 @@ pub(super) struct Counters {
     sent: AtomicU64,
     rate: AtomicU64,
     received: Mutex<Received>,
+    /// Of all links of the same listener.
+    meter: Option<Arc<Meter>>,
     /// Why the link ended.
     ended: Mutex<Option<String>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Received {
     bytes: u64,
     messages: u64,
-    last: Instant,
-    /// When the first piece of the message came that comes now, and the bytes behind it.
-    first: Instant,
-    behind: u64,
+    /// When the message that comes now began, and the bytes of the network since.
+    coming: Option<(Instant, u64)>,
+    heard: Heard,
     bit_s: Option<f64>,
 }
 
 impl Counters {
-    pub(super) fn new() -> Self {
-        let now = Instant::now();
+    /// Those of a link whose bytes count in a meter, too.
+    pub(super) fn new(meter: Option<Arc<Meter>>) -> Self {
         Self {
-            born: now,
+            born: Instant::now(),
             heard: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             rate: AtomicU64::new(0),
-            received: Mutex::new(Received {
-                bytes: 0,
-                messages: 0,
-                last: now,
-                first: now,
-                behind: 0,
-                bit_s: None,
-            }),
+            received: Mutex::default(),
+            meter,
             ended: Mutex::default(),
         }
     }
 
-    /// Bytes came, of whatever kind.
-    pub(super) fn heard(&self) {
-        let now = self.born.elapsed().as_nanos() as u64;
-        self.heard.store(now, Ordering::Relaxed);
+    /// Bytes came from the network, of whatever kind.
+    pub(super) fn heard(&self, count: usize) {
+        let now = self.born.elapsed();
+        self.heard.store(now.as_nanos() as u64, Ordering::Relaxed);
+        let mut received = self.lock();
+        match &mut received.coming {
+            Some((_, behind)) => *behind += count as u64,
+            coming if count >= BEGINS => *coming = Some((self.born + now, 0)),
+            _ => {}
+        }
+        drop(received);
+        if let Some(meter) = &self.meter {
+            meter.count(self.born + now, count as u64);
+        }
     }
 
     /// How long no byte came.
@@ -98,24 +117,31 @@ impl Counters {
         self.sent.load(Ordering::Relaxed)
     }
 
-    pub(super) fn received(&self, bytes: usize, is_first: bool) {
+    pub(super) fn received(&self, bytes: usize) {
+        self.lock().bytes += bytes as u64;
+    }
+
+    /// The last bytes of a message came.
+    pub(super) fn received_message(&self, bytes: usize) {
         let mut received = self.lock();
-        received.bytes += bytes as u64;
-        received.last = Instant::now();
-        if is_first {
-            (received.first, received.behind) = (received.last, 0);
-        } else {
-            received.behind += bytes as u64;
+        received.messages += 1;
+        let Some((began, behind)) = received.coming.take() else {
+            return;
+        };
+        let time = began.elapsed();
+        received.heard.bytes += bytes as u64;
+        received.heard.time += time;
+        if behind >= LONG_BYTES && !time.is_zero() {
+            let bit_s = 8.0 * behind as f64 / time.as_secs_f64();
+            received.bit_s = Some(bit_s);
+            let fastest = &mut received.heard.fastest_bit_s;
+            *fastest = Some(fastest.map_or(bit_s, |before| before.max(bit_s)));
         }
     }
 
-    pub(super) fn received_message(&self) {
-        let mut received = self.lock();
-        received.messages += 1;
-        let time = (received.last - received.first).as_secs_f64();
-        if received.behind >= LONG_BYTES && time > 0.0 {
-            received.bit_s = Some(8.0 * received.behind as f64 / time);
-        }
+    /// What came since this was last asked.
+    pub(super) fn take_heard(&self) -> Heard {
+        std::mem::take(&mut self.lock().heard)
     }
 
     /// Keeps the first reason that a link ended for.
@@ -123,7 +149,7 @@ impl Counters {
         self.reason().get_or_insert(reason);
     }
 
-    fn reason(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+    fn reason(&self) -> MutexGuard<'_, Option<String>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -150,7 +176,7 @@ impl Counters {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Received> {
+    fn lock(&self) -> MutexGuard<'_, Received> {
         self.received.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

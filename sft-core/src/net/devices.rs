@@ -5,10 +5,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Link;
+use super::control::{Control, Done, Pacing};
 use super::say::{leave, refuse, send};
 use super::status::{Board, DeviceState, DeviceStatus};
 use super::turns::Turns;
-use crate::run::{Call, DeviceRound, Fleet, Settings, Wireless};
+use crate::run::{Call, Fleet, Settings};
 use crate::split::message::{Begin, Message};
 use crate::split::{Serve, Traffic, unexpected};
 use crate::{Error, Result};
@@ -30,8 +31,11 @@ pub struct RoundPolicy {
     /// Whether a device that is late may end its round where it is, to be averaged by the samples that it
     /// has seen; else nothing of it is.
     pub keep_partial: bool,
-    /// Whether links are held to the rates of the modelled channel.
-    pub shape: Shape,
+    /// Which rates links are held to.
+    pub pacing: Pacing,
+    /// Whether each link has the same share of the band then, and not the one that P2 gives it for what its
+    /// device moved in its last round.
+    pub even: bool,
 }
 
 impl RoundPolicy {
@@ -42,34 +46,11 @@ impl RoundPolicy {
             quorum,
             wait: None,
             keep_partial: false,
-            shape: Shape::Off,
+            pacing: Pacing::Off,
+            even: false,
         }
     }
 }
-
-/// Which rates links are held to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Shape {
-    /// None: as fast as the network is.
-    #[default]
-    Off,
-    /// Those of the modelled channel at equal shares of its band.
-    Even,
-    /// Those at the shares that P2 gives each device for what it moved in its last round: a controller in
-    /// the loop.
-    Control,
-}
-
-/// What the rates of links follow from.
-pub(super) struct Channel<'a> {
-    pub(super) wireless: &'a Wireless,
-    pub(super) settings: &'a Settings,
-    /// The cut layer of each device.
-    pub(super) cuts: Vec<usize>,
-}
-
-/// What a device moved in its last round, and the rates of its link in this one, up and down, bit/s.
-type Load = (Traffic, Option<[f64; 2]>);
 
 /// The links to the devices that are there.
 pub(super) struct Devices<'a> {
@@ -80,17 +61,22 @@ pub(super) struct Devices<'a> {
     deadline: Option<Duration>,
     turns: Turns,
     board: &'a Board,
-    channel: Channel<'a>,
-    /// What each device moved in its last round, and the rates of its link in this one.
-    loads: Mutex<Vec<Load>>,
+    control: Control<'a>,
+    /// The rates of this round.
+    rates: Mutex<Vec<Option<[f64; 2]>>>,
     /// Whether a round was begun.
     begun: AtomicBool,
 }
 
 impl<'a> Devices<'a> {
     /// No device is there yet.
-    pub(super) fn new(channel: Channel<'a>, policy: RoundPolicy, board: &'a Board) -> Result<Self> {
-        let (settings, count) = (channel.settings, channel.cuts.len());
+    pub(super) fn new(
+        settings: &Settings,
+        control: Control<'a>,
+        count: usize,
+        policy: RoundPolicy,
+        board: &'a Board,
+    ) -> Result<Self> {
         Ok(Self {
             links: Mutex::new((0..count).map(|_| None).collect()),
             changed: Condvar::new(),
@@ -98,38 +84,25 @@ impl<'a> Devices<'a> {
             deadline: (settings.deadline_s).and_then(|s| Duration::try_from_secs_f64(s).ok()),
             turns: Turns::new(settings.threads.min(count), settings.threads)?,
             board,
-            channel,
-            loads: Mutex::new(vec![(Traffic::default(), None); count]),
+            control,
+            rates: Mutex::new(vec![None; count]),
             begun: AtomicBool::new(false),
         })
     }
 
-    fn loads(&self) -> MutexGuard<'_, Vec<Load>> {
-        self.loads.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rates(&self) -> MutexGuard<'_, Vec<Option<[f64; 2]>>> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets the rates of a round's links.
-    fn shape(&self, round: usize, here: &[usize]) -> Result<()> {
-        let Channel {
-            wireless,
-            settings,
-            cuts,
-        } = &self.channel;
-        let mut loads = self.loads();
-        let traffic = |device: usize| match self.policy.shape {
-            Shape::Control => loads[device].0,
-            Shape::Off | Shape::Even => Traffic::default(),
-        };
-        let parts = here.iter().map(|&device| DeviceRound {
-            device,
-            cut: cuts[device],
-            first: false,
-            traffic: traffic(device),
-        });
-        let rates = wireless.rates_bit_s(settings, round, &parts.collect::<Vec<_>>())?;
-        for (&device, rates) in here.iter().zip(rates) {
-            loads[device].1 = Some(rates);
+    /// Sets the rates of a round's links, and tells the board.
+    fn pace(&self, round: usize, here: &[usize]) -> Result<()> {
+        let found = self.control.begin(round, here)?;
+        let mut rates = self.rates();
+        rates.fill(None);
+        for (place, &device) in here.iter().enumerate() {
+            rates[device] = found.bit_s.as_ref().map(|bit_s| bit_s[place]);
         }
+        self.board.allocate(&rates, found.predicted_s);
         Ok(())
     }
 
@@ -199,7 +172,7 @@ impl<'a> Devices<'a> {
 
     /// The messages of one device's part of a round.
     fn carry(&self, call: Call, link: &Link, side: &mut (dyn Serve + Send)) -> Result<Traffic> {
-        let (_, rates) = self.loads()[call.device];
+        let rates = self.rates()[call.device];
         link.set_rate(rates.map(|[_, down]| down));
         let begin = Begin {
             round: call.round as u32,
@@ -257,9 +230,7 @@ impl Fleet for Devices<'_> {
             let wanted = if impatient { quorum } else { drawn.len() };
             if here.len() >= wanted {
                 self.begun.store(true, Ordering::Relaxed);
-                if self.policy.shape != Shape::Off {
-                    self.shape(round, &here)?;
-                }
+                self.pace(round, &here)?;
                 self.board.begin(round, drawn, &here);
                 return Ok(here);
             }
@@ -276,10 +247,18 @@ impl Fleet for Devices<'_> {
         let link = self.link(call.device).ok_or_else(lost)?;
         self.board
             .device(call.device, |device| device.state = DeviceState::Training);
+        let (began, sent) = (Instant::now(), link.counts().sent_bytes);
+        link.take_heard();
         let done = self.carry(call, &link, side);
         match &done {
             Ok(traffic) => {
-                self.loads()[call.device].0 = *traffic;
+                let done = Done {
+                    traffic: *traffic,
+                    heard: link.take_heard(),
+                    sent: link.counts().sent_bytes - sent,
+                    time: began.elapsed(),
+                };
+                self.control.end(call.device, done);
                 self.board
                     .device(call.device, |device| device.state = DeviceState::Ready);
             }

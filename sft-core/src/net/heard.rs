@@ -29,7 +29,7 @@ pub(super) fn listened(
     let counters = counters.clone();
     InspectReader::new(tcp, move |bytes: &[u8]| {
         if !bytes.is_empty() {
-            counters.heard();
+            counters.heard(bytes.len());
         }
     })
 }

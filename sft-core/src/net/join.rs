@@ -17,7 +17,7 @@ use crate::model::{Backend, Model, Pretrained};
 use crate::parallel::with_threads;
 use crate::run::{RunConfig, open_model};
 use crate::split::message::{Begin, Message};
-use crate::split::{Connection, DeviceSide, LocalData, Traffic, unexpected};
+use crate::split::{Connection, DevicePart, DeviceSide, LocalData, Traffic, unexpected};
 use crate::{Error, Result};
 
 /// How a device finds its server, and what it has of its own.
@@ -49,6 +49,8 @@ pub type OpenData<'a> =
 pub enum DeviceNews<'a> {
     /// It has its half of the model and its share of the data.
     Ready(&'a DeviceJob),
+    /// It showed activations for a round's basis, and this crossed.
+    Calibrated(u32, Traffic),
     /// A round is over, and this crossed in it.
     Round(u32, Traffic),
     /// The link broke, for this reason; it is tried again after a while.
@@ -67,6 +69,13 @@ impl Display for DeviceNews<'_> {
                     f,
                     "device {device} with {samples} samples and {blocks} blocks ({sent:.2} MB); \
                      memory by the model {modelled:.1} MB"
+                )
+            }
+            Self::Calibrated(round, traffic) => {
+                let up = mb(traffic.up);
+                write!(
+                    f,
+                    "round {round}: {up:.3} MB of activations shown for its basis"
                 )
             }
             Self::Round(round, traffic) => {
@@ -308,9 +317,12 @@ impl Member<'_> {
         let mut connection = Connection::new(link);
         let done = with_threads(self.options.threads, || side.round(&mut connection));
         self.memory.codecs = side.codecs;
-        done?;
+        let (done, traffic) = (done?, connection.traffic());
         self.memory.end(begin.round);
-        (self.tell)(DeviceNews::Round(begin.round, connection.traffic()));
+        (self.tell)(match done {
+            DevicePart::Calibrated => DeviceNews::Calibrated(begin.round, traffic),
+            DevicePart::Trained(_) => DeviceNews::Round(begin.round, traffic),
+        });
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{timeout, timeout_at};
 use tonic::Streaming;
 
-use super::counts::{Counters, LinkCounts};
+use super::counts::{Counters, Heard, LinkCounts};
 use super::wire::{Piece, cut, join};
 use crate::split::Transport;
 use crate::{Error, Result};
@@ -156,6 +156,11 @@ impl Link {
     /// What it carried so far.
     pub fn counts(&self) -> LinkCounts {
         self.counters.counts()
+    }
+
+    /// What came, and in what time, since this was last asked.
+    pub(super) fn take_heard(&self) -> Heard {
+        self.counters.take_heard()
     }
 
     /// Ends the link once what was sent is read by the other side, or does not read it.

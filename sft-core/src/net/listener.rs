@@ -29,6 +29,7 @@ use super::counts::Counters;
 use super::heard::{PONG, SILENT, listened, silence};
 use super::identity::{Identity, name};
 use super::link::{Link, LinkLimits, runtime};
+use super::meter::Meter;
 use super::wire::{PATH, Piece, Pieces, broken, chain, piece_limit};
 use crate::{Error, Result};
 
@@ -44,6 +45,7 @@ const WAITING: usize = 64;
 pub struct Listener {
     address: SocketAddr,
     links: Mutex<mpsc::Receiver<Link>>,
+    meter: Arc<Meter>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -67,7 +69,9 @@ impl Listener {
         let tls = identity.map(Identity::server).transpose();
         let tls = tls.map_err(|reason| Error::argument("certs", reason))?;
         let (found, links) = mpsc::channel(WAITING);
+        let meter = Arc::<Meter>::default();
         let door = Arc::new(Door {
+            meter: meter.clone(),
             tls: tls.map(|tls| TlsAcceptor::from(Arc::new(tls))),
             places: Arc::new(Semaphore::new(limits.connections)),
             strangers: Mutex::default(),
@@ -78,6 +82,7 @@ impl Listener {
         Ok(Self {
             address: at,
             links: Mutex::new(links),
+            meter,
             accepting,
         })
     }
@@ -85,6 +90,11 @@ impl Listener {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What its links carry together.
+    pub(super) fn meter(&self) -> Arc<Meter> {
+        self.meter.clone()
     }
 
     /// Waits for a link until then, or has none.
@@ -108,6 +118,7 @@ impl Drop for Listener {
 
 /// How connections are taken.
 struct Door {
+    meter: Arc<Meter>,
     tls: Option<TlsAcceptor>,
     /// For links.
     places: Arc<Semaphore>,
@@ -179,7 +190,7 @@ impl Door {
     /// Serves one connection until it ends.
     async fn serve(self: &Arc<Self>, number: u64, tcp: TcpStream) -> Result<(), String> {
         tcp.set_nodelay(true).map_err(|e| e.to_string())?;
-        let counters = Arc::new(Counters::new());
+        let counters = Arc::new(Counters::new(Some(self.meter.clone())));
         let tcp = listened(tcp, &counters);
         let visit = |peer| Visit {
             number,

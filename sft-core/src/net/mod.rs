@@ -4,6 +4,8 @@
 mod certs;
 /// A device's way to its server.
 mod connect;
+/// The rates that links are held to.
+mod control;
 /// What a link carried.
 mod counts;
 /// The devices, as the server sees them.
@@ -24,6 +26,8 @@ mod link;
 mod listener;
 /// What a device's codecs remember.
 mod memory;
+/// What all links carry together.
+mod meter;
 /// The status of a run for browsers and Prometheus.
 mod page;
 /// What is said over a link.
@@ -39,8 +43,9 @@ mod wire;
 
 pub use certs::make_certificates;
 pub use connect::connect;
+pub use control::Pacing;
 pub use counts::LinkCounts;
-pub use devices::{RoundPolicy, Shape};
+pub use devices::RoundPolicy;
 pub use files::HalfFile;
 pub use identity::Identity;
 pub use job::DeviceJob;

@@ -217,6 +217,13 @@ fn metrics(status: &Status) -> String {
         |device| Some(device.rounds as f64),
     );
     text.each(
+        "sft_device_allocated_bits_per_second",
+        "gauge",
+        "Rate that its uplink is held to.",
+        status,
+        |device| device.allocated_bit_s,
+    );
+    text.each(
         "sft_device_uplink_bits_per_second",
         "gauge",
         "Rate of its last long message.",

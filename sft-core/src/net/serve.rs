@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::devices::{Channel, Devices, RoundPolicy};
+use super::control::{Channel, Control};
+use super::devices::{Devices, RoundPolicy};
 use super::files::{PART_BYTES, files};
 use super::job::DeviceJob;
 use super::say::{leave, refuse, send};
@@ -61,7 +62,8 @@ pub fn serve(
         settings: &setup.settings,
         cuts: jobs.0.iter().map(|(job, _)| job.cut).collect(),
     };
-    let devices = Devices::new(channel, policy, board)?;
+    let control = Control::new(channel, policy.pacing, policy.even, listener.meter());
+    let devices = Devices::new(&setup.settings, control, count, policy, board)?;
     let door = Door {
         jobs: &jobs,
         devices: &devices,

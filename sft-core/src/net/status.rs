@@ -41,6 +41,8 @@ pub struct DeviceStatus {
     pub bytes_up: u64,
     /// What was sent to it so far, bytes.
     pub bytes_down: u64,
+    /// The rate that its link is held to in this round, uplink, bit/s; none where it is free.
+    pub allocated_bit_s: Option<f64>,
     /// The rate at which its last long message came, bit/s.
     pub uplink_bit_s: Option<f64>,
     /// When it was last heard of, seconds since 1970.
@@ -80,6 +82,9 @@ pub struct Status {
     pub rounds: usize,
     /// The round that goes on, from 1; 0 before the first.
     pub round: usize,
+    /// How long this round takes by P2 on what was measured, seconds; of that, how long the device takes
+    /// without its link that takes longest so.
+    pub predicted_s: Option<[f64; 2]>,
     /// Whether the run is over.
     pub finished: bool,
     /// The rounds that are done.
@@ -132,6 +137,22 @@ impl Board {
     /// The run is over.
     pub fn finish(&self) {
         self.lock().finished = true;
+    }
+
+    /// The rates of a round, uplink and downlink of each device.
+    pub(super) fn allocate(&self, rates: &[Option<[f64; 2]>], predicted_s: Option<[f64; 2]>) {
+        let mut status = self.lock();
+        status.predicted_s = predicted_s;
+        for (device, rates) in status.devices.iter_mut().zip(rates) {
+            device.allocated_bit_s = rates.map(|[up, _]| up);
+        }
+        if let Some([all_s, idle_s]) = predicted_s {
+            let rates = rates
+                .iter()
+                .map(|rates| rates.map_or(0, |[up, _]| up as u64));
+            let bit_s = rates.collect::<Vec<_>>();
+            tracing::info!(?bit_s, all_s, idle_s, "shares allocated");
+        }
     }
 
     /// A round begins for the devices that are here.

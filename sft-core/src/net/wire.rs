@@ -183,7 +183,7 @@ pub(super) async fn join(
                 }
                 Err(status) => return broken(&chain(&status)),
             };
-            counters.received(bytes.len(), message.is_empty());
+            counters.received(bytes.len());
             if message.len() + bytes.len() > limit {
                 return format!("carried a message of more than the {limit} bytes that are taken");
             }
@@ -196,7 +196,7 @@ pub(super) async fn join(
                 break;
             }
         }
-        counters.received_message();
+        counters.received_message(message.len());
         place.send(message);
     }
     linger(pieces).await

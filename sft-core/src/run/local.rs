@@ -9,8 +9,8 @@ use crate::data::most_tokens;
 use crate::optim::OptimizerConfig;
 use crate::split::calibration::{self, CalibrationSide, ShownActivations};
 use crate::split::{
-    Bases, Connection, Deadline, DeviceCodecs, DeviceSide, InMemory, LocalData, RoundPlan, Serve,
-    ServerCodecs, ServerSide, Traffic, Update, Work,
+    Bases, Connection, Deadline, DeviceCodecs, DevicePart, DeviceSide, InMemory, LocalData,
+    RoundPlan, Serve, ServerCodecs, ServerSide, Traffic, Update, Work,
 };
 use crate::{Error, Result, seed};
 
@@ -115,14 +115,14 @@ impl<'a> Participant<'a> {
             local: self.local(),
             codecs: knows.then_some(below),
         };
-        let seen = match device.round(&mut connection) {
+        let done = match device.round(&mut connection) {
             Err(Error::Late { .. }) => return Ok(self.late(connection.traffic())),
             done => done?,
         };
         let traffic = connection.traffic();
         let server = connection.into_transport().into_server();
         let (mut update, above) = server.into_side().finish()?;
-        if let Some((loss, counted)) = seen {
+        if let DevicePart::Trained(Some((loss, counted))) = done {
             (update.loss, update.counted) = (loss, counted);
         }
         Ok(Part {

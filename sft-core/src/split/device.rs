@@ -31,23 +31,29 @@ pub struct DeviceSide<'a> {
     pub codecs: Option<DeviceCodecs>,
 }
 
+/// What a device's part of a round was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum DevicePart {
+    /// Activations of a few samples, which a basis is learnt from.
+    Calibrated,
+    /// Training; the sum of the losses of all labels seen that count, and their number, where it has the
+    /// labels.
+    Trained(Option<(f64, usize)>),
+}
+
 impl DeviceSide<'_> {
-    /// Takes part in one round; the sum of the losses of all labels seen that count, and their number, where
-    /// it has the labels.
+    /// Takes part in one round.
     ///
     /// # Errors
     /// A connection that failed, a plan that does not fit the model, a sample that cannot be read,
     /// values that are not finite, or a run that was stopped.
-    pub fn round<T: Transport>(
-        &mut self,
-        connection: &mut Connection<T>,
-    ) -> Result<Option<(f64, usize)>> {
+    pub fn round<T: Transport>(&mut self, connection: &mut Connection<T>) -> Result<DevicePart> {
         let plan = say_hello(self.introduction(), self.model, &self.local, connection)?;
         let cut = match plan.work {
             Work::Split { cut } => cut,
             Work::Calibrate { cut, samples } => {
                 self.calibrate(&plan, cut, samples, connection)?;
-                return Ok(None);
+                return Ok(DevicePart::Calibrated);
             }
             _ => {
                 let reason = "plans the whole model for a device that is split";
@@ -57,7 +63,7 @@ impl DeviceSide<'_> {
         let mut codecs = self.codecs_of(&plan, connection)?;
         let seen = self.train(&plan, cut, &mut codecs, connection);
         self.codecs = Some(codecs);
-        seen
+        Ok(DevicePart::Trained(seen?))
     }
 
     /// The round's mini-batches, and what became of the adapters.

@@ -53,7 +53,7 @@ pub use calibration::{ShownActivations, learn_bases, samples as calibration_samp
 pub use codecs::{DeviceCodecs, ServerCodecs};
 pub use cut_codec::{Bases, CutCodec};
 pub use deadline::Deadline;
-pub use device::DeviceSide;
+pub use device::{DevicePart, DeviceSide};
 pub use device_half::{DeviceHalf, HeadStep};
 pub use local_data::LocalData;
 pub use memory::{InMemory, Serve};

@@ -1,4 +1,5 @@
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
@@ -6,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value};
 use sft_core::Result;
-use sft_core::net::{Board, RoundPolicy, serve};
+use sft_core::net::{Board, Pacing, RoundPolicy, StatusPage, serve};
 use sft_core::run::{
     Inputs, Progress, RoundRecord, RunConfig, RunFile, Scheme, SchemeRun, Session, image_input,
     open_model,
@@ -47,7 +48,6 @@ pub(crate) fn _finetune<'py>(
 
 /// `sft.serve`: the same with devices that come to `listener`.
 #[pyfunction]
-#[allow(clippy::too_many_arguments, reason = "those of the function in Python")]
 pub(crate) fn _serve<'py>(
     py: Python<'py>,
     config: &Bound<'py, PyDict>,
@@ -55,21 +55,60 @@ pub(crate) fn _serve<'py>(
     full: u8,
     watch: &Bound<'py, PyAny>,
     listener: &Listener,
-    #[pyo3(from_py_with = quorum_argument)] quorum: Option<usize>,
-    wait_s: Option<f64>,
+    own: ServerSettings,
 ) -> PyResult<Answer> {
     same_process()?;
     let config = config::extract(config)?;
     let listener = listener.open()?;
-    let policy = RoundPolicy {
-        wait: wait_s.map(|s| seconds("wait_s", s)).transpose()?,
-        ..RoundPolicy::new(quorum.unwrap_or(config.devices.div_ceil(2)))
-    };
-    let board = Board::new(&config);
+    let policy = own.policy(config.devices)?;
+    let board = Arc::new(Board::new(&config));
+    let bind = |address: String| StatusPage::bind(&address, board.clone());
+    let _page = detached(py, || own.status.map(bind).transpose())?;
     run(py, &config, (arrays, full), watch, |inputs, told, stop| {
         let runs = serve(&config, inputs, &listener, policy, &board, told, stop)?;
         Ok((Session::new(&config, inputs)?.contents()?.clone(), runs))
     })
+}
+
+/// What `sft.serve` takes beside the settings of a run.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct ServerSettings {
+    #[pyo3(from_py_with = quorum_argument)]
+    quorum: Option<usize>,
+    wait_s: Option<f64>,
+    keep_partial: bool,
+    shape: bool,
+    control: bool,
+    even: bool,
+    status: Option<String>,
+}
+
+impl ServerSettings {
+    fn policy(&self, devices: usize) -> PyResult<RoundPolicy> {
+        let pacing = match (self.control, self.shape) {
+            (true, true) => {
+                return Err(bad_argument(
+                    "control must be False where shape is True".into(),
+                ));
+            }
+            (true, false) => Pacing::Measured,
+            (false, true) => Pacing::Modelled,
+            (false, false) if self.even => {
+                let reason = "even must be False where neither shape nor control is True";
+                return Err(bad_argument(reason.into()));
+            }
+            (false, false) => Pacing::Off,
+        };
+        let wait = self.wait_s.map(|s| seconds("wait_s", s)).transpose()?;
+        Ok(RoundPolicy {
+            wait,
+            keep_partial: self.keep_partial,
+            pacing,
+            even: self.even,
+            ..RoundPolicy::new(self.quorum.unwrap_or(devices.div_ceil(2)))
+        })
+    }
 }
 
 fn quorum_argument(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
