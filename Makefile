@@ -147,7 +147,7 @@ stubs: $(VENV)/.ready
 	$(BIN)/python -m mypy.stubtest sft._sft
 
 types: $(VENV)/.models
-	$(BIN)/python -m mypy python/sft python/tests examples/*.py benches/codec_accuracy.py benches/cnn_codecs.py benches/cut.py benches/language_codecs.py benches/network.py benches/train_peers.py benches/text_peers.py
+	$(BIN)/python -m mypy python/sft python/tests examples/*.py benches/bottleneck.py benches/codec_accuracy.py benches/cnn_codecs.py benches/cut.py benches/language_codecs.py benches/namespaces.py benches/network.py benches/server_memory.py benches/train_peers.py benches/text_peers.py
 
 # All that pyproject.toml names, of the package and for its development.
 ALL_GROUPS := -r pyproject.toml --all-extras --group dev --group models --group browser --group notebooks

@@ -135,6 +135,9 @@ def test_arguments_of_serve_and_join_are_checked(tmp_path: Path) -> None:
         serving: list[tuple[dict[str, Any], str]] = [
             ({"quorum": 3}, r"quorum must be in 1\.\.=2, got 3"),
             ({"wait_s": -1.0}, "wait_s must be at least 0"),
+            ({"shape": True, "control": True}, "control must be False where shape is True"),
+            ({"even": True}, "even must be False where neither shape nor control is True"),
+            ({"status": "nowhere"}, 'status cannot be "nowhere"'),
             ({"scheme": "fl-lora"}, "scheme must be sft, sft-raw or sl"),
             ({"certs": "certs"}, r"certs must be given to sft\.listen"),
         ]

@@ -40,7 +40,7 @@ STATUS: dict[str, Any] = {
     "scheme": "sft-raw",
     "rounds": 4,
     "round": 3,
-    "predicted_s": [2.125, 0.5],
+    "promise": {"round_s": 2.125, "idle_s": 0.5},
     "finished": False,
     "records": RECORDS,
     "devices": [
@@ -148,7 +148,7 @@ def test_what_devices_say_is_text(served: tuple[str, dict[str, Any]]) -> None:
 def test_a_round_without_numbers_is_no_zero(served: tuple[str, dict[str, Any]]) -> None:
     address, status = served
     status["records"][1] |= {"accuracy": None, "loss": None}
-    status["predicted_s"] = None
+    status["promise"] = None
     seen = look(address, 1100)
     assert seen["told"] == "round 3 of 4, 1 devices here"
     assert seen["labels"][:2] == [

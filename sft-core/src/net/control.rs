@@ -12,6 +12,7 @@ use sft_opt::{Problem, allocate_bandwidth};
 
 use super::counts::Heard;
 use super::meter::Meter;
+use super::status::Promise;
 use crate::Result;
 use crate::run::{DeviceRound, Settings, Wireless};
 use crate::split::Traffic;
@@ -24,6 +25,9 @@ const HELD: usize = 7;
 const FELL: f64 = 0.9;
 /// What messages may take of the measured rate of all links; the rest is what the network adds to them.
 const OF_MESSAGES: f64 = 0.99;
+/// The part of what lies idle while devices compute that is shared out as well: for all of it their messages
+/// would never have to meet.
+const OF_IDLE: f64 = 0.5;
 
 /// Which rates links are held to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,12 +63,11 @@ pub(super) struct Done {
 
 /// The rates of a round.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Rates {
+struct Rates {
     /// Uplink and downlink of each device that is here, bit/s; none where links are free.
-    pub(super) bit_s: Option<Vec<[f64; 2]>>,
-    /// How long the slowest device takes by P2, seconds, and how much of that the device takes without its
-    /// link that takes longest so.
-    pub(super) predicted_s: Option<[f64; 2]>,
+    bit_s: Option<Vec<[f64; 2]>>,
+    /// What P2 promises of it, where it follows from what was measured.
+    promise: Option<Promise>,
 }
 
 /// Sets rates round by round.
@@ -79,7 +82,7 @@ pub(super) struct Control<'a> {
 #[derive(Debug, Default)]
 struct Known {
     devices: Vec<Device>,
-    /// Of all links together.
+    /// Of all links together, the highest of the free rounds since the last with shares.
     total_bit_s: f64,
     /// Rounds in which links were free, and those with shares since.
     free: usize,
@@ -98,8 +101,8 @@ struct Device {
     free_s: f64,
     /// The most that its link carries.
     cap_bit_s: Option<f64>,
-    /// The rate of its uplink in this round.
-    rate_bit_s: Option<f64>,
+    /// The rates of its link in this round, uplink and downlink; none where it is free.
+    rates_bit_s: Option<[f64; 2]>,
 }
 
 impl<'a> Control<'a> {
@@ -117,27 +120,35 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// The rates of a round's devices.
+    /// Sets the rates of a round's devices; what P2 promises of it, where they follow from what was measured.
     ///
     /// # Errors
     /// A channel outside the ranges of the cost model.
-    pub(super) fn begin(&self, round: usize, here: &[usize]) -> Result<Rates> {
+    pub(super) fn begin(&self, round: usize, here: &[usize]) -> Result<Option<Promise>> {
         let mut known = self.lock();
         let rates = match self.pacing {
             Pacing::Off => Rates::default(),
             Pacing::Modelled => Rates {
                 bit_s: Some(self.modelled(&known, round, here)?),
-                predicted_s: None,
+                promise: None,
             },
             Pacing::Measured => {
                 let together = self.meter.take();
                 known.measured(here, self.even, together)?
             }
         };
-        for (place, &device) in here.iter().enumerate() {
-            known.devices[device].rate_bit_s = rates.bit_s.as_ref().map(|bit_s| bit_s[place][0]);
+        for device in &mut known.devices {
+            device.rates_bit_s = None;
         }
-        Ok(rates)
+        for (&device, rates) in here.iter().zip(rates.bit_s.into_iter().flatten()) {
+            known.devices[device].rates_bit_s = Some(rates);
+        }
+        Ok(rates.promise)
+    }
+
+    /// The rates of a device's link in this round, uplink and downlink, bit/s; none where it is free.
+    pub(super) fn rates(&self, device: usize) -> Option<[f64; 2]> {
+        self.lock().devices[device].rates_bit_s
     }
 
     /// A device ended its part of a round.
@@ -176,18 +187,27 @@ impl Known {
     fn measured(&mut self, here: &[usize], even: bool, together: Option<f64>) -> Result<Rates> {
         let devices: Vec<_> = here.iter().map(|&device| &self.devices[device]).collect();
         if self.held == 0 && self.free > 0 {
-            // All together carry at least what one does alone.
-            let fastest = largest(devices.iter().filter_map(|device| device.cap_bit_s));
-            self.total_bit_s = OF_MESSAGES * together.unwrap_or(0.0).max(fastest);
+            // All together carry at least what one does alone. A message that waited to be read seems fast:
+            // that is no measure where there is a better one.
+            let fastest = || largest(devices.iter().filter_map(|device| device.cap_bit_s));
+            let total_bit_s = OF_MESSAGES * together.unwrap_or_else(fastest);
+            self.total_bit_s = self.total_bit_s.max(total_bit_s);
         }
         let is_known = devices.iter().all(|device| device.bits > 0.0) && self.total_bit_s > 0.0;
         if is_known && self.free >= FREE && self.held < HELD {
             let rates = shares(&devices, self.total_bit_s, even)?;
             let free_s = largest(devices.iter().map(|device| device.free_s));
-            if even || rates.predicted_s.is_some_and(|[all_s, _]| all_s < free_s) {
+            if even
+                || rates
+                    .promise
+                    .is_some_and(|promise| promise.round_s < free_s)
+            {
                 self.held += 1;
                 return Ok(rates);
             }
+        }
+        if self.held > 0 {
+            self.total_bit_s = 0.0;
         }
         (self.free, self.held) = (self.free + 1, 0);
         Ok(Rates::default())
@@ -210,18 +230,21 @@ fn shares(devices: &[&Device], total_bit_s: f64, even: bool) -> Result<Rates> {
         vec![total_bit_s / devices.len() as f64; devices.len()]
     } else {
         let first = allocate_bandwidth(&problem(total_bit_s))?;
-        // What lies idle while devices compute is shared out as well.
-        let moving = |(share, idle_s): (&f64, &f64)| share * (1.0 - idle_s / first.tau_s);
-        let used: f64 = first.value.b_hz.iter().zip(&idle).map(moving).sum();
-        let problem = problem(total_bit_s * (first.value.used_hz / used).max(1.0));
-        spread(allocate_bandwidth(&problem)?.value.b_hz, &problem)
+        let lies_idle = |(share, idle_s): (&f64, &f64)| share * idle_s / first.tau_s;
+        let unused: f64 = first.value.b_hz.iter().zip(&idle).map(lies_idle).sum();
+        let more = OF_IDLE * unused / (first.value.used_hz - unused);
+        let found = allocate_bandwidth(&problem(total_bit_s * (1.0 + more)))?;
+        spread(found.value.b_hz, &caps, total_bit_s)
     };
     let moving = rates.iter().zip(&caps).map(|(rate, cap)| rate.min(*cap));
     let times = (idle.iter().zip(&bits))
         .zip(moving)
         .map(|((idle_s, bits), bit_s)| idle_s + bits / bit_s);
     Ok(Rates {
-        predicted_s: Some([largest(times), largest(idle.iter().copied())]),
+        promise: Some(Promise {
+            round_s: largest(times),
+            idle_s: largest(idle.iter().copied()),
+        }),
         bit_s: Some(rates.into_iter().map(|rate| [rate; 2]).collect()),
     })
 }
@@ -230,10 +253,9 @@ fn largest(of: impl Iterator<Item = f64>) -> f64 {
     of.fold(0.0, f64::max)
 }
 
-/// Gives what an allocation leaves of the band to those below their caps, as they have.
-fn spread(mut shares: Vec<f64>, problem: &Problem<'_>) -> Vec<f64> {
-    let caps = problem.cap_hz.unwrap_or_default();
-    let left = problem.total_hz - shares.iter().sum::<f64>();
+/// Gives what shares leave of a rate to those below their caps, as they have.
+fn spread(mut shares: Vec<f64>, caps: &[f64], total_bit_s: f64) -> Vec<f64> {
+    let left = total_bit_s - shares.iter().sum::<f64>();
     let below = |(share, cap): &(&mut f64, &f64)| **share < **cap;
     let room: f64 = (shares.iter_mut().zip(caps))
         .filter(below)
@@ -254,8 +276,8 @@ impl Device {
         self.traffic = done.traffic;
         self.bits = up + down;
         // A paced piece leaves when a link of that rate would have carried it: the first is not seen coming.
-        let moving_s = match self.rate_bit_s {
-            Some(rate) => {
+        let moving_s = match self.rates_bit_s {
+            Some([rate, _]) => {
                 if up < FELL * rate * heard_s {
                     let fell = up / heard_s;
                     self.cap_bit_s = Some(self.cap_bit_s.map_or(fell, |cap| cap.min(fell)));
@@ -315,7 +337,7 @@ mod tests {
             .bit_s
             .map(|bit_s| bit_s.iter().map(|[up, _]| *up).collect());
         for (place, device) in known.devices.iter_mut().enumerate() {
-            device.rate_bit_s = rates.as_ref().map(|rates| rates[place]);
+            device.rates_bit_s = rates.as_ref().map(|rates| [rates[place]; 2]);
         }
         rates
     }
@@ -338,47 +360,41 @@ mod tests {
         let devices: Vec<_> = devices.iter().collect();
         let found = shares(&devices, 10e6, false).unwrap();
         let rates: Vec<_> = found.bit_s.unwrap().iter().map(|[up, _]| *up).collect();
-        let [all_s, idle_s] = found.predicted_s.unwrap();
-        // P2 has 5 s of moving, of a round of 6 s: 12 Mbit/s are shared out, and it is 4.17 s.
-        assert!((idle_s - 1.0).abs() < 1e-9 && (all_s - (1.0 + 50.0 / 12.0)).abs() < 1e-9);
-        assert!((rates[0] - 9.6e6).abs() < 1.0, "{rates:?}");
-        assert!((rates[1] - 2.4e6).abs() < 1.0, "{rates:?}");
+        let Promise { round_s, idle_s } = found.promise.unwrap();
+        // P2 has 5 s of moving, of a round of 6 s: 11 Mbit/s are shared out, and it is 4.55 s.
+        assert!((idle_s - 1.0).abs() < 1e-9 && (round_s - (1.0 + 50.0 / 11.0)).abs() < 1e-9);
+        assert!((rates[0] - 8.8e6).abs() < 1.0, "{rates:?}");
+        assert!((rates[1] - 2.2e6).abs() < 1.0, "{rates:?}");
         let even = shares(&devices, 10e6, true).unwrap();
         assert_eq!(even.bit_s, Some(vec![[5e6; 2]; 2]));
-        assert_eq!(even.predicted_s, Some([9.0, 1.0]));
+        assert_eq!(even.promise.map(|promise| promise.round_s), Some(9.0));
     }
 
     #[test]
     fn what_a_cap_leaves_goes_to_the_others() {
-        let problem = Problem {
-            a_s: &[0.0; 3],
-            c_bits_per_bps_hz: &[8.0, 1.0, 3.0],
-            total_hz: 20.0,
-            cap_hz: Some(&[8.0, 2.0, 100.0]),
-        };
-        assert_eq!(spread(vec![8.0, 1.0, 3.0], &problem), [8.0, 2.0, 9.0]);
+        let shares = spread(vec![8.0, 1.0, 3.0], &[8.0, 2.0, 100.0], 20.0);
+        assert_eq!(shares, [8.0, 2.0, 9.0]);
     }
 
     #[test]
     fn links_stay_free_where_shares_promise_nothing() {
         // They have all that there is, at the same time.
         let mut known = known(vec![device(20_000_000, 5e6), device(20_000_000, 5e6)]);
-        known
-            .devices
-            .iter_mut()
-            .for_each(|device| device.idle_s = 0.0);
+        for device in &mut known.devices {
+            (device.idle_s, device.free_s) = (0.0, 4.0);
+        }
         assert!((0..9).all(|_| rates(&mut known).is_none()));
     }
 
     #[test]
     fn a_link_that_falls_behind_its_share_has_that_for_a_cap() {
         let mut device = device(40_000_000, 9e6);
-        device.rate_bit_s = Some(8e6);
+        device.rates_bit_s = Some([8e6; 2]);
         note(&mut device, 40_000_000, 7.9e6);
         assert_eq!(device.cap_bit_s, Some(18e6));
         note(&mut device, 40_000_000, 4e6);
         assert!((device.cap_bit_s.unwrap() - 4e6).abs() < 1.0);
-        device.rate_bit_s = None;
+        device.rates_bit_s = None;
         note(&mut device, 40_000_000, 9.5e6);
         assert_eq!(device.cap_bit_s, Some(19e6));
     }

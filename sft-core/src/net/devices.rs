@@ -62,8 +62,6 @@ pub(super) struct Devices<'a> {
     turns: Turns,
     board: &'a Board,
     control: Control<'a>,
-    /// The rates of this round.
-    rates: Mutex<Vec<Option<[f64; 2]>>>,
     /// Whether a round was begun.
     begun: AtomicBool,
 }
@@ -85,25 +83,8 @@ impl<'a> Devices<'a> {
             turns: Turns::new(settings.threads.min(count), settings.threads)?,
             board,
             control,
-            rates: Mutex::new(vec![None; count]),
             begun: AtomicBool::new(false),
         })
-    }
-
-    fn rates(&self) -> MutexGuard<'_, Vec<Option<[f64; 2]>>> {
-        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sets the rates of a round's links, and tells the board.
-    fn pace(&self, round: usize, here: &[usize]) -> Result<()> {
-        let found = self.control.begin(round, here)?;
-        let mut rates = self.rates();
-        rates.fill(None);
-        for (place, &device) in here.iter().enumerate() {
-            rates[device] = found.bit_s.as_ref().map(|bit_s| bit_s[place]);
-        }
-        self.board.allocate(&rates, found.predicted_s);
-        Ok(())
     }
 
     /// A device has all that it needs; a link that it had before is closed.
@@ -172,7 +153,7 @@ impl<'a> Devices<'a> {
 
     /// The messages of one device's part of a round.
     fn carry(&self, call: Call, link: &Link, side: &mut (dyn Serve + Send)) -> Result<Traffic> {
-        let rates = self.rates()[call.device];
+        let rates = self.control.rates(call.device);
         link.set_rate(rates.map(|[_, down]| down));
         let begin = Begin {
             round: call.round as u32,
@@ -230,7 +211,9 @@ impl Fleet for Devices<'_> {
             let wanted = if impatient { quorum } else { drawn.len() };
             if here.len() >= wanted {
                 self.begun.store(true, Ordering::Relaxed);
-                self.pace(round, &here)?;
+                let promise = self.control.begin(round, &here)?;
+                self.board
+                    .allocate(|device| self.control.rates(device), promise);
                 self.board.begin(round, drawn, &here);
                 return Ok(here);
             }

@@ -54,4 +54,4 @@ pub use link::{Link, LinkLimits};
 pub use listener::Listener;
 pub use page::StatusPage;
 pub use serve::serve;
-pub use status::{Board, DeviceState, DeviceStatus, Status};
+pub use status::{Board, DeviceState, DeviceStatus, Promise, Status};

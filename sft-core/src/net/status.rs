@@ -73,6 +73,15 @@ impl DeviceStatus {
     }
 }
 
+/// What P2 promises of a round, by what was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Promise {
+    /// How long the slowest device takes, seconds.
+    pub round_s: f64,
+    /// The longest that a device takes of that without its link, seconds.
+    pub idle_s: f64,
+}
+
 /// How a run stands.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Status {
@@ -82,9 +91,8 @@ pub struct Status {
     pub rounds: usize,
     /// The round that goes on, from 1; 0 before the first.
     pub round: usize,
-    /// How long this round takes by P2 on what was measured, seconds; of that, how long the device takes
-    /// without its link that takes longest so.
-    pub predicted_s: Option<[f64; 2]>,
+    /// What P2 promises of this round, where links are held to shares of what was measured.
+    pub promise: Option<Promise>,
     /// Whether the run is over.
     pub finished: bool,
     /// The rounds that are done.
@@ -140,18 +148,22 @@ impl Board {
     }
 
     /// The rates of a round, uplink and downlink of each device.
-    pub(super) fn allocate(&self, rates: &[Option<[f64; 2]>], predicted_s: Option<[f64; 2]>) {
+    pub(super) fn allocate(
+        &self,
+        rates: impl Fn(usize) -> Option<[f64; 2]>,
+        promise: Option<Promise>,
+    ) {
         let mut status = self.lock();
-        status.predicted_s = predicted_s;
-        for (device, rates) in status.devices.iter_mut().zip(rates) {
-            device.allocated_bit_s = rates.map(|[up, _]| up);
+        status.promise = promise;
+        for device in &mut status.devices {
+            device.allocated_bit_s = rates(device.device).map(|[up, _]| up);
         }
-        if let Some([all_s, idle_s]) = predicted_s {
-            let rates = rates
-                .iter()
-                .map(|rates| rates.map_or(0, |[up, _]| up as u64));
-            let bit_s = rates.collect::<Vec<_>>();
-            tracing::info!(?bit_s, all_s, idle_s, "shares allocated");
+        if let Some(Promise { round_s, idle_s }) = promise {
+            let devices = status.devices.iter();
+            let bit_s: Vec<_> = devices
+                .map(|device| device.allocated_bit_s.map(|rate| rate as u64))
+                .collect();
+            tracing::info!(?bit_s, round_s, idle_s, "shares allocated");
         }
     }
 
