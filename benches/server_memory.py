@@ -74,9 +74,7 @@ def main() -> None:
     before: tuple[int, float] | None = None
     for devices in args.devices:
         peak = server_mb(args.sft, devices, given[end + 1 :])
-        more = (
-            "" if before is None else f"{(peak - before[1]) / (devices - before[0]):.3f}"
-        )
+        more = "" if before is None else f"{(peak - before[1]) / (devices - before[0]):.3f}"
         print(f"{devices},{peak:.1f},{more}", flush=True)
         before = devices, peak
 

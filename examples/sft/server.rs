@@ -19,6 +19,7 @@ const OUT: &str = "runs/edge";
 
 /// The flags that only the server has.
 #[derive(Clone, Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "one for each flag")]
 struct Flags {
     /// Address and port that devices come to.
     #[arg(long, default_value = "127.0.0.1:7443")]

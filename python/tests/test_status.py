@@ -45,7 +45,8 @@ STATUS: dict[str, Any] = {
     "records": RECORDS,
     "devices": [
         DEVICE | {"device": 0},
-        DEVICE | {"device": 1, "state": "lost", "allocated_bit_s": None, "uplink_bit_s": None}
+        DEVICE
+        | {"device": 1, "state": "lost", "allocated_bit_s": None, "uplink_bit_s": None}
         | {"reason": HOSTILE},
     ],
     "now_s": 1000.0,

@@ -276,22 +276,19 @@ impl Device {
         self.traffic = done.traffic;
         self.bits = up + down;
         // A paced piece leaves when a link of that rate would have carried it: the first is not seen coming.
-        let moving_s = match self.rates_bit_s {
-            Some([rate, _]) => {
-                if up < FELL * rate * heard_s {
-                    let fell = up / heard_s;
-                    self.cap_bit_s = Some(self.cap_bit_s.map_or(fell, |cap| cap.min(fell)));
-                }
-                heard_s.max(up / rate) + down / rate
+        let moving_s = if let Some([rate, _]) = self.rates_bit_s {
+            if up < FELL * rate * heard_s {
+                let fell = up / heard_s;
+                self.cap_bit_s = Some(self.cap_bit_s.map_or(fell, |cap| cap.min(fell)));
             }
-            None => {
-                self.free_s = done.time.as_secs_f64();
-                self.cap_bit_s = done.heard.fastest_bit_s;
-                if up > 0.0 {
-                    heard_s * self.bits / up
-                } else {
-                    0.0
-                }
+            heard_s.max(up / rate) + down / rate
+        } else {
+            self.free_s = done.time.as_secs_f64();
+            self.cap_bit_s = done.heard.fastest_bit_s;
+            if up > 0.0 {
+                heard_s * self.bits / up
+            } else {
+                0.0
             }
         };
         self.idle_s = (done.time.as_secs_f64() - moving_s).max(0.0);
@@ -356,7 +353,7 @@ mod tests {
     /// With a second of computing each, what moves is used for all but a second of the round.
     #[test]
     fn shares_are_those_that_end_together_and_use_what_lies_idle() {
-        let devices = vec![device(40_000_000, 9e6), device(10_000_000, 9e6)];
+        let devices = [device(40_000_000, 9e6), device(10_000_000, 9e6)];
         let devices: Vec<_> = devices.iter().collect();
         let found = shares(&devices, 10e6, false).unwrap();
         let rates: Vec<_> = found.bit_s.unwrap().iter().map(|[up, _]| *up).collect();

@@ -73,6 +73,7 @@ pub(crate) fn _serve<'py>(
 /// What `sft.serve` takes beside the settings of a run.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
+#[allow(clippy::struct_excessive_bools, reason = "one for each argument")]
 pub(crate) struct ServerSettings {
     #[pyo3(from_py_with = quorum_argument)]
     quorum: Option<usize>,
