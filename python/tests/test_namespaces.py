@@ -49,7 +49,14 @@ def ip(*arguments: str, check: bool = True) -> bool:
 def may_make_namespaces() -> bool:
     if shutil.which("ip") is None or shutil.which("tc") is None or os.geteuid() != 0:
         return False
-    return ip("netns", "add", "sftt-may", check=False) and ip("netns", "del", "sftt-may")
+    if not ip("netns", "add", "sftt-may", check=False):
+        return False
+    inside = ("netns", "exec", "sftt-may", "tc", "qdisc", "add", "dev", "lo", "root", "tbf")
+    can = ip(*inside, "rate", "1mbit", "burst", "16kb", "latency", "50ms", check=False)
+    for kind in (("switch", "type", "bridge"), ("up0", "type", "veth")):
+        can = can and ip("-n", "sftt-may", "link", "add", *kind, check=False)
+    ip("netns", "del", "sftt-may")
+    return can
 
 
 pytestmark = pytest.mark.skipif(
