@@ -3,7 +3,7 @@
     cargo build --release --features sft-compress/ndarray,sft-compress/rayon,sft-compress/serde
     python benches/bottleneck.py --sft target/release/sft [--mbit 30 5] [--repeats 5]
 
-Needs root, for it makes network namespaces of its own: one for the server, one for each device, and a switch
+Needs safetensors, and root, for it makes network namespaces of its own: one for the server, one for each device, and a switch
 between them. What the devices send together goes through `tc tbf` at the rate of the bottleneck, what the
 server sends likewise, and each device has a `tbf` of its own, as one that is farther away would. The digits
 are shared out unevenly, activations cross raw, so that the link is what a round waits for. Prints one line
@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from namespaces import Namespaces, namespaces
-from network import finish, rounds
+from namespaces import namespaces
+from network import Namespaces, finish, rounds
+from safetensors.numpy import load_file, save_file
 
 DEVICES = 4
 # Each device's own rate over that of the bottleneck.
@@ -34,22 +35,17 @@ SHARES = re.compile(r"round_s=([0-9.]+) idle_s=([0-9.]+)")
 
 def shallow(model: Path, folder: Path, blocks: int) -> None:
     """Write the first blocks of a model as a model: little to compute for what crosses."""
-    raw = (model / "model.safetensors").read_bytes()
-    start = 8 + int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:start])
-    kept, parts, at = {}, [], 0
-    for name, tensor in header.items():
-        block = re.search(r"layers?\.(\d+)\.", name)
-        if name == "__metadata__" or (block and int(block[1]) >= blocks):
-            continue
-        first, end = tensor["data_offsets"]
-        parts.append(raw[start + first : start + end])
-        kept[name] = {**tensor, "data_offsets": [at, at + end - first]}
-        at += end - first
-    head = json.dumps(kept).encode()
+    tensors = load_file(model / "model.safetensors")
+    behind = {
+        name
+        for name in tensors
+        if (block := re.search(r"layers?\.(\d+)\.", name)) and int(block[1]) >= blocks
+    }
     folder.mkdir()
-    weights = len(head).to_bytes(8, "little") + head + b"".join(parts)
-    (folder / "model.safetensors").write_bytes(weights)
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if name not in behind},
+        folder / "model.safetensors",
+    )
     config = json.loads((model / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": blocks}))
 

@@ -1,23 +1,15 @@
-"""A server and devices in network namespaces of their own, behind one switch. Needs root."""
+"""Network namespaces behind one switch, for a server and devices. Needs root."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from network import Network
-
-NAME = "sftb"
+# Of this process alone.
+NAME = f"sft-{os.getpid()}"
 SWITCH = f"{NAME}-switch"
+# Where the first place is reached by the others.
 SERVER = "10.77.0.1"
-
-
-class Namespaces(Network):
-    """Every process in the namespace of its name."""
-
-    address = f"{SERVER}:7443"
-
-    def start(self, name: str, *arguments: object) -> "subprocess.Popen[bytes]":
-        return self.spawn(name, ["ip", "netns", "exec", f"{NAME}-{name}"], *arguments)
 
 
 @contextmanager
@@ -35,28 +27,44 @@ def namespaces(places: "dict[str, float | None]") -> Iterator[None]:
             _ip("-n", name, "link", "add", "up0", *ends)
             _ip("-n", SWITCH, "link", "set", port, "master", "switch", "up")
             _ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "up0")
-            for interface in ("lo", "up0"):
-                set_link(place, interface, "up")
+            _ip("-n", name, "link", "set", "lo", "up")
+            set_link(place, "up")
             if mbit is not None:
                 _tbf(name, "up0", mbit)
                 _tbf(SWITCH, port, mbit)
         yield
     finally:
         for name in names:
-            subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
-def set_link(place: str, interface: str, state: str) -> None:
-    """Take an interface of a place up or down."""
-    _ip("-n", f"{NAME}-{place}", "link", "set", interface, state)
+def may_make_namespaces() -> bool:
+    """Whether this process has the right to, and what it takes."""
+    try:
+        with namespaces({"may": 1.0}):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
+
+
+def inside(place: str) -> "list[str]":
+    """What stands before a command that runs in a place."""
+    return ["ip", "netns", "exec", f"{NAME}-{place}"]
+
+
+def set_link(place: str, state: str) -> None:
+    """Take the link of a place up or down."""
+    _ip("-n", f"{NAME}-{place}", "link", "set", "up0", state)
 
 
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
 def _tbf(namespace: str, interface: str, mbit: float) -> None:
     """Hold what leaves an interface to a rate."""
     rate = ["rate", f"{mbit * 1e3:.0f}kbit", "burst", "16kb", "latency", "200ms"]
-    where = ["ip", "netns", "exec", namespace, "tc", "qdisc", "replace", "dev", interface]
-    subprocess.run([*where, "root", "tbf", *rate], check=True)
+    _ip(
+        *["netns", "exec", namespace, "tc", "qdisc", "replace", "dev", interface, "root"],
+        *["tbf", *rate],
+    )

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from namespaces import SERVER, inside, namespaces, set_link
+
 DEVICES = 8
 PORT = 7451
 SEEN = re.compile(r"(\d\d):(\d\d):(\d\d\.\d+)Z")
@@ -83,6 +85,15 @@ class Network:
             time.sleep(0.005)
 
 
+class Namespaces(Network):
+    """The same with every process in the namespace of its name."""
+
+    address = f"{SERVER}:7443"
+
+    def start(self, name: str, *arguments: object) -> "subprocess.Popen[bytes]":
+        return self.spawn(name, inside(name), *arguments)
+
+
 @contextmanager
 def network(args: argparse.Namespace, devices: int, flags: list[str]) -> Iterator[Network]:
     with tempfile.TemporaryDirectory() as folder:
@@ -137,9 +148,6 @@ def wall(args: argparse.Namespace) -> None:
 
 def drop(args: argparse.Namespace) -> None:
     """A device of four is killed, stopped, or cut off at a random moment of the third round on."""
-    # It builds on this.
-    from namespaces import Namespaces, namespaces, set_link
-
     print("seed,what,noticed_s,rounds,without_it,back,server_mb")
     kinds = ("SIGKILL", "SIGSTOP", "link down")
     places = ["server", *(f"device-{number}" for number in range(4))]
@@ -156,12 +164,12 @@ def drop(args: argparse.Namespace) -> None:
                 victim = rng.randrange(4)
                 at = time.time()
                 if what == "link down":
-                    set_link(f"device-{victim}", "up0", "down")
+                    set_link(f"device-{victim}", "down")
                 else:
                     devices[victim].send_signal(getattr(signal, what))
                 net.wait_for("device lost", 1, 30)
                 if what == "link down":
-                    set_link(f"device-{victim}", "up0", "up")
+                    set_link(f"device-{victim}", "up")
                 elif what == "SIGSTOP":
                     devices[victim].send_signal(signal.SIGCONT)
                 else:

@@ -61,15 +61,6 @@ pub(super) struct Done {
     pub(super) time: Duration,
 }
 
-/// The rates of a round.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Rates {
-    /// Uplink and downlink of each device that is here, bit/s; none where links are free.
-    bit_s: Option<Vec<[f64; 2]>>,
-    /// What P2 promises of it, where it follows from what was measured.
-    promise: Option<Promise>,
-}
-
 /// Sets rates round by round.
 pub(super) struct Control<'a> {
     channel: Channel<'a>,
@@ -126,24 +117,24 @@ impl<'a> Control<'a> {
     /// A channel outside the ranges of the cost model.
     pub(super) fn begin(&self, round: usize, here: &[usize]) -> Result<Option<Promise>> {
         let mut known = self.lock();
-        let rates = match self.pacing {
-            Pacing::Off => Rates::default(),
-            Pacing::Modelled => Rates {
-                bit_s: Some(self.modelled(&known, round, here)?),
-                promise: None,
+        let (rates, promise) = match self.pacing {
+            Pacing::Off => (Vec::new(), None),
+            Pacing::Modelled => (self.modelled(&known, round, here)?, None),
+            Pacing::Measured => match known.measured(here, self.even, self.meter.take())? {
+                Some((shares, promise)) => {
+                    let both = shares.into_iter().map(|share| [share; 2]);
+                    (both.collect(), Some(promise))
+                }
+                None => (Vec::new(), None),
             },
-            Pacing::Measured => {
-                let together = self.meter.take();
-                known.measured(here, self.even, together)?
-            }
         };
         for device in &mut known.devices {
             device.rates_bit_s = None;
         }
-        for (&device, rates) in here.iter().zip(rates.bit_s.into_iter().flatten()) {
+        for (&device, rates) in here.iter().zip(rates) {
             known.devices[device].rates_bit_s = Some(rates);
         }
-        Ok(rates.promise)
+        Ok(promise)
     }
 
     /// The rates of a device's link in this round, uplink and downlink, bit/s; none where it is free.
@@ -183,8 +174,13 @@ impl<'a> Control<'a> {
 }
 
 impl Known {
-    /// Shares of what was measured, or free links where it is to be measured or shares promise nothing.
-    fn measured(&mut self, here: &[usize], even: bool, together: Option<f64>) -> Result<Rates> {
+    /// Shares of what was measured; none where it is to be measured or shares promise nothing.
+    fn measured(
+        &mut self,
+        here: &[usize],
+        even: bool,
+        together: Option<f64>,
+    ) -> Result<Option<Shares>> {
         let devices: Vec<_> = here.iter().map(|&device| &self.devices[device]).collect();
         if self.held == 0 && self.free > 0 {
             // All together carry at least what one does alone. A message that waited to be read seems fast:
@@ -195,27 +191,26 @@ impl Known {
         }
         let is_known = devices.iter().all(|device| device.bits > 0.0) && self.total_bit_s > 0.0;
         if is_known && self.free >= FREE && self.held < HELD {
-            let rates = shares(&devices, self.total_bit_s, even)?;
+            let (rates, promise) = shares(&devices, self.total_bit_s, even)?;
             let free_s = largest(devices.iter().map(|device| device.free_s));
-            if even
-                || rates
-                    .promise
-                    .is_some_and(|promise| promise.round_s < free_s)
-            {
+            if even || promise.round_s < free_s {
                 self.held += 1;
-                return Ok(rates);
+                return Ok(Some((rates, promise)));
             }
         }
         if self.held > 0 {
             self.total_bit_s = 0.0;
         }
         (self.free, self.held) = (self.free + 1, 0);
-        Ok(Rates::default())
+        Ok(None)
     }
 }
 
+/// The rates of some devices' links, bit/s, and what P2 promises of them.
+type Shares = (Vec<f64>, Promise);
+
 /// The shares of a rate that P2 gives to devices, or equal ones.
-fn shares(devices: &[&Device], total_bit_s: f64, even: bool) -> Result<Rates> {
+fn shares(devices: &[&Device], total_bit_s: f64, even: bool) -> Result<Shares> {
     let of = |value: fn(&Device) -> f64| devices.iter().map(|device| value(device)).collect();
     let idle: Vec<_> = of(|device| device.idle_s);
     let bits: Vec<_> = of(|device| device.bits);
@@ -240,13 +235,11 @@ fn shares(devices: &[&Device], total_bit_s: f64, even: bool) -> Result<Rates> {
     let times = (idle.iter().zip(&bits))
         .zip(moving)
         .map(|((idle_s, bits), bit_s)| idle_s + bits / bit_s);
-    Ok(Rates {
-        promise: Some(Promise {
-            round_s: largest(times),
-            idle_s: largest(idle.iter().copied()),
-        }),
-        bit_s: Some(rates.into_iter().map(|rate| [rate; 2]).collect()),
-    })
+    let promise = Promise {
+        round_s: largest(times),
+        idle_s: largest(idle.iter().copied()),
+    };
+    Ok((rates, promise))
 }
 
 fn largest(of: impl Iterator<Item = f64>) -> f64 {
@@ -330,9 +323,7 @@ mod tests {
     fn rates(known: &mut Known) -> Option<Vec<f64>> {
         let here: Vec<_> = (0..known.devices.len()).collect();
         let found = known.measured(&here, false, Some(10e6)).unwrap();
-        let rates: Option<Vec<_>> = found
-            .bit_s
-            .map(|bit_s| bit_s.iter().map(|[up, _]| *up).collect());
+        let rates = found.map(|(rates, _)| rates);
         for (place, device) in known.devices.iter_mut().enumerate() {
             device.rates_bit_s = rates.as_ref().map(|rates| [rates[place]; 2]);
         }
@@ -355,16 +346,14 @@ mod tests {
     fn shares_are_those_that_end_together_and_use_what_lies_idle() {
         let devices = [device(40_000_000, 9e6), device(10_000_000, 9e6)];
         let devices: Vec<_> = devices.iter().collect();
-        let found = shares(&devices, 10e6, false).unwrap();
-        let rates: Vec<_> = found.bit_s.unwrap().iter().map(|[up, _]| *up).collect();
-        let Promise { round_s, idle_s } = found.promise.unwrap();
+        let (rates, promise) = shares(&devices, 10e6, false).unwrap();
+        let Promise { round_s, idle_s } = promise;
         // P2 has 5 s of moving, of a round of 6 s: 11 Mbit/s are shared out, and it is 4.55 s.
         assert!((idle_s - 1.0).abs() < 1e-9 && (round_s - (1.0 + 50.0 / 11.0)).abs() < 1e-9);
         assert!((rates[0] - 8.8e6).abs() < 1.0, "{rates:?}");
         assert!((rates[1] - 2.2e6).abs() < 1.0, "{rates:?}");
-        let even = shares(&devices, 10e6, true).unwrap();
-        assert_eq!(even.bit_s, Some(vec![[5e6; 2]; 2]));
-        assert_eq!(even.promise.map(|promise| promise.round_s), Some(9.0));
+        let (even, promise) = shares(&devices, 10e6, true).unwrap();
+        assert_eq!((even, promise.round_s), (vec![5e6; 2], 9.0));
     }
 
     #[test]
