@@ -1,5 +1,6 @@
 //! The samples of a message, in parts for the threads: to indices and back.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::rows::RowCache;
@@ -121,6 +122,18 @@ fn times(rows: &Range<usize>, channels: usize) -> Range<usize> {
     rows.start * channels..rows.end * channels
 }
 
+thread_local! {
+    static PARTS: Cell<Vec<Part>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends what messages of this thread are made in: of many codecs none has its own.
+pub(super) fn with<T>(work: impl FnOnce(&mut Vec<Part>) -> T) -> T {
+    let mut parts = PARTS.take();
+    let done = work(&mut parts);
+    PARTS.set(parts);
+    done
+}
+
 /// Gives each thread its samples; one has them all where rows name those before.
 pub(super) fn divide(parts: &mut Vec<Part>, sizes: &Sizes, cache: &RowCache) {
     let threads = if cache.is_off() {
@@ -133,6 +146,8 @@ pub(super) fn divide(parts: &mut Vec<Part>, sizes: &Sizes, cache: &RowCache) {
     let bound = |part: usize| part * sizes.samples() / count;
     for (number, part) in parts.iter_mut().enumerate() {
         part.samples = bound(number)..bound(number + 1);
+        // Of another basis.
+        part.work.coefficients.clear();
         let rows = sizes.rows(part.samples.clone()).len();
         part.rows.clear();
         part.rows.resize(rows, Row::default());

@@ -21,7 +21,6 @@ pub struct TransformEncoder {
     basis: Arc<Basis>,
     memory: SampleMemory,
     cache: RowCache,
-    parts: Vec<Part>,
 }
 
 /// The receiving side of a [`TransformEncoder`] with the same basis and memory.
@@ -30,7 +29,6 @@ pub struct TransformDecoder {
     basis: Arc<Basis>,
     memory: SampleMemory,
     cache: RowCache,
-    parts: Vec<Part>,
 }
 
 macro_rules! common {
@@ -42,7 +40,6 @@ macro_rules! common {
                     memory: SampleMemory::default(),
                     cache: RowCache::new(&basis),
                     basis,
-                    parts: Vec::new(),
                 }
             }
 
@@ -78,10 +75,14 @@ macro_rules! common {
 
         impl $side {
             /// Remembers what a message became.
-            fn remember(&mut self, sizes: &Sizes, samples: &[SampleId]) -> Result<()> {
+            fn remember(
+                &mut self,
+                parts: &mut [Part],
+                sizes: &Sizes,
+                samples: &[SampleId],
+            ) -> Result<()> {
                 self.cache.commit();
-                let (basis, memory) = (&*self.basis, &mut self.memory);
-                parts::remember(basis, memory, &mut self.parts, sizes, samples)
+                parts::remember(&self.basis, &mut self.memory, parts, sizes, samples)
             }
         }
 
@@ -137,18 +138,20 @@ impl Compressor for TransformEncoder {
         decoded: Option<&mut Tensor>,
     ) -> Result<()> {
         message.clear();
-        let written = self.write(tensor, context, message);
-        if written.is_err() {
-            message.clear();
-            self.cache.undo();
-        }
-        let (scale, sizes) = written?;
-        if let Some(decoded) = decoded {
-            decoded.dtype = tensor.elements().dtype();
-            parts::reconstruct(&self.basis, &mut self.parts, &sizes, scale, decoded);
-            decoded.shape = context.shape.to_vec();
-        }
-        self.remember(&sizes, context.samples)
+        parts::with(|parts| {
+            let written = self.write(tensor, context, parts, message);
+            if written.is_err() {
+                message.clear();
+                self.cache.undo();
+            }
+            let (scale, sizes) = written?;
+            if let Some(decoded) = decoded {
+                decoded.dtype = tensor.elements().dtype();
+                parts::reconstruct(&self.basis, parts, &sizes, scale, decoded);
+                decoded.shape = context.shape.to_vec();
+            }
+            self.remember(parts, &sizes, context.samples)
+        })
     }
 }
 
@@ -158,12 +161,13 @@ impl TransformEncoder {
         &mut self,
         tensor: TensorView<'_>,
         context: &Context<'_>,
+        parts: &mut Vec<Part>,
         message: &mut Vec<u8>,
     ) -> Result<(f32, Sizes)> {
         context.check(Some(tensor))?;
         let (basis, sizes) = (&*self.basis, Sizes::of(&self.basis, context)?);
         let data = tensor.elements().to_f32();
-        let (parts, cache) = (&mut self.parts, &mut self.cache);
+        let cache = &mut self.cache;
         parts::divide(parts, &sizes, cache);
         let remembered = parts::find(basis, &self.memory, parts, &sizes, context.samples)?;
         let cached = (!cache.is_off()).then(|| cache.checksum());
@@ -218,22 +222,29 @@ impl Decompressor for TransformDecoder {
         context: &Context<'_>,
         tensor: &mut Tensor,
     ) -> Result<()> {
-        let read = self.read(message, context);
-        if read.is_err() {
-            tensor.clear();
-            self.cache.undo();
-        }
-        let (dtype, scale, sizes) = read?;
-        tensor.dtype = dtype;
-        parts::reconstruct(&self.basis, &mut self.parts, &sizes, scale, tensor);
-        tensor.shape = context.shape.to_vec();
-        self.remember(&sizes, context.samples)
+        parts::with(|parts| {
+            let read = self.read(message, context, parts);
+            if read.is_err() {
+                tensor.clear();
+                self.cache.undo();
+            }
+            let (dtype, scale, sizes) = read?;
+            tensor.dtype = dtype;
+            parts::reconstruct(&self.basis, parts, &sizes, scale, tensor);
+            tensor.shape = context.shape.to_vec();
+            self.remember(parts, &sizes, context.samples)
+        })
     }
 }
 
 impl TransformDecoder {
     /// Reads the indices of a message, and tells type, scale and sizes.
-    fn read(&mut self, message: &[u8], context: &Context<'_>) -> Result<(Dtype, f32, Sizes)> {
+    fn read(
+        &mut self,
+        message: &[u8],
+        context: &Context<'_>,
+        parts: &mut Vec<Part>,
+    ) -> Result<(Dtype, f32, Sizes)> {
         context.check(None)?;
         let mut body = format::open(message)?;
         let header = Header::read(&mut body)?;
@@ -269,10 +280,10 @@ impl TransformDecoder {
         if !(0.0..=f32::MAX).contains(&scale) {
             return Err(Error::corrupt(format!("steps times {scale}")));
         }
-        parts::divide(&mut self.parts, &sizes, &self.cache);
+        parts::divide(parts, &sizes, &self.cache);
         match body.u8()? {
             0 => {}
-            1 => self.references(&mut body, &sizes, context.samples)?,
+            1 => self.references(&mut body, &sizes, context.samples, parts)?,
             kind => return Err(Error::corrupt(format!("a message of kind {kind}"))),
         }
         if !self.cache.is_off() && body.u32()? != self.cache.checksum() {
@@ -281,7 +292,7 @@ impl TransformDecoder {
         }
         let mut reader = Reader::new(body.take_rest());
         let mut models = Models::new();
-        for part in &mut self.parts {
+        for part in parts {
             part.indices.clear();
             part.indices.resize(part.rows.len() * sizes.channels, 0);
             part.code(&basis, &mut self.cache, &sizes, &mut models, &mut reader)?;
@@ -294,10 +305,11 @@ impl TransformDecoder {
 
     /// Reads which samples build on what they were, and finds that.
     fn references(
-        &mut self,
+        &self,
         body: &mut ByteReader<'_>,
         sizes: &Sizes,
         samples: &[SampleId],
+        parts: &mut [Part],
     ) -> Result<()> {
         let flags = body.take(sizes.samples().div_ceil(8))?;
         let checksum = body.u32()?;
@@ -312,7 +324,7 @@ impl TransformDecoder {
         if parts::combined(found.into_iter()) != checksum {
             return Err(lost());
         }
-        for part in &mut self.parts {
+        for part in parts {
             part.has_reference = part.samples.clone().map(flag).collect();
             part.read_references(&self.basis, &self.memory, sizes, samples)?;
         }

@@ -250,6 +250,13 @@ impl Fleet for Devices<'_> {
         done
     }
 
+    fn work(&self, work: &mut (dyn FnMut() + Send)) -> Result<()> {
+        self.turns.take(|| {
+            work();
+            Ok(())
+        })
+    }
+
     fn quorum(&self) -> usize {
         self.policy.quorum
     }

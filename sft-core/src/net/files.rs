@@ -12,7 +12,7 @@ use crate::{Digest, Error, Result};
 /// The file that the frozen weights are in.
 pub(super) const WEIGHTS: &str = "model.safetensors";
 /// Bytes of a part of a file in a message.
-pub(super) const PART_BYTES: usize = 1 << 20;
+pub(super) const PART_BYTES: usize = 64 << 10;
 /// What a half is at most believed to be.
 const MAX_BYTES: u64 = 1 << 40;
 

@@ -1,5 +1,7 @@
 //! What a device's codecs remember, round by round.
 
+use std::sync::Arc;
+
 use crate::Result;
 use crate::split::DeviceCodecs;
 
@@ -9,7 +11,7 @@ pub(super) struct CodecMemory {
     /// The round whose end they are at; none in the middle of one.
     at: Option<u32>,
     /// What they remembered before the last round that was begun, and the round that this was the end of.
-    before: (u32, Option<[Vec<u8>; 6]>),
+    before: (u32, Option<[Arc<[u8]>; 6]>),
 }
 
 impl CodecMemory {

@@ -18,10 +18,9 @@ use super::heard::SILENT;
 
 /// Where a link is asked for.
 pub(super) const PATH: &str = "/sft.Link/Connect";
-/// Bytes of a piece.
-const PIECE_BYTES: usize = 64 << 10;
-/// The same where a rate is kept: a piece leaves once the link would have carried it.
-const PACED_PIECE_BYTES: usize = 16 << 10;
+/// Bytes of a piece, as many as HTTP/2 puts into a frame: each link of a server holds some of them. Where a
+/// rate is kept, a piece leaves once the link would have carried it.
+const PIECE_BYTES: usize = 16 << 10;
 /// The clock's resolution: who is ahead by less does not wait.
 const TICK: Duration = Duration::from_millis(1);
 /// How long what ends together may take to be told.
@@ -154,7 +153,7 @@ pub(super) async fn cut(
 
 /// Bytes of a piece at a rate: none takes longer than `most`, or it would look like silence.
 fn paced_piece_bytes(bit_s: f64, most: Duration) -> usize {
-    ((bit_s / 8.0 * most.as_secs_f64()) as usize).clamp(LEAST_PIECE_BYTES, PACED_PIECE_BYTES)
+    ((bit_s / 8.0 * most.as_secs_f64()) as usize).clamp(LEAST_PIECE_BYTES, PIECE_BYTES)
 }
 
 /// Puts pieces together again; the reason why there are no more.

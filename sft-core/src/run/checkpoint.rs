@@ -242,7 +242,7 @@ fn codec_vectors(device: usize, state: &CodecState) -> impl Iterator<Item = (Str
         .iter()
         .zip(sides)
         .filter(|(_, bytes)| !bytes.is_empty());
-    named.map(move |(part, bytes)| (format!("codec.{device}.{part}"), bytes.as_slice()))
+    named.map(move |(part, bytes)| (format!("codec.{device}.{part}"), &**bytes))
 }
 
 fn read_codecs(
@@ -259,7 +259,7 @@ fn read_codecs(
         let state = codecs.entry(device).or_default();
         let sides = state.device.iter_mut().chain(&mut state.server);
         if let Some((_, side)) = CODECS.iter().zip(sides).find(|(known, _)| **known == part) {
-            *side = tensor.to_vec1()?;
+            *side = tensor.to_vec1()?.into();
         }
     }
     Ok(codecs)

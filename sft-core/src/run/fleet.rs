@@ -35,6 +35,16 @@ pub trait Fleet: Sync {
     /// A device that was late or lost, or did what it should not: it is told, and let go.
     fn take_part(&self, call: Call, side: &mut (dyn Serve + Send)) -> Result<Traffic>;
 
+    /// Does what the server has to do before and after a device's part of a round, when it is its turn; by
+    /// default at once.
+    ///
+    /// # Errors
+    /// No turn can be had.
+    fn work(&self, work: &mut (dyn FnMut() + Send)) -> Result<()> {
+        work();
+        Ok(())
+    }
+
     /// How many devices must end a round for it to count, or all that were drawn for it where these are
     /// fewer.
     fn quorum(&self) -> usize;

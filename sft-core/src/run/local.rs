@@ -1,9 +1,9 @@
 //! One device's part of a round in this process: both sides, and the connection between them.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 use super::whole::{Unsplit, WholeServer, train_whole};
-use super::{Call, Job};
+use super::{Call, Fleet, Job};
 use crate::adapter::Adapters;
 use crate::data::most_tokens;
 use crate::optim::OptimizerConfig;
@@ -39,14 +39,14 @@ impl Part {
 
 /// The memory of a device's codecs on both sides of the cut, as the codecs
 /// [save](DeviceCodecs::save) it; the device's is empty where the device is elsewhere.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CodecState {
     /// The device's: activations up, gradients down, the adapters that it holds, what its updates
     /// dropped, features down, their gradients up.
-    pub device: [Vec<u8>; 6],
+    pub device: [Arc<[u8]>; 6],
     /// The server's: activations up, gradients down, the adapters that the device holds, features
     /// down, their gradients up.
-    pub server: [Vec<u8>; 5],
+    pub server: [Arc<[u8]>; 5],
 }
 
 impl CodecState {
@@ -64,6 +64,16 @@ impl CodecState {
             .chain(&state.server)
             .any(|s| !s.is_empty());
         Ok(remembers.then_some(state))
+    }
+
+    /// Holds only once what another device remembers likewise, as the adapters that both hold.
+    pub(super) fn share(&mut self, other: &Self) {
+        let ours = self.device.iter_mut().chain(&mut self.server);
+        for (ours, theirs) in ours.zip(other.device.iter().chain(&other.server)) {
+            if ours == theirs {
+                *ours = Arc::clone(theirs);
+            }
+        }
     }
 }
 
@@ -94,15 +104,18 @@ impl<'a> Participant<'a> {
             bases: bases.name(),
             ..self.plan(Work::Split { cut })
         };
-        let mut above = ServerCodecs::new(&plan, bases.clone())?;
-        if let Some(state) = codecs {
-            above.restore(&state.server)?;
-        }
         let (number, lr) = (self.device as u32, job.settings.lr_server);
-        let session = ServerSide::new(number, plan.clone(), lr, job.model, start, above)?;
-        if job.fleet.is_some() {
-            return self.split_elsewhere(session);
+        let session = || {
+            let mut above = ServerCodecs::new(&plan, bases.clone())?;
+            if let Some(state) = codecs {
+                above.restore(&state.server)?;
+            }
+            ServerSide::new(number, plan.clone(), lr, job.model, start, above)
+        };
+        if let Some(fleet) = job.fleet {
+            return self.split_elsewhere(fleet, session);
         }
+        let session = session()?;
         let mut below = DeviceCodecs::new(&plan, bases)?;
         if let Some(state) = codecs {
             below.restore(&state.device)?;
@@ -134,10 +147,17 @@ impl<'a> Participant<'a> {
     }
 
     /// The same with the device in another process; one that failed is told of as late.
-    fn split_elsewhere(self, mut session: ServerSide<'_>) -> Result<Part> {
-        let done = self.call(&mut session).and_then(|traffic| {
-            let (update, above) = session.finish()?;
-            Ok((update, traffic, CodecState::of(None, &above)?))
+    fn split_elsewhere<'s>(
+        self,
+        fleet: &dyn Fleet,
+        session: impl FnOnce() -> Result<ServerSide<'s>> + Send,
+    ) -> Result<Part> {
+        let mut session = in_turn(fleet, session)?;
+        let done = self.call(fleet, &mut session).and_then(|traffic| {
+            in_turn(fleet, || {
+                let (update, above) = session.finish()?;
+                Ok((update, traffic, CodecState::of(None, &above)?))
+            })
         });
         match done {
             Ok((update, traffic, codecs)) => Ok(Part {
@@ -156,8 +176,7 @@ impl<'a> Participant<'a> {
     }
 
     /// Lets a device that is elsewhere take part with a side of the server.
-    fn call(self, side: &mut (dyn Serve + Send)) -> Result<Traffic> {
-        let fleet = self.job.fleet.ok_or(Error::Stopped)?;
+    fn call(self, fleet: &dyn Fleet, side: &mut (dyn Serve + Send)) -> Result<Traffic> {
         let call = Call {
             device: self.device,
             round: self.round,
@@ -175,8 +194,8 @@ impl<'a> Participant<'a> {
             ..self.plan(Work::Calibrate { cut, samples })
         };
         let mut side = CalibrationSide::new(number, plan, job.model.spec())?;
-        if job.fleet.is_some() {
-            let traffic = self.call(&mut side)?;
+        if let Some(fleet) = job.fleet {
+            let traffic = self.call(fleet, &mut side)?;
             return Ok((side.into_shown(), traffic));
         }
         let mut connection = Connection::new(InMemory::new(side));
@@ -288,4 +307,15 @@ impl<'a> Participant<'a> {
             seed: seed::derive(settings.seed, &[self.round as u64, self.device as u64]),
         }
     }
+}
+
+/// Works when it is its turn.
+fn in_turn<T: Send>(fleet: &dyn Fleet, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let (mut work, mut done) = (Some(work), Err(Error::Stopped));
+    fleet.work(&mut || {
+        if let Some(work) = work.take() {
+            done = work();
+        }
+    })?;
+    done
 }

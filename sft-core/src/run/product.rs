@@ -1,5 +1,7 @@
 //! The average of the products of adapters, at one rank or another.
 
+use std::borrow::Cow;
+
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 
@@ -72,17 +74,17 @@ pub fn average_products(
 ///
 /// Their `A` is near to the first rows of those of `all`, which has the largest rank, with the
 /// directions of these that the products do not need.
-pub(super) fn at_rank(
+pub(super) fn at_rank<'a>(
     spec: &ModelSpec,
-    (adapters, from): (&Adapters, Lora),
+    (adapters, from): (&'a Adapters, Lora),
     to: Lora,
     (all, largest): (&Adapters, Lora),
-) -> Adapters {
+) -> Cow<'a, Adapters> {
     if from.rank() == to.rank() {
-        return adapters.clone();
+        return Cow::Borrowed(adapters);
     }
     let before = first_rows(spec, all, largest, to);
-    average_products(spec, to, &before, &[(adapters, from, 1)]).adapters
+    Cow::Owned(average_products(spec, to, &before, &[(adapters, from, 1)]).adapters)
 }
 
 /// The first rows of every `A`, with `B` zero.
@@ -359,7 +361,7 @@ mod tests {
     fn a_larger_rank_and_back_changes_no_product() {
         let two = random(lora(2), 1);
         let all = random(lora(6), 8);
-        let at = |adapters, to| at_rank(&spec(), adapters, to, (&all, lora(6)));
+        let at = |adapters, to| at_rank(&spec(), adapters, to, (&all, lora(6))).into_owned();
         let five = at((&two, lora(2)), lora(5));
         let back = at((&five, lora(5)), lora(2));
         // What the product does not need can be learnt.

@@ -6,11 +6,11 @@ use super::aggregate::fed_avg;
 use super::calibrate::{BasesByCut, calibrate};
 use super::evaluate::evaluate_until;
 use super::full::{self, FullModel};
-use super::local::{Part, Participant};
+use super::local::{CodecState, Part, Participant};
 use super::product::{at_rank, average_products};
 use super::through_cut::{ThroughCutScore, through_cut};
 use super::{Aggregation, DeviceRound, Job, RoundRecord, Run, Scheme, Settings};
-use crate::adapter::{Adapters, Lora};
+use crate::adapter::Adapters;
 use crate::kernels::one_thread_per_product;
 use crate::parallel::{parallel, waiting, with_threads};
 use crate::split::{Traffic, Update, WholeModel, Work};
@@ -104,11 +104,17 @@ fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
         loss = record.loss,
         "round finished"
     );
-    for Part { device, codecs, .. } in parts {
-        if let Some(state) = codecs {
-            run.codecs.insert(device, state);
+    let mut last: Option<&CodecState> = None;
+    for part in &mut parts {
+        if let (Some(state), Some(last)) = (&mut part.codecs, last) {
+            state.share(last);
         }
+        last = part.codecs.as_ref().or(last);
     }
+    let codecs = parts
+        .into_iter()
+        .filter_map(|part| Some((part.device, part.codecs?)));
+    run.codecs.extend(codecs);
     run.bases = bases;
     run.adapters = adapters;
     run.rounds.push(record);
@@ -135,21 +141,18 @@ fn train_round(
     };
     let (scheme, start) = (job.settings.scheme, &run.adapters);
     let all = (start, job.settings.lora);
+    let spec = job.model.spec();
     // What a device starts from, at its rank.
-    let own = |device: usize, start: (&Adapters, Lora)| {
-        at_rank(job.model.spec(), start, job.lora(device), all)
-    };
+    let own = |device: usize| at_rank(spec, all, job.lora(device), all);
     match scheme {
         Scheme::Sft | Scheme::SftRaw => each(job, devices, |device| {
-            let start = own(device, all);
-            participant(device).split(&start, codecs(device), bases(device))
+            participant(device).split(&own(device), codecs(device), bases(device))
         }),
         Scheme::FlLora => each(job, devices, |device| {
             let open = |start: &Adapters, optimizer| {
                 WholeModel::new(job.model, job.lora(device), start, optimizer)
             };
-            let start = own(device, all);
-            participant(device).whole(Work::Adapters, &start, open)
+            participant(device).whole(Work::Adapters, &own(device), open)
         }),
         Scheme::FlFull => each(job, devices, |device| {
             let open = |start: &Adapters, optimizer| {
@@ -162,10 +165,15 @@ fn train_round(
             for &device in devices {
                 let last = parts.iter().rev().find_map(|part| part.update.as_ref());
                 let start = match last {
-                    Some(last) => own(device, (&last.adapters, job.lora(last.device))),
-                    None => own(device, all),
+                    Some(last) => {
+                        let left = (&last.adapters, job.lora(last.device));
+                        at_rank(spec, left, job.lora(device), all)
+                    }
+                    None => own(device),
                 };
-                parts.push(participant(device).split(&start, codecs(device), bases(device))?);
+                let part = participant(device).split(&start, codecs(device), bases(device))?;
+                drop(start);
+                parts.push(part);
             }
             Ok(parts)
         }),
@@ -213,7 +221,7 @@ fn aggregate(
         (Scheme::Sl, _) => {
             let left = (&last.adapters, job.lora(last.device));
             let all = (before, settings.lora);
-            Ok((at_rank(spec, left, settings.lora, all), None))
+            Ok((at_rank(spec, left, settings.lora, all).into_owned(), None))
         }
         (Scheme::FlFull, _) | (_, Aggregation::Average) => {
             let all = updates

@@ -1,5 +1,7 @@
 //! Both ends of the streams of messages between a device and the server.
 
+use std::sync::Arc;
+
 use sft_compress::{Compressor, Decompressor, Stateful as _};
 
 use super::adapters::Held;
@@ -49,14 +51,14 @@ impl DeviceCodecs {
     ///
     /// # Errors
     /// A codec whose memory cannot be saved.
-    pub fn save(&self) -> Result<[Vec<u8>; 6]> {
+    pub fn save(&self) -> Result<[Arc<[u8]>; 6]> {
         Ok([
-            self.up.save()?,
-            self.down.save()?,
-            self.held.save()?,
-            self.update.save()?,
-            self.features.save()?,
-            self.feature_gradient.save()?,
+            self.up.save()?.into(),
+            self.down.save()?.into(),
+            self.held.save()?.into(),
+            self.update.save()?.into(),
+            self.features.save()?.into(),
+            self.feature_gradient.save()?.into(),
         ])
     }
 
@@ -64,7 +66,7 @@ impl DeviceCodecs {
     ///
     /// # Errors
     /// Bytes that other codecs saved.
-    pub fn restore(&mut self, memory: &[Vec<u8>; 6]) -> Result<()> {
+    pub fn restore(&mut self, memory: &[Arc<[u8]>; 6]) -> Result<()> {
         self.up.restore(&memory[0])?;
         self.down.restore(&memory[1])?;
         self.held.restore(&memory[2])?;
@@ -113,13 +115,13 @@ impl ServerCodecs {
     ///
     /// # Errors
     /// A codec whose memory cannot be saved.
-    pub fn save(&self) -> Result<[Vec<u8>; 5]> {
+    pub fn save(&self) -> Result<[Arc<[u8]>; 5]> {
         Ok([
-            self.up.save()?,
-            self.down.save()?,
-            self.held.save()?,
-            self.features.save()?,
-            self.feature_gradient.save()?,
+            self.up.save()?.into(),
+            self.down.save()?.into(),
+            self.held.save()?.into(),
+            self.features.save()?.into(),
+            self.feature_gradient.save()?.into(),
         ])
     }
 
@@ -127,7 +129,7 @@ impl ServerCodecs {
     ///
     /// # Errors
     /// Bytes that other codecs saved.
-    pub fn restore(&mut self, memory: &[Vec<u8>; 5]) -> Result<()> {
+    pub fn restore(&mut self, memory: &[Arc<[u8]>; 5]) -> Result<()> {
         self.up.restore(&memory[0])?;
         self.down.restore(&memory[1])?;
         self.held.restore(&memory[2])?;

@@ -42,10 +42,9 @@ pub struct ServerSide<'a> {
     lr: f64,
     model: &'a dyn Model,
     half: ServerHalf<'a>,
-    /// The head that the round starts with.
-    head: Head,
-    /// The device's part of the global adapters.
-    start: Vec<f32>,
+    /// The global adapters, of which the device has those of so many blocks.
+    start: &'a Adapters,
+    cut: usize,
     layout: Vec<NamedShape>,
     lengths: Vec<usize>,
     codecs: ServerCodecs,
@@ -141,7 +140,7 @@ impl<'a> ServerSide<'a> {
         plan: RoundPlan,
         lr: f64,
         model: &'a dyn Model,
-        start: &Adapters,
+        start: &'a Adapters,
         codecs: ServerCodecs,
     ) -> Result<Self> {
         plan.check(model.spec())?;
@@ -150,18 +149,17 @@ impl<'a> ServerSide<'a> {
             return Err(Error::argument("plan", reason));
         };
         let lora = plan.lora(model.spec())?;
-        let (low, high) = start.blocks.split_at(cut.min(start.blocks.len()));
+        let cut = cut.min(start.blocks.len());
+        let high = &start.blocks[cut..];
         let below = plan.device_head(Some(&start.head))?;
         let (layout, lengths) = plan.device_share(model.spec(), cut, below)?;
-        let trained = below.into_iter().flat_map(Head::trained);
-        let vectors = device_vectors(&start.embedding, low).chain(trained);
         Ok(Self {
             device,
             lr,
             model,
             half: ServerHalf::new(model, lora, high, &start.head, plan.labels, plan.optimizer)?,
-            head: start.head.clone(),
-            start: vectors.collect::<Vec<_>>().concat(),
+            start,
+            cut,
             layout,
             lengths,
             plan,
@@ -170,15 +168,29 @@ impl<'a> ServerSide<'a> {
         })
     }
 
+    /// The device's part of the global adapters.
+    fn global(&self) -> Result<Vec<f32>> {
+        let Adapters {
+            embedding,
+            blocks,
+            head,
+        } = self.start;
+        let below = self.plan.device_head(Some(head))?;
+        let trained = below.into_iter().flat_map(Head::trained);
+        let vectors = device_vectors(embedding, &blocks[..self.cut]).chain(trained);
+        Ok(vectors.collect::<Vec<_>>().concat())
+    }
+
     fn welcome(&mut self, hello: Hello) -> Result<Vec<Message>> {
         check_hello(self.device, self.model.spec(), hello)?;
         self.stage.hello = Some(hello);
+        let global = self.global()?;
         let (codecs, plan) = (&mut self.codecs, &self.plan);
         let bases =
             (hello.bases != plan.bases).then(|| Message::Bases(Box::new(codecs.bases.clone())));
         let start = plan.device_trains().then(|| {
             let held = &mut codecs.held;
-            held.send(&self.start, hello.held, plan, &self.layout)
+            held.send(&global, hello.held, plan, &self.layout)
         });
         let start = start.transpose()?.map(Message::Adapters);
         let plan = Message::Plan(plan.clone().into());
@@ -351,7 +363,7 @@ impl<'a> ServerSide<'a> {
         let below = self.model.spec().depth - upper.len();
         let embedding = blocks.remove(0);
         let trained = blocks.split_off(below);
-        let head = head.unwrap_or_else(|| self.head.with_trained(trained));
+        let head = head.unwrap_or_else(|| self.start.head.with_trained(trained));
         blocks.extend(upper);
         let adapters = Adapters {
             embedding,

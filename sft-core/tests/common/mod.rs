@@ -9,6 +9,7 @@ pub mod texts;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
@@ -17,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use sft_compress::Codec;
 use sft_core::Result;
-use sft_core::adapter::{Head, Lora, TargetModules, Targets};
+use sft_core::adapter::{Adapters, Head, Lora, TargetModules, Targets};
 use sft_core::data::{Batch, Data, ImageInput, Inputs, Labels};
 use sft_core::model::{Backend, PretrainedVit, Vit, VitConfig, VitWeights};
 use sft_core::optim::Optimizer;
@@ -255,6 +256,8 @@ pub struct Bench {
     pub partition: Vec<Vec<usize>>,
     pub wireless: Wireless,
     pub settings: Settings,
+    /// What its job starts from, once it was asked for.
+    pub start: OnceLock<Adapters>,
 }
 
 impl Bench {
@@ -286,6 +289,7 @@ impl Bench {
             partition,
             wireless: Wireless::new(model, channel, &samples, &settings).unwrap(),
             settings,
+            start: OnceLock::new(),
         }
     }
 

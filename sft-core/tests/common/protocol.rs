@@ -14,8 +14,9 @@ use sft_core::split::{
 };
 
 pub fn server_side(bench: &Bench, plan: RoundPlan, codecs: ServerCodecs) -> ServerSide<'_> {
-    let start = bench.job().start().unwrap().adapters;
-    ServerSide::new(1, plan, 0.03, &bench.vit, &start, codecs).unwrap()
+    let start = || bench.job().start().unwrap().adapters;
+    let start = bench.start.get_or_init(start);
+    ServerSide::new(1, plan, 0.03, &bench.vit, start, codecs).unwrap()
 }
 
 pub fn device(bench: &Bench, codecs: Option<DeviceCodecs>) -> DeviceSide<'_> {

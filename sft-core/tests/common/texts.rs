@@ -43,7 +43,7 @@ pub fn assert_threads_and_stops_change_nothing(config: &RunConfig, out: &Path) {
 }
 
 /// The server's side of a model of texts for a device of 8 samples that said hello.
-pub fn welcomed<'m>(plan: &RoundPlan, model: &'m dyn Model, start: &Adapters) -> ServerSide<'m> {
+pub fn welcomed<'m>(plan: &RoundPlan, model: &'m dyn Model, start: &'m Adapters) -> ServerSide<'m> {
     let codecs = ServerCodecs::new(plan, Bases::default()).unwrap();
     let mut server = ServerSide::new(0, plan.clone(), 0.1, model, start, codecs).unwrap();
     let hello = Hello {
