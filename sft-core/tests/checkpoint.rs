@@ -10,7 +10,7 @@ use sft_core::Error;
 use sft_core::run::{
     CodecState, Job, RoundRecord, Run, Scheme, Settings, finetune, load_checkpoint, save_checkpoint,
 };
-use sft_core::split::CutCodec;
+use sft_core::split::{CutCodec, Held};
 
 fn configuration(lr: f64) -> Map<String, Value> {
     let Value::Object(map) = json!({ "lr": lr, "rank": 3 }) else {
@@ -118,8 +118,14 @@ fn a_lost_adapter_comes_whole_whichever_side_lost_it() {
     let kept = rest(|_| ());
     assert_eq!(without_wall(&kept), without_wall(&whole));
     // What updates dropped is the device's alone.
-    let device = rest(|state| (state.device[2], state.device[3]) = ([].into(), [0].into()));
-    let server = rest(|state| (state.server[2], state.device[3]) = ([].into(), [0].into()));
+    let device = rest(|state| {
+        state.device.held = Held::default();
+        state.device.streams[2] = vec![0];
+    });
+    let server = rest(|state| {
+        state.server.held = Held::default();
+        state.device.streams[2] = vec![0];
+    });
     assert_eq!(device.adapters, server.adapters);
     let down = |run: &Run| run.rounds[2].adapter_bytes_down;
     assert_eq!(down(&device), down(&server));
@@ -130,12 +136,8 @@ fn a_lost_adapter_comes_whole_whichever_side_lost_it() {
         run.codecs.values_mut().for_each(lose);
         finetune(&straight.job(), run, &mut |_| Ok(())).is_err()
     };
-    assert!(damaged(
-        |state| state.device[2] = state.device[2][..20].into()
-    ));
-    assert!(damaged(
-        |state| state.server[2] = state.server[2][..20].into()
-    ));
+    assert!(damaged(|state| state.device.streams[2] = vec![7; 20]));
+    assert!(damaged(|state| state.server.streams[1] = vec![7; 20]));
 }
 
 #[test]

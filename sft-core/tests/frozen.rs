@@ -84,10 +84,11 @@ fn activations_have_a_basis_and_a_memory_and_gradients_have_none() {
     let up = bytes_up(&run);
     assert!(2 * up[1] < up[0] && 2 * up[3] < up[0], "{up:?}");
     for state in run.codecs.values() {
-        assert!(!state.device[0].is_empty());
-        assert_eq!(state.device[0], state.server[0]);
-        let none = [&state.device[1..3], &state.server[1..]].concat();
-        assert!(none.iter().all(|state| state.is_empty()));
+        assert!(!state.device.streams[0].is_empty());
+        assert_eq!(state.device.streams[0], state.server.streams[0]);
+        assert!(state.device.held.is_empty() && state.server.held.is_empty());
+        let none = [&state.device.streams[1..2], &state.server.streams[1..]].concat();
+        assert!(none.iter().all(Vec::is_empty));
     }
 }
 
@@ -119,7 +120,7 @@ fn a_run_goes_on_from_a_file_and_after_a_lost_memory() {
         let mut lost = first;
         lost.codecs
             .values_mut()
-            .for_each(|state| state.server[0] = [].into());
+            .for_each(|state| state.server.streams[0].clear());
         let lost = finetune(&straight.job(), lost, &mut |_| Ok(())).unwrap();
         let (again, kept) = (bytes_up(&lost), bytes_up(&whole));
         assert!(
@@ -129,7 +130,7 @@ fn a_run_goes_on_from_a_file_and_after_a_lost_memory() {
         assert!(
             lost.codecs
                 .values()
-                .all(|state| state.device[0] == state.server[0])
+                .all(|state| state.device.streams[0] == state.server.streams[0])
         );
     }
 }

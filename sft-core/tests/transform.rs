@@ -101,7 +101,7 @@ fn views_that_come_again_make_a_run_cheaper() {
         };
         let run = common::run(&job).unwrap();
         for state in run.codecs.values() {
-            assert_eq!(state.device[0], state.server[0]);
+            assert_eq!(state.device.streams[0], state.server.streams[0]);
         }
         let up = run.rounds.iter().map(|round| round.bytes_up);
         up.collect::<Vec<_>>()
@@ -227,8 +227,11 @@ fn a_device_that_lost_its_samples_is_sent_nothing_wrong() {
     .unwrap();
     let kept = lost.clone();
     for state in lost.codecs.values_mut() {
-        assert!(!state.server[0].is_empty(), "samples are remembered");
-        state.server[0] = [].into();
+        assert!(
+            !state.server.streams[0].is_empty(),
+            "samples are remembered"
+        );
+        state.server.streams[0].clear();
     }
     let [lost, kept] = [lost, kept]
         .map(|run| sft_core::run::finetune(&bench.job(), run, &mut |_| Ok(())).unwrap());
@@ -236,7 +239,7 @@ fn a_device_that_lost_its_samples_is_sent_nothing_wrong() {
     assert!(lost.rounds[1].bytes_up > kept.rounds[1].bytes_up);
     assert!((loss(&lost) / loss(&kept) - 1.0).abs() < 0.05);
     for state in lost.codecs.values() {
-        assert_eq!(state.device[0], state.server[0]);
+        assert_eq!(state.device.streams[0], state.server.streams[0]);
     }
 }
 

@@ -184,7 +184,7 @@ fn a_run_goes_on_from_a_file_and_leaves_what_peft_reads() {
         let first = half.run().unwrap();
         if scheme == Scheme::Sft {
             for state in first.codecs.values() {
-                assert!(!state.device[5].is_empty() && !state.server[3].is_empty());
+                assert!(!state.device.streams[4].is_empty() && !state.server.streams[2].is_empty());
             }
         }
         save_checkpoint(&path, &Map::new(), &half.partition, &first).unwrap();

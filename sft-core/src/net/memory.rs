@@ -1,9 +1,7 @@
 //! What a device's codecs remember, round by round.
 
-use std::sync::Arc;
-
 use crate::Result;
-use crate::split::DeviceCodecs;
+use crate::split::{DeviceCodecs, Remembered};
 
 /// The codecs of a device over the rounds, with a way back: a round may turn out not to count.
 pub(super) struct CodecMemory {
@@ -11,7 +9,7 @@ pub(super) struct CodecMemory {
     /// The round whose end they are at; none in the middle of one.
     at: Option<u32>,
     /// What they remembered before the last round that was begun, and the round that this was the end of.
-    before: (u32, Option<[Arc<[u8]>; 6]>),
+    before: (u32, Option<Remembered<5>>),
 }
 
 impl CodecMemory {

@@ -107,6 +107,8 @@ enum State {
         velocity: Vec<Option<Tensor>>,
     },
     AdamW(AdamW),
+    /// No step follows.
+    Ended,
 }
 
 impl Trainable {
@@ -197,8 +199,17 @@ impl Trainable {
                     *velocity = Some(next);
                 }
             }
+            State::Ended => {
+                let reason = "must come before what was trained is sent";
+                return Err(Error::argument("step", reason));
+            }
         }
         Ok(())
+    }
+
+    /// Forgets the optimizer's state: no step follows.
+    pub(crate) fn end(&mut self) {
+        self.state = State::Ended;
     }
 
     /// The present values, one flat vector per tensor.

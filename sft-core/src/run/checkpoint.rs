@@ -1,16 +1,18 @@
 //! A run as a file, to go on from.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
-use safetensors::SafeTensors;
+use candle_core::{Device, Tensor};
+use safetensors::{SafeTensors, View as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::entry::Entry;
 use super::{CodecState, RoundRecord, Run};
 use crate::adapter::{Adapters, Head};
-use crate::atomic_write::write_whole;
+use crate::atomic_write::write_whole_by;
 use crate::split::Bases;
 use crate::{Error, Result, digest};
 
@@ -18,23 +20,22 @@ use crate::{Error, Result, digest};
 const KEY: &str = "sft_checkpoint";
 const CHECKSUM: &str = "sft_checksum";
 /// Raised whenever the contents change their meaning.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// The names of the vectors outside the blocks.
 const EMBEDDING: &str = "embedding";
 const HEAD: [&str; 3] = ["head.weight", "head.bias", "head.adapter"];
 
-/// The parts of a [`CodecState`] in their order.
-const CODECS: [&str; 11] = [
+/// The parts of a [`CodecState`], in their order.
+const HELD: [&str; 2] = ["device.held", "server.held"];
+const STREAMS: [&str; 9] = [
     "device.up",
     "device.down",
-    "device.held",
     "device.update",
     "device.features",
     "device.feature_gradient",
     "server.up",
     "server.down",
-    "server.held",
     "server.features",
     "server.feature_gradient",
 ];
@@ -67,44 +68,36 @@ pub fn save_checkpoint(
         rounds: run.rounds.clone(),
     };
     let json = serde_json::to_string(&header).map_err(|e| Error::file(path, e))?;
-    let mut tensors = Vec::new();
+    let mut entries = BTreeMap::new();
     for (name, values) in vectors(&run.adapters) {
-        let tensor = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
-        tensors.push((name, tensor));
+        entries.insert(name, Entry::from(values));
     }
     let head = &run.adapters.head;
-    let shape = (head.classes, head.weight.len() / head.classes.max(1));
-    let weight = Tensor::from_slice(&head.weight, shape, &Device::Cpu)?;
-    tensors.push((HEAD[0].into(), weight));
+    entries.insert(HEAD[0].into(), Entry::matrix(&head.weight, head.classes));
     for (n, part) in partition.iter().enumerate() {
-        let indices = part
-            .iter()
-            .map(|&i| u32::try_from(i))
-            .collect::<Result<Vec<_>, _>>();
+        let indices = part.iter().map(|&i| u32::try_from(i)).collect();
+        let indices: Result<Vec<_>, _> = indices;
         let indices = indices.map_err(|e| Error::argument("partition", e.to_string()))?;
-        let tensor = Tensor::from_vec(indices, part.len(), &Device::Cpu)?;
-        tensors.push((device(n), tensor));
+        entries.insert(device(n), Entry::numbers(indices));
     }
     for (&device, state) in &run.codecs {
-        for (name, bytes) in codec_vectors(device, state) {
-            tensors.push((name, Tensor::from_slice(bytes, bytes.len(), &Device::Cpu)?));
-        }
+        entries.extend(codec_entries(device, state));
     }
     for (cut, bases) in &run.bases {
-        let bytes = bases.to_bytes();
-        let tensor = Tensor::from_slice(&bytes, bytes.len(), &Device::Cpu)?;
-        tensors.push((format!("bases.{cut}"), tensor));
+        entries.insert(format!("bases.{cut}"), Entry::bytes(bases.to_bytes()));
     }
+    let named = entries.iter();
     let sum = checksum(
         &json,
-        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)),
-    )?;
+        named.map(|(name, entry)| (name.as_str(), entry.data())),
+    );
     let metadata = HashMap::from([
         (KEY.to_string(), json),
         (CHECKSUM.to_string(), sum.to_string()),
     ]);
-    let bytes = safetensors::serialize(tensors, Some(metadata));
-    write_whole(path, &bytes.map_err(|e| Error::file(path, e))?)
+    write_whole_by(path, |path| {
+        safetensors::serialize_to_file(entries, Some(metadata), path).map_err(std::io::Error::other)
+    })
 }
 
 /// Reads a run that [`save_checkpoint`] wrote under the same configuration and partition.
@@ -198,8 +191,11 @@ fn read(bytes: &[u8]) -> Result<(Header, HashMap<String, Tensor>), String> {
     // The header alone may be there of a file that was cut.
     let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu);
     let tensors = tensors.map_err(|e| incomplete(&e))?;
-    let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    let sum = checksum(json, named).map_err(|e| incomplete(&e))?;
+    let views = SafeTensors::deserialize(bytes).map_err(|e| incomplete(&e))?;
+    let mut views: Vec<_> = views.iter().collect();
+    views.sort_unstable_by_key(|(name, _)| *name);
+    let named = views.iter().map(|(name, view)| (*name, view.data().into()));
+    let sum = checksum(json, named);
     if entries.get(CHECKSUM) != Some(&sum.to_string()) {
         return Err("damaged checkpoint: its checksum is not that of its contents".into());
     }
@@ -207,42 +203,27 @@ fn read(bytes: &[u8]) -> Result<(Header, HashMap<String, Tensor>), String> {
     Ok((header, tensors))
 }
 
-/// The checksum of the header and of every tensor, in the order of their names.
-fn checksum<'a>(
-    json: &str,
-    tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
-) -> candle_core::Result<u32> {
-    let mut tensors: Vec<_> = tensors.collect();
-    tensors.sort_unstable_by_key(|(name, _)| *name);
+/// The checksum of the header and of every tensor's bytes, in the order of their names.
+fn checksum<'a>(json: &str, tensors: impl Iterator<Item = (&'a str, Cow<'a, [u8]>)>) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(json.as_bytes());
-    for (name, tensor) in tensors {
+    for (name, bytes) in tensors {
         sum.update(name.as_bytes());
-        match tensor.dtype() {
-            DType::F32 => tensor
-                .flatten_all()?
-                .to_vec1::<f32>()?
-                .iter()
-                .for_each(|v| sum.update(&v.to_le_bytes())),
-            DType::U32 => tensor
-                .to_vec1::<u32>()?
-                .iter()
-                .for_each(|v| sum.update(&v.to_le_bytes())),
-            DType::U8 => sum.update(&tensor.to_vec1::<u8>()?),
-            other => candle_core::bail!("tensor {name} is {other:?}"),
-        }
+        sum.update(&bytes);
     }
-    Ok(sum.finalize())
+    sum.finalize()
 }
 
-/// The names of what a device's codecs remember, and the bytes of those that remember something.
-fn codec_vectors(device: usize, state: &CodecState) -> impl Iterator<Item = (String, &[u8])> {
-    let sides = state.device.iter().chain(&state.server);
-    let named = CODECS
-        .iter()
-        .zip(sides)
-        .filter(|(_, bytes)| !bytes.is_empty());
-    named.map(move |(part, bytes)| (format!("codec.{device}.{part}"), &**bytes))
+/// What a device's codecs remember, where that is something, by its names.
+fn codec_entries(device: usize, state: &CodecState) -> impl Iterator<Item = (String, Entry<'_>)> {
+    let held = [&state.device.held, &state.server.held].into_iter();
+    let held = held.zip(HELD).filter(|(held, _)| !held.is_empty());
+    let held = held.map(|(held, part)| (part, Entry::from(held.values())));
+    let streams = state.device.streams.iter().chain(&state.server.streams);
+    let streams = streams.zip(STREAMS).filter(|(bytes, _)| !bytes.is_empty());
+    let streams = streams.map(|(bytes, part)| (part, Entry::bytes(bytes.as_slice())));
+    held.chain(streams)
+        .map(move |(part, entry)| (format!("codec.{device}.{part}"), entry))
 }
 
 fn read_codecs(
@@ -256,10 +237,17 @@ fn read_codecs(
         let Some((Ok(device), part)) = parts.map(|(device, part)| (device.parse(), part)) else {
             continue;
         };
-        let state = codecs.entry(device).or_default();
-        let sides = state.device.iter_mut().chain(&mut state.server);
-        if let Some((_, side)) = CODECS.iter().zip(sides).find(|(known, _)| **known == part) {
-            *side = tensor.to_vec1()?.into();
+        let CodecState { device, server } = codecs.entry(device).or_default();
+        let mut held = HELD.iter().zip([&mut device.held, &mut server.held]);
+        let streams = device.streams.iter_mut().chain(&mut server.streams);
+        if let Some((_, held)) = held.find(|(known, _)| **known == part) {
+            *held = tensor.to_vec1::<f32>()?.as_slice().into();
+        } else if let Some((_, stream)) = STREAMS
+            .iter()
+            .zip(streams)
+            .find(|(known, _)| **known == part)
+        {
+            *stream = tensor.to_vec1()?;
         }
     }
     Ok(codecs)

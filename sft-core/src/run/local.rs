@@ -1,7 +1,5 @@
 //! One device's part of a round in this process: both sides, and the connection between them.
 
-use std::sync::Arc;
-
 use super::whole::{Unsplit, WholeServer, train_whole};
 use super::{Call, Fleet, Job};
 use crate::adapter::Adapters;
@@ -10,7 +8,7 @@ use crate::optim::OptimizerConfig;
 use crate::split::calibration::{self, CalibrationSide, ShownActivations};
 use crate::split::{
     Bases, Connection, Deadline, DeviceCodecs, DevicePart, DeviceSide, InMemory, LocalData,
-    RoundPlan, Serve, ServerCodecs, ServerSide, Traffic, Update, Work,
+    Remembered, RoundPlan, Serve, ServerCodecs, ServerSide, Traffic, Update, Work,
 };
 use crate::{Error, Result, seed};
 
@@ -37,16 +35,14 @@ impl Part {
     }
 }
 
-/// The memory of a device's codecs on both sides of the cut, as the codecs
-/// [save](DeviceCodecs::save) it; the device's is empty where the device is elsewhere.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The memory of a device's codecs on both sides of the cut; the device's is empty where the device is
+/// elsewhere.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CodecState {
-    /// The device's: activations up, gradients down, the adapters that it holds, what its updates
-    /// dropped, features down, their gradients up.
-    pub device: [Arc<[u8]>; 6],
-    /// The server's: activations up, gradients down, the adapters that the device holds, features
-    /// down, their gradients up.
-    pub server: [Arc<[u8]>; 5],
+    /// The device's, as [`DeviceCodecs::save`] gives it.
+    pub device: Remembered<5>,
+    /// The server's, as [`ServerCodecs::save`] gives it.
+    pub server: Remembered<4>,
 }
 
 impl CodecState {
@@ -58,22 +54,8 @@ impl CodecState {
             device: device.unwrap_or_default(),
             server: server.save()?,
         };
-        let remembers = state
-            .device
-            .iter()
-            .chain(&state.server)
-            .any(|s| !s.is_empty());
-        Ok(remembers.then_some(state))
-    }
-
-    /// Holds only once what another device remembers likewise, as the adapters that both hold.
-    pub(super) fn share(&mut self, other: &Self) {
-        let ours = self.device.iter_mut().chain(&mut self.server);
-        for (ours, theirs) in ours.zip(other.device.iter().chain(&other.server)) {
-            if ours == theirs {
-                *ours = Arc::clone(theirs);
-            }
-        }
+        let is_empty = state.device.is_empty() && state.server.is_empty();
+        Ok((!is_empty).then_some(state))
     }
 }
 

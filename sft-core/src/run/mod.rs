@@ -10,6 +10,7 @@ mod checkpoint;
 mod config;
 /// What the inputs hold, whatever their files are called.
 mod content;
+mod entry;
 /// How well adapters do on a data set.
 mod evaluate;
 /// What a run was and did, as `run.json`.

@@ -6,7 +6,7 @@ use super::aggregate::fed_avg;
 use super::calibrate::{BasesByCut, calibrate};
 use super::evaluate::evaluate_until;
 use super::full::{self, FullModel};
-use super::local::{CodecState, Part, Participant};
+use super::local::{Part, Participant};
 use super::product::{at_rank, average_products};
 use super::through_cut::{ThroughCutScore, through_cut};
 use super::{Aggregation, DeviceRound, Job, RoundRecord, Run, Scheme, Settings};
@@ -104,13 +104,6 @@ fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
         loss = record.loss,
         "round finished"
     );
-    let mut last: Option<&CodecState> = None;
-    for part in &mut parts {
-        if let (Some(state), Some(last)) = (&mut part.codecs, last) {
-            state.share(last);
-        }
-        last = part.codecs.as_ref().or(last);
-    }
     let codecs = parts
         .into_iter()
         .filter_map(|part| Some((part.device, part.codecs?)));

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use sft_compress::{Codec, Compressor, Context, Stateful, TensorView, decode};
+use sft_compress::{Codec, Compressor, Context, TensorView};
 
 use super::RoundPlan;
 use super::message::Tensors;
@@ -18,18 +18,29 @@ const WHOLE_ERROR: f64 = 1e-5;
 pub struct Held(Arc<[f32]>);
 
 impl Held {
+    /// The values; none where there are none.
+    pub fn values(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Names the values; none where there are none.
     pub(super) fn checksum(&self) -> Option<u32> {
         let mut sum = crc32fast::Hasher::new();
         for value in &*self.0 {
             sum.update(&value.to_le_bytes());
         }
-        (!self.0.is_empty()).then(|| sum.finalize())
+        (!self.is_empty()).then(|| sum.finalize())
     }
 
-    /// The server's message with the `global` adapters for a device that holds what `theirs` names.
+    /// The server's message with the `global` adapters for a device that holds what `theirs` names; what that
+    /// holds then, [`Self::receive`] tells.
     pub(super) fn send(
-        &mut self,
+        &self,
         global: &[f32],
         theirs: Option<u32>,
         plan: &RoundPlan,
@@ -47,7 +58,6 @@ impl Held {
         let seed = seed::derive(plan.seed, &[seed::ADAPTERS_DOWN]);
         let frame = codec.encode(TensorView::new(&values, &[values.len()])?, seed)?;
         let message = Tensors::new(layout, same, frame);
-        self.receive(&message, plan, layout)?;
         Ok(message)
     }
 
@@ -108,24 +118,9 @@ impl Held {
     }
 }
 
-impl Stateful for Held {
-    fn reset(&mut self) {
-        self.0 = Arc::default();
-    }
-
-    fn save(&self) -> sft_compress::Result<Vec<u8>> {
-        match self.0.len() {
-            0 => Ok(Vec::new()),
-            len => Codec::raw().encode(TensorView::new(&self.0, &[len])?, 0),
-        }
-    }
-
-    fn restore(&mut self, state: &[u8]) -> sft_compress::Result<()> {
-        self.0 = match state {
-            [] => Arc::default(),
-            frame => once(decode(frame)?.data()),
-        };
-        Ok(())
+impl From<&[f32]> for Held {
+    fn from(values: &[f32]) -> Self {
+        Self(once(values))
     }
 }
 
@@ -226,6 +221,7 @@ mod tests {
     ) -> (Tensors, Vec<f32>) {
         let (theirs, layout) = (device.checksum(), layout());
         let message = server.send(global, theirs, plan, &layout).unwrap();
+        server.receive(&message, plan, &layout).unwrap();
         let values = device.receive(&message, plan, &layout).unwrap();
         assert_eq!(server, device, "both hold the same bits");
         (message, values)
@@ -317,20 +313,20 @@ mod tests {
         let update = device.update(&trained, codec.as_mut(), &plan, &layout);
         let update = server.updated(&update.unwrap(), &plan, &layout);
         assert_eq!(update.unwrap(), trained);
-        assert!(server.checksum().is_none() && server.save().unwrap().is_empty());
+        assert!(server.checksum().is_none() && server.is_empty());
         assert!(codec.save().unwrap().is_empty());
     }
 
     #[test]
-    fn what_is_held_is_saved_bit_for_bit() {
-        let held = Held(noise(1.0, &mut rng()).into());
-        let mut restored = Held::default();
-        restored.restore(&held.save().unwrap()).unwrap();
-        assert_eq!(restored, held);
-        assert!(restored.restore(&[1, 2, 3]).is_err());
-        assert_eq!(restored, held, "as before");
-        restored.reset();
-        assert_eq!(restored, Held::default());
+    fn what_is_held_alike_is_held_once() {
+        let values = noise(1.0, &mut rng());
+        let [one, other] = [0, 1].map(|_| Held::from(values.as_slice()));
+        assert!(Arc::ptr_eq(&one.0, &other.0) && one.values() == values);
+        let negative: Vec<f32> = values.iter().map(|value| value * 0.0).collect();
+        let zero = vec![0.0; values.len()];
+        let [negative, zero] = [negative, zero].map(|values| Held::from(values.as_slice()));
+        assert_eq!(negative, zero);
+        assert_ne!(negative.checksum(), zero.checksum(), "by its bits");
     }
 
     #[test]

@@ -1,12 +1,37 @@
 //! Both ends of the streams of messages between a device and the server.
 
-use std::sync::Arc;
-
 use sft_compress::{Compressor, Decompressor, Stateful as _};
 
 use super::adapters::Held;
 use super::{Bases, CutCodec, RoundPlan};
 use crate::Result;
+
+/// What the codecs of one side remember between rounds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remembered<const STREAMS: usize> {
+    /// The adapters that the device holds.
+    pub held: Held,
+    /// Of each stream of messages, as its codec [saves](sft_compress::Stateful::save) it; empty where that
+    /// is nothing.
+    pub streams: [Vec<u8>; STREAMS],
+}
+
+impl<const STREAMS: usize> Remembered<STREAMS> {
+    /// Whether that is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.streams.iter().all(Vec::is_empty)
+    }
+}
+
+impl<const STREAMS: usize> Default for Remembered<STREAMS> {
+    /// Nothing.
+    fn default() -> Self {
+        Self {
+            held: Held::default(),
+            streams: std::array::from_fn(|_| Vec::new()),
+        }
+    }
+}
 
 /// A device's ends of the streams of messages.
 pub struct DeviceCodecs {
@@ -46,33 +71,34 @@ impl DeviceCodecs {
         })
     }
 
-    /// What they remember: of activations, gradients, the adapters held, updates, features, their
-    /// gradients; empty where that is nothing.
+    /// What they remember of activations, gradients, updates, features and their gradients.
     ///
     /// # Errors
     /// A codec whose memory cannot be saved.
-    pub fn save(&self) -> Result<[Arc<[u8]>; 6]> {
-        Ok([
-            self.up.save()?.into(),
-            self.down.save()?.into(),
-            self.held.save()?.into(),
-            self.update.save()?.into(),
-            self.features.save()?.into(),
-            self.feature_gradient.save()?.into(),
-        ])
+    pub fn save(&self) -> Result<Remembered<5>> {
+        let streams = [
+            self.up.save()?,
+            self.down.save()?,
+            self.update.save()?,
+            self.features.save()?,
+            self.feature_gradient.save()?,
+        ];
+        let held = self.held.clone();
+        Ok(Remembered { held, streams })
     }
 
     /// Replaces what they remember by what [`Self::save`] gave.
     ///
     /// # Errors
     /// Bytes that other codecs saved.
-    pub fn restore(&mut self, memory: &[Arc<[u8]>; 6]) -> Result<()> {
-        self.up.restore(&memory[0])?;
-        self.down.restore(&memory[1])?;
-        self.held.restore(&memory[2])?;
-        self.update.restore(&memory[3])?;
-        self.features.restore(&memory[4])?;
-        Ok(self.feature_gradient.restore(&memory[5])?)
+    pub fn restore(&mut self, memory: &Remembered<5>) -> Result<()> {
+        let [up, down, update, features, feature_gradient] = &memory.streams;
+        self.held = memory.held.clone();
+        self.up.restore(up)?;
+        self.down.restore(down)?;
+        self.update.restore(update)?;
+        self.features.restore(features)?;
+        Ok(self.feature_gradient.restore(feature_gradient)?)
     }
 }
 
@@ -110,30 +136,31 @@ impl ServerCodecs {
         })
     }
 
-    /// What they remember: of activations, gradients, the adapters held, features, their gradients; empty
-    /// where that is nothing.
+    /// What they remember of activations, gradients, features and their gradients.
     ///
     /// # Errors
     /// A codec whose memory cannot be saved.
-    pub fn save(&self) -> Result<[Arc<[u8]>; 5]> {
-        Ok([
-            self.up.save()?.into(),
-            self.down.save()?.into(),
-            self.held.save()?.into(),
-            self.features.save()?.into(),
-            self.feature_gradient.save()?.into(),
-        ])
+    pub fn save(&self) -> Result<Remembered<4>> {
+        let streams = [
+            self.up.save()?,
+            self.down.save()?,
+            self.features.save()?,
+            self.feature_gradient.save()?,
+        ];
+        let held = self.held.clone();
+        Ok(Remembered { held, streams })
     }
 
     /// Replaces what they remember by what [`Self::save`] gave.
     ///
     /// # Errors
     /// Bytes that other codecs saved.
-    pub fn restore(&mut self, memory: &[Arc<[u8]>; 5]) -> Result<()> {
-        self.up.restore(&memory[0])?;
-        self.down.restore(&memory[1])?;
-        self.held.restore(&memory[2])?;
-        self.features.restore(&memory[3])?;
-        Ok(self.feature_gradient.restore(&memory[4])?)
+    pub fn restore(&mut self, memory: &Remembered<4>) -> Result<()> {
+        let [up, down, features, feature_gradient] = &memory.streams;
+        self.held = memory.held.clone();
+        self.up.restore(up)?;
+        self.down.restore(down)?;
+        self.features.restore(features)?;
+        Ok(self.feature_gradient.restore(feature_gradient)?)
     }
 }

@@ -50,7 +50,7 @@ mod unsplit;
 
 pub use adapters::Held;
 pub use calibration::{ShownActivations, learn_bases, samples as calibration_samples};
-pub use codecs::{DeviceCodecs, ServerCodecs};
+pub use codecs::{DeviceCodecs, Remembered, ServerCodecs};
 pub use cut_codec::{Bases, CutCodec};
 pub use deadline::Deadline;
 pub use device::{DevicePart, DeviceSide};

@@ -9,7 +9,7 @@ use super::exchange::lost;
 use super::extent::Extent;
 use super::hello::check_hello;
 use super::memory::Serve;
-use super::message::{Activation, Coded, FailureKind, Hello, Message};
+use super::message::{Activation, Coded, FailureKind, Hello, Message, Tensors};
 use super::transport::unexpected;
 use super::{Passed, RoundPlan, ServerHalf, Work};
 use crate::adapter::{Adapters, Head, NamedShape, cut_into, device_vectors};
@@ -77,9 +77,14 @@ impl Serve for ServerSide<'_> {
                 Ok(vec![self.gradient(hello)?])
             }
             (Message::Update(update), _) if self.plan.device_trains() && !waits => {
-                let held = &self.codecs.held;
-                let values = held.updated(&update, &self.plan, &self.layout)?;
+                let (held, plan, layout) = (&mut self.codecs.held, &self.plan, &self.layout);
+                if let Some(start) = self.stage.start.take() {
+                    held.receive(&start, plan, layout)?;
+                }
+                let values = held.updated(&update, plan, layout)?;
                 self.stage.update = Some(cut_into(&values, &self.lengths));
+                self.stage.gradient = None;
+                self.half.end();
                 Ok(Vec::new())
             }
             (other, _) if waits => Err(unexpected(&other, "the gradient of features")),
@@ -105,6 +110,8 @@ impl Serve for ServerSide<'_> {
 #[derive(Default)]
 struct Stage {
     hello: Option<Hello>,
+    /// What the device was sent to start with, which it holds with its update.
+    start: Option<Tensors>,
     /// The next mini-batch.
     step: u32,
     /// The mini-batch whose features the device has.
@@ -184,15 +191,16 @@ impl<'a> ServerSide<'a> {
     fn welcome(&mut self, hello: Hello) -> Result<Vec<Message>> {
         check_hello(self.device, self.model.spec(), hello)?;
         self.stage.hello = Some(hello);
-        let global = self.global()?;
-        let (codecs, plan) = (&mut self.codecs, &self.plan);
+        let (codecs, plan) = (&self.codecs, &self.plan);
         let bases =
             (hello.bases != plan.bases).then(|| Message::Bases(Box::new(codecs.bases.clone())));
         let start = plan.device_trains().then(|| {
-            let held = &mut codecs.held;
-            held.send(&global, hello.held, plan, &self.layout)
+            let global = self.global()?;
+            codecs.held.send(&global, hello.held, plan, &self.layout)
         });
-        let start = start.transpose()?.map(Message::Adapters);
+        let start = start.transpose()?;
+        self.stage.start.clone_from(&start);
+        let start = start.map(Message::Adapters);
         let plan = Message::Plan(plan.clone().into());
         Ok([plan].into_iter().chain(bases).chain(start).collect())
     }

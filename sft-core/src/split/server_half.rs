@@ -151,6 +151,11 @@ impl<'m> ServerHalf<'m> {
         Ok(gradient)
     }
 
+    /// Forgets what only another step needs.
+    pub(super) fn end(&mut self) {
+        self.trainable.end();
+    }
+
     /// The adapters of the half's blocks, and the head if it is here.
     ///
     /// # Errors
