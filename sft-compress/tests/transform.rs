@@ -133,6 +133,35 @@ fn a_basis_is_its_bytes() {
     }
 }
 
+/// What messages are made in is lent by the thread: it carries nothing from one codec to the next.
+#[test]
+fn codecs_that_take_turns_on_a_thread_send_what_they_do_alone() {
+    let data = samples(1);
+    let view = TensorView::new(&data, &SHAPE).unwrap();
+    let gradients = Arc::new(Basis::of_gradients(view, &[], tokens(), 5.0).unwrap());
+    let bases = [basis(0.002), gradients, basis(0.4), basis(0.1)];
+    let ids: Vec<SampleId> = (0..12).collect();
+    let rounds = |basis: &Arc<Basis>, take_turn: &dyn Fn()| {
+        let (mut encoder, mut decoder) = pair(basis, 1 << 20);
+        let mut round = |seed: u64| {
+            take_turn();
+            send((&mut encoder, &mut decoder), &samples(seed % 2), &ids)
+        };
+        (0..4).map(&mut round).collect::<Vec<_>>()
+    };
+    let alone = bases.each_ref().map(|basis| {
+        std::thread::scope(|scope| scope.spawn(|| rounds(basis, &|| ())).join()).unwrap()
+    });
+    for (basis, alone) in bases.iter().zip(&alone) {
+        let others = || {
+            for other in &bases {
+                let _ = rounds(other, &|| ());
+            }
+        };
+        assert!(rounds(basis, &others) == *alone);
+    }
+}
+
 #[test]
 fn samples_that_come_again_cost_next_to_nothing() {
     let (mut encoder, mut decoder) = pair(&basis(0.01), 1 << 20);
