@@ -3,7 +3,7 @@
     cargo build --release --features sft-compress/ndarray,sft-compress/rayon,sft-compress/serde
     python benches/server_memory.py --sft target/release/sft [--devices 1 4 16 64 256] [-- FLAGS of sft server]
 
-Needs the package sft. Over mutual TLS on loopback, two rounds of the digits, as many images for every number
+Needs the package sft. Over mutual TLS on loopback, four rounds of the digits, as many images for every number
 of devices. Prints one line of CSV for each number: the server's peak memory, and how much a further device
 adds to it.
 """
@@ -35,7 +35,7 @@ def server_mb(program: Path, devices: int, flags: list[str]) -> float:
     """Return the peak of a server with so many devices."""
     peak = 0.0
     with TemporaryDirectory() as folder, ThreadPoolExecutor(devices) as pool:
-        flags = ["--rounds", "2", *flags]
+        flags = ["--rounds", "4", *flags]
         net = Network(program.resolve(), Path(folder), devices, "digits", flags)
         server = net.server()
         net.wait_for("listening", 1)

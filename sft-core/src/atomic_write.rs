@@ -1,7 +1,11 @@
 //! Files that appear whole or not at all.
 
-use std::fs::File;
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::fs::{File, OpenOptions};
 use std::path::Path;
+
+use safetensors::View;
 
 use crate::{Error, Result};
 
@@ -13,22 +17,61 @@ use crate::{Error, Result};
 /// # Errors
 /// A folder that cannot be written, a full disk; nothing is left behind then.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_whole_by(path, |path| std::fs::write(path, bytes))
+    write_by(path, |temporary| std::fs::write(temporary, bytes))
 }
 
-/// The same by `write`, which makes the file under the temporary name.
-pub(crate) fn write_whole_by(
+/// Writes tensors as a safetensors file in the same way, one of them at a time in memory.
+pub(crate) fn write_tensors<S, V>(
     path: &Path,
-    write: impl FnOnce(&Path) -> std::io::Result<()>,
-) -> Result<()> {
+    tensors: impl IntoIterator<Item = (S, V)>,
+    metadata: HashMap<String, String>,
+) -> Result<()>
+where
+    S: AsRef<str> + Ord + Display,
+    V: View,
+{
+    write_by(path, |temporary| {
+        let written = safetensors::serialize_to_file(tensors, Some(metadata), temporary);
+        written.map_err(std::io::Error::other)
+    })
+}
+
+fn write_by(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("file");
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written = write(&temporary)
-        .and_then(|()| File::open(&temporary)?.sync_all())
-        .and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(|e| {
+    let whole = || {
+        let permissions = File::create(&temporary)?.metadata()?.permissions();
+        write(&temporary)?;
+        // Another file may be there now, which its maker alone can read.
+        std::fs::set_permissions(&temporary, permissions)?;
+        let file = OpenOptions::new().write(true).open(&temporary)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    whole().map_err(|e| {
         // The error that is reported is the first one.
         let _ = std::fs::remove_file(&temporary);
         Error::file(path, e)
     })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn files_of_tensors_can_be_read_by_whoever_reads_the_others() {
+        let folder = std::env::temp_dir().join(format!("sft-atomic-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let [tensors, text] = ["tensors", "text"].map(|name| folder.join(name));
+        let none = HashMap::<String, candle_core::Tensor>::new();
+        write_tensors(&tensors, none, HashMap::new()).unwrap();
+        write_whole(&text, b"text").unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode(&tensors), mode(&text));
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 2);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -254,3 +254,27 @@ fn a_server_takes_what_its_plan_means_and_nothing_else() {
     let left = refusal(|message| *message = Message::Leave("the battery is low".into()));
     assert_eq!(left, "the other side left: the battery is low");
 }
+
+#[test]
+fn nothing_comes_after_the_update() {
+    let bench = Bench::new(settings(Scheme::Sft), 3);
+    let server = server_side(&bench, plan(), plain(&plan()));
+    let mut connection = Connection::new(InMemory::new(server));
+    device(&bench, None).round(&mut connection).unwrap();
+    let mut server = connection.into_transport().into_server();
+    let lost = Message::Error(Failure {
+        kind: FailureKind::LostReference,
+        reason: "the gradient".into(),
+    });
+    for (message, reason) in [
+        (
+            activation(0),
+            "sent activation, expected nothing after its update",
+        ),
+        (lost, "failed: the gradient"),
+    ] {
+        let error = server.handle(message).map(|_| ()).unwrap_err().to_string();
+        assert!(error.ends_with(reason), "{error}");
+    }
+    assert!(server.finish().is_ok());
+}

@@ -10,6 +10,8 @@ mod plain;
 mod rows;
 /// What samples were last time.
 mod samples;
+/// Where they lie in a message.
+mod sizes;
 /// The codec of a basis.
 mod transform;
 

@@ -3,14 +3,15 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use super::SampleId;
 use super::rows::RowCache;
 use super::samples::SampleMemory;
-use super::{Context, SampleId};
+use super::sizes::{Sizes, times};
 use crate::coding::adaptive::Coder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::parallel;
 use crate::simd::{self, Level, MAX_INDEX};
-use crate::tensor::{Tensor, element_count};
+use crate::tensor::Tensor;
 use crate::transform::{Basis, Known, Models, Row, Work};
 
 /// The index that a sample had is kept while the coefficient is within so many steps of it.
@@ -39,94 +40,12 @@ pub(super) struct Part {
     is_finite: bool,
 }
 
-/// The samples of a message.
-#[derive(Clone, Debug)]
-pub(super) struct Sizes {
-    /// The first row of each sample, and the end of the last.
-    bounds: Vec<usize>,
-    /// Channels of elements and of indices.
-    pub(super) width: usize,
-    pub(super) channels: usize,
-}
-
-impl Sizes {
-    pub(super) fn of(basis: &Basis, context: &Context<'_>) -> Result<Self> {
-        let shape = context.shape;
-        let (tokens, width) = match shape {
-            [.., tokens, width] => (*tokens, *width),
-            _ => (0, 0),
-        };
-        if width != basis.width() || element_count(shape)? == 0 {
-            let expected = basis.width();
-            return Err(Error::invalid(format!(
-                "shape must be [..., S, {expected}] of some elements for this basis, got {shape:?}"
-            )));
-        }
-        let bounds = if context.lengths.is_empty() {
-            basis.tokens().check(tokens)?;
-            let samples: usize = shape[..shape.len() - 2].iter().product();
-            (0..=samples).map(|sample| sample * tokens).collect()
-        } else {
-            let mut bounds = vec![0];
-            for &length in context.lengths {
-                basis.tokens().check(length)?;
-                bounds.push(bounds.last().map_or(0, |end| end + length));
-            }
-            bounds
-        };
-        let (numbers, samples) = (context.samples.len(), bounds.len() - 1);
-        if numbers != 0 && numbers != samples {
-            return Err(Error::invalid(format!(
-                "samples must be one for each of the {samples} of shape {shape:?}, or none, got \
-                 {numbers}"
-            )));
-        }
-        Ok(Self {
-            bounds,
-            width,
-            channels: basis.channels(),
-        })
-    }
-
-    pub(super) fn samples(&self) -> usize {
-        self.bounds.len() - 1
-    }
-
-    /// The rows of samples.
-    fn rows(&self, samples: Range<usize>) -> Range<usize> {
-        self.bounds[samples.start]..self.bounds[samples.end]
-    }
-
-    /// All rows.
-    pub(super) fn all_rows(&self) -> usize {
-        self.rows(0..self.samples()).end
-    }
-
-    /// The indices of a sample.
-    pub(super) fn indices(&self, sample: usize) -> usize {
-        self.rows(sample..sample + 1).len() * self.channels
-    }
-
-    /// The samples of a part, each with its rows in the part.
-    fn each(&self, samples: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        let start = self.bounds[samples.start];
-        samples.map(move |sample| {
-            let rows = self.rows(sample..sample + 1);
-            rows.start - start..rows.end - start
-        })
-    }
-}
-
-/// The elements of rows of so many channels.
-fn times(rows: &Range<usize>, channels: usize) -> Range<usize> {
-    rows.start * channels..rows.end * channels
-}
-
 thread_local! {
     static PARTS: Cell<Vec<Part>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends what messages of this thread are made in: of many codecs none has its own.
+/// Lends what messages of this thread are made in: of many codecs none has its own. It stays as large as the
+/// largest of them needed it.
 pub(super) fn with<T>(work: impl FnOnce(&mut Vec<Part>) -> T) -> T {
     let mut parts = PARTS.take();
     let done = work(&mut parts);

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
-use super::parts::{self, Part, Sizes};
+use super::parts::{self, Part};
 use super::rows::RowCache;
 use super::samples::SampleMemory;
+use super::sizes::Sizes;
 use super::{Compressor, Context, Decompressor, SampleId, Stateful};
 use crate::coding::adaptive::{Reader, Writer};
 use crate::coding::bytes::{ByteReader, put_varint};

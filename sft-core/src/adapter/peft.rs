@@ -11,7 +11,7 @@ use super::{
     Adapters, Head, LinearSpec, Lora, ModelSpec, Path as ModulePath, Place, Targets,
     adapted_layers, block_layers, check_adapters, embedding_layers, head_layer,
 };
-use crate::atomic_write::write_whole;
+use crate::atomic_write::{write_tensors, write_whole};
 use crate::{Error, Result};
 
 const CONFIG: &str = "adapter_config.json";
@@ -94,8 +94,7 @@ pub fn save_peft(
         tensors.extend(named.map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor)));
     }
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let bytes = safetensors::serialize(&tensors, Some(metadata));
-    write_whole(&path, &bytes.map_err(|e| Error::file(&path, e))?)?;
+    write_tensors(&path, &tensors, metadata)?;
     let config = config(spec, lora, &adapters.head, names);
     write_whole(&folder.join(CONFIG), format!("{config:#}\n").as_bytes())
 }

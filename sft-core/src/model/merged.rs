@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::Pretrained;
 use crate::adapter::{AdaptedLayer, Adapters, Lora, adapted_layers, check_adapters, check_head};
-use crate::atomic_write::write_whole;
+use crate::atomic_write::{write_tensors, write_whole};
 use crate::{Error, Result};
 
 /// Every weight by its name in the checkpoint, `W + s B A` where it is adapted, and the head, where it is
@@ -75,8 +75,7 @@ pub(super) fn write_folder(
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     let path = folder.join("model.safetensors");
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-    let bytes = safetensors::serialize(tensors, Some(metadata));
-    write_whole(&path, &bytes.map_err(|e| Error::file(&path, e))?)?;
+    write_tensors(&path, tensors, metadata)?;
     for (name, json) in files {
         write_whole(&folder.join(name), format!("{json:#}\n").as_bytes())?;
     }

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use candle_core::safetensors::Load as _;
 use candle_core::{Device, Tensor};
+use safetensors::tensor::TensorView;
 use safetensors::{SafeTensors, View as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,7 +14,7 @@ use serde_json::{Map, Value};
 use super::entry::Entry;
 use super::{CodecState, RoundRecord, Run};
 use crate::adapter::{Adapters, Head};
-use crate::atomic_write::write_whole_by;
+use crate::atomic_write::write_tensors;
 use crate::split::Bases;
 use crate::{Error, Result, digest};
 
@@ -75,8 +77,8 @@ pub fn save_checkpoint(
     let head = &run.adapters.head;
     entries.insert(HEAD[0].into(), Entry::matrix(&head.weight, head.classes));
     for (n, part) in partition.iter().enumerate() {
-        let indices = part.iter().map(|&i| u32::try_from(i)).collect();
-        let indices: Result<Vec<_>, _> = indices;
+        let indices = part.iter().map(|&i| u32::try_from(i));
+        let indices = indices.collect::<Result<Vec<_>, _>>();
         let indices = indices.map_err(|e| Error::argument("partition", e.to_string()))?;
         entries.insert(device(n), Entry::numbers(indices));
     }
@@ -95,9 +97,7 @@ pub fn save_checkpoint(
         (KEY.to_string(), json),
         (CHECKSUM.to_string(), sum.to_string()),
     ]);
-    write_whole_by(path, |path| {
-        safetensors::serialize_to_file(entries, Some(metadata), path).map_err(std::io::Error::other)
-    })
+    write_tensors(path, entries, metadata)
 }
 
 /// Reads a run that [`save_checkpoint`] wrote under the same configuration and partition.
@@ -189,8 +189,6 @@ fn read(bytes: &[u8]) -> Result<(Header, HashMap<String, Tensor>), String> {
         ));
     }
     // The header alone may be there of a file that was cut.
-    let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu);
-    let tensors = tensors.map_err(|e| incomplete(&e))?;
     let views = SafeTensors::deserialize(bytes).map_err(|e| incomplete(&e))?;
     let mut views: Vec<_> = views.iter().collect();
     views.sort_unstable_by_key(|(name, _)| *name);
@@ -200,7 +198,9 @@ fn read(bytes: &[u8]) -> Result<(Header, HashMap<String, Tensor>), String> {
         return Err("damaged checkpoint: its checksum is not that of its contents".into());
     }
     let header = serde_json::from_str(json).map_err(|e| format!("damaged checkpoint: {e}"))?;
-    Ok((header, tensors))
+    let load = |(name, view): (&str, TensorView<'_>)| Ok((name.into(), view.load(&Device::Cpu)?));
+    let tensors = views.into_iter().map(load).collect::<Result<_>>();
+    Ok((header, tensors.map_err(|e| incomplete(&e))?))
 }
 
 /// The checksum of the header and of every tensor's bytes, in the order of their names.

@@ -1,6 +1,6 @@
 //! Adapters between the sides: whole, or as the difference to what both hold.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use sft_compress::{Codec, Compressor, Context, TensorView};
 
@@ -77,7 +77,7 @@ impl Held {
             add(&mut values, &self.0);
         }
         if !plan.adapters_cross_raw() {
-            self.0 = once(&values);
+            self.0 = values.as_slice().into();
         }
         Ok(values)
     }
@@ -120,25 +120,8 @@ impl Held {
 
 impl From<&[f32]> for Held {
     fn from(values: &[f32]) -> Self {
-        Self(once(values))
+        Self(values.into())
     }
-}
-
-/// The values, of which this process has one copy however many devices hold them.
-fn once(values: &[f32]) -> Arc<[f32]> {
-    static HELD: Mutex<Vec<Weak<[f32]>>> = Mutex::new(Vec::new());
-    let same = |held: &Arc<[f32]>| {
-        let bits = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
-        held.len() == values.len() && held.iter().zip(values).all(bits)
-    };
-    let mut all = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-    all.retain(|held| held.strong_count() > 0);
-    let found = all.iter().filter_map(Weak::upgrade).find(same);
-    found.unwrap_or_else(|| {
-        let held = Arc::from(values);
-        all.push(Arc::downgrade(&held));
-        held
-    })
 }
 
 fn minus(values: &[f32], from: &[f32]) -> Vec<f32> {
@@ -315,18 +298,6 @@ mod tests {
         assert_eq!(update.unwrap(), trained);
         assert!(server.checksum().is_none() && server.is_empty());
         assert!(codec.save().unwrap().is_empty());
-    }
-
-    #[test]
-    fn what_is_held_alike_is_held_once() {
-        let values = noise(1.0, &mut rng());
-        let [one, other] = [0, 1].map(|_| Held::from(values.as_slice()));
-        assert!(Arc::ptr_eq(&one.0, &other.0) && one.values() == values);
-        let negative: Vec<f32> = values.iter().map(|value| value * 0.0).collect();
-        let zero = vec![0.0; values.len()];
-        let [negative, zero] = [negative, zero].map(|values| Held::from(values.as_slice()));
-        assert_eq!(negative, zero);
-        assert_ne!(negative.checksum(), zero.checksum(), "by its bits");
     }
 
     #[test]

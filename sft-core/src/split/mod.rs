@@ -41,6 +41,8 @@ mod plan;
 mod server;
 /// The server's half of a step.
 mod server_half;
+/// How far the server's side is.
+mod stage;
 /// What crosses outside of a round.
 mod through_cut;
 /// What carries messages.

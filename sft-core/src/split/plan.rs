@@ -6,8 +6,8 @@ use sft_compress::{Codec, Compressor, ErrorFeedback};
 
 use super::CutCodec;
 use crate::adapter::{
-    Head, Lora, ModelSpec, NamedShape, TargetModules, check_frozen, device_layout, device_lengths,
-    head_layout,
+    Adapters, Head, Lora, ModelSpec, NamedShape, TargetModules, check_frozen, device_layout,
+    device_lengths, device_vectors, head_layout,
 };
 use crate::optim::{OptimizerConfig, Schedule};
 use crate::{Error, Result, seed};
@@ -186,6 +186,15 @@ impl RoundPlan {
             lengths.extend(head.trained().into_iter().map(<[f32]>::len));
         }
         Ok((layout, lengths))
+    }
+
+    /// What a device starts from under a cut layer, of the global adapters: the values that
+    /// [`Self::device_share`] names, one after the other.
+    pub(super) fn device_values(&self, global: &Adapters, cut: usize) -> Result<Vec<f32>> {
+        let head = self.device_head(Some(&global.head))?;
+        let trained = head.into_iter().flat_map(Head::trained);
+        let vectors = device_vectors(&global.embedding, &global.blocks[..cut]).chain(trained);
+        Ok(vectors.collect::<Vec<_>>().concat())
     }
 
     /// The head, if it is on the device.

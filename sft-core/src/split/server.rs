@@ -9,10 +9,11 @@ use super::exchange::lost;
 use super::extent::Extent;
 use super::hello::check_hello;
 use super::memory::Serve;
-use super::message::{Activation, Coded, FailureKind, Hello, Message, Tensors};
+use super::message::{Activation, Coded, FailureKind, Hello, Message};
+use super::stage::{Stage, Waits};
 use super::transport::unexpected;
-use super::{Passed, RoundPlan, ServerHalf, Work};
-use crate::adapter::{Adapters, Head, NamedShape, cut_into, device_vectors};
+use super::{RoundPlan, ServerHalf, Work};
+use crate::adapter::{Adapters, NamedShape, cut_into};
 use crate::data::SampleId;
 use crate::model::{Hidden, Model};
 use crate::{Error, Result};
@@ -60,6 +61,9 @@ impl Serve for ServerSide<'_> {
         };
         let waits = self.stage.waits.is_some();
         match hello {
+            (message, _) if self.stage.update.is_some() => {
+                Err(unexpected(&message, "nothing after its update"))
+            }
             (Message::Activation(up), hello) if !waits && !self.stage.told => {
                 Ok(vec![self.take(&up, hello)?])
             }
@@ -106,36 +110,6 @@ impl Serve for ServerSide<'_> {
     }
 }
 
-/// How far the device is.
-#[derive(Default)]
-struct Stage {
-    hello: Option<Hello>,
-    /// What the device was sent to start with, which it holds with its update.
-    start: Option<Tensors>,
-    /// The next mini-batch.
-    step: u32,
-    /// The mini-batch whose features the device has.
-    waits: Option<Waits>,
-    /// The last gradient, with the samples of its mini-batch.
-    gradient: Option<(Tensor, Vec<SampleId>, Extent)>,
-    update: Option<Vec<Vec<f32>>>,
-    loss: f64,
-    counted: usize,
-    /// Samples of the mini-batches that are done.
-    samples: usize,
-    /// Whether the round is to end at the next mini-batch, and whether the device was told so.
-    early: bool,
-    told: bool,
-}
-
-/// A mini-batch in the middle of its step.
-struct Waits {
-    passed: Passed,
-    samples: Vec<SampleId>,
-    /// Of the activation.
-    extent: Extent,
-}
-
 impl<'a> ServerSide<'a> {
     /// A session by a plan that splits the model, from the global adapters; `lr` is the server's
     /// peak learning rate.
@@ -175,19 +149,6 @@ impl<'a> ServerSide<'a> {
         })
     }
 
-    /// The device's part of the global adapters.
-    fn global(&self) -> Result<Vec<f32>> {
-        let Adapters {
-            embedding,
-            blocks,
-            head,
-        } = self.start;
-        let below = self.plan.device_head(Some(head))?;
-        let trained = below.into_iter().flat_map(Head::trained);
-        let vectors = device_vectors(embedding, &blocks[..self.cut]).chain(trained);
-        Ok(vectors.collect::<Vec<_>>().concat())
-    }
-
     fn welcome(&mut self, hello: Hello) -> Result<Vec<Message>> {
         check_hello(self.device, self.model.spec(), hello)?;
         self.stage.hello = Some(hello);
@@ -195,7 +156,7 @@ impl<'a> ServerSide<'a> {
         let bases =
             (hello.bases != plan.bases).then(|| Message::Bases(Box::new(codecs.bases.clone())));
         let start = plan.device_trains().then(|| {
-            let global = self.global()?;
+            let global = plan.device_values(self.start, self.cut)?;
             codecs.held.send(&global, hello.held, plan, &self.layout)
         });
         let start = start.transpose()?;
