@@ -28,6 +28,8 @@ from namespaces import SERVER, inside, namespaces, set_link
 
 DEVICES = 8
 PORT = 7451
+# What may happen to a device.
+KINDS = ("SIGKILL", "SIGSTOP", "link down")
 SEEN = re.compile(r"(\d\d):(\d\d):(\d\d\.\d+)Z")
 
 
@@ -149,11 +151,11 @@ def wall(args: argparse.Namespace) -> None:
 def drop(args: argparse.Namespace) -> None:
     """A device of four is killed, stopped, or cut off at a random moment of the third round on."""
     print("seed,what,noticed_s,rounds,without_it,back,server_mb")
-    kinds = ("SIGKILL", "SIGSTOP", "link down")
     places = ["server", *(f"device-{number}" for number in range(4))]
     flags = ["--rounds", "12", *args.flags]
     with namespaces(dict.fromkeys(places)):
-        for seed, what in itertools.product(range(args.moments or 100), kinds):
+        seeds = range(args.first, args.first + (args.moments or 100))
+        for seed, what in itertools.product(seeds, args.kinds):
             rng = random.Random(seed)
             with tempfile.TemporaryDirectory() as folder:
                 net = Namespaces(args.sft.resolve(), Path(folder), 4, args.data, flags)
@@ -231,6 +233,8 @@ def main() -> None:
     parser.add_argument("what", choices=["wall", "drop", "resume"])
     parser.add_argument("--sft", type=Path, required=True, help="the program")
     parser.add_argument("--moments", type=int, help="how many runs")
+    parser.add_argument("--first", type=int, default=0, help="the first moment of drop")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="those of drop")
     parser.add_argument("--data", default="digits", help="the data of the devices")
     given = sys.argv[1:]
     end = given.index("--") if "--" in given else len(given)
@@ -238,6 +242,8 @@ def main() -> None:
     args.flags = given[end + 1 :]
     if not args.sft.exists():
         sys.exit(f"error: {args.sft} is not there: build it first")
+    # A bench that is stopped takes its namespaces with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     {"wall": wall, "drop": drop, "resume": resume}[args.what](args)
 
 

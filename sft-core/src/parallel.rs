@@ -3,18 +3,22 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use rayon::ThreadPoolBuilder;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::{Error, Result};
+
+/// Threads that wait for work.
+pub(crate) fn pool(threads: usize) -> Result<ThreadPool> {
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_err(|e| Error::argument("threads", format!("{threads} cannot be started: {e}")))
+}
 
 /// Runs `task` with `threads` threads for what it does in parallel.
 pub(crate) fn with_threads<T: Send>(
     threads: usize,
     task: impl FnOnce() -> Result<T> + Send,
 ) -> Result<T> {
-    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
-    let failed = |e| Error::argument("threads", format!("{threads} cannot be started: {e}"));
-    pool.map_err(failed)?.install(task)
+    pool(threads)?.install(task)
 }
 
 /// Starts a thread; the system may have no more of them.

@@ -9,6 +9,7 @@ use super::control::{Control, Done, Pacing};
 use super::say::{leave, refuse, send};
 use super::status::{Board, DeviceState, DeviceStatus};
 use super::turns::Turns;
+use crate::freed;
 use crate::run::{Call, Fleet, Settings};
 use crate::split::message::{Begin, Message};
 use crate::split::{Serve, Traffic, unexpected};
@@ -174,17 +175,15 @@ impl<'a> Devices<'a> {
                 }
                 received => received?,
             };
-            let (sent, steps, replies) = self.turns.take(|| {
-                let message = Message::decode(&bytes)?;
-                let sent = Traffic::sent(&message, bytes.len() as u64);
-                let steps = usize::from(matches!(message, Message::Activation(_)));
-                Ok((sent, steps, side.handle(message)?))
-            })?;
-            traffic = traffic + sent;
+            let work = || answer(&bytes, side);
+            let (crossed, steps, replies) = if Message::is_step(&bytes) {
+                self.turns.take(work)
+            } else {
+                self.turns.keep(work)
+            }?;
+            traffic = traffic + crossed;
             for reply in replies {
-                let bytes = reply.encode()?;
-                traffic = traffic + Traffic::received(&reply, bytes.len() as u64);
-                link.send(bytes)?;
+                link.send(reply)?;
             }
             self.board.device(call.device, |device| {
                 device.steps += steps;
@@ -210,7 +209,10 @@ impl Fleet for Devices<'_> {
             let impatient = begun || patience.is_some_and(|until| Instant::now() >= until);
             let wanted = if impatient { quorum } else { drawn.len() };
             if here.len() >= wanted {
-                self.begun.store(true, Ordering::Relaxed);
+                if !self.begun.swap(true, Ordering::Relaxed) {
+                    // Opening the model and letting the devices in took more than stays.
+                    freed::give_back();
+                }
                 let promise = self.control.begin(round, &here)?;
                 self.board
                     .allocate(|device| self.control.rates(device), promise);
@@ -251,7 +253,7 @@ impl Fleet for Devices<'_> {
     }
 
     fn work(&self, work: &mut (dyn FnMut() + Send)) -> Result<()> {
-        self.turns.take(|| {
+        self.turns.keep(|| {
             work();
             Ok(())
         })
@@ -260,6 +262,20 @@ impl Fleet for Devices<'_> {
     fn quorum(&self) -> usize {
         self.policy.quorum
     }
+}
+
+/// What crosses for a message and its answers, the steps that it asked for, and the answers.
+fn answer(bytes: &[u8], side: &mut dyn Serve) -> Result<(Traffic, usize, Vec<Vec<u8>>)> {
+    let message = Message::decode(bytes)?;
+    let mut crossed = Traffic::sent(&message, bytes.len() as u64);
+    let steps = usize::from(matches!(message, Message::Activation(_)));
+    let mut replies = Vec::new();
+    for reply in side.handle(message)? {
+        let bytes = reply.encode()?;
+        crossed = crossed + Traffic::received(&reply, bytes.len() as u64);
+        replies.push(bytes);
+    }
+    Ok((crossed, steps, replies))
 }
 
 /// The next message of a device, which may be late.

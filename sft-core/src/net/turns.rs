@@ -2,17 +2,21 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::ThreadPool;
 use tokio::sync::Semaphore;
 
 use super::link::runtime;
-use crate::{Error, Result};
+use crate::Result;
+use crate::parallel::pool;
 
 /// Some workers of a few threads each; who asks first works first.
 pub(super) struct Turns {
     /// As many as there are workers; tokio's semaphores are fair.
     free: Semaphore,
     idle: Mutex<Vec<ThreadPool>>,
+    /// One thread, whose heap all that lasts is in: heaps of several would each need place for as much as
+    /// falls to them at the most.
+    keeper: ThreadPool,
 }
 
 impl Turns {
@@ -23,12 +27,11 @@ impl Turns {
     pub(super) fn new(workers: usize, threads: usize) -> Result<Self> {
         let workers = workers.clamp(1, threads.max(1));
         let each = (threads / workers).max(1);
-        let pool = |_| ThreadPoolBuilder::new().num_threads(each).build();
-        let pools = (0..workers).map(pool).collect::<Result<Vec<_>, _>>();
-        let failed = |e| Error::argument("threads", format!("{threads} cannot be started: {e}"));
+        let idle = (0..workers).map(|_| pool(each)).collect::<Result<_>>()?;
         Ok(Self {
             free: Semaphore::new(workers),
-            idle: Mutex::new(pools.map_err(failed)?),
+            idle: Mutex::new(idle),
+            keeper: pool(1)?,
         })
     }
 
@@ -39,12 +42,21 @@ impl Turns {
     pub(super) fn take<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let _turn = runtime()?.block_on(self.free.acquire());
         // Who has a turn finds a worker idle.
-        let Some(pool) = self.idle().pop() else {
+        let Some(worker) = self.idle().pop() else {
             return work();
         };
-        let done = pool.install(work);
-        self.idle().push(pool);
+        let done = worker.install(work);
+        self.idle().push(worker);
         done
+    }
+
+    /// The same for work whose results last, as a side of the server for a whole round.
+    ///
+    /// # Errors
+    /// What the work fails with.
+    pub(super) fn keep<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let _turn = runtime()?.block_on(self.free.acquire());
+        self.keeper.install(work)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<ThreadPool>> {

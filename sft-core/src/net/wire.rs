@@ -163,40 +163,43 @@ pub(super) async fn join(
     counters: Arc<Counters>,
     limit: usize,
 ) -> String {
-    // One message is taken before the next is read.
-    while let Ok(place) = messages.reserve().await {
-        let mut message = Vec::new();
-        loop {
-            let piece = select! {
-                piece = pieces.message() => piece,
-                () = messages.closed() => return linger(pieces).await,
-            };
-            let (bytes, last) = match piece {
-                Ok(Some(Piece::Part(bytes, last))) => (bytes, last),
-                Ok(Some(Piece::Alive)) => continue,
-                Ok(None) => {
-                    // The connection may have ended for a reason that is told at the same time.
-                    sleep(FALLING).await;
-                    let told = if message.is_empty() { CLOSED } else { CUT };
-                    return told.into();
-                }
-                Err(status) => return broken(&chain(&status)),
-            };
-            counters.received(bytes.len());
-            if message.len() + bytes.len() > limit {
-                return format!("carried a message of more than the {limit} bytes that are taken");
+    let (mut message, mut place) = (Vec::new(), None);
+    loop {
+        let piece = select! {
+            piece = pieces.message() => piece,
+            () = messages.closed() => break,
+        };
+        let (bytes, last) = match piece {
+            Ok(Some(Piece::Part(bytes, last))) => (bytes, last),
+            Ok(Some(Piece::Alive)) => continue,
+            Ok(None) => {
+                // The connection may have ended for a reason that is told at the same time.
+                sleep(FALLING).await;
+                let told = if message.is_empty() { CLOSED } else { CUT };
+                return told.into();
             }
-            if last && message.is_empty() {
-                message = bytes.into();
-            } else {
-                message.extend_from_slice(&bytes);
-            }
-            if last {
-                break;
-            }
+            Err(status) => return broken(&chain(&status)),
+        };
+        counters.received(bytes.len());
+        if message.len() + bytes.len() > limit {
+            return format!("carried a message of more than the {limit} bytes that are taken");
         }
-        counters.received_message(message.len());
-        place.send(message);
+        // One message is taken before more than a piece of the next is read.
+        if place.is_none() {
+            let Ok(free) = messages.reserve().await else {
+                break;
+            };
+            place = Some(free);
+        }
+        if last && message.is_empty() {
+            message = bytes.into();
+        } else {
+            message.extend_from_slice(&bytes);
+        }
+        if let Some(place) = place.take_if(|_| last) {
+            counters.received_message(message.len());
+            place.send(std::mem::take(&mut message));
+        }
     }
     linger(pieces).await
 }

@@ -174,6 +174,13 @@ impl Message {
         }
     }
 
+    /// Whether encoded bytes are, by what they say, of a training step and not of a round's beginning or
+    /// end.
+    #[cfg(feature = "net")]
+    pub(crate) fn is_step(bytes: &[u8]) -> bool {
+        !matches!(bytes.get(5), Some(1 | 6))
+    }
+
     /// Bytes of the frame in it, and of labels: what is counted as payload.
     pub(super) fn payload_bytes(&self) -> u64 {
         let bytes = match self {
