@@ -99,4 +99,12 @@ mod tests {
         assert_eq!(done.load(Ordering::SeqCst), 16);
         assert!(most.load(Ordering::SeqCst) <= 2);
     }
+
+    #[test]
+    fn all_that_lasts_is_made_by_one_thread() {
+        let turns = Turns::new(2, 2).unwrap();
+        let made = || turns.keep(|| Ok(std::thread::current().id())).unwrap();
+        let other = std::thread::scope(|scope| scope.spawn(made).join().unwrap());
+        assert_eq!(made(), other);
+    }
 }

@@ -377,3 +377,29 @@ impl Coded {
         })
     }
 }
+
+#[cfg(all(test, feature = "net"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beginnings_and_ends_of_rounds_are_no_steps() {
+        let hello = Hello {
+            device: 0,
+            samples: 1,
+            model: 0,
+            bases: 0,
+            held: None,
+        };
+        let tensors = || Tensors {
+            layout: 0,
+            difference: false,
+            frame: Vec::new(),
+        };
+        let is_step = |message: Message| Message::is_step(&message.encode().unwrap());
+        assert!(!is_step(Message::Hello(hello)));
+        assert!(!is_step(Message::Update(tensors())));
+        assert!(is_step(Message::Received(0)));
+        assert!(is_step(Message::Adapters(tensors())));
+    }
+}
