@@ -7,13 +7,12 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::PREFIX;
-use crate::split::message::{FilePart, Message};
 use crate::{Digest, Error, Result};
 
 /// The file that the frozen weights are in.
 pub(super) const WEIGHTS: &str = "model.safetensors";
 /// Bytes of a part of a file in a message, which a piece has place for.
-const PART_BYTES: usize = 15 << 10;
+pub(super) const PART_BYTES: usize = 15 << 10;
 /// What a half is at most believed to be.
 const MAX_BYTES: u64 = 1 << 40;
 
@@ -92,23 +91,6 @@ pub(super) fn digest(path: &Path) -> Result<String> {
         }
         digest.raw(&part[..count]);
     }
-}
-
-/// The next part of a file as a message, and its bytes, none at the end.
-pub(super) fn part(
-    file: &File,
-    name: String,
-    offset: u64,
-) -> std::io::Result<(u64, Result<Vec<u8>>)> {
-    let mut bytes = Vec::with_capacity(PART_BYTES);
-    file.take(PART_BYTES as u64).read_to_end(&mut bytes)?;
-    let count = bytes.len() as u64;
-    let part = FilePart {
-        name,
-        offset,
-        bytes,
-    };
-    Ok((count, Message::FilePart(part).encode()))
 }
 
 /// A folder for the files of halves, each in a folder named by what it holds.

@@ -213,21 +213,12 @@ impl Transport for &Link {
     }
 }
 
-/// Does a short task, as reading a part of a file, on the one thread that does so for all links: what it
-/// allocates then comes from one heap, not from one for each of the many threads that wait.
-pub(super) fn reading<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let runtime = runtime()?;
-    let done = runtime.block_on(runtime.spawn_blocking(task));
-    done.map_err(|e| Error::argument("threads", format!("of links failed: {e}")))
-}
-
 /// The threads behind all links of the process. They do not survive a `fork`.
 pub(super) fn runtime() -> Result<Handle> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
     let build = || {
         Builder::new_multi_thread()
             .worker_threads(THREADS)
-            .max_blocking_threads(1)
             .enable_all()
             .thread_name("sft-net")
             .build()

@@ -1,6 +1,7 @@
 //! The server of a run whose devices are other processes.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::control::{Channel, Control};
 use super::devices::{Devices, RoundPolicy};
-use super::files::{files, part};
+use super::files::{PART_BYTES, files};
 use super::job::DeviceJob;
-use super::link::reading;
 use super::say::{leave, refuse, send};
 use super::status::{Board, DeviceState};
 use super::{Link, Listener};
 use crate::run::{Inputs, Progress, RoundRecord, RunConfig, Scheme, SchemeRun, Session, Setup};
-use crate::split::message::Message;
+use crate::split::message::{FilePart, Message};
 use crate::split::{LabelSide, unexpected};
 use crate::{Error, Result};
 
@@ -235,14 +235,25 @@ impl Door<'_> {
                     "wants a file {name:?} that there is not"
                 )));
             };
-            let path = folder.join(&file.name);
-            let open = Arc::new(File::open(&path).map_err(|e| Error::file(&path, e))?);
+            let mut open =
+                File::open(folder.join(&file.name)).map_err(|e| Error::file(folder, e))?;
             let mut offset = 0;
             loop {
-                let (open, name) = (open.clone(), name.clone());
-                let part = reading(move || part(&open, name, offset))?;
-                let (count, message) = part.map_err(|e| Error::file(&path, e))?;
-                link.send(message?)?;
+                let mut bytes = Vec::with_capacity(PART_BYTES);
+                let read = open
+                    .by_ref()
+                    .take(PART_BYTES as u64)
+                    .read_to_end(&mut bytes);
+                let count = read.map_err(|e| Error::file(folder, e))? as u64;
+                let name = name.clone();
+                send(
+                    link,
+                    &Message::FilePart(FilePart {
+                        name,
+                        offset,
+                        bytes,
+                    }),
+                )?;
                 offset += count;
                 if offset >= file.bytes {
                     break;

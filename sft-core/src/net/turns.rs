@@ -15,7 +15,7 @@ pub(super) struct Turns {
     free: Semaphore,
     idle: Mutex<Vec<ThreadPool>>,
     /// One thread, whose heap all that lasts is in: heaps of several would each need place for as much as
-    /// falls to them at the most.
+    /// falls to them at the most (with 256 devices of the digits 0.71 to 0.72 MB a device, else 0.72 to 0.78).
     keeper: ThreadPool,
 }
 

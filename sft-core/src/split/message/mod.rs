@@ -25,6 +25,12 @@ use crate::{Error, Result};
 
 /// The first bytes of every message.
 const MAGIC: [u8; 4] = *b"SFTM";
+/// Where the header tells the kind of message.
+const KIND_AT: usize = 5;
+/// The kind of a [`Hello`], which begins a device's part of a round.
+const HELLO: u8 = 1;
+/// The kind of an update, which ends it.
+const UPDATE: u8 = 6;
 /// Raised whenever messages change their meaning; a device and a server must share it.
 pub const VERSION: u8 = 3;
 /// Magic, version, kind and the length of the body.
@@ -127,12 +133,12 @@ pub enum FailureKind {
 impl Message {
     fn kind(&self) -> u8 {
         match self {
-            Self::Hello(_) => 1,
+            Self::Hello(_) => HELLO,
             Self::Plan(_) => 2,
             Self::Adapters(_) => 3,
             Self::Activation(_) => 4,
             Self::Gradient(_) => 5,
-            Self::Update(_) => 6,
+            Self::Update(_) => UPDATE,
             Self::Leave(_) => 7,
             Self::Error(_) => 8,
             Self::Bases(_) => 9,
@@ -172,13 +178,6 @@ impl Message {
             Self::Begin(_) => "begin",
             Self::Enough(_) => "enough",
         }
-    }
-
-    /// Whether encoded bytes are, by what they say, of a training step and not of a round's beginning or
-    /// end.
-    #[cfg(feature = "net")]
-    pub(crate) fn is_step(bytes: &[u8]) -> bool {
-        !matches!(bytes.get(5), Some(1 | 6))
     }
 
     /// Bytes of the frame in it, and of labels: what is counted as payload.
@@ -311,14 +310,14 @@ impl Message {
             ));
         }
         let mut body = Reader::new(&message[HEADER_BYTES..]);
-        let read = Self::read_body(message[5], &mut body)?;
+        let read = Self::read_body(message[KIND_AT], &mut body)?;
         body.end()?;
         Ok(read)
     }
 
     fn read_body(kind: u8, body: &mut Reader<'_>) -> Result<Self> {
         Ok(match kind {
-            1 => Self::Hello(Hello {
+            HELLO => Self::Hello(Hello {
                 device: body.u32()?,
                 samples: body.varint()?,
                 model: body.u32()?,
@@ -332,7 +331,7 @@ impl Message {
             3 => Self::Adapters(Tensors::read(body)?),
             4 => Self::Activation(Activation::read(body)?),
             5 => Self::Gradient(Coded::read(body)?),
-            6 => Self::Update(Tensors::read(body)?),
+            UPDATE => Self::Update(Tensors::read(body)?),
             7 => Self::Leave(body.text(MAX_TEXT_BYTES)?),
             8 => {
                 let kind = match body.byte()? {
@@ -375,31 +374,5 @@ impl Coded {
             step: body.u32()?,
             frame: body.rest().to_vec(),
         })
-    }
-}
-
-#[cfg(all(test, feature = "net"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn beginnings_and_ends_of_rounds_are_no_steps() {
-        let hello = Hello {
-            device: 0,
-            samples: 1,
-            model: 0,
-            bases: 0,
-            held: None,
-        };
-        let tensors = || Tensors {
-            layout: 0,
-            difference: false,
-            frame: Vec::new(),
-        };
-        let is_step = |message: Message| Message::is_step(&message.encode().unwrap());
-        assert!(!is_step(Message::Hello(hello)));
-        assert!(!is_step(Message::Update(tensors())));
-        assert!(is_step(Message::Received(0)));
-        assert!(is_step(Message::Adapters(tensors())));
     }
 }

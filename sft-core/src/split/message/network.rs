@@ -2,6 +2,8 @@
 
 use super::MAX_TEXT_BYTES;
 use super::bytes::{Reader, put_bytes, put_u32, put_varint};
+#[cfg(feature = "net")]
+use super::{HELLO, KIND_AT, Message, UPDATE};
 use crate::{Error, Result};
 
 /// The most files that one message asks for.
@@ -77,4 +79,40 @@ pub(super) fn read_names(body: &mut Reader<'_>) -> Result<Vec<String>> {
         return Err(Error::protocol(reason));
     }
     (0..count).map(|_| body.text(MAX_TEXT_BYTES)).collect()
+}
+
+#[cfg(feature = "net")]
+impl Message {
+    /// Whether encoded bytes say that they are neither the beginning nor the end of a device's part of a
+    /// round.
+    pub(crate) fn is_step(bytes: &[u8]) -> bool {
+        !matches!(bytes.get(KIND_AT), Some(&(HELLO | UPDATE)))
+    }
+}
+
+#[cfg(all(test, feature = "net"))]
+mod tests {
+    use super::super::{Hello, Tensors};
+    use super::*;
+
+    #[test]
+    fn beginnings_and_ends_of_rounds_are_no_steps() {
+        let hello = Hello {
+            device: 0,
+            samples: 1,
+            model: 0,
+            bases: 0,
+            held: None,
+        };
+        let tensors = || Tensors {
+            layout: 0,
+            difference: false,
+            frame: Vec::new(),
+        };
+        let is_step = |message: Message| Message::is_step(&message.encode().unwrap());
+        assert!(!is_step(Message::Hello(hello)));
+        assert!(!is_step(Message::Update(tensors())));
+        assert!(is_step(Message::Received(0)));
+        assert!(is_step(Message::Adapters(tensors())));
+    }
 }
