@@ -189,7 +189,7 @@ fn run(sweep: &Sweep, config: &RunConfig) -> Result<()> {
     let measured = measured.map(|codec| task.runs(Scheme::Sft, codec, &bar));
     let measured = measured.collect::<Result<Vec<_>>>()?;
     bar.finish_and_clear();
-    let mut settings = config.deciding();
+    let mut settings = config.for_model(task.inputs.model.spec()).deciding();
     settings.retain(|name, _| !SWEPT.contains(&name.as_str()));
     settings.insert("seeds".into(), sweep.seeds.clone().into());
     write_whole(

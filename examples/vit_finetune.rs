@@ -23,14 +23,15 @@ fn main() -> ExitCode {
 /// Sets cut and the activation's codec by the cost model, and prints why.
 fn choose(config: &mut RunConfig, auto: &Auto, inputs: &Inputs) -> Result<()> {
     config.cut = 1;
-    let setup = Session::new(config, inputs)?.setup(Scheme::Sft)?;
+    let session = Session::new(config, inputs)?;
+    let setup = session.setup(Scheme::Sft)?;
     let task = auto::Task {
         model: inputs.model.as_ref(),
         head: &setup.head,
         train: inputs.train.as_ref(),
         wireless: &setup.wireless,
     };
-    let choice = auto::choose(auto, config, task)?;
+    let choice = auto::choose(auto, session.config(), task)?;
     say(format_args!("{choice}\n"))?;
     (config.cut, config.activation) = (choice.best.value.cut, choice.activation);
     Ok(())

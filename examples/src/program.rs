@@ -47,7 +47,7 @@ pub fn finetune(config: &RunConfig, inputs: &Inputs) -> Result<()> {
     let session = Session::new(config, inputs)?;
     let schemes = watched(|bar, stop| session.run(bar, stop))?;
     let holds = "all devices and the server";
-    report(config, session.contents()?, schemes, holds)
+    report(session.config(), session.contents()?, schemes, holds)
 }
 
 /// Serves a run to devices that are other processes, and reports on it.
@@ -61,7 +61,7 @@ pub fn serve(
 ) -> Result<()> {
     let schemes = watched(serve)?;
     let session = Session::new(config, inputs)?;
-    report(config, session.contents()?, schemes, "the server")
+    report(session.config(), session.contents()?, schemes, "the server")
 }
 
 /// Whether Ctrl-C was typed, for what ends by it.

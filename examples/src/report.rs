@@ -22,7 +22,7 @@ fn accuracy(run: &SchemeRun) -> f64 {
 /// What tells how well a round's model does: of a language model the perplexity.
 fn measure(run: &RunFile) -> Measure {
     let mut rounds = run.schemes.iter().flat_map(|run| &run.rounds);
-    if rounds.any(|round| round.token_loss.is_some()) {
+    if rounds.any(|round| round.perplexity.is_some()) {
         Measure::Perplexity
     } else {
         Measure::Accuracy
@@ -31,7 +31,7 @@ fn measure(run: &RunFile) -> Measure {
 
 /// A round's measure for people.
 pub fn shown(round: &RoundRecord) -> String {
-    measured(round.perplexity(), round.accuracy)
+    measured(round.perplexity, round.accuracy)
 }
 
 fn measured(perplexity: Option<f64>, accuracy: f64) -> String {
@@ -44,7 +44,7 @@ fn measured(perplexity: Option<f64>, accuracy: f64) -> String {
 /// The same of the model as it is split, where that was measured.
 fn shown_through_cut(round: &RoundRecord) -> Option<String> {
     let accuracy = round.accuracy_through_cut?;
-    Some(measured(round.perplexity_through_cut(), accuracy))
+    Some(measured(round.perplexity_through_cut, accuracy))
 }
 
 /// The measure against the running total of a field.
@@ -52,8 +52,7 @@ fn curve(run: &SchemeRun, field: impl Fn(&RoundRecord) -> f64) -> plot::Curve {
     let mut total = 0.0;
     let point = |round: &RoundRecord| {
         total += field(round);
-        let measure = round.perplexity();
-        (total, measure.unwrap_or(100.0 * round.accuracy))
+        (total, round.perplexity.unwrap_or(100.0 * round.accuracy))
     };
     plot::Curve {
         name: title(run.scheme),
@@ -72,6 +71,7 @@ pub fn table(run: &RunFile, target: Option<f64>, holds: &str) -> String {
             Measure::Accuracy => "test accuracy",
             Measure::Perplexity => "test perplexity",
         },
+        "test loss",
         "cut MB up",
         "cut MB down",
         "adapter MB",
@@ -91,9 +91,11 @@ pub fn table(run: &RunFile, target: Option<f64>, holds: &str) -> String {
         let megabytes = |field: fn(&RoundRecord) -> u64| {
             format!("{:.2}", total(scheme, |round| field(round) as f64) / 1e6)
         };
+        let last = scheme.rounds.last();
         let mut row = vec![
             title(scheme.scheme).to_string(),
-            scheme.rounds.last().map_or_else(String::new, shown),
+            last.map_or_else(String::new, shown),
+            last.map_or_else(String::new, |round| format!("{:.3}", round.test_loss)),
             megabytes(|round| round.bytes_up),
             megabytes(|round| round.bytes_down),
             megabytes(|round| round.adapter_bytes_up + round.adapter_bytes_down),

@@ -138,7 +138,7 @@ fn next_tokens_of_plain_text_are_told() {
     }
     let run = json(&out);
     let scheme = &run["schemes"][0];
-    assert!(scheme["rounds"][0]["token_loss"].as_f64().unwrap() > 0.0);
+    assert!(scheme["rounds"][0]["perplexity"].as_f64().unwrap() > 0.0);
     assert_eq!(scheme["generated"].as_array().unwrap().len(), 1);
 }
 

@@ -274,7 +274,7 @@ fn the_help_tells_the_defaults() {
     for part in [
         "[default: sft,sft-raw,sl,fl-lora]",
         "[default: digits]",
-        "[default: transform:0.3]",
+        "[default: transform]",
         "[default: 30000000.0]",
         "else runs/vit_finetune]",
     ] {

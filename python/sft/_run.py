@@ -32,10 +32,13 @@ class Round:
     accuracy_through_cut : float or None
         The same of the model as it is split, with what crosses the cut compressed as in training;
         where `evaluate_through_cut` asks for it and the scheme splits the model.
-    token_loss : float or None
-        Of a language model the mean cross-entropy of such a token on the test data, nat.
-    token_loss_through_cut : float or None
+    test_loss : float
+        Mean cross-entropy of a sample of the test data, of a language model of a next token that
+        counts, nat.
+    test_loss_through_cut : float or None
         The same through the cut, as `accuracy_through_cut`.
+    perplexity, perplexity_through_cut : float or None
+        Of a language model the exponentials of these.
     loss : float
         Mean training loss.
     bytes_up, bytes_down : int
@@ -59,6 +62,7 @@ class Round:
     >>> sft.Round(
     ...     round=1,
     ...     accuracy=0.5,
+    ...     test_loss=1.5,
     ...     loss=1.25,
     ...     bytes_up=1000,
     ...     bytes_down=200,
@@ -78,8 +82,10 @@ class Round:
     late: tuple[int, ...] = ()
     accuracy: float
     accuracy_through_cut: float | None = None
-    token_loss: float | None = None
-    token_loss_through_cut: float | None = None
+    test_loss: float
+    test_loss_through_cut: float | None = None
+    perplexity: float | None = None
+    perplexity_through_cut: float | None = None
     loss: float
     bytes_up: int
     bytes_down: int
@@ -95,17 +101,6 @@ class Round:
     def bytes(self) -> int:
         """Activations, labels, gradients, adapters and head: what the paper counts."""
         return self.bytes_up + self.bytes_down + self.adapter_bytes_up + self.adapter_bytes_down
-
-    @property
-    def perplexity(self) -> float | None:
-        """Of a language model its perplexity on the test data: the exponential of `token_loss`."""
-        return None if self.token_loss is None else float(np.exp(self.token_loss))
-
-    @property
-    def perplexity_through_cut(self) -> float | None:
-        """The same through the cut, where that was measured."""
-        loss = self.token_loss_through_cut
-        return None if loss is None else float(np.exp(loss))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +158,14 @@ class Run:
     >>> traffic = {"bytes_up": 1000, "bytes_down": 200}
     >>> adapters = {"adapter_bytes_up": 30, "adapter_bytes_down": 40}
     >>> one = sft.Round(
-    ...     round=1, accuracy=0.5, loss=1.25, delay_s=1.5, wall_s=0.1, **traffic, **adapters
+    ...     round=1,
+    ...     accuracy=0.5,
+    ...     test_loss=1.5,
+    ...     loss=1.25,
+    ...     delay_s=1.5,
+    ...     wall_s=0.1,
+    ...     **traffic,
+    ...     **adapters,
     ... )
     >>> two = dataclasses.replace(one, round=2, accuracy=0.75)
     >>> run = sft.Run(scheme="sft", rounds=(one, two), device_memory_bytes=0.0)
@@ -192,15 +194,24 @@ class Run:
         return np.array([r.accuracy_through_cut for r in self.rounds], np.float64)
 
     @property
+    def test_loss(self) -> npt.NDArray[np.float64]:
+        """Mean cross-entropy on the test data after every round, nat, [rounds]."""
+        return np.array([r.test_loss for r in self.rounds], np.float64)
+
+    @property
+    def test_loss_through_cut(self) -> npt.NDArray[np.float64]:
+        """The same of the split model, [rounds]; NaN where not measured."""
+        return np.array([r.test_loss_through_cut for r in self.rounds], np.float64)
+
+    @property
     def perplexity(self) -> npt.NDArray[np.float64]:
         """Of a language model its test perplexity after every round, [rounds]; else not a number."""
-        return np.array([np.nan if r.perplexity is None else r.perplexity for r in self.rounds])
+        return np.array([r.perplexity for r in self.rounds], np.float64)
 
     @property
     def perplexity_through_cut(self) -> npt.NDArray[np.float64]:
         """The same through the cut, [rounds]; not a number where that was not measured."""
-        values = [r.perplexity_through_cut for r in self.rounds]
-        return np.array(values, np.float64)
+        return np.array([r.perplexity_through_cut for r in self.rounds], np.float64)
 
     @property
     def delay_s(self) -> npt.NDArray[np.float64]:
@@ -223,23 +234,24 @@ class Run:
         --------
         >>> import sft
         >>> sft.Run(scheme="sft", rounds=(), device_memory_bytes=0.0).summary()
-        'round  accuracy  loss  cut MB up  cut MB down  adapter MB  delay, s'
+        'round  accuracy  test loss  loss  cut MB up  cut MB down  adapter MB  delay, s'
 
         """
         return text(self._table())
 
     def _table(self) -> Table:
-        tells = any(r.token_loss is not None for r in self.rounds)
+        tells = any(r.perplexity is not None for r in self.rounds)
         measure = "perplexity" if tells else "accuracy"
-        rows = [["round", measure, "loss", "cut MB up", "cut MB down", "adapter MB", "delay, s"]]
+        traffic = ["cut MB up", "cut MB down", "adapter MB"]
+        rows = [["round", measure, "test loss", "loss", *traffic, "delay, s"]]
         through = any(r.accuracy_through_cut is not None for r in self.rounds)
         if through:
             rows[0].insert(2, "through the cut")
         for r in self.rounds:
             adapters = r.adapter_bytes_up + r.adapter_bytes_down
             cells = [f"{n / 1e6:.3f}" for n in (r.bytes_up, r.bytes_down, adapters)]
-            rows.append([f"{r.round}", shown(r), f"{r.loss:.4f}", *cells])
-            rows[-1].append(f"{r.delay_s:.3f}")
+            losses = [f"{loss:.4f}" for loss in (r.test_loss, r.loss)]
+            rows.append([f"{r.round}", shown(r), *losses, *cells, f"{r.delay_s:.3f}"])
             if through:
                 rows[-1].insert(2, shown_through_cut(r))
         return rows

@@ -19,8 +19,7 @@ from sft._run import Generated, Interrupted, Round, Run, round_of, shown
 
 Arrays = tuple[npt.NDArray[Any], npt.ArrayLike]
 
-_ACTIVATION = "transform:0.3"
-_GRADIENT = "transform:1.5"
+_TRANSFORM = "transform"
 _ADAPTER = _sft.Codec.default_adapter()
 _FEATURES = _sft.Codec.default_features()
 
@@ -41,8 +40,8 @@ def finetune(
     scheme: Scheme = "sft",
     cut: int = 2,
     device_cuts: Sequence[int] | None = None,
-    activation: _sft.Codec | str | None = _ACTIVATION,
-    gradient: _sft.Codec | str | None = _GRADIENT,
+    activation: _sft.Codec | str | None = _TRANSFORM,
+    gradient: _sft.Codec | str | None = _TRANSFORM,
     labels: Literal["server", "device"] = "server",
     features: _sft.Codec | str | None = _FEATURES,
     sample_memory_mb: int = 64,
@@ -148,11 +147,12 @@ def finetune(
     device_cuts : sequence of int, [devices], optional
         A cut layer for each device in place of `cut`.
     activation, gradient : Codec, str or None
-        What crosses the cut with 'sft', as a codec or as text such as 'dead-zone:1.25': by default
-        'transform:0.3' and 'transform:1.5', by a basis that the server learns from 16 samples and
-        gives to the devices, with steps relative to the root mean square (of the activations that
-        it was learnt from, or of each gradient) times the root of the image's tokens; None sends
-        it uncompressed.
+        What crosses the cut with 'sft', as a codec or as text such as 'dead-zone:1.25' or
+        'transform:0.3': by a basis that the server learns from 16 samples and gives to the devices,
+        with a step relative to the root mean square (of the activations that it was learnt from, or
+        of each gradient) times the root of the image's tokens. By default 'transform' with the
+        steps of the kind of model: 0.3 and 1.5 for images, 0.3 and 2 for encoders of texts, 0.6
+        and 2 for decoders. None sends it uncompressed.
     labels : {'server', 'device'}, default 'server'
         Where the labels are in schemes that split the model. With 'device', the U-shape, no label
         leaves a device: head and loss are there, the features that the head reads come down and

@@ -9,8 +9,9 @@ Examples
 >>> matplotlib.use("agg")
 >>> import sft, sft.plot
 >>> rounds = [
-...     sft.Round(round=n, accuracy=0.5 + 0.1 * n, loss=1.0, bytes_up=10**6, bytes_down=10**5,
-...               adapter_bytes_up=10**4, adapter_bytes_down=10**4, delay_s=2.0, wall_s=1.0)
+...     sft.Round(round=n, accuracy=0.5 + 0.1 * n, test_loss=1.0, loss=1.0,
+...               bytes_up=10**6, bytes_down=10**5, adapter_bytes_up=10**4,
+...               adapter_bytes_down=10**4, delay_s=2.0, wall_s=1.0)
 ...     for n in (1, 2, 3)
 ... ]
 >>> run = sft.Run(scheme="sft", rounds=tuple(rounds), device_memory_bytes=1e6)
@@ -132,7 +133,7 @@ def _draw(
     if ax is None:
         ax = plt.figure(layout="constrained").subplots()
     runs = [run] if isinstance(run, Run) else list(run)
-    tells = any(r.token_loss is not None for one in runs for r in one.rounds)
+    tells = any(r.perplexity is not None for one in runs for r in one.rounds)
     for one in runs:
         y = one.perplexity if tells else 100 * one.accuracy
         ax.plot(x(one), y, marker="o", label=one.scheme)

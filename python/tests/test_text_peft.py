@@ -136,7 +136,7 @@ def test_a_tuned_language_model_is_one_in_transformers(family: str, tmp_path: Pa
         with torch.no_grad():
             both = [model.eval()(ids, labels=ids).loss for model in (tuned, whole)]
         losses, count = losses + tokens * torch.stack(both), count + tokens
-    expected = run.rounds[-1].token_loss
+    expected = run.rounds[-1].test_loss
     assert (losses / count).tolist() == pytest.approx([expected, expected], rel=1e-4)
 
 

@@ -47,7 +47,7 @@ fn four_rounds_are_two_and_two_more_from_a_file() {
         "q_proj,k_proj,v_proj,o_proj,fc1,fc2",
         "q_proj,fc2,projection,classifier",
     ];
-    let codecs = [common::plan().activation, CutCodec::Transform(1.0)];
+    let codecs = [common::plan().activation, CutCodec::Transform(Some(1.0))];
     for ((targets, codec), scheme) in targets
         .iter()
         .zip(codecs)

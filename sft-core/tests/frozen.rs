@@ -24,8 +24,8 @@ fn frozen(settings: Settings, blocks: usize) -> Settings {
 /// Every sample once a round, by a basis and with a memory.
 fn by_transform() -> Settings {
     Settings {
-        activation: CutCodec::Transform(0.1),
-        gradient: CutCodec::Transform(0.3),
+        activation: CutCodec::Transform(Some(0.1)),
+        gradient: CutCodec::Transform(Some(0.3)),
         sample_memory_bytes: 1 << 20,
         local_epochs: 1,
         rounds: 4,

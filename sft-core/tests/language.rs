@@ -30,7 +30,7 @@ fn completions_are_learnt_with_and_without_codec() {
                 ..config(&folder, model)
             };
             let rounds = &run(&config).unwrap()[0].rounds;
-            let told = |round: &RoundRecord| (round.loss, round.token_loss.unwrap());
+            let told = |round: &RoundRecord| (round.loss, round.test_loss);
             let (first, last) = (told(&rounds[0]), told(&rounds[11]));
             assert!(
                 last.0 < 0.5 * first.0,
@@ -40,7 +40,7 @@ fn completions_are_learnt_with_and_without_codec() {
                 last.1 < 0.5 * first.1,
                 "{model} {codec}: {first:?} {last:?}"
             );
-            let perplexity = rounds[11].perplexity().unwrap();
+            let perplexity = rounds[11].perplexity.unwrap();
             assert!((perplexity.ln() - last.1).abs() < 1e-9);
             assert!(rounds[11].accuracy > 0.5);
         }
@@ -66,7 +66,7 @@ fn next_tokens_stay_on_the_devices() {
                 ..config.clone()
             };
             let frozen = &run(&frozen).unwrap()[0].rounds[0];
-            assert!(frozen.token_loss.unwrap().is_finite());
+            assert!(frozen.test_loss.is_finite());
             run(&config).unwrap().remove(0).rounds
         };
         let (server, device) = (
@@ -81,15 +81,15 @@ fn next_tokens_stay_on_the_devices() {
         assert_eq!(counted as u64, tokens - 48);
         for (server, device) in server.iter().zip(&device) {
             assert!((server.loss - device.loss).abs() < 1e-5);
-            let through = device.token_loss_through_cut.unwrap();
-            assert!((server.token_loss.unwrap() - device.token_loss.unwrap()).abs() < 1e-5);
+            let through = device.test_loss_through_cut.unwrap();
+            assert!((server.test_loss - device.test_loss).abs() < 1e-5);
             assert!(through.is_finite() && through > 0.0);
             let rows = 4 * width * counted as u64;
             let down = device.bytes_down - server.bytes_down;
             assert!((rows..rows + 6 * 40).contains(&down), "{down} {rows}");
         }
         let coded = with(LabelSide::Device, Scheme::Sft, "transform:0.3");
-        assert!(coded[2].token_loss < coded[0].token_loss);
+        assert!(coded[2].test_loss < coded[0].test_loss);
     }
 }
 
@@ -103,7 +103,7 @@ fn a_merged_language_model_is_one_again() {
             out: Some(folder.0.join("out")),
             ..config(&folder, model)
         };
-        let wanted = run(&config).unwrap()[0].rounds[2].token_loss.unwrap();
+        let wanted = run(&config).unwrap()[0].rounds[2].test_loss;
         let again = RunConfig {
             model: Some(folder.0.join("out/merged-sft")),
             merged: false,
@@ -112,7 +112,7 @@ fn a_merged_language_model_is_one_again() {
             out: None,
             ..config.clone()
         };
-        let found = run(&again).unwrap()[0].rounds[0].token_loss.unwrap();
+        let found = run(&again).unwrap()[0].rounds[0].test_loss;
         assert!(
             (found - wanted).abs() < 1e-4 * wanted,
             "{model}: {found} {wanted}"
@@ -128,6 +128,26 @@ fn a_merged_language_model_is_one_again() {
             assert!(head.is_some(), "it is not the embedding");
         }
     }
+}
+
+/// Without a step a run is that with the step of the kind of its model, and says so.
+#[test]
+fn a_decoder_gets_the_steps_of_decoders() {
+    let folder = Folder::new("language-steps");
+    let with = |activation: &str, gradient: &str| RunConfig {
+        activation: activation.parse().unwrap(),
+        gradient: gradient.parse().unwrap(),
+        rounds: 2,
+        ..config(&folder, "llama_shards")
+    };
+    let (open, named) = (
+        with("transform", "transform"),
+        with("transform:0.6", "transform:2"),
+    );
+    assert_eq!(run(&open).unwrap(), run(&named).unwrap());
+    let inputs = Inputs::open(&open).unwrap();
+    let session = Session::new(&open, &inputs).unwrap();
+    assert_eq!(session.config().deciding(), named.deciding());
 }
 
 /// The loss that a round tells is that of logits of all tokens at once.
@@ -189,10 +209,7 @@ fn every_scheme_that_tunes_adapters_runs_and_one_device_is_plain_fine_tuning() {
         };
         let runs = run(&config).unwrap();
         let losses = |run: &SchemeRun| -> Vec<_> {
-            run.rounds
-                .iter()
-                .map(|r| (r.loss, r.token_loss.unwrap()))
-                .collect()
+            run.rounds.iter().map(|r| (r.loss, r.test_loss)).collect()
         };
         for split in &runs[..3] {
             for (split, whole) in losses(split).iter().zip(losses(&runs[3])) {

@@ -24,8 +24,8 @@ fn page() -> (StatusPage, Arc<Board>) {
 
 fn record(round: usize) -> RoundRecord {
     let json = format!(
-        r#"{{"round": {round}, "devices": [0, 2], "late": [1], "accuracy": 0.75, "loss": 1.5, "bytes_up": 1,
-        "bytes_down": 2, "adapter_bytes_up": 3, "adapter_bytes_down": 4, "protocol_bytes_up": 5,
+        r#"{{"round": {round}, "devices": [0, 2], "late": [1], "accuracy": 0.75, "test_loss": 0.9, "loss": 1.5,
+        "bytes_up": 1, "bytes_down": 2, "adapter_bytes_up": 3, "adapter_bytes_down": 4, "protocol_bytes_up": 5,
         "protocol_bytes_down": 6, "delay_s": 0.25, "wall_s": 0.5}}"#
     );
     serde_json::from_str(&json).unwrap()

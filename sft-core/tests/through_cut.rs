@@ -141,8 +141,8 @@ fn a_cut_without_compression_changes_no_answer() {
 fn threads_and_training_do_not_depend_on_it() {
     let by_basis = |threads, evaluate_through_cut| {
         let settings = Settings {
-            activation: CutCodec::Transform(0.3),
-            gradient: CutCodec::Transform(1.5),
+            activation: CutCodec::Transform(Some(0.3)),
+            gradient: CutCodec::Transform(Some(1.5)),
             sample_memory_bytes: 1 << 20,
             threads,
             evaluate_through_cut,

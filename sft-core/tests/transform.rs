@@ -122,8 +122,8 @@ fn views_that_come_again_make_a_run_cheaper() {
 /// By transform codecs of these steps, every sample once a round.
 fn by_transform(up: f64, down: f64) -> Settings {
     Settings {
-        activation: CutCodec::Transform(up),
-        gradient: CutCodec::Transform(down),
+        activation: CutCodec::Transform(Some(up)),
+        gradient: CutCodec::Transform(Some(down)),
         sample_memory_bytes: 1 << 20,
         local_epochs: 1,
         rounds: 3,
@@ -245,7 +245,13 @@ fn a_device_that_lost_its_samples_is_sent_nothing_wrong() {
 
 #[test]
 fn codecs_of_the_cut_are_their_text() {
-    for text in ["transform:0.3", "transform:24", "raw", "dead-zone:1.25"] {
+    for text in [
+        "transform",
+        "transform:0.3",
+        "transform:24",
+        "raw",
+        "dead-zone:1.25",
+    ] {
         let codec: CutCodec = text.parse().unwrap();
         assert_eq!(codec.to_string(), text);
         let json = serde_json::to_string(&codec).unwrap();

@@ -129,8 +129,8 @@ fn the_extra_hop_is_in_the_bytes_up_and_down() {
 fn threads_change_nothing() {
     let of = |threads| {
         let coded = Settings {
-            activation: CutCodec::Transform(0.3),
-            gradient: CutCodec::Transform(1.5),
+            activation: CutCodec::Transform(Some(0.3)),
+            gradient: CutCodec::Transform(Some(1.5)),
             sample_memory_bytes: 1 << 20,
             error_feedback: true,
             threads,

@@ -14,7 +14,7 @@ from sft.torch._settings import number
 from sft.torch._traffic import Traffic
 from sft.torch._transform import Bases, Batch, Transform, Transforms, codec_of
 
-_STEP, _GRID_GRADIENT_STEP, _GRADIENT_STEP = 0.3, 1.5, 2.0
+_STEP, _CAUSAL_STEP, _GRID_GRADIENT_STEP, _GRADIENT_STEP = 0.3, 0.6, 1.5, 2.0
 
 
 class CutState(nn.Module):
@@ -50,7 +50,12 @@ class CutState(nn.Module):
 
     @classmethod
     def of_tokens(
-        cls, *, grid: tuple[int, int] | None = None, prefix: int = 1, **settings: Any
+        cls,
+        *,
+        grid: tuple[int, int] | None = None,
+        prefix: int = 1,
+        causal: bool = False,
+        **settings: Any,
     ) -> Self:
         """Make the cut of a transformer: its tokens cross by a basis that is learnt from the first.
 
@@ -61,6 +66,9 @@ class CutState(nn.Module):
             are those of a language model.
         prefix : int, default 1
             Tokens before, such as a class token, or the first of a text.
+        causal : bool, default False
+            Whether a token sees only those before it, as in a decoder: its activations stand twice
+            the step.
         **settings
             As `Cut` takes them.
 
@@ -69,11 +77,15 @@ class CutState(nn.Module):
         >>> import sft.torch as st
         >>> st.Cut.of_tokens()
         Cut(activation=transform:0.3, gradient=transform:2, seed=0)
+        >>> st.Cut.of_tokens(causal=True).activation
+        Transform(step=0.6)
         >>> st.Cut.of_tokens(grid=(14, 14)).gradient
         Transform(step=1.5)
         """
         down = _GRADIENT_STEP if grid is None else _GRID_GRADIENT_STEP
-        codecs = (Transform(_STEP), Transform(down))
+        if not isinstance(causal, bool):
+            raise TypeError(f"causal must be True or False, got {causal!r}")
+        codecs = (Transform(_CAUSAL_STEP if causal else _STEP), Transform(down))
         return cls(*codecs, grid=grid, prefix=prefix, **settings)
 
     def __setattr__(self, name: str, value: Any) -> None:

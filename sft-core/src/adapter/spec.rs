@@ -94,6 +94,8 @@ pub struct ModelSpec {
     pub tokens: usize,
     /// Height and width of the grid in which the last tokens lie, if they do.
     pub grid: Option<[usize; 2]>,
+    /// Whether a token sees only those before it, as in a decoder.
+    pub causal: bool,
     /// Where the blocks are; block `i` is at this path, then `i`.
     pub blocks: Path,
     /// The linear layers of a block, the same in every block, in the order of the adapter vector.

@@ -209,6 +209,7 @@ mod tests {
             width: 4,
             tokens: 5,
             grid: None,
+            causal: false,
             blocks: Path::new("encoder.layer", "layers"),
             block: vec![
                 linear("attention.query", "self_attn.q_proj"),

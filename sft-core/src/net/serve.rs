@@ -49,7 +49,7 @@ pub fn serve(
     config.checkpoint_every.get_or_insert(1);
     let session = Session::new(&config, inputs)?;
     let setup = session.setup(scheme(&config)?)?;
-    let jobs = Jobs::new(&config, inputs, &session, &setup)?;
+    let jobs = Jobs::new(inputs, &session, &setup)?;
     let count = config.devices;
     Error::require(
         (1..=count).contains(&policy.quorum),
@@ -132,12 +132,8 @@ impl Progress for Watched<'_> {
 struct Jobs(Vec<(DeviceJob, PathBuf)>);
 
 impl Jobs {
-    fn new(
-        config: &RunConfig,
-        inputs: &Inputs,
-        session: &Session<'_>,
-        setup: &Setup,
-    ) -> Result<Self> {
+    fn new(inputs: &Inputs, session: &Session<'_>, setup: &Setup) -> Result<Self> {
+        let config = session.config();
         let missing = || {
             Error::argument(
                 "out",

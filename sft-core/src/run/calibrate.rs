@@ -23,7 +23,7 @@ pub(super) fn calibrate(
     run: &Run,
 ) -> Result<(BasesByCut, Costs)> {
     let (mut bases_by_cut, mut costs) = (run.bases.clone(), Costs::new());
-    let (up, down) = job.settings.codecs();
+    let (up, down) = job.settings.codecs(job.model.spec());
     if up.step().or(down.step()).is_none() {
         return Ok((bases_by_cut, costs));
     }

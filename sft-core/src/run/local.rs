@@ -262,7 +262,7 @@ impl<'a> Participant<'a> {
     pub(super) fn plan(self, work: Work) -> RoundPlan {
         let settings = &self.job.settings;
         let lora = self.job.lora(self.device);
-        let (activation, gradient) = settings.codecs();
+        let (activation, gradient) = settings.codecs(self.job.model.spec());
         RoundPlan {
             round: self.round,
             rounds: (settings.schedule.depends_on_rounds()).then_some(settings.rounds),

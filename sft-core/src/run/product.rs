@@ -231,6 +231,7 @@ mod tests {
             width: 12,
             tokens: 5,
             grid: None,
+            causal: false,
             blocks: Path::same("layers"),
             block: vec![linear("q_proj", 12, 7), linear("up_proj", 12, 20)],
             fan_in_fan_out: false,

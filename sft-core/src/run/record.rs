@@ -25,12 +25,18 @@ pub struct RoundRecord {
     /// where it was asked for and the scheme splits the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy_through_cut: Option<f64>,
-    /// Of a language model the mean cross-entropy of such a token on the test data, nat.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_loss: Option<f64>,
+    /// Mean cross-entropy of a sample of the test data, of a language model of a next token that counts, nat.
+    #[serde(deserialize_with = "or_nan")]
+    pub test_loss: f64,
     /// The same through the cut, as [`Self::accuracy_through_cut`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_loss_through_cut: Option<f64>,
+    pub test_loss_through_cut: Option<f64>,
+    /// Of a language model its perplexity on the test data: the exponential of the loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// The same through the cut, as [`Self::accuracy_through_cut`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity_through_cut: Option<f64>,
     /// Mean training loss over the samples of all devices, of a language model over their tokens; not a
     /// number, in JSON `null`, where devices elsewhere have the labels: no loss crosses.
     #[serde(deserialize_with = "or_nan")]
@@ -61,18 +67,6 @@ pub struct RoundRecord {
 /// A number, or that there is none.
 fn or_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
-}
-
-impl RoundRecord {
-    /// Of a language model its perplexity on the test data: the exponential of the loss of a token.
-    pub fn perplexity(&self) -> Option<f64> {
-        self.token_loss.map(f64::exp)
-    }
-
-    /// The same through the cut, where that was measured.
-    pub fn perplexity_through_cut(&self) -> Option<f64> {
-        self.token_loss_through_cut.map(f64::exp)
-    }
 }
 
 /// A fine-tuning run after any of its rounds.

@@ -279,7 +279,9 @@ fn record(
     let shares: Vec<_> = shares.collect();
     let updates = || parts.iter().filter_map(|part| part.update.as_ref());
     let counted: usize = updates().map(|update| update.counted).sum();
-    let tells_tokens = job.head.is_none();
+    let test_loss = score.mean_loss();
+    let test_loss_through_cut = through_cut.map(|through| through.loss);
+    let perplexity = |loss: f64| job.head.is_none().then(|| loss.exp());
     let late = parts.iter().filter(|part| part.update.is_none());
     Ok(RoundRecord {
         round,
@@ -287,10 +289,10 @@ fn record(
         late: late.map(|part| part.device).collect(),
         accuracy: score.accuracy(),
         accuracy_through_cut: through_cut.map(|through| through.accuracy),
-        token_loss: tells_tokens.then(|| score.mean_loss()),
-        token_loss_through_cut: through_cut
-            .filter(|_| tells_tokens)
-            .map(|through| through.loss),
+        test_loss,
+        test_loss_through_cut,
+        perplexity: perplexity(test_loss),
+        perplexity_through_cut: test_loss_through_cut.and_then(perplexity),
         loss: updates().map(|update| update.loss).sum::<f64>() / counted as f64,
         bytes_up: total.up,
         bytes_down: total.down,

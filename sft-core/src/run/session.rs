@@ -47,7 +47,7 @@ pub struct Setup {
 
 /// A configuration with the model and the data that it is carried out on.
 pub struct Session<'a> {
-    config: &'a RunConfig,
+    config: RunConfig,
     inputs: &'a Inputs,
     partition: Vec<Vec<usize>>,
     named_by_scheme: bool,
@@ -61,12 +61,12 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// A field outside its range.
-    pub fn new(config: &'a RunConfig, inputs: &'a Inputs) -> Result<Self> {
+    pub fn new(config: &RunConfig, inputs: &'a Inputs) -> Result<Self> {
         config.check()?;
         let train = inputs.train.as_ref();
         Ok(Self {
             partition: config.partition.split(train, config.devices, config.seed)?,
-            config,
+            config: config.for_model(inputs.model.spec()),
             inputs,
             named_by_scheme: true,
             fleet: None,
@@ -93,6 +93,11 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The configuration, with what the model decides of it.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
     /// The indices of each device's training samples.
     pub fn partition(&self) -> &[Vec<usize>] {
         &self.partition
@@ -116,7 +121,7 @@ impl<'a> Session<'a> {
         // What is trained on is what is there now.
         let contents = self.contents()?;
         let folder = self.config.folder();
-        let folder = folder.map(|path| Folder::make(path, self.config, contents));
+        let folder = folder.map(|path| Folder::make(path, &self.config, contents));
         let _folder = folder.transpose().map_err(of("out"))?;
         let each = setups.iter().zip(starts);
         let started = each.take_while(|_| !stop.load(Ordering::Relaxed));
@@ -259,7 +264,7 @@ impl<'a> Session<'a> {
         stop: &AtomicBool,
     ) -> Result<SchemeRun> {
         let on_batch = || progress.batch();
-        let (job, config) = (self.job(setup, &on_batch, stop), self.config);
+        let (job, config) = (self.job(setup, &on_batch, stop), &self.config);
         let scheme = setup.settings.scheme;
         progress.scheme(scheme, job.batches_after(start.rounds.len()));
         let run = finetune(&job, start, &mut |run| {
@@ -333,7 +338,7 @@ impl<'a> Session<'a> {
         if let Some(known) = self.contents.get() {
             return Ok(known);
         }
-        let contents = contents(self.config, self.inputs)?;
+        let contents = contents(&self.config, self.inputs)?;
         Ok(self.contents.get_or_init(|| contents))
     }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sft_compress::Codec;
 
-use crate::adapter::{Lora, check_frozen};
+use crate::adapter::{Lora, ModelSpec, check_frozen};
 use crate::optim::{Decay, Optimizer, OptimizerConfig, Schedule};
 use crate::split::{
     CutCodec, LabelSide, check_between, check_count, check_cut, check_frozen_blocks, check_rate,
@@ -154,8 +154,8 @@ impl Settings {
             scheme,
             cut,
             lora: Lora::new(8, 8.0)?,
-            activation: CutCodec::vit_activation(),
-            gradient: CutCodec::vit_gradient(),
+            activation: CutCodec::Transform(None),
+            gradient: CutCodec::Transform(None),
             labels: LabelSide::Server,
             features: Codec::default_features(),
             sample_memory_bytes: 64_000_000,
@@ -225,13 +225,14 @@ impl Settings {
         }
     }
 
-    /// The codecs for activations and gradients that the scheme really uses; no gradients come down to
-    /// a frozen half.
-    pub(crate) fn codecs(&self) -> (CutCodec, CutCodec) {
+    /// The codecs for activations and gradients that the scheme really uses for a model; no gradients
+    /// come down to a frozen half.
+    pub(crate) fn codecs(&self, spec: &ModelSpec) -> (CutCodec, CutCodec) {
         let raw = CutCodec::raw();
+        let activation = self.activation.for_activations_of(spec);
         match self.scheme {
-            Scheme::Sft if self.lora.frozen_blocks() > 0 => (self.activation, raw),
-            Scheme::Sft => (self.activation, self.gradient),
+            Scheme::Sft if self.lora.frozen_blocks() > 0 => (activation, raw),
+            Scheme::Sft => (activation, self.gradient.for_gradients_of(spec)),
             _ => (raw, raw),
         }
     }

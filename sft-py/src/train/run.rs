@@ -24,8 +24,8 @@ use crate::net::{Listener, same_process, seconds};
 /// a device's memory in bytes, what the model says as JSON, and what ended the run early.
 type Answer = (String, String, Vec<String>, f64, String, Option<Py<PyAny>>);
 
-/// The digests of the inputs, and the runs.
-type Trained = (Map<String, Value>, Vec<SchemeRun>);
+/// The arguments that decide the result, the digests of the inputs, and the runs.
+type Trained = ([Map<String, Value>; 2], Vec<SchemeRun>);
 
 /// `sft.finetune`, of one scheme. `arrays` are training and test images where `data` names no
 /// folder, and `full` their byte of full intensity. `watch` is called about every 50 ms with the
@@ -42,7 +42,7 @@ pub(crate) fn _finetune<'py>(
     run(py, &config, (arrays, full), watch, |inputs, told, stop| {
         let session = Session::new(&config, inputs)?.without_scheme_names();
         let runs = session.run(told, stop)?;
-        Ok((session.contents()?.clone(), runs))
+        Ok((decided(&session)?, runs))
     })
 }
 
@@ -66,8 +66,13 @@ pub(crate) fn _serve<'py>(
     let _page = detached(py, || own.status.map(bind).transpose())?;
     run(py, &config, (arrays, full), watch, |inputs, told, stop| {
         let runs = serve(&config, inputs, &listener, policy, &board, told, stop)?;
-        Ok((Session::new(&config, inputs)?.contents()?.clone(), runs))
+        Ok((decided(&Session::new(&config, inputs)?)?, runs))
     })
+}
+
+/// What decides the result of a session.
+fn decided(session: &Session<'_>) -> Result<[Map<String, Value>; 2]> {
+    Ok([session.config().deciding(), session.contents()?.clone()])
 }
 
 /// What `sft.serve` takes beside the settings of a run.
@@ -151,9 +156,9 @@ fn run<'py>(
         Ok(())
     };
     let (runs, failure) = watched(py, work, tell);
-    let (contents, runs) = detached(py, || runs)?;
+    let ([settings, contents], runs) = detached(py, || runs)?;
     let failure = failure.map(|error| error.into_value(py).into_any());
-    let (settings, contents) = (json(&config.deciding())?, json(&contents)?);
+    let (settings, contents) = (json(&settings)?, json(&contents)?);
     let memory = runs.first().map_or(0.0, |run| run.device_memory_bytes);
     let generated: Vec<_> = runs.iter().flat_map(|run| &run.generated).collect();
     let generated = json(&generated)?;

@@ -102,6 +102,7 @@ impl TextConfig {
             width: self.width,
             tokens: self.tokens,
             grid: None,
+            causal: self.family.is_decoder(),
             blocks: Path::same(names.at(names.blocks)),
             block: self.linears().into_iter().map(linear).collect(),
             fan_in_fan_out: names.is_transposed,

@@ -101,6 +101,7 @@ impl VitConfig {
             width: d,
             tokens: self.tokens(),
             grid: Some([self.image_size / self.patch_size; 2]),
+            causal: false,
             blocks: Path::new("vit.encoder.layer", "vit.layers"),
             block: vec![
                 linear("attention.attention.query", "attention.q_proj", d, d),
