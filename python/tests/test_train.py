@@ -170,9 +170,12 @@ def test_labels_may_stay_on_the_devices(tmp_path: Path) -> None:
 def test_accuracy_is_measured_through_the_cut() -> None:
     run = sft.finetune(model=MODEL, scheme="sft-raw", evaluate_through_cut=True, **few())
     assert run.accuracy_through_cut.tolist() == run.accuracy.tolist(), "nothing is lost there"
+    np.testing.assert_allclose(run.test_loss_through_cut, run.test_loss, rtol=1e-5)
     assert "through the cut" in run.summary()
     plain = sft.finetune(model=MODEL, scheme="sft-raw", **few())
     assert np.isnan(plain.accuracy_through_cut).all()
+    assert np.isnan(plain.test_loss_through_cut).all()
+    assert plain.test_loss.tolist() == run.test_loss.tolist()
     assert plain.rounds[0].accuracy_through_cut is None
     assert "through the cut" not in plain.summary()
     with pytest.raises(ValueError, match="evaluate_through_cut must be off where no scheme splits"):
