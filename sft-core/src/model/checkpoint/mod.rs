@@ -2,6 +2,8 @@
 
 /// GGUF files, whose tensors may be quantized.
 mod gguf;
+/// The parameters of a model by name.
+mod named;
 /// One safetensors file, or several with an index.
 mod safetensors;
 /// The bytes of a file.
@@ -10,5 +12,6 @@ mod source;
 mod weight;
 
 pub(crate) use gguf::Gguf;
+pub(crate) use named::NamedWeights;
 pub(crate) use safetensors::{Checkpoint, open_shards};
 pub(crate) use weight::{Weight, checked};

@@ -25,7 +25,7 @@ impl Embedding {
         backend: &Backend,
     ) -> Result<Self> {
         let (names, form) = (config.family.names(), config.embedding);
-        let get = |path| weights.get(&format!("{}.weight", names.at(path)));
+        let get = |path| weights.0.get(&format!("{}.weight", names.at(path)));
         let mut positions = names.positions.map(get).transpose()?;
         if let Some(rows) = &positions {
             positions = Some(rows.narrow(0, form.first, config.tokens)?);

@@ -6,6 +6,7 @@ use candle_core::{Device, Result, Tensor};
 
 use super::weights::LANGUAGE_HEAD;
 use super::{TextConfig, TextWeights};
+use crate::model::checkpoint::Weight;
 
 /// What a language model multiplies features by; cloning shares it once it is read.
 #[derive(Clone, Debug)]
@@ -15,7 +16,7 @@ pub(super) enum LanguageHead {
     /// The embedding itself.
     Tied,
     /// Another matrix, in the weights.
-    Own(TextWeights, OnceLock<Tensor>),
+    Own(Weight, OnceLock<Tensor>),
 }
 
 impl LanguageHead {
@@ -26,8 +27,8 @@ impl LanguageHead {
         if config.tied_head {
             return Self::Tied;
         }
-        match weights.only(LANGUAGE_HEAD) {
-            Some(weights) => Self::Own(weights, OnceLock::new()),
+        match weights.0.place(LANGUAGE_HEAD) {
+            Some(weight) => Self::Own(weight.clone(), OnceLock::new()),
             None => Self::None,
         }
     }
@@ -40,11 +41,11 @@ impl LanguageHead {
         match self {
             Self::None => Ok(None),
             Self::Tied => Ok(Some(embedding.clone())),
-            Self::Own(weights, read) => {
+            Self::Own(stored, read) => {
                 if let Some(weight) = read.get() {
                     return Ok(Some(weight.clone()));
                 }
-                let weight = weights.get(LANGUAGE_HEAD)?.to_device(device)?;
+                let weight = stored.load()?.to_device(device)?;
                 Ok(Some(read.get_or_init(|| weight).clone()))
             }
         }

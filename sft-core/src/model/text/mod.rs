@@ -88,7 +88,7 @@ impl TextModel {
         let pooler = pooler.map(|pooler| Pooler::new(pooler, weights, &backend));
         Ok(Self {
             embedding: Embedding::new(config, weights, &backend)?,
-            blocks: (0..held_blocks(&spec, |name| weights.holds(name)))
+            blocks: (0..held_blocks(&spec, |name| weights.0.holds(name)))
                 .map(block)
                 .collect::<Result<_>>()?,
             norm: norm.transpose()?,
@@ -233,10 +233,10 @@ fn block_weights(config: &TextConfig, weights: &TextWeights, index: usize) -> Re
         mlp: MlpWeights {
             gate: names
                 .gate
-                .map(|gate| weights.linear(&at(gate)))
+                .map(|gate| weights.0.linear(&at(gate)))
                 .transpose()?,
-            up: weights.linear(&at(names.up))?,
-            down: weights.linear(&at(names.down))?,
+            up: weights.0.linear(&at(names.up))?,
+            down: weights.0.linear(&at(names.down))?,
             activation: config.mlp.activation,
         },
         mlp_out_norm: mlp_out_norm?,
@@ -250,7 +250,7 @@ fn attention_weights(
     index: usize,
 ) -> Result<AttentionWeights> {
     let (names, form) = (config.family.names(), &config.attention);
-    let linear = |below: &str| weights.linear(&names.in_block(index, below));
+    let linear = |below: &str| weights.0.linear(&names.in_block(index, below));
     let qkv = names.qkv.paths().iter().map(|below| linear(below));
     let [query_norm, key_norm] = names
         .head_norms

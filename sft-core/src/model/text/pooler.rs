@@ -25,7 +25,7 @@ impl Pooler {
         backend: &Backend,
     ) -> Result<Self> {
         let [weight, bias] = ["weight", "bias"].map(|part| {
-            let tensor = weights.get(&format!("{path}.{part}"))?;
+            let tensor = weights.0.get(&format!("{path}.{part}"))?;
             tensor.to_device(backend.device())
         });
         Ok(Self {

@@ -165,7 +165,7 @@ impl PretrainedText {
         let blocks = sent_blocks(sent, config.depth)?;
         let mut weights = TextWeights::take(&config, &mut tensors, blocks)?;
         if sent.is_some() {
-            weights = weights.mapped();
+            weights = TextWeights(weights.0.mapped());
         }
         let head = has_head.then(|| take_head(&config, &mut tensors));
         let head = head.transpose()?.flatten();
@@ -271,7 +271,7 @@ impl Pretrained for PretrainedText {
             let unused = self.config.pooler_parameters();
             parameters.retain(|parameter| !unused.contains(parameter));
         }
-        parameters.retain(|(name, _)| self.weights.holds(name));
+        parameters.retain(|(name, _)| self.weights.0.holds(name));
         parameters
     }
 
@@ -283,7 +283,7 @@ impl Pretrained for PretrainedText {
     }
 
     fn weight(&self, name: &str) -> TensorResult<Tensor> {
-        self.weights.get(name)
+        self.weights.0.get(name)
     }
 
     fn model(&self, backend: Backend) -> TensorResult<Box<dyn Model>> {
@@ -300,7 +300,7 @@ impl Pretrained for PretrainedText {
         // A pooler that the pooling goes by is none of the parameters.
         for (name, _) in self.config.pooler_parameters() {
             if !weights.contains_key(&name) && self.spec().pooler.is_none() {
-                weights.insert(name.clone(), self.weights.get(&name)?);
+                weights.insert(name.clone(), self.weights.0.get(&name)?);
             }
         }
         let weights = TextWeights::new(&self.config, &weights);
@@ -312,7 +312,7 @@ impl Pretrained for PretrainedText {
     fn take_pooler(&mut self, pooler: [Tensor; 2]) {
         let names = self.config.pooler_parameters().into_iter();
         for ((name, _), tensor) in names.zip(pooler) {
-            self.weights.replace(&name, tensor);
+            self.weights.0.replace(&name, tensor);
         }
     }
 

@@ -52,7 +52,7 @@ impl Vit {
         let norm = weights.norm("vit.layernorm", config.layer_norm_eps)?;
         Ok(Self {
             stem: Stem::new(config, weights, &backend)?,
-            blocks: (0..held_blocks(&config.spec(), |name| weights.holds(name)))
+            blocks: (0..held_blocks(&config.spec(), |name| weights.0.holds(name)))
                 .map(block)
                 .collect::<Result<_>>()?,
             norm: Norm::new(&norm, &backend)?,
@@ -126,16 +126,17 @@ impl Model for Vit {
 
 fn block_weights(config: &VitConfig, weights: &VitWeights, index: usize) -> Result<BlockWeights> {
     let (path, spec) = (block_path(index), config.spec());
-    let linears = spec
-        .block
-        .iter()
-        .map(|linear| weights.linear(&format!("{path}.{}", linear.path.checkpoint)));
+    let linears = spec.block.iter().map(|linear| {
+        weights
+            .0
+            .linear(&format!("{path}.{}", linear.path.checkpoint))
+    });
     let linears = linears.collect::<Result<Vec<_>>>()?;
     let Ok([query, key, value, output, up, down]) = <[_; 6]>::try_from(linears) else {
         bail!("a block of a vision transformer has six linears")
     };
     let [attention_scale, mlp_scale] =
-        SCALED.map(|(_, scale)| weights.find(&format!("{path}.{scale}")));
+        SCALED.map(|(_, scale)| weights.0.find(&format!("{path}.{scale}")));
     let norm = |name| weights.norm(&format!("{path}.{name}"), config.layer_norm_eps);
     let head_width = config.hidden_size / config.num_attention_heads;
     Ok(BlockWeights {

@@ -116,7 +116,7 @@ impl PretrainedVit {
         let blocks = sent_blocks(sent, config.num_hidden_layers)?;
         let mut weights = VitWeights::select(&config, &tensors, blocks)?;
         if sent.is_some() {
-            weights = weights.mapped();
+            weights = VitWeights(weights.0.mapped());
         }
         let head = take_head(&tensors, config.hidden_size)?;
         check_classes(json.as_ref(), head.as_ref())?;
@@ -157,12 +157,12 @@ impl Pretrained for PretrainedVit {
 
     fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let mut parameters = self.config.parameters();
-        parameters.retain(|(name, _)| self.weights.holds(name));
+        parameters.retain(|(name, _)| self.weights.0.holds(name));
         parameters
     }
 
     fn weight(&self, name: &str) -> TensorResult<Tensor> {
-        self.weights.get(name)
+        self.weights.0.get(name)
     }
 
     fn model(&self, backend: Backend) -> TensorResult<Box<dyn Model>> {

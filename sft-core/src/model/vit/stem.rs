@@ -24,7 +24,7 @@ pub(super) struct Stem {
 impl Stem {
     pub(super) fn new(config: &VitConfig, weights: &VitWeights, backend: &Backend) -> Result<Self> {
         let (spec, device) = (config.spec(), backend.device());
-        let get = |name: &str| weights.get(name)?.to_device(device);
+        let get = |name: &str| weights.0.get(name)?.to_device(device);
         let projection = &spec.embedding[0].path.checkpoint;
         Ok(Self {
             patch_weight: get(&format!("{projection}.weight"))?.flatten_from(1)?,

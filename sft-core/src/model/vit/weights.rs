@@ -2,19 +2,19 @@
 
 use std::collections::HashMap;
 
-use candle_core::{Device, Result as TensorResult, Tensor, bail};
+use candle_core::{Device, Result as TensorResult, Tensor};
 use rand_distr::{Distribution, Normal};
 
 use super::VitConfig;
-use crate::layers::{LinearWeights, Matrix, NormKind, NormWeights};
-use crate::model::checkpoint::{Weight, checked};
+use crate::layers::{NormKind, NormWeights};
+use crate::model::checkpoint::{NamedWeights, Weight, checked};
 use crate::model::half::below;
 use crate::seed;
 
 /// Every parameter of a [`VitConfig`] but the head's, present and of the right shape: tensors in
 /// memory, or places in a file that each is read from when it is asked for.
 #[derive(Clone, Debug)]
-pub struct VitWeights(HashMap<String, Weight>);
+pub struct VitWeights(pub(super) NamedWeights);
 
 impl VitWeights {
     /// Takes what `config` lists out of `tensors`, as f32; others are left out.
@@ -61,54 +61,11 @@ impl VitWeights {
         checked.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a parameter is there: those of the last blocks are not where another machine has them.
-    pub(super) fn holds(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
-    /// A parameter that the configuration lists.
-    pub(super) fn get(&self, name: &str) -> TensorResult<Tensor> {
-        match self.find(name)? {
-            Some(tensor) => Ok(tensor),
-            None => bail!("missing tensor {name}"),
-        }
-    }
-
-    /// A parameter that the configuration may leave out.
-    pub(super) fn find(&self, name: &str) -> TensorResult<Option<Tensor>> {
-        self.0.get(name).map(Weight::load).transpose()
-    }
-
-    fn matrix(&self, name: &str) -> TensorResult<Matrix> {
-        match self.0.get(name) {
-            Some(weight) => weight.matrix(),
-            None => bail!("missing tensor {name}"),
-        }
-    }
-
-    /// The same of files that this program wrote for itself: matrices may be left there.
-    pub(super) fn mapped(self) -> Self {
-        let weights = self.0.into_iter();
-        Self(
-            weights
-                .map(|(name, weight)| (name, weight.mapped()))
-                .collect(),
-        )
-    }
-
-    /// The linear layer at a path.
-    pub(super) fn linear(&self, path: &str) -> TensorResult<LinearWeights> {
-        Ok(LinearWeights {
-            weight: self.matrix(&format!("{path}.weight"))?,
-            bias: self.find(&format!("{path}.bias"))?,
-        })
-    }
-
     /// The layer normalisation at a path.
     pub(super) fn norm(&self, path: &str, eps: f64) -> TensorResult<NormWeights> {
         Ok(NormWeights {
-            gain: self.get(&format!("{path}.weight"))?,
-            bias: Some(self.get(&format!("{path}.bias"))?),
+            gain: self.0.get(&format!("{path}.weight"))?,
+            bias: Some(self.0.get(&format!("{path}.bias"))?),
             eps,
             kind: NormKind::Layer,
         })
