@@ -140,12 +140,20 @@ def wall(args: argparse.Namespace) -> None:
         with network(args, DEVICES, args.flags) as net:
             memory_s = in_memory(args, net.folder / "memory", DEVICES)
             finish([net.server(), *(net.device(number) for number in range(DEVICES))])
-            network_s = sum(float(str(record["wall_s"])) for record in rounds(net.folder / "edge"))
+            network_s = training_s(net.log("server"))
             equal = same(net.folder / "memory", net.folder / "edge")
         print(
             f"{repeat},{memory_s:.3f},{network_s:.3f},{network_s / memory_s:.3f},{equal}",
             flush=True,
         )
+
+
+def training_s(log: Path) -> float:
+    """From the first round's begin to the last one's end, what is kept between rounds included."""
+    lines = log.read_text().splitlines()
+    begun = next(line for line in lines if "round begins" in line)
+    ended = next(line for line in reversed(lines) if "round finished" in line)
+    return (seconds_of_day(ended) - seconds_of_day(begun)) % 86_400
 
 
 def drop(args: argparse.Namespace) -> None:

@@ -54,7 +54,7 @@ class Round:
     delay_s : float
         Modelled delay in seconds.
     wall_s : float
-        Time that the simulation took in seconds.
+        Time that the round took once its devices were there, in seconds.
 
     Examples
     --------

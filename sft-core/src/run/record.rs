@@ -60,7 +60,7 @@ pub struct RoundRecord {
     pub product_lost: Option<f64>,
     /// Modelled delay of the round, seconds.
     pub delay_s: f64,
-    /// Time that the simulation took, seconds.
+    /// Time that the round took once its devices were there, seconds.
     pub wall_s: f64,
 }
 

@@ -57,12 +57,13 @@ pub fn finetune(
 
 /// One more round of Algorithm 1, or of what it is compared with.
 fn next_round(job: &Job<'_>, run: &mut Run) -> Result<()> {
-    let (start, round) = (Instant::now(), run.rounds.len() + 1);
+    let round = run.rounds.len() + 1;
     let drawn = job.participants(round);
     let here = match job.fleet {
         Some(fleet) => fleet.gather(round, &drawn, job.stop)?,
         None => drawn.clone(),
     };
+    let start = Instant::now();
     let (bases, costs) = calibrate(job, (round, &here), run)?;
     let mut parts = train_round(job, (round, &here), run, &bases)?;
     let missing = drawn.into_iter().filter(|device| !here.contains(device));
