@@ -2,8 +2,12 @@
 // clap prints the documentation of a field as it stands.
 #![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
+/// What no other part looks at.
+mod check;
 /// The fields that take one of a few words.
 mod choices;
+/// The fields that decide the result.
+mod deciding;
 /// The fields as flags of a program.
 #[cfg(feature = "clap")]
 mod flags;
@@ -15,31 +19,15 @@ mod resolve;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use sft_compress::Codec;
 
 pub use choices::{BackendKind, DeviceAdaptersKind, FadingKind, OptimizerKind, ScheduleKind};
 
-use super::content::NAMES;
 use super::{Aggregation, Scheme};
-use crate::adapter::{ModelSpec, ModuleNames, TargetModules};
+use crate::adapter::{ModuleNames, TargetModules};
 use crate::data::Partition;
 use crate::model::Pooling;
 use crate::split::{CutCodec, LabelSide};
-use crate::{Error, Result};
-
-/// The fields that change no result of a run, only its speed, its memory and its files.
-const WITHOUT_EFFECT: [&str; 9] = [
-    "generate",
-    "max_new_tokens",
-    "threads",
-    "gradient_checkpointing",
-    "checkpoint_every",
-    "resume",
-    "merged",
-    "peft_names",
-    "out",
-];
 
 /// The configuration of a run: what `vit_finetune` and `llm_finetune` take as flags, `sft.finetune` as arguments,
 /// both as a file, and a checkpoint keeps. In brackets: the paper's symbol.
@@ -376,46 +364,6 @@ impl Default for RunConfig {
 }
 
 impl RunConfig {
-    /// The same with what a model decides where it was left open: the steps of `transform`.
-    #[must_use]
-    pub fn for_model(&self, spec: &ModelSpec) -> Self {
-        Self {
-            activation: self.activation.for_activations_of(spec),
-            gradient: self.gradient.for_gradients_of(spec),
-            ..self.clone()
-        }
-    }
-
-    /// The fields that decide what comes out of the run, by name: the `settings` of `run.json`.
-    pub fn deciding(&self) -> Map<String, Value> {
-        let mut fields = self.fields();
-        fields.retain(|name, _| !WITHOUT_EFFECT.contains(&name.as_str()));
-        fields
-    }
-
-    /// Every field by its name.
-    fn fields(&self) -> Map<String, Value> {
-        // Every field has a form in JSON.
-        match serde_json::to_value(self).unwrap_or_default() {
-            Value::Object(fields) => fields,
-            _ => Map::new(),
-        }
-    }
-
-    /// The fields that decide each round of a scheme: a run goes on only from a checkpoint with the
-    /// same.
-    ///
-    /// The number of rounds is not part of it, unless the schedule depends on it, nor are the names
-    /// of model, data and adapters, of which the contents count.
-    pub fn deciding_rounds(&self) -> Map<String, Value> {
-        let mut fields = self.deciding();
-        let cosine = self.schedule == ScheduleKind::Cosine;
-        let free = ["scheme", "target_accuracy", "rounds"];
-        let free = [&free[..], &NAMES].concat();
-        fields.retain(|name, _| !free.contains(&name.as_str()) || (cosine && name == "rounds"));
-        fields
-    }
-
     /// The folder that gets the results, if there is one.
     pub fn folder(&self) -> Option<&Path> {
         self.out.as_deref().or(self.resume.as_deref())
@@ -425,76 +373,5 @@ impl RunConfig {
     pub(super) fn checkpoint_is_due(&self, rounds: usize) -> bool {
         let due = |every: usize| rounds.is_multiple_of(every);
         self.checkpoint_every.is_some_and(due)
-    }
-
-    /// Nothing that is for classes is passed over in silence where next tokens are told.
-    pub(super) fn refuse_settings_of_classes(&self) -> Result<()> {
-        let given = [
-            ("class_words", self.class_words.is_some()),
-            ("pooling", self.pooling.is_some()),
-            ("prompt", self.prompt.is_some()),
-            ("target_accuracy", self.target_accuracy.is_some()),
-        ];
-        match given.iter().find(|(_, given)| *given) {
-            Some((name, _)) => {
-                let reason = "must be left out where next tokens are told: it is for classes";
-                Err(Error::argument(name, reason))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Checks what no other part looks at.
-    pub(super) fn check(&self) -> Result<()> {
-        let twice = |(i, scheme): (usize, &Scheme)| self.scheme[..i].contains(scheme);
-        if self.scheme.is_empty() || self.scheme.iter().enumerate().any(twice) {
-            let names: Vec<_> = self.scheme.iter().map(|scheme| scheme.name()).collect();
-            let reason = format!("must name some schemes, each once, got {names:?}");
-            return Err(Error::argument("scheme", reason));
-        }
-        self.check_split()?;
-        match self.checkpoint_every {
-            Some(0) => Err(Error::argument(
-                "checkpoint_every",
-                "must be at least 1, got 0",
-            )),
-            Some(_) if self.folder().is_none() => Err(Error::argument(
-                "out",
-                "must be given with checkpoint_every, got none",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks that what is for schemes that split the model has one.
-    fn check_split(&self) -> Result<()> {
-        if self.scheme.iter().any(|scheme| scheme.is_split()) {
-            return Ok(());
-        }
-        let without = [
-            (
-                "device_adapters",
-                self.device_adapters == DeviceAdaptersKind::None,
-                ["lora", "none"],
-            ),
-            (
-                "labels",
-                self.labels == LabelSide::Device,
-                ["server", "device"],
-            ),
-            (
-                "evaluate_through_cut",
-                self.evaluate_through_cut,
-                ["off", "true"],
-            ),
-        ];
-        match without.into_iter().find(|(_, given, _)| *given) {
-            Some((name, _, [accepted, got])) => {
-                let reason =
-                    format!("must be {accepted} where no scheme splits the model, got {got}");
-                Err(Error::argument(name, reason))
-            }
-            None => Ok(()),
-        }
     }
 }

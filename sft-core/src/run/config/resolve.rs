@@ -7,6 +7,16 @@ use crate::run::{Channel, Scheme, Settings};
 use crate::{Error, Result};
 
 impl RunConfig {
+    /// The same with what a model decides where it was left open: the steps of `transform`.
+    #[must_use]
+    pub fn for_model(&self, spec: &ModelSpec) -> Self {
+        Self {
+            activation: self.activation.for_activations_of(spec),
+            gradient: self.gradient.for_gradients_of(spec),
+            ..self.clone()
+        }
+    }
+
     /// What the trainer is asked to do by one scheme, for a model of which `spec` tells the layers.
     ///
     /// # Errors
