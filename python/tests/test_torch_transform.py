@@ -319,7 +319,11 @@ H = hidden(0)
         (lambda: st.Cut()(H, samples=[0.5] * 8), TypeError, "samples must be a whole number"),
         (lambda: st.Cut.of_tokens()(H[0, 0]), ValueError, "S, D"),
         (lambda: st.Cut.of_tokens(grid=(0, 3)), ValueError, "grid must be two numbers"),
-        (lambda: st.Cut.of_tokens(causal=1), TypeError, "causal must be True or False"),
+        (
+            lambda: st.Cut.of_tokens(causal=1),  # type: ignore[arg-type]
+            TypeError,
+            "causal must be True or False",
+        ),
         (
             lambda: st.Cut("transform:0.3", error_feedback=True),
             ValueError,
