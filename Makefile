@@ -113,7 +113,9 @@ deny: ## check licences, sources and known vulnerabilities of the dependencies
 	@cargo deny --version >/dev/null 2>&1 || { echo "error: cargo install --locked cargo-deny"; exit 1; }
 	cargo deny --locked check
 
+# Into empty folders: one with a run of another version is refused.
 examples:
+	rm -rf $(TARGET)/examples
 	cargo run $(RELEASE) $(FEATURES) --example vit_finetune -- --rounds 1 --devices 2 --out $(TARGET)/examples/vit_finetune
 	cargo run $(RELEASE) $(FEATURES) --example llm_finetune -- --rounds 1 --devices 2 --out $(TARGET)/examples/llm_finetune
 	cargo run $(RELEASE) $(FEATURES) --example library
