@@ -309,6 +309,7 @@ H = hidden(0)
     [
         (lambda: st.Cut("transform:0"), ValueError, "activation must have a step in 0.001..=1000"),
         (lambda: st.Cut("transform:x"), ValueError, "activation must have a step"),
+        (lambda: st.Cut("transform"), ValueError, "activation must have a step"),
         (lambda: st.Transform(0), ValueError, "step must be in 0.001..=1000, got 0"),
         (lambda: st.Cut(sample_memory_mb=-1), ValueError, "sample_memory_mb must be in"),
         (lambda: st.Cut(prefix=0.5), TypeError, "prefix must be a whole number"),  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ _METHOD, _TRANSFORM = 9, 3
 """The place of a frame's method behind its envelope, and that of a basis."""
 _MOST_TOKENS = 1536
 """More channels are not rotated, so that their tokens need not be as many."""
-_TEXT = "transform:"
+_TEXT = "transform"
 _MOST_PREFIX, _MOST_SIDE = 64, 1024
 
 
@@ -58,7 +58,7 @@ class Transform:
 
     def __str__(self) -> str:
         """Return the setting as text."""
-        return f"{_TEXT}{self.step:g}"
+        return f"{_TEXT}:{self.step:g}"
 
 
 def codec_of(
@@ -68,13 +68,14 @@ def codec_of(
     if codec is None:
         return default
     if isinstance(codec, str):
-        if not codec.startswith(_TEXT):
+        kind, _, step = codec.partition(":")
+        if kind != _TEXT:
             return sft.Codec(codec)
         try:
-            return Transform(float(codec.removeprefix(_TEXT)))
+            return Transform(float(step))
         except ValueError:
             raise ValueError(
-                f"{name} must have a step in 0.001..=1000 behind '{_TEXT}', got {codec!r}"
+                f"{name} must have a step in 0.001..=1000 behind '{_TEXT}:', got {codec!r}"
             ) from None
     if not isinstance(codec, sft.Codec | Transform):
         raise TypeError(
