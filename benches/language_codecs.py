@@ -41,6 +41,7 @@ TREC = [
     ("raw", "frozen"),
     ("transform:0.3", "transform:2"),
     ("transform:0.3", "transform:2.2"),
+    ("transform:0.6", "transform:2"),
     ("error:0.01", "unbiased:1"),
     ("error:0.02", "unbiased:8"),
 ]

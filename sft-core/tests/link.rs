@@ -11,47 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::Folder;
+use common::links::{SOON, certs, identity, listen, pair, soon};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, date_time_ymd,
 };
 use sft_core::Error;
 use sft_core::net::{Identity, Link, LinkLimits, Listener, connect, make_certificates};
-
-/// Long enough for a machine that does much else.
-const SOON: Duration = Duration::from_secs(20);
-
-fn soon() -> Instant {
-    Instant::now() + SOON
-}
-
-/// Certificates for a server and two devices.
-fn certs(name: &str) -> Folder {
-    let folder = Folder::new(name);
-    make_certificates(&folder.0, 2, &[], 1).unwrap();
-    folder
-}
-
-fn identity(folder: &Folder, name: &str) -> Identity {
-    Identity::open(&folder.0.join(name)).unwrap()
-}
-
-fn listen(folder: &Folder, limits: LinkLimits) -> Listener {
-    Listener::bind("127.0.0.1:0", Some(&identity(folder, "server")), limits).unwrap()
-}
-
-/// Both ends of a link of a device.
-fn pair(folder: &Folder, listener: &Listener, device: &str) -> (Link, Link) {
-    let address = listener.address().to_string();
-    let client = connect(
-        &address,
-        Some(&identity(folder, device)),
-        &LinkLimits::default(),
-    );
-    let client = client.unwrap();
-    let server = listener.accept_until(soon()).unwrap().unwrap();
-    (server, client)
-}
 
 /// What a connection is refused with.
 fn refusal(listener: &Listener, identity: &Identity) -> String {
@@ -293,24 +259,6 @@ fn who_does_not_read_blocks_the_sender_and_no_one_else() {
             server.receive().unwrap();
         }
     });
-}
-
-#[test]
-fn a_rate_is_kept() {
-    let folder = certs("link-rate");
-    let listener = listen(&folder, LinkLimits::default());
-    let (server, client) = pair(&folder, &listener, "device-0");
-    client.set_rate(Some(30e6));
-    let start = Instant::now();
-    for _ in 0..4 {
-        client.send(vec![0; 250_000]).unwrap();
-        server.receive().unwrap();
-    }
-    // A million bytes; it is never faster, how much slower is the machine's.
-    let least = 8e6 / 30e6;
-    assert!(start.elapsed().as_secs_f64() >= 0.99 * least);
-    let measured = server.counts().receiving_bit_s.unwrap();
-    assert!((1e6..33e6).contains(&measured), "{measured}");
 }
 
 /// What carries the bytes of one connection between a client and a server, slowly.

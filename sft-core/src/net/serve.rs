@@ -231,8 +231,8 @@ impl Door<'_> {
                     "wants a file {name:?} that there is not"
                 )));
             };
-            let mut open =
-                File::open(folder.join(&file.name)).map_err(|e| Error::file(folder, e))?;
+            let path = folder.join(&file.name);
+            let mut open = File::open(&path).map_err(|e| Error::file(&path, e))?;
             let mut offset = 0;
             loop {
                 let mut bytes = Vec::with_capacity(PART_BYTES);
@@ -240,7 +240,7 @@ impl Door<'_> {
                     .by_ref()
                     .take(PART_BYTES as u64)
                     .read_to_end(&mut bytes);
-                let count = read.map_err(|e| Error::file(folder, e))? as u64;
+                let count = read.map_err(|e| Error::file(&path, e))? as u64;
                 let name = name.clone();
                 send(
                     link,

@@ -4,6 +4,8 @@
 #![allow(clippy::large_types_passed_by_value)]
 
 pub mod language;
+#[cfg(feature = "net")]
+pub mod links;
 pub mod protocol;
 pub mod texts;
 
